@@ -281,7 +281,7 @@ def _explain_one(item: dict[str, Any]) -> str:
     field = next((part for part in reversed(parts) if part in _FIELDS), "")
     remedy = f"; give {_FIELDS[field]}" if _FIELDS.get(field) else ""
     if item["type"] == "value_error":  # ours: rule, value and remedy are in it already
-        return prefix + item["msg"].removeprefix("Value error, ")
+        return prefix + str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         return f"{prefix}no such setting{did_you_mean(parts[-1], _FIELDS) or '; leave it out'}"
     if item["type"] in ("missing", "union_tag_not_found"):

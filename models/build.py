@@ -1,0 +1,126 @@
+"""Specs to Keras models: one to train, and one complete model to pass on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+
+from models.augmentation import augmentation_layers
+from models.convnet import build_conv_core
+from models.precision import precision
+from models.spec import ConvSpec, TrainSpec, TransferSpec
+from models.transfer import build_extractor, build_head, load_backbone
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model in training and its parts, which share their layers with it.
+
+    Attributes:
+        model: (N, S, S, 3) pixels 0..255 → (N, C) logits; augments first, in training only.
+        core: the trained part, all that a checkpoint holds: the conv net, or the head.
+        extractor: (N, S, S, 3) pixels → (N, F) features, frozen; None for conv.
+        backbone: the frozen backbone inside the extractor; None for conv.
+        spec: what it was built from.
+    """
+
+    model: keras.Model
+    core: keras.Model
+    extractor: keras.Model | None
+    backbone: keras.Model | None
+    spec: ConvSpec | TransferSpec
+
+
+def build_network(
+    spec: ConvSpec | TransferSpec,
+    num_classes: int,
+    *,
+    seed: int,
+    backbone: keras.Model | None = None,
+) -> Network:
+    """The model of a spec, under the current precision policy.
+
+    Args:
+        spec: the model.
+        num_classes: logits.
+        seed: initial weights, dropout and augmentation derive from it alone.
+        backbone: of a transfer spec, from `load_backbone`; may be shared between networks.
+
+    Raises:
+        ValueError: a transfer spec without a backbone.
+    """
+    core, extractor = _build_parts(spec, num_classes, backbone, seed)
+    inputs = keras.Input((spec.image_size, spec.image_size, 3), name="pixels")
+    x = inputs
+    # Seeds of augmentation lie far from the core's, which count upwards from `seed`.
+    for layer in augmentation_layers(spec.flip, spec.rotation_factor, seed + 1000):
+        x = layer(x)
+    if extractor is not None:
+        x = extractor(x)
+    return Network(keras.Model(inputs, core(x)), core, extractor, backbone, spec)
+
+
+def _build_parts(
+    spec: ConvSpec | TransferSpec, num_classes: int, backbone: keras.Model | None, seed: int
+) -> tuple[keras.Model, keras.Model | None]:
+    if isinstance(spec, ConvSpec):
+        return build_conv_core(spec, num_classes, seed), None
+    if backbone is None:
+        raise ValueError(f"a transfer model needs its backbone, {spec.backbone}, received None")
+    extractor = build_extractor(spec, backbone)
+    return build_head(spec, num_classes, extractor.output_shape[-1], seed), extractor
+
+
+def compose_complete(
+    spec: ConvSpec | TransferSpec,
+    num_classes: int,
+    core: keras.Model,
+    backbone: keras.Model | None = None,
+) -> keras.Model:
+    """One model on raw pixels to save as `.keras` and pass on; nothing in it needs our code.
+
+    It resizes (bilinear), rounds to whole pixel values as the data pipeline does, preprocesses,
+    and turns logits into probabilities; float32 under every policy, no augmentation.
+
+    Args:
+        spec: what `core` was built from.
+        num_classes: as `core` was built with.
+        core: the trained conv net or head; its weights are copied.
+        backbone: of a transfer spec; its weights are copied where it has another precision.
+
+    Returns:
+        (N, None, None, 3) uint8 → (N, num_classes) probabilities, float32.
+
+    Raises:
+        ValueError: a transfer spec without a backbone.
+    """
+    with precision("float32"):
+        if backbone is not None and backbone.dtype_policy.name != "float32":
+            weights = backbone.get_weights()
+            assert isinstance(spec, TransferSpec)
+            backbone = load_backbone(spec.backbone, spec.image_size, None)
+            backbone.set_weights(weights)
+        trained, extractor = _build_parts(spec, num_classes, backbone, seed=0)
+        trained.set_weights(core.get_weights())
+        raw = keras.Input((None, None, 3), dtype="uint8", name="raw_pixels")
+        x = keras.layers.Resizing(spec.image_size, spec.image_size, interpolation="bilinear")(raw)
+        x = keras.ops.round(x)
+        if extractor is not None:
+            x = extractor(x)
+        probabilities = keras.layers.Softmax(name="probabilities")(trained(x))
+        return keras.Model(raw, probabilities, name="pawtune")
+
+
+def make_optimizer(train: TrainSpec) -> keras.optimizers.Optimizer:
+    """The optimizer of a spec; under mixed_float16 it scales the loss against underflow."""
+    optimizer: keras.optimizers.Optimizer
+    if train.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(train.learning_rate)
+    elif train.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(train.learning_rate)
+    else:
+        optimizer = keras.optimizers.SGD(train.learning_rate, momentum=0.9, nesterov=True)
+    if keras.config.dtype_policy().name == "mixed_float16":
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer

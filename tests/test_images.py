@@ -1,0 +1,227 @@
+"""data_pipeline.images: each kind of file has its stated treatment; resizing equals Keras'."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_files import picture, write_image
+from PIL import Image
+
+from data_pipeline.errors import DataError
+from data_pipeline.images import decode_image, decode_split, resize_bilinear
+
+
+@dataclass(frozen=True)
+class Entry:
+    path: str
+    sha256: str
+
+
+def saved(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+def test_rgb_png_is_returned_as_it_is(tmp_path: Path) -> None:
+    decoded = decode_image(write_image(tmp_path / "a.png", 1))
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, picture(1))
+
+
+def test_greyscale_fills_three_channels(tmp_path: Path) -> None:
+    grey = picture(2)[:, :, 0]
+    decoded = decode_image(saved(tmp_path / "a.png", Image.fromarray(grey)))
+    np.testing.assert_array_equal(decoded, np.repeat(grey[:, :, None], 3, axis=2))
+
+
+def test_one_bit_image_is_black_and_white(tmp_path: Path) -> None:
+    bits = np.indices((8, 8)).sum(axis=0) % 2 == 0
+    decoded = decode_image(saved(tmp_path / "a.png", Image.fromarray(bits)))
+    np.testing.assert_array_equal(decoded[:, :, 1], bits * 255)
+
+
+def test_sixteen_bit_greyscale_is_scaled_to_eight(tmp_path: Path) -> None:
+    values = np.full((8, 8), 257 * 40, np.uint16)
+    values[0, :3] = (0, 65535, 257 * 200 + 129)
+    decoded = decode_image(saved(tmp_path / "a.png", Image.fromarray(values)))
+    assert decoded[0, :4, 0].tolist() == [0, 255, 201, 40]
+
+
+def test_alpha_is_composed_on_white(tmp_path: Path) -> None:
+    rgba = np.zeros((8, 8, 4), np.uint8)
+    rgba[0, :, 3] = 255
+    rgba[1, :, 3] = 51
+    decoded = decode_image(saved(tmp_path / "a.png", Image.fromarray(rgba)))
+    assert decoded[:3, 0, 0].tolist() == [0, 204, 255]
+    grey_alpha = Image.new("LA", (8, 8), (0, 0))
+    assert decode_image(saved(tmp_path / "b.png", grey_alpha)).min() == 255
+
+
+def test_palette_is_converted_and_its_transparency_composed_on_white(tmp_path: Path) -> None:
+    palette = Image.new("P", (8, 8), 1)
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    assert decode_image(saved(tmp_path / "a.png", palette))[0, 0].tolist() == [200, 100, 50]
+    clear = saved(tmp_path / "b.png", palette, transparency=1)
+    assert decode_image(clear)[0, 0].tolist() == [255, 255, 255]
+
+
+def test_cmyk_jpeg_is_converted(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.jpg", Image.new("CMYK", (16, 16), (0, 255, 255, 0)), quality=95)
+    red, green, blue = decode_image(path)[8, 8].tolist()
+    assert red > 240
+    assert green < 15
+    assert blue < 15
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
+    path = saved(tmp_path / "a.png", Image.fromarray(picture(3)), exif=exif)
+    np.testing.assert_array_equal(decode_image(path), np.rot90(picture(3), -1))
+
+
+def test_first_picture_of_mpo_is_used(tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (16, 16), "red"), Image.new("RGB", (16, 16), "blue")
+    path = saved(tmp_path / "a.jpg", first, format="MPO", save_all=True, append_images=[second])
+    assert decode_image(path)[0, 0, 0] > 240
+
+
+def test_still_gif_and_webp_are_read(tmp_path: Path) -> None:
+    for name in ("a.gif", "a.webp", "a.bmp", "a.tiff", "a.ppm"):
+        path = saved(tmp_path / name, Image.new("RGB", (9, 12), (255, 255, 255)))
+        assert decode_image(path).shape == (12, 9, 3)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tiff"])
+def test_animation_is_rejected(tmp_path: Path, name: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "green")]
+    path = saved(tmp_path / name, frames[0], save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match=rf"{name}: animated or with several pages \(3 frames\)"):
+        decode_image(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", r"empty file \(0 bytes\)"),
+        (b"hello", "not an image"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "not an image|corrupt image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+    ],
+)
+def test_what_is_no_image_is_rejected(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"a.jpg: ({reason})"):
+        decode_image(path)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_truncated_file_is_rejected(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = saved(tmp_path / name, Image.fromarray(noise))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DataError, match=f"{name}: corrupt image: "):
+        decode_image(path)
+
+
+def test_tiny_image_is_rejected(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", Image.new("RGB", (40, 7)))
+    with pytest.raises(DataError, match="40 x 7 px; each side must have at least 8 px"):
+        decode_image(path)
+
+
+@pytest.mark.parametrize("side", [10_001, 20_000])
+def test_bomb_is_rejected_before_it_is_decoded(tmp_path: Path, side: int) -> None:
+    path = saved(tmp_path / "a.png", Image.new("1", (side, side)))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(DataError, match="more than 100 megapixels"):
+        decode_image(path)
+
+
+def test_32_bit_pixels_are_rejected(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.tiff", Image.new("F", (16, 16)))
+    with pytest.raises(DataError, match="32-bit pixels"):
+        decode_image(path)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone.png: cannot be read: No such file"):
+        decode_image(tmp_path / "gone.png")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg: not a regular file"):
+        decode_image(tmp_path / "a.jpg")
+
+
+def test_resize_of_two_by_four_by_hand() -> None:
+    row = np.array([[0, 10, 20, 30], [100, 110, 120, 130]], np.uint8)
+    image = np.repeat(row[:, :, None], 3, axis=2)
+    # Half-pixel centres: column 0 lies between source columns 0 and 1, column 1 between 2 and 3.
+    assert resize_bilinear(image, 2)[:, :, 0].tolist() == [[5, 25], [105, 125]]
+    assert resize_bilinear(image, 1)[0, 0].tolist() == [65, 65, 65]
+
+
+def test_resize_equals_tensorflow() -> None:
+    tf = pytest.importorskip("tensorflow")
+    random = np.random.default_rng(0)
+    for height, width, size in [(37, 53, 16), (37, 53, 160), (160, 160, 160), (8, 301, 33)]:
+        image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        expected = np.rint(tf.image.resize(image, (size, size)).numpy())
+        np.testing.assert_array_equal(resize_bilinear(image, size), expected)
+
+
+def shard(root: Path) -> list[Entry]:
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    return [
+        Entry(path.relative_to(root).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in paths
+    ]
+
+
+def test_decode_split_equals_keras_within_one_grey_level(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    for number in range(4):
+        write_image(tmp_path / "ab"[number % 2] / f"{number}.png", number)
+    batch = keras.utils.image_dataset_from_directory(
+        tmp_path, image_size=(20, 20), batch_size=None, shuffle=False, verbose=False
+    )
+    expected = np.stack([image.numpy() for image, _ in batch])
+    ours = decode_split(tmp_path, shard(tmp_path), 20)
+    assert ours.shape == (4, 20, 20, 3)
+    assert np.abs(ours - expected).max() <= 0.5
+
+
+def test_real_photos_equal_keras_but_for_the_jpeg_decoder() -> None:
+    """TensorFlow decodes JPEG with the fast, less exact transform; with the exact one it agrees."""
+    if "PAWTUNE_TEST_DATA" not in os.environ:
+        pytest.skip("PAWTUNE_TEST_DATA is not set: no real photos")
+    import io
+    import zipfile
+
+    tf = pytest.importorskip("tensorflow")
+    with zipfile.ZipFile(
+        Path(os.environ["PAWTUNE_TEST_DATA"], "cats_and_dogs_filtered.zip")
+    ) as photos:
+        names = [name for name in photos.namelist() if name.endswith(".jpg")][::500]
+        for name in names:
+            data = photos.read(name)
+            exact = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+            fast = tf.io.decode_jpeg(data, channels=3)
+            ours = resize_bilinear(np.asarray(Image.open(io.BytesIO(data))), 160)
+            assert np.abs(tf.image.resize(exact, (160, 160)).numpy() - ours).max() <= 1
+            assert np.abs(tf.image.resize(fast, (160, 160)).numpy() - ours).mean() <= 2
+
+
+def test_decode_split_names_the_file_that_changed(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 0)
+    entries = shard(tmp_path)
+    assert decode_split(tmp_path, entries[:0], 16).shape == (0, 16, 16, 3)
+    write_image(tmp_path / "a.png", 1)
+    with pytest.raises(DataError, match="a.png: changed since the manifest was made"):
+        decode_split(tmp_path, entries, 16)

@@ -175,7 +175,9 @@ def resize_bilinear(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def _mix(
-    start: NDArray[np.generic], end: NDArray[np.generic], part: NDArray[np.float32]
+    start: NDArray[np.uint8] | NDArray[np.float32],
+    end: NDArray[np.uint8] | NDArray[np.float32],
+    part: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     mixed = end.astype(np.float32)
     mixed -= start

@@ -1,0 +1,151 @@
+"""manifest.csv and manifest.json: written atomically, checked when read.
+
+File names are kept as they are, but for bytes that are no UTF-8 (which Python holds as lone
+surrogates): byte 0xE9 is written as the six characters \\udce9, and a backslash that would read
+as the start of such a group as \\udc5c. Both files are thus valid UTF-8 and give every name back.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from data_pipeline.errors import DataError
+from data_pipeline.hashing import write_atomically
+
+FORMAT = 1
+
+
+def escape(path: str) -> str:
+    """A file name as it is written; see the module's text."""
+    path = re.sub(r"\\(?=udc[0-9a-f]{2})", lambda _: r"\udc5c", path)
+    return re.sub("[\udc80-\udcff]", lambda match: f"\\u{ord(match[0]):x}", path)
+
+
+def unescape(text: str) -> str:
+    """The file name that escape() was given."""
+    return re.sub(
+        r"\\udc([0-9a-f]{2})",
+        lambda match: "\\" if match[1] == "5c" else chr(0xDC00 + int(match[1], 16)),
+        text,
+    )
+
+
+def _inside_root(text: str) -> str:
+    parts = PurePosixPath(text).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\0" in text:
+        raise ValueError(f"a path must stay below the root, got {text!r}")
+    return unescape(text)
+
+
+EscapedPath = Annotated[str, AfterValidator(_inside_root)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class EntryRow(BaseModel):
+    """A row of manifest.csv, as read; the fields of ManifestEntry."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: EscapedPath
+    label: str
+    split: Literal["train", "validation", "test"]
+    sha256: Sha256
+    perceptual_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    group: Sha256
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+
+
+class RejectRow(BaseModel):
+    """An item of `rejects` in manifest.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Annotated[str, AfterValidator(unescape)]
+    reason: str
+
+
+class Header(BaseModel):
+    """manifest.json, as read; the fields of Manifest but for its entries."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    format: Literal[1]
+    root: Annotated[str, AfterValidator(unescape)]
+    class_names: Annotated[list[str], Field(min_length=2)]
+    rejects: list[RejectRow]
+    warnings: list[str]
+    seed: int
+    layout: Literal["classes", "train_validation", "train_validation_test"]
+    fingerprint: Sha256
+
+
+def save(folder: Path, entries: Sequence[Mapping[str, Any]], header: Mapping[str, Any]) -> None:
+    """Writes both files, each atomically; the folder is made."""
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, tuple(EntryRow.model_fields), lineterminator="\n")
+    writer.writeheader()
+    for entry in entries:
+        writer.writerow({**entry, "path": escape(entry["path"])})
+    rejects = [{**reject, "path": escape(reject["path"])} for reject in header["rejects"]]
+    content = {"format": FORMAT, **header, "root": escape(header["root"]), "rejects": rejects}
+    write_atomically(folder / "manifest.csv", table.getvalue())
+    write_atomically(
+        folder / "manifest.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    )
+
+
+def load(folder: Path) -> tuple[list[EntryRow], Header]:
+    """Reads both files and checks every value by itself and against the class names.
+
+    Raises:
+        DataError: a file is missing or a value is not as save() writes it.
+    """
+    try:
+        header = Header.model_validate_json(_read(folder / "manifest.json"))
+        rows = _read_rows(folder / "manifest.csv")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{folder / 'manifest.json'}: {where}: {first['msg']}") from error
+    for row in rows:
+        if row.label not in header.class_names:
+            raise DataError(
+                f"{folder / 'manifest.csv'}: label {row.label!r} of {row.path} is not among the "
+                f"class names {', '.join(header.class_names)}"
+            )
+    return rows, header
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the manifest cannot be read: {error}") from error
+
+
+def _read_rows(path: Path) -> list[EntryRow]:
+    reader = csv.DictReader(io.StringIO(_read(path), newline=""), strict=True)
+    columns = tuple(EntryRow.model_fields)
+    if tuple(reader.fieldnames or ()) != columns:
+        raise DataError(
+            f"{path}: the columns must be {', '.join(columns)}; "
+            f"got {', '.join(reader.fieldnames or ()) or 'none'}"
+        )
+    rows = []
+    try:
+        for row in reader:
+            rows.append(EntryRow.model_validate(row))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path} line {reader.line_num}: {where}: {first['msg']}") from error
+    except csv.Error as error:
+        raise DataError(f"{path} line {reader.line_num}: {error}") from error
+    return rows

@@ -7,7 +7,7 @@ manifest can be decoded later. Pillow and hashlib release the interpreter lock: 
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import astuple, dataclass
@@ -139,11 +139,9 @@ def _save(store: Path, rows: dict[str, Row]) -> None:
 def write_atomically(path: Path, content: str) -> None:
     """Writes a text file under a temporary name beside it and moves it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        temporary.write_text(content, encoding="utf-8", newline="")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

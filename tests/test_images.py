@@ -2,16 +2,17 @@
 
 import hashlib
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import picture, write_image
 from PIL import Image
 
 from data_pipeline.errors import DataError
-from data_pipeline.images import decode_image, decode_split, resize_bilinear
+from data_pipeline.images import decode_image, decode_split, open_image, resize_bilinear
+from tests.image_files import picture, write_image
 
 
 @dataclass(frozen=True)
@@ -197,23 +198,15 @@ def test_decode_split_equals_keras_within_one_grey_level(tmp_path: Path) -> None
     assert np.abs(ours - expected).max() <= 0.5
 
 
-def test_real_photos_equal_keras_but_for_the_jpeg_decoder() -> None:
+def test_real_photos_equal_keras_but_for_the_jpeg_decoder(test_data: Path) -> None:
     """TensorFlow decodes JPEG with the fast, less exact transform; with the exact one it agrees."""
-    if "PAWTUNE_TEST_DATA" not in os.environ:
-        pytest.skip("PAWTUNE_TEST_DATA is not set: no real photos")
-    import io
-    import zipfile
-
     tf = pytest.importorskip("tensorflow")
-    with zipfile.ZipFile(
-        Path(os.environ["PAWTUNE_TEST_DATA"], "cats_and_dogs_filtered.zip")
-    ) as photos:
-        names = [name for name in photos.namelist() if name.endswith(".jpg")][::500]
-        for name in names:
+    with zipfile.ZipFile(test_data / "cats_and_dogs_filtered.zip") as photos:
+        for name in [name for name in photos.namelist() if name.endswith(".jpg")][::500]:
             data = photos.read(name)
             exact = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
             fast = tf.io.decode_jpeg(data, channels=3)
-            ours = resize_bilinear(np.asarray(Image.open(io.BytesIO(data))), 160)
+            ours = resize_bilinear(np.asarray(open_image(data)), 160)
             assert np.abs(tf.image.resize(exact, (160, 160)).numpy() - ours).max() <= 1
             assert np.abs(tf.image.resize(fast, (160, 160)).numpy() - ours).mean() <= 2
 

@@ -1,0 +1,137 @@
+"""data_pipeline.splits and .duplicates: quotas, independence of order, stability, near hashes."""
+
+import random
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline.duplicates import NEAR_DISTANCE, connect_near, group_near
+from data_pipeline.hashing import Facts
+from data_pipeline.splits import CARVED_SHARES, WHOLE_SHARES, Member, deal, quota
+
+MEMBERS = st.lists(
+    st.builds(Member, st.sampled_from("abc"), st.sampled_from([str(n) for n in range(40)])),
+    max_size=80,
+)
+
+
+def singles(count: int, label: str = "a", start: int = 0) -> list[Member]:
+    return [Member(label, f"{label}{number}") for number in range(start, start + count)]
+
+
+def counts(members: list[Member], splits: dict[str, str]) -> Counter[tuple[str, str]]:
+    return Counter((splits[member.group], member.label) for member in members)
+
+
+def test_golden_order() -> None:
+    """Computed by hand: sha256 of "0:a0" .. "0:a5" begin e9, 2f, b6, d7, 01, d9."""
+    members = singles(6)
+    by_hand = sorted(
+        zip(["e9", "2f", "b6", "d7", "01", "d9"], (member.group for member in members), strict=True)
+    )
+    splits = deal(members, WHOLE_SHARES, "train", 0)
+    assert [splits[group] for _, group in by_hand] == ["test", "validation", *["train"] * 4]
+
+
+def test_quotas_by_hand() -> None:
+    share = Fraction(15, 100)
+    sizes = {1: 1, 3: 1, 9: 1, 10: 2, 16: 2, 17: 3, 1000: 150}
+    assert {size: quota(share, size) for size in sizes} == sizes
+
+
+def test_counts_are_exact_per_class_without_duplicates() -> None:
+    members = singles(1000, "a") + singles(200, "b") + singles(3, "c")
+    found = counts(members, deal(members, WHOLE_SHARES, "train", 0))
+    assert found == {
+        ("train", "a"): 700, ("validation", "a"): 150, ("test", "a"): 150,
+        ("train", "b"): 140, ("validation", "b"): 30, ("test", "b"): 30,
+        ("train", "c"): 1, ("validation", "c"): 1, ("test", "c"): 1,
+    }  # fmt: skip
+
+
+@given(MEMBERS, st.integers(0, 5), st.randoms(use_true_random=False))
+def test_deal_is_independent_of_order_and_keeps_quotas(
+    members: list[Member], seed: int, shuffler: random.Random
+) -> None:
+    splits = deal(members, WHOLE_SHARES, "train", seed)
+    shuffled = list(members)
+    shuffler.shuffle(shuffled)
+    assert deal(shuffled, WHOLE_SHARES, "train", seed) == splits
+    found = counts(members, splits)
+    largest = max(Counter(member.group for member in members).values(), default=0)
+    mixed = len({(m.group, m.label) for m in members}) > len({m.group for m in members})
+    for label, size in Counter(member.label for member in members).items():
+        for split, share in WHOLE_SHARES.items():
+            assert found[split, label] <= quota(share, size)
+            if split == "test" and not mixed:
+                assert found[split, label] > quota(share, size) - largest
+
+
+def test_another_seed_gives_another_deal() -> None:
+    members = singles(100)
+    assert deal(members, CARVED_SHARES, "validation", 0) != deal(
+        members, CARVED_SHARES, "validation", 1
+    )
+
+
+def test_few_images_move_when_a_tenth_is_added() -> None:
+    """What the module states: about 1 in 200; a wholly new deal would move nearly half."""
+    moved = []
+    for seed in range(20):
+        old, added = singles(1000), singles(100, start=1000)
+        before = deal(old, WHOLE_SHARES, "train", seed)
+        after = deal(old + added, WHOLE_SHARES, "train", seed)
+        moved.append(sum(after[group] != split for group, split in before.items()))
+    assert np.mean(moved) <= 10
+    assert max(moved) <= 30
+
+
+def neighbours_by_force(hashes: list[int]) -> list[set[int]]:
+    """Connected components, the slow and plain way."""
+    components = [{number} for number in range(len(hashes))]
+    for first, one in enumerate(hashes):
+        for second, other in enumerate(hashes[:first]):
+            if (one ^ other).bit_count() <= NEAR_DISTANCE:
+                union = components[first] | components[second]
+                for number in union:
+                    components[number] = union
+    return components
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=8, unique=True), st.randoms())
+def test_components_equal_brute_force(seeds: list[int], shuffler: random.Random) -> None:
+    hashes = set(seeds)
+    for seed in seeds:  # neighbours at 1 to 8 flipped bits, so that distance 6 is crossed
+        value = seed
+        for bit in shuffler.sample(range(64), 8):
+            value ^= 1 << bit
+            hashes.add(value)
+    values = sorted(hashes)
+    numbers = connect_near(np.array(values, np.uint64))
+    expected = neighbours_by_force(values)
+    for first, number in enumerate(numbers):
+        assert {int(n) for n in np.flatnonzero(numbers == number)} == expected[first]
+
+
+def facts(sha: int, near: int) -> Facts:
+    return Facts(f"{sha:064x}", f"{near:016x}", 10, 10)
+
+
+def test_groups_are_chains_named_by_the_smallest_content_hash() -> None:
+    found = {"a": facts(5, 0), "b": facts(3, 0b111111), "c": facts(9, 0b111111111111)}
+    found |= {"d": facts(1, 2**64 - 1), "e": facts(1, 2**64 - 1)}
+    groups, warning = group_near(found)
+    assert warning is None
+    assert groups == dict.fromkeys("abc", f"{3:064x}") | dict.fromkeys("de", f"{1:064x}")
+
+
+def test_hash_too_coarse_for_the_images_is_given_up_with_a_warning() -> None:
+    look_alike = {str(number): facts(number, number % 4) for number in range(21)}
+    others = {str(n): facts(n, int.from_bytes(n.to_bytes(1) * 8)) for n in range(100, 140)}
+    groups, warning = group_near(look_alike | others)
+    assert len(set(groups.values())) == 61
+    assert warning is not None
+    assert "21 of 61 images look alike" in warning

@@ -10,10 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_PER_CLASS = 40
+
+# The same examples every time, and no time limit on an example: machines differ.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=5000, deadline=None)
+settings.load_profile("repeatable")
 
 _private = Path(tempfile.mkdtemp(prefix="pawtune-tests-"))
 
@@ -76,7 +82,8 @@ def ray_cluster() -> Iterator[dict[str, Any]]:
         log_to_driver=False,
         logging_level="ERROR",
         object_store_memory=200 * 2**20,
-        _node_ip_address="127.0.0.1",
+        # Loopback; Ray would turn 127.0.0.1 into the address that other machines reach.
+        _node_ip_address="127.0.0.2",
     )
     yield ray.cluster_resources()
     ray.shutdown()

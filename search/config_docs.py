@@ -1,0 +1,18 @@
+"""The table of all settings in docs/configuration.md: python -m search.config_docs."""
+
+from search.config import SearchConfig
+from search.settings import default_text, setting_of, settings_of
+
+
+def settings_table() -> str:
+    """A Markdown table with every setting: key, what it takes, default, meaning."""
+    lines = ["| key | takes | default | meaning |", "|---|---|---|---|"]
+    for path, field in settings_of(SearchConfig):
+        setting = setting_of(field)
+        default = f"`{default_text(field)}`" if default_text(field) else "none: must be given"
+        lines.append(f"| `{path}` | {setting.accepts} | {default} | {setting.meaning} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(settings_table())

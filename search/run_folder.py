@@ -1,0 +1,298 @@
+"""The run folder: every path in it, and every write to it.
+
+`trials/` is the truth; the study, the leaderboard and the event files are derived from it. All
+of it is plain JSON, CSV, NPY and Keras weights: nothing that reads a run folder unpickles, so a
+folder from somebody else cannot run code. A file is written under a temporary name and then
+moved, so a reader never sees half of one.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from search.errors import UserError
+
+Status = Literal["pending", "running", "completed", "stopped", "failed"]
+NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+INTEGER_COLUMNS = frozenset({"epoch"})
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a shared run from colleagues
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON whole or not at all. NaN is refused: it is not JSON."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        UserError: The file is missing, or is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"a run folder's {path.name} must be readable JSON: {path}: {error}; "
+            "restore the file, or start the search anew"
+        ) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """One trial's folder, `trials/<id>/`."""
+
+    root: Path
+
+    @property
+    def trial_id(self) -> str:
+        return self.root.name
+
+    @property
+    def spec_file(self) -> Path:
+        """The trial's name, family, kind and specification, written when it is proposed."""
+        return self.root / "spec.json"
+
+    @property
+    def status_file(self) -> Path:
+        return self.root / "status.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.root / "metrics.csv"
+
+    @property
+    def facts_file(self) -> Path:
+        """What the worker found out: weights, precision, live or bank, machine."""
+        return self.root / "facts.json"
+
+    @property
+    def error_file(self) -> Path:
+        return self.root / "error.txt"
+
+    @property
+    def best(self) -> Path:
+        """The best epoch: weights of the trained part and its validation predictions."""
+        return self.root / "best"
+
+    @property
+    def best_weights(self) -> Path:
+        return self.best / "core.weights.h5"
+
+    @property
+    def best_predictions(self) -> Path:
+        """(N_validation, C) float32 probabilities of the best epoch."""
+        return self.best / "val_predictions.npy"
+
+    @property
+    def last(self) -> Path:
+        """The state to continue from; removed when the trial is over."""
+        return self.root / "last"
+
+    def write_status(self, status: Status, **details: Any) -> None:
+        write_json(self.status_file, {"status": status, **details})
+
+    def read_status(self) -> dict[str, Any]:
+        """The last status written; `pending` where none was."""
+        if not self.status_file.exists():
+            return {"status": "pending"}
+        value = read_json(self.status_file)
+        if value.get("status") not in get_args(Status):
+            raise UserError(
+                f"{self.status_file}: status must be one of {', '.join(get_args(Status))}, "
+                f"got {value.get('status')!r}"
+            )
+        return value
+
+    def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Writes all epochs so far: one row an epoch, one column a metric."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.metrics_file, text.getvalue())
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """All finished epochs, in order; an empty list before the first.
+
+        Raises:
+            UserError: A cell is not a number.
+        """
+        if not self.metrics_file.exists():
+            return []
+        with self.metrics_file.open(newline="", encoding="utf-8") as stream:
+            try:
+                return [
+                    {k: int(v) if k in INTEGER_COLUMNS else float(v) for k, v in row.items()}
+                    for row in csv.DictReader(stream)
+                ]
+            except (TypeError, ValueError) as error:
+                raise UserError(
+                    f"{self.metrics_file} must hold numbers only: {error}; "
+                    "delete the trial's folder to leave it out"
+                ) from error
+
+    def drop_last(self) -> None:
+        """Frees the state to continue from: the trial is over."""
+        shutil.rmtree(self.last, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One search's folder. Paths only: nothing is created by asking for one."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def config_file(self) -> Path:
+        return self.root / "search.yaml"
+
+    @property
+    def trials_dir(self) -> Path:
+        return self.root / "trials"
+
+    @property
+    def backbones_dir(self) -> Path:
+        return self.root / "backbones"
+
+    @property
+    def study_file(self) -> Path:
+        return self.root / "study.db"
+
+    @property
+    def tensorboard_dir(self) -> Path:
+        return self.root / "tb"
+
+    @property
+    def leaderboard_file(self) -> Path:
+        return self.root / "leaderboard.csv"
+
+    @property
+    def summary_file(self) -> Path:
+        """How the search ended: seconds, reason, counts."""
+        return self.root / "summary.json"
+
+    @property
+    def best_model(self) -> Path:
+        return self.root / "best" / "model.keras"
+
+    @property
+    def best_card(self) -> Path:
+        return self.root / "best" / "model_card.json"
+
+    @property
+    def test_ledger(self) -> Path:
+        """Every look at the test split, one JSON object a line."""
+        return self.root / "test.jsonl"
+
+    @property
+    def tune_dir(self) -> Path:
+        """Tune's own scratch state; ours to delete when the search is over."""
+        return self.root / ".tune"
+
+    def backbone_weights(self, backbone: str, image_size: int) -> Path:
+        """A frozen backbone's weights; Keras ships different ones for some image sizes."""
+        return self.backbones_dir / f"{backbone}-{image_size}.weights.h5"
+
+    def trial(self, trial_id: str) -> TrialFolder:
+        """One trial by its identifier.
+
+        Raises:
+            UserError: The run has no such trial.
+        """
+        folder = TrialFolder(self.trials_dir / trial_id)
+        if not NAME_RULE.fullmatch(trial_id) or not folder.spec_file.exists():
+            known = ", ".join(trial.trial_id for trial in self.trials()) or "none yet"
+            raise UserError(
+                f"TRIAL must be the id of a trial of run {self.name}, got {trial_id!r}; "
+                f"its trials: {known}"
+            )
+        return folder
+
+    def new_trial(self, trial_id: str) -> TrialFolder:
+        return TrialFolder(self.trials_dir / trial_id)
+
+    def trials(self) -> Iterator[TrialFolder]:
+        """Every trial that was proposed, in the order of proposal."""
+        for spec_file in sorted(self.trials_dir.glob("*/spec.json")):
+            yield TrialFolder(spec_file.parent)
+
+
+def create_run_folder(runs_dir: Path, name: str) -> RunFolder:
+    """Makes an empty run folder; an existing one is never touched.
+
+    Raises:
+        UserError: The name is unfit or in use, or `runs_dir` cannot be written.
+    """
+    if not NAME_RULE.fullmatch(name):
+        raise UserError(
+            "--name must be 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or "
+            f"digit, got {name!r}; choose another, for example 'cats-1'"
+        )
+    root = runs_dir.expanduser().resolve() / name
+    try:
+        root.mkdir(parents=True)
+        (root / "trials").mkdir()
+    except FileExistsError:
+        raise UserError(
+            f"--name must be new, got {name!r}, which exists in {root.parent}; nothing was "
+            "overwritten: choose another name, or delete that run first"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"--runs-dir must be a folder that can be written, got {str(runs_dir)!r}: "
+            f"{error.strerror}; give another --runs-dir"
+        ) from error
+    return RunFolder(root)
+
+
+def open_run_folder(run: str | Path, runs_dir: str | Path = "runs") -> RunFolder:
+    """Opens a run by name under `runs_dir`, or by path.
+
+    Raises:
+        UserError: There is no such run.
+    """
+    candidates = [Path(runs_dir).expanduser() / run, Path(run).expanduser()]
+    for candidate in candidates:
+        if (candidate / "search.yaml").is_file():
+            return RunFolder(candidate.resolve())
+    base = Path(runs_dir).expanduser()
+    known = sorted(path.parent.name for path in base.glob("*/search.yaml"))
+    listing = ", ".join(known[-10:]) if known else "none"
+    raise UserError(
+        f"RUN must be the name of a run under {base}, or its path, got {str(run)!r}; "
+        f"runs there: {listing}"
+    )

@@ -1,0 +1,208 @@
+"""Proposals: a Tune searcher on an Optuna study, with correct book-keeping.
+
+What the sampler learns from is what happened: every epoch is reported; a trial that ASHA stopped
+is PRUNED at its last epoch; a completed one is COMPLETE with its best; an error or a NaN is FAIL.
+The working study lives in memory and may hold proposals that were refused (duplicates, nets past
+the limits); the study file gets real trials only, each once, when it ends, so that it never holds
+a zombie and may be deleted and rebuilt.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import TrialState, create_trial
+from pydantic import ValidationError
+from ray.tune.search import Searcher
+
+from models.errors import ModelError
+from models.spec import TrialSpec, check_limits
+from search import space
+from search.config import SamplerConfig, SearchConfig
+from search.objective import Objective
+from search.run_folder import RunFolder, write_json
+from search.unsaved import Unsaved
+
+logger = logging.getLogger(__name__)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+MAX_ASKS = 200  # a space that gives only known points that often is taken as exhausted
+
+
+def make_sampler(config: SamplerConfig, seed: int) -> optuna.samplers.BaseSampler:
+    """The sampler by name; grouped, multivariate TPE is what conditional families need."""
+    match config.name:
+        case "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        case "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # `group`, since 2021
+        return optuna.samplers.TPESampler(
+            seed=seed,
+            n_startup_trials=config.startup_trials,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+        )
+
+
+class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
+    """Proposes baselines first, then points of the space, and tells Optuna how each ended.
+
+    Args:
+        config: The search.
+        run: Where proposals are written as trials (`trials/<id>/spec.json`).
+        families: The families that can run here.
+        num_classes: For the limits on size and cost.
+        baselines: Run before the first proposal, outside the count of `config.trials`.
+        say: Takes a line for the person who watches.
+    """
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        run: RunFolder,
+        *,
+        families: Sequence[str],
+        num_classes: int,
+        baselines: Sequence[TrialSpec] = (),
+        say: Callable[[str], None] = logger.warning,
+    ) -> None:
+        self.objective = Objective(config.metric)
+        super().__init__(metric="objective", mode=self.objective.mode)
+        self._config = config
+        self._run = run
+        self._families = list(families)
+        self._num_classes = num_classes
+        self._baselines: Iterator[TrialSpec] = iter(baselines)
+        self._proposals_left = config.trials if config.baselines != "only" else 0
+        self._next_number = 1
+        self._say = say
+        self._known = {space.identity(baseline) for baseline in baselines}
+        self._asked: dict[str, optuna.Trial] = {}
+        self._specs: dict[str, TrialSpec] = {}
+        self._values: dict[str, dict[int, float]] = {}
+        self._started: dict[str, datetime] = {}
+        self._study = optuna.create_study(
+            sampler=make_sampler(config.sampler, config.seed), direction=self.objective.direction
+        )
+        self._file = open_study_file(run.study_file, run.name, self.objective)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The next trial's configuration, or FINISHED. Called by Tune."""
+        spec = next(self._baselines, None)
+        is_baseline = spec is not None
+        if spec is None:
+            proposal = self._propose() if self._proposals_left > 0 else None
+            if proposal is None:
+                return str(Searcher.FINISHED)
+            self._proposals_left -= 1
+            self._asked[trial_id], spec = proposal
+        name = f"{self._next_number:04d}"
+        self._next_number += 1
+        folder = self._run.new_trial(name)
+        content = spec.model_dump(mode="json")
+        write_json(folder.spec_file, {"baseline": is_baseline, "params": spec.params(), **content})
+        folder.write_status("pending")
+        self._specs[trial_id] = spec
+        self._values[trial_id] = {}
+        self._started[trial_id] = datetime.now()
+        return {"trial_id": name, "baseline": is_baseline, "spec": content}
+
+    def _propose(self) -> tuple[optuna.Trial, TrialSpec] | None:
+        for _ in range(MAX_ASKS):
+            trial = self._study.ask()
+            params = space.propose(trial, self._config, self._families)
+            name = f"{params['family']}-{self._next_number:04d}"
+            try:
+                spec = space.to_spec(params, self._config, name, self._config.seed)
+                check_limits(spec.model, self._num_classes)
+            except (ValidationError, ModelError):
+                # Told as a failure the sampler would ignore it; as the worst of all it learns.
+                self._study.tell(trial, state=TrialState.PRUNED)
+                continue
+            identity = space.identity(spec)
+            if identity in self._known:
+                self._study.tell(trial, state=TrialState.FAIL)
+                continue
+            self._known.add(identity)
+            return trial, spec
+        self._say(
+            f"the search space holds no more new configurations: {MAX_ASKS} proposals in a row "
+            "were known or past the limits; the search ends early (widen `space` for more)"
+        )
+        return None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Reports an epoch to the study. Called by Tune for all but a trial's last result."""
+        if "objective" not in result or trial_id not in self._specs:
+            return
+        epoch, value = int(result["epoch"]), float(result["objective"])
+        if epoch in self._values[trial_id]:  # a continued trial repeats nothing
+            return
+        self._values[trial_id][epoch] = value
+        if trial_id in self._asked:
+            self._asked[trial_id].report(value, step=epoch)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tells the study how a trial ended. Called by Tune."""
+        if trial_id not in self._specs:
+            return
+        result = result or {}
+        failed = error or "failure" in result or "objective" not in result
+        if not failed:
+            self.on_trial_result(trial_id, result)
+        epochs = self._specs[trial_id].train.epochs
+        values = self._values[trial_id]
+        completed = bool(values) and max(values) >= epochs
+        ended = TrialState.COMPLETE if completed else TrialState.PRUNED
+        self._record(trial_id, TrialState.FAIL if failed else ended)
+
+    def _record(self, trial_id: str, state: TrialState) -> None:
+        """Puts an ended trial into the working study and, once, into the study file."""
+        spec, values = self._specs.pop(trial_id), self._values.pop(trial_id)
+        asked = self._asked.pop(trial_id, None)
+        if asked is not None:
+            value = values[max(values)] if state == TrialState.COMPLETE else None
+            self._study.tell(asked, value, state=state)
+            frozen = self._study.get_trials(deepcopy=False)[asked.number]
+            params, distributions = frozen.params, dict(frozen.distributions)
+        else:
+            known = space.to_params(spec)
+            located = known and space.locate(known, self._config, self._families)
+            params, distributions = (known, located) if known and located else ({}, {})
+        ended = create_trial(
+            state=state,
+            value=None if state == TrialState.FAIL or not values else values[max(values)],
+            params=params,
+            distributions=distributions,
+            intermediate_values=values,
+            user_attrs={"name": spec.name, **spec.params()},
+        )
+        ended.datetime_start = self._started.pop(trial_id)
+        if asked is None and params:
+            self._study.add_trial(ended)
+        self._file.add_trial(ended)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the run folder is the truth, and Tune's snapshots are never read."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, for the same reason."""
+
+
+def open_study_file(path: Path, name: str, objective: Objective) -> optuna.Study:
+    """The run's SQLite study, as optuna-dashboard reads it; made where it is missing."""
+    storage = optuna.storages.RDBStorage(
+        f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 30}}
+    )
+    return optuna.create_study(
+        storage=storage, study_name=name, direction=objective.direction, load_if_exists=True
+    )

@@ -1,0 +1,223 @@
+"""A trial on a worker: build what the spec says, fit one epoch at a time, report, keep the best.
+
+A worker process is reused for trial after trial, so everything that one trial could leave behind
+is reset: Keras' session, seeds and precision policy. The worker writes its own folder before it
+reports an epoch; what was reported is on disk.
+"""
+
+import io
+import platform
+import time
+import traceback
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+from ray import tune
+
+from models.spec import TransferSpec, TrialSpec
+from search.objective import Objective
+from search.run_folder import RunFolder, TrialFolder, write_bytes, write_json, write_text
+from search.shared_work import SharedWork
+
+if TYPE_CHECKING:
+    import keras
+
+    from models.build import Network
+    from models.scoring import EpochResult
+
+STATE_INTERVAL_S = 2.0  # epochs shorter than this would spend more on saving than on training
+
+
+class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
+    """Tune's view of a trial: one `step` is one epoch; an error ends the trial, not the worker."""
+
+    def setup(self, config: dict[str, Any], work: SharedWork) -> None:
+        """Called once a process. Nothing that can fail is done here: Tune would retry it."""
+        self._work = work
+        self._epochs: Iterator[dict[str, Any]] | None = None
+        self._failed = False
+
+    def step(self) -> dict[str, Any]:
+        """Trains one epoch.
+
+        Returns:
+            The epoch's metrics with `objective`, `best_epoch` and `done`; or `failure`, one line.
+        """
+        folder = RunFolder(self._work.run_root).new_trial(self.config["trial_id"])
+        try:
+            if self._epochs is None:
+                spec = TrialSpec.model_validate(self.config["spec"])
+                self._epochs = run_trial(spec, folder, self._work)
+            return next(self._epochs)
+        except Exception as error:  # whatever a trial does, the search goes on
+            self._failed = True
+            write_text(folder.error_file, traceback.format_exc())
+            reason = " ".join(str(error).split())[:500]
+            return {"failure": f"{type(error).__name__}: {reason}", "done": True}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Takes the next trial. A worker in which a trial failed is replaced by a fresh one."""
+        if self._failed:
+            # Tune restarts the trial elsewhere; it has not begun, so nothing is lost.
+            ray.actor.exit_actor()
+        self._epochs = None
+        return True
+
+    def cleanup(self) -> None:
+        """Ends the epoch loop so that its resources go."""
+        self._epochs = None
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """Nothing: trials keep their own state in the run folder."""
+        return {}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing, for the same reason."""
+
+
+def run_trial(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[dict[str, Any]]:
+    """Trains one trial, from its last kept state where there is one.
+
+    Args:
+        spec: The trial.
+        folder: Where its state, best epoch and metrics go.
+        work: The shared pixels and labels.
+
+    Yields:
+        One report an epoch, after everything it says is on disk.
+    """
+    # Imported here: the driver, which imports this module, needs no TensorFlow.
+    import keras
+    import tensorflow as tf
+
+    from models import precision, training
+
+    precision.limit_threads(work.threads)
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:  # TensorFlow would take the whole card, and starve the other trials on it
+        tf.config.experimental.set_memory_growth(gpu, True)
+    keras.utils.clear_session(free_memory=False)
+    policy = precision.resolve_precision(spec.train.precision, has_gpu=bool(gpus))
+    precision.set_precision(policy)
+    keras.utils.set_random_seed(spec.train.seed)
+    network, optimizer, rows = _build_or_continue(spec, folder, work)
+    pixels = work.pixels[spec.model.image_size]
+    epochs = training.train_live(
+        network,
+        ray.get(pixels.train),
+        work.train_labels,
+        ray.get(pixels.validation),
+        work.val_labels,
+        spec.train,
+        optimizer=optimizer,
+        start_epoch=len(rows) + 1,
+    )
+    facts = {
+        "num_weights": network.model.count_params(),
+        "trainable_weights": sum(int(np.prod(w.shape)) for w in network.core.trainable_weights),
+        "precision": policy,
+        "training": "live",
+        "host": platform.node(),
+    }
+    write_json(folder.facts_file, facts)
+    keeper = EpochKeeper(folder, Objective(work.metric), network.core, optimizer, rows)
+    for result in epochs:
+        done = result.epoch >= spec.train.epochs
+        report = keeper.keep(result, done)
+        yield {**report, "num_weights": facts["num_weights"], "done": done}
+
+
+def _build_or_continue(
+    spec: TrialSpec, folder: TrialFolder, work: SharedWork
+) -> "tuple[Network, keras.optimizers.Optimizer, list[dict[str, float]]]":
+    """A network with its optimizer, and the epochs it has behind it (none where it is new)."""
+    from models.build import make_optimizer
+    from models.errors import ModelError
+    from models.state import restore_state
+
+    network, optimizer = _build(spec, work), make_optimizer(spec.train)
+    try:
+        last = restore_state(network.core, optimizer, folder.last)
+        rows = [row for row in folder.read_metrics() if row["epoch"] <= (last or 0)]
+        if last is None or len(rows) == last:
+            return network, optimizer, rows
+    except ModelError:
+        pass
+    # A damaged state, or one without its metrics: from the first epoch, with new weights.
+    folder.drop_last()
+    return _build(spec, work), make_optimizer(spec.train), []
+
+
+def _build(spec: TrialSpec, work: SharedWork) -> "Network":
+    from models.build import build_network
+    from models.transfer import load_backbone
+
+    backbone = None
+    if isinstance(spec.model, TransferSpec):
+        key = (spec.model.backbone, spec.model.image_size)
+        backbone = load_backbone(*key, work.backbone_weights[key])
+    return build_network(spec.model, len(work.class_names), seed=spec.train.seed, backbone=backbone)
+
+
+class EpochKeeper:
+    """Keeps a trial's best epoch, its state to continue from, and its metrics, in that order.
+
+    Args:
+        folder: The trial's.
+        objective: What makes an epoch the best.
+        core: The trained part, whose weights are kept.
+        optimizer: Belongs to the state.
+        rows: Epochs finished before, where the trial continues.
+    """
+
+    def __init__(
+        self,
+        folder: TrialFolder,
+        objective: Objective,
+        core: "keras.Model",
+        optimizer: "keras.optimizers.Optimizer",
+        rows: list[dict[str, float]],
+    ) -> None:
+        self._folder = folder
+        self._objective = objective
+        self._core = core
+        self._optimizer = optimizer
+        self._rows = rows
+        self._best = objective.best(rows) if rows else None
+        self._saved_at = time.monotonic()
+
+    def keep(self, result: "EpochResult", done: bool) -> dict[str, Any]:
+        """Writes an epoch.
+
+        Returns:
+            Its metrics, with the running best as `objective`, `best_epoch`, `best_val_accuracy`.
+        """
+        row = {"epoch": result.epoch, **result.metrics}
+        if self._best is None or self._objective.key(row) > self._objective.key(self._best):
+            self._best = row
+            self._keep_best(result)
+        self._rows.append(row)
+        now = time.monotonic()
+        if not done and now - self._saved_at > STATE_INTERVAL_S:
+            from models.state import save_state
+
+            save_state(self._core, self._optimizer, result.epoch, self._folder.last)
+            self._saved_at = now
+        self._folder.write_metrics(self._rows)
+        return {
+            **row,
+            "objective": self._best[self._objective.metric],
+            "best_epoch": self._best["epoch"],
+            "best_val_accuracy": self._best["val_accuracy"],
+        }
+
+    def _keep_best(self, result: "EpochResult") -> None:
+        self._folder.best.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder.best / ".new.weights.h5"
+        self._core.save_weights(temporary)
+        temporary.replace(self._folder.best_weights)
+        predictions = io.BytesIO()
+        np.save(predictions, result.val_probabilities.astype("float32"), allow_pickle=False)
+        write_bytes(self._folder.best_predictions, predictions.getvalue())

@@ -1,0 +1,154 @@
+"""What becomes of each trial, written as it happens; and when a search had better stop."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray import tune
+
+from search.run_folder import RunFolder, Status
+from search.scheduler import FamilyScheduler
+from search.unsaved import Unsaved
+
+ALIKE_FAILURES = 3  # this many with one error and no trial that got anywhere: hopeless
+
+
+@dataclass
+class StopSignal(Unsaved, tune.Stopper):  # type: ignore[misc]  # Ray is untyped
+    """Ends the whole search when anybody has a reason to; the first reason counts."""
+
+    deadline: float | None = None
+    reason: str | None = None
+    _event: threading.Event = field(default_factory=threading.Event)
+
+    def stop(self, reason: str) -> None:
+        """Asks for the end; safe from a signal handler."""
+        if not self._event.is_set():
+            self.reason = reason
+            self._event.set()
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never stops a single trial."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Polled by Tune between events."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            self.stop("time budget")
+        return self._event.is_set()
+
+
+@dataclass(frozen=True)
+class TrialEvent:
+    """One thing that happened to a trial, for whoever shows it."""
+
+    trial_id: str
+    name: str
+    family: str
+    epochs: int
+    status: Status
+    result: dict[str, Any]
+    reason: str | None = None
+
+
+class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is untyped
+    """Writes `status.json` of every trial and counts how trials end.
+
+    Args:
+        run: Where trials are.
+        scheduler: Knows which trials ASHA stopped; None without one.
+        stop: Asked to end the search when every trial fails alike.
+        show: Called with every event.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        scheduler: FamilyScheduler | None,
+        stop: StopSignal,
+        show: Callable[[TrialEvent], None],
+    ) -> None:
+        self._run = run
+        self._scheduler = scheduler
+        self._stop = stop
+        self._show = show
+        self._started: dict[str, float] = {}
+        self._running: dict[str, Any] = {}
+        self._last: dict[str, dict[str, Any]] = {}
+        self._failures: Counter[str] = Counter()
+        self._any_epoch = False
+        self.counts: Counter[Status] = Counter()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker took the trial, for the first time or again."""
+        self._started.setdefault(trial.config["trial_id"], time.time())
+        self._running[trial.config["trial_id"]] = trial
+        self._write(trial, "running")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch ended, or the trial failed."""
+        self._last[trial.config["trial_id"]] = result
+        if "failure" not in result:
+            self._any_epoch = True
+            self._show(self._event(trial, "running"))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The trial's last result is in."""
+        trial_id = trial.config["trial_id"]
+        result = self._last.get(trial_id, {})
+        if "failure" in result:
+            self._fail(trial, result["failure"])
+        elif result.get("epoch", 0) >= trial.config["spec"]["train"]["epochs"]:
+            self._end(trial, "completed")
+        elif self._scheduler is not None and trial_id in self._scheduler.stopped:
+            self._end(trial, "stopped", "asha")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The trial's worker died once too often."""
+        self._fail(trial, "the worker process died: out of memory, or killed from outside")
+
+    def close(self) -> None:
+        """Marks what was still running when the search ended; it can be continued."""
+        for trial in list(self._running.values()):
+            self._end(trial, "stopped", self._stop.reason or "interrupted")
+
+    def _fail(self, trial: Any, reason: str) -> None:
+        self._failures[reason] += 1
+        self._end(trial, "failed", reason)
+        if self._failures[reason] >= ALIKE_FAILURES and not self._any_epoch:
+            self._stop.stop(f"every trial fails alike: {reason}")
+
+    def _end(self, trial: Any, status: Status, reason: str | None = None) -> None:
+        self._write(trial, status, reason)
+        self._started.pop(trial.config["trial_id"], None)
+        self._running.pop(trial.config["trial_id"], None)
+        self.counts[status] += 1
+        if reason is None or reason == "asha" or status == "failed":
+            self._run.new_trial(trial.config["trial_id"]).drop_last()
+        self._show(self._event(trial, status, reason))
+
+    def _write(self, trial: Any, status: Status, reason: str | None = None) -> None:
+        trial_id = trial.config["trial_id"]
+        now = time.time()
+        started = self._started.get(trial_id, now)
+        details: dict[str, Any] = {"reason": reason, "started": started}
+        if status != "running":
+            details |= {"finished": now, "seconds": round(now - started, 3)}
+        self._run.new_trial(trial_id).write_status(status, **details)
+
+    def _event(self, trial: Any, status: Status, reason: str | None = None) -> TrialEvent:
+        spec = trial.config["spec"]
+        return TrialEvent(
+            trial_id=trial.config["trial_id"],
+            name=spec["name"],
+            family=spec["model"]["family"],
+            epochs=spec["train"]["epochs"],
+            status=status,
+            result=self._last.get(trial.config["trial_id"], {}),
+            reason=reason,
+        )

@@ -1,0 +1,148 @@
+"""Hands trials to Ray Tune and waits: what runs, how many at once, and how it ends."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from ray import tune
+
+from models.spec import TrialSpec
+from search.cluster import ResourcePlan
+from search.config import SearchConfig
+from search.objective import Objective
+from search.optuna_searcher import OptunaSearcher
+from search.progress import Reporter
+from search.records import RecordKeeper, StopSignal
+from search.run_folder import RunFolder
+from search.scheduler import FamilyScheduler
+from search.tensorboard import TensorBoardLogger
+
+WORKER_RESTARTS = 3  # of one trial, after its process or node was lost
+TUNE_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours write what is needed
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends the search without losing its reason
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # snapshots that nothing reads
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints tables even at verbose=0
+}
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What is to be run.
+
+    Attributes:
+        baselines: First, all their epochs, outside the count of `config.trials`.
+        families: That the search may propose.
+        num_classes: Of the data.
+        plan: What a trial gets, and how many run at once.
+    """
+
+    baselines: Sequence[TrialSpec]
+    families: Sequence[str]
+    num_classes: int
+    plan: ResourcePlan
+
+
+def run_trials(
+    config: SearchConfig, run: RunFolder, trials: Trials, worker: Any, reporter: Reporter
+) -> str | None:
+    """Runs all trials to their ends.
+
+    Args:
+        config: The search.
+        run: Where trials are kept.
+        trials: What to run.
+        worker: The Tune trainable that trains one.
+        reporter: Shows progress.
+
+    Returns:
+        Why the search ended early; None where every trial had its turn.
+    """
+    os.environ.update(TUNE_ENVIRONMENT)
+    proposed = config.trials if config.baselines != "only" else 0
+    total = proposed + len(trials.baselines)
+    stop = StopSignal()
+    if config.time_budget_s is not None:
+        stop.deadline = time.monotonic() + config.time_budget_s
+    scheduler = _scheduler(config)
+    searcher = OptunaSearcher(
+        config,
+        run,
+        families=trials.families,
+        num_classes=trials.num_classes,
+        baselines=trials.baselines,
+        say=reporter.say,
+    )
+    keeper = RecordKeeper(run, scheduler, stop, reporter.event)
+    tuner = tune.Tuner(
+        tune.with_resources(worker, trials.plan.per_trial),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=total,
+            max_concurrent_trials=trials.plan.concurrency,
+            reuse_actors=config.speed.reuse_workers,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(run.tune_dir),
+            callbacks=[keeper, TensorBoardLogger(run)],
+            failure_config=tune.FailureConfig(max_failures=WORKER_RESTARTS),
+            stop=stop,
+            verbose=0,
+        ),
+    )
+    reporter.trials(total, trials.plan, run)
+    try:
+        with _graceful_signals(stop, reporter):
+            tuner.fit()
+    finally:
+        keeper.close()
+        shutil.rmtree(run.tune_dir, ignore_errors=True)
+        reporter.close()
+    return stop.reason
+
+
+def _scheduler(config: SearchConfig) -> FamilyScheduler | None:
+    if config.scheduler.name == "none":
+        return None
+    return FamilyScheduler(
+        Objective(config.metric),
+        epochs=config.epochs,
+        grace_period=config.scheduler.grace_period,
+        reduction_factor=config.scheduler.reduction_factor,
+    )
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["trial_id"])
+
+
+@contextmanager
+def _graceful_signals(stop: StopSignal, reporter: Reporter) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the search in order; a second Ctrl-C ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.reason == "interrupted":
+            raise KeyboardInterrupt
+        reporter.say("stopping: finished epochs are kept (press Ctrl-C again to end at once)")
+        stop.stop("interrupted")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,164 @@
+"""Retrieving a trial's best epoch as one complete Keras model with its card."""
+
+import json
+import os
+import tempfile
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_pipeline.manifest import Manifest
+from models.spec import TransferSpec, TrialSpec
+from search.errors import UserError
+from search.leaderboard import Row, as_dicts
+from search.run_folder import RunFolder, read_json, write_json
+
+if TYPE_CHECKING:
+    import keras
+
+CARD_MEMBER = "pawtune.json"  # inside the .keras archive; Keras itself passes over it
+
+
+def choose(rows: list[Row], *, trial_id: str | None = None, rank: int | None = None) -> Row:
+    """The trial by id, by rank, or the best.
+
+    Raises:
+        UserError: No such trial, or one without a finished epoch.
+    """
+    usable = [row for row in rows if row.best_epoch is not None]
+    if not usable:
+        raise UserError(
+            "a best checkpoint needs a trial with at least one finished epoch, and this run has "
+            "none; see `pawtune leaderboard` for what became of its trials"
+        )
+    if trial_id is not None:
+        found = [row for row in rows if trial_id in (row.trial_id, row.name)]
+        asked, choices = f"--trial {trial_id}", ", ".join(row.trial_id for row in usable)
+    else:
+        found = [row for row in rows if row.rank == (rank or 1)]
+        asked, choices = f"--rank {rank}", f"1 to {len(usable)}"
+    if not found or found[0] not in usable:
+        raise UserError(
+            f"{asked} must name a trial with a finished epoch; this run offers: {choices}"
+        )
+    return found[0]
+
+
+def load_spec(run: RunFolder, trial_id: str) -> TrialSpec:
+    """A trial's specification.
+
+    Raises:
+        UserError: The file is no valid specification.
+    """
+    from pydantic import ValidationError
+
+    from models.spec import explain
+
+    content = read_json(run.trial(trial_id).spec_file)
+    content = {k: v for k, v in content.items() if k not in ("baseline", "params")}
+    try:
+        return TrialSpec.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"trial {trial_id}'s spec.json is not valid: {explain(error)}") from error
+
+
+def load_complete(run: RunFolder, trial_id: str, num_classes: int) -> "keras.Model":
+    """A trial's best epoch as a complete model.
+
+    Returns:
+        (N, H, W, 3) uint8 pixels of any size to (N, num_classes) float32 probabilities;
+        resizing and preprocessing inside, augmentation off.
+
+    Raises:
+        UserError: The trial kept no weights, or they do not fit its specification.
+    """
+    from models import build, transfer
+    from models.precision import precision
+
+    spec = load_spec(run, trial_id).model
+    file = run.trial(trial_id).best_weights
+    with precision("float32"):
+        backbone = None
+        if isinstance(spec, TransferSpec):
+            weights = run.backbone_weights(spec.backbone, spec.image_size)
+            backbone = transfer.load_backbone(spec.backbone, spec.image_size, weights)
+        network = build.build_network(spec, num_classes, seed=0, backbone=backbone)
+        try:
+            network.core.load_weights(file)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"trial {trial_id}'s weights must fit its specification: {file}: {error}; "
+                "choose another trial with --rank or --trial"
+            ) from error
+        return build.compose_complete(spec, num_classes, network.core, backbone)
+
+
+def make_card(run: RunFolder, row: Row, manifest: Manifest) -> dict[str, Any]:
+    """What goes with a checkpoint: where it comes from and what it was measured at."""
+    (trial,) = as_dicts([row])
+    facts_file = run.trial(row.trial_id).facts_file
+    return {
+        "run": run.name,
+        "class_names": list(manifest.class_names),
+        "data_fingerprint": manifest.fingerprint,
+        "counts": manifest.counts(),
+        "trial": trial,
+        "spec": load_spec(run, row.trial_id).model_dump(mode="json"),
+        "facts": read_json(facts_file) if facts_file.exists() else {},
+        "versions": {name: version(name) for name in ("pawtune", "tensorflow", "keras", "numpy")},
+    }
+
+
+def save_complete(model: "keras.Model", card: dict[str, Any], out: Path) -> None:
+    """Writes `out` (.keras) whole or not at all, its card inside it and beside it as JSON.
+
+    Raises:
+        UserError: `out` does not end in .keras, or cannot be written.
+    """
+    if out.suffix != ".keras":
+        raise UserError(f"--out must end in .keras, got {str(out)!r}; for example --out best.keras")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.stem}.", suffix=".keras")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            model.save(temporary)
+            with zipfile.ZipFile(temporary, "a") as archive:
+                archive.writestr(CARD_MEMBER, json.dumps(card, allow_nan=False))
+            temporary.chmod(0o644)
+            os.replace(temporary, out)
+        finally:
+            temporary.unlink(missing_ok=True)
+        write_json(card_path(out), card)
+    except OSError as error:
+        raise UserError(
+            f"--out must be a file that can be written, got {str(out)!r}: {error}"
+        ) from error
+
+
+def card_path(model_file: Path) -> Path:
+    """Where a model's card lies: `best.keras` has `best.json`, `model.keras` its fixed name."""
+    if model_file.name == "model.keras":
+        return model_file.with_name("model_card.json")
+    return model_file.with_suffix(".json")
+
+
+def read_card(model_file: Path) -> dict[str, Any]:
+    """The card inside a model file that `save_complete` wrote.
+
+    Raises:
+        UserError: The file is missing, or is no model of pawtune's.
+    """
+    try:
+        with zipfile.ZipFile(model_file) as archive:
+            card = json.loads(archive.read(CARD_MEMBER))
+        if not isinstance(card.get("class_names"), list):
+            raise KeyError("class_names")
+    except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"MODEL must be a .keras file that `pawtune best` wrote, got {str(model_file)!r}: "
+            f"{error}; make one with `pawtune best RUN --out best.keras`"
+        ) from error
+    return dict(card)

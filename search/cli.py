@@ -1,0 +1,342 @@
+"""The verbs of `pawtune`. Each reads its options, calls the one function behind it, and prints.
+
+Nothing heavy is imported before a verb runs: `pawtune --help` must answer at once.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from search.run import Run
+
+app = typer.Typer(
+    name="pawtune",
+    help="Ray-distributed hyperparameter search for image classifiers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+cache_app = typer.Typer(help="What pawtune keeps between runs.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or its folder.")]
+RunsDir = Annotated[str, typer.Option("--runs-dir", help="Where runs are kept.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="A folder, archive or URL of images by class; or: sample, cats_and_dogs."),
+]
+
+
+@app.command()
+def run(
+    data: Data = None,
+    name: Annotated[str | None, typer.Option(help="Default: the data's name and the time.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A search.yaml to start from.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides one setting.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Proposed trials; baselines come on top.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of a full trial.")] = None,
+    families: Annotated[
+        str | None, typer.Option(help="conv, transfer or both, with a comma.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="The backbone's weights file, without the top.")
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="Pixels a side; several with commas.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Trials at once.")] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(help="Whole or a fraction; default 1 where there are any.")
+    ] = None,
+    cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs of each trial.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(help="Stop after 90s, 10m or 1h30m of trials.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="val_accuracy, val_balanced_accuracy or val_loss.")
+    ] = None,
+    no_baselines: Annotated[
+        bool, typer.Option("--no-baselines", help="Leave out the five tutorial models.")
+    ] = False,
+    baselines_only: Annotated[
+        bool, typer.Option("--baselines-only", help="Train the five tutorial models only.")
+    ] = False,
+    class_weights: Annotated[
+        bool | None, typer.Option("--class-weights", help="Weigh rare classes up.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of splits, proposals and training.")] = None,
+    runs_dir: Annotated[str | None, typer.Option(help="Where runs are kept.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, or auto; default: this machine.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show configuration, data and cost; train nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only warnings and the result.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search: decode the data once, run the trials, rank them.
+
+    Example: pawtune run --data cats_and_dogs --name pets --trials 24
+    """
+    from search.config import load_config, parse_duration
+    from search.errors import UserError
+    from search.progress import Reporter
+
+    if no_baselines and baselines_only:
+        raise UserError(
+            "--no-baselines and --baselines-only exclude each other, got both; give one of them"
+        )
+    options = {
+        "data": data,
+        "name": name,
+        "trials": trials,
+        "epochs": epochs,
+        "families": families.split(",") if families else None,
+        "weights": weights,
+        "image_size": [_whole(size) for size in image_size.split(",")] if image_size else None,
+        "resources.concurrency": concurrency,
+        "resources.gpus_per_trial": gpus_per_trial,
+        "resources.cpus_per_trial": cpus_per_trial,
+        "resources.address": address,
+        "time_budget_s": parse_duration(time_budget) if time_budget else None,
+        "metric": metric,
+        "baselines": "off" if no_baselines else "only" if baselines_only else None,
+        "class_weights": class_weights,
+        "seed": seed,
+        "runs_dir": runs_dir,
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    search_config = load_config(config, overrides or [], given)
+    reporter = Reporter(quiet=quiet)
+    if dry_run:
+        from search.dry_run import describe
+
+        _emit(describe(search_config, reporter), as_json)
+        return
+    from search.driver import run_search
+
+    result = run_search(search_config, reporter)
+    _show_outcome(result, as_json)
+
+
+def _whole(text: str) -> int | str:
+    return int(text) if text.strip().isdigit() else text  # the configuration refuses the rest
+
+
+def _show_outcome(result: "Run", as_json: bool) -> None:
+    from search.leaderboard import as_dicts
+    from search.progress import leaderboard_table
+
+    rows = result.rows()
+    summary = result.summary()
+    usable = [row for row in rows if row.best_epoch is not None]
+    if as_json:
+        _print_json({"run": result.name, **summary, "leaderboard": as_dicts(rows)})
+    else:
+        _console().print(leaderboard_table(rows[:10], f"{result.name}: best of {len(rows)} trials"))
+    reason = summary["reason"]
+    if reason and not as_json:
+        print(f"ended early: {reason}")
+    if not usable:
+        print(
+            "pawtune: no trial finished an epoch; see what happened: "
+            f"pawtune leaderboard {result.folder.root}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130 if reason == "interrupted" else 1)
+    if not as_json:
+        best, place = usable[0], _shortest(result)
+        print(f"best: {best.name}, val_accuracy {best.best_val_accuracy:.4f}")
+        print(f"kept in {result.folder.root} ({summary['seconds']:.0f} s). Next:")
+        print(f"  pawtune test {place}                          # score it once on the test split")
+        print(f"  pawtune best {place} --out best.keras         # one complete Keras model")
+        print(f"  pawtune leaderboard {place}                   # all {len(rows)} trials")
+    if reason == "interrupted":
+        raise typer.Exit(130)
+
+
+def _shortest(result: "Run") -> str:
+    default = Path("runs").resolve() / result.name
+    return result.name if default == result.folder.root else str(result.folder.root)
+
+
+@app.command()
+def leaderboard(run: RunArgument, runs_dir: RunsDir = "runs", as_json: Json = False) -> None:
+    """List all trials of a run, best first."""
+    from search.leaderboard import as_dicts
+    from search.progress import leaderboard_table
+    from search.run import open_run
+
+    opened = open_run(run, runs_dir)
+    rows = opened.rows()
+    if as_json:
+        _print_json(as_dicts(rows))
+        return
+    _console().print(leaderboard_table(rows, f"{opened.name}: {len(rows)} trials"))
+    for row in rows:
+        if row.status == "failed":
+            reason = opened.folder.trial(row.trial_id).read_status().get("reason")
+            print(f"{row.name} failed: {reason}")
+
+
+@app.command()
+def show(
+    run: RunArgument,
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial's id, such as 0007.")],
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Show one trial: parameters, status, every epoch."""
+    from search.details import describe_trial, trial_tables
+    from search.run import open_run
+
+    details = describe_trial(open_run(run, runs_dir), trial)
+    if as_json:
+        _print_json(details)
+        return
+    for table in trial_tables(details):
+        _console().print(table)
+    if details["error"]:
+        print(details["error"])
+
+
+@app.command()
+def best(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option(help="The .keras file to write.")] = None,
+    trial: Annotated[str | None, typer.Option(help="Another trial than the best.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Another rank than 1.")] = None,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Write the best trial's best epoch as one complete Keras model."""
+    from search.run import open_run
+
+    row, path = open_run(run, runs_dir).save_best(out, trial_id=trial, rank=rank)
+    if as_json:
+        _print_json({"path": str(path), "trial_id": row.trial_id, "name": row.name})
+        return
+    print(f"{row.name} (epoch {row.best_epoch}, val_accuracy {row.best_val_accuracy:.4f}) → {path}")
+    print("It takes raw images of any size. Next:")
+    print(f"  pawtune predict {path} IMAGE_OR_FOLDER")
+
+
+@app.command("test")
+def score(
+    run: RunArgument,
+    data: Annotated[
+        Path | None, typer.Option(help="Where the images are now, if they moved.")
+    ] = None,
+    trial: Annotated[str | None, typer.Option(help="Another trial than the best.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Another rank than 1.")] = None,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Score the best trial once on the held-out test split."""
+    from search.run import open_run
+
+    result = open_run(run, runs_dir).test(data, trial_id=trial, rank=rank)
+    if as_json:
+        _print_json(result.as_dict())
+        return
+    low, high = result.interval_95
+    print(
+        f"test accuracy {result.accuracy:.4f} ({result.correct} of {result.n}), "
+        f"95% interval {low:.4f} to {high:.4f}, trial {result.trial_id}"
+    )
+    if result.baseline is not None:
+        print(
+            f"best baseline {result.baseline.name}: {result.baseline.accuracy:.4f} on the same "
+            "images"
+        )
+    if result.looks > 1:
+        print(
+            f"this is look {result.looks} at this test split: a figure chosen after several "
+            "looks is no longer an honest test"
+        )
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="From `pawtune best`.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER...")],
+    as_json: Json = False,
+) -> None:
+    """Label images with a model."""
+    from search.prediction import predict_labels
+
+    results = predict_labels(model, images)
+    if as_json:
+        _print_json(list(results))
+        return
+    for item in results:
+        if item["label"] is None:
+            print(f"{item['path']}\tunreadable: {item['reason']}", file=sys.stderr)
+        else:
+            print(f"{item['path']}\t{item['label']}\t{max(item['probabilities'].values()):.4f}")
+
+
+@app.command()
+def preview(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="As `run --data`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("preview"),
+    image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 160,
+    seed: Annotated[int, typer.Option(help="Of the splits.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Show what is in a data set: counts, rejects, sample and augmentation grids."""
+    from search.preview import preview_data
+    from search.progress import Reporter
+
+    _emit(preview_data(data, out, image_size=image_size, seed=seed, reporter=Reporter()), as_json)
+
+
+@cache_app.command("list")
+def cache_list(as_json: Json = False) -> None:
+    """List downloads and unpacked archives."""
+    from data_pipeline.sources import cache_dir, list_cache
+
+    entries = list_cache(cache_dir())
+    if as_json:
+        _print_json([{"name": entry.name, "bytes": entry.size_bytes} for entry in entries])
+        return
+    print(f"{cache_dir()}")
+    for entry in entries:
+        print(f"{entry.size_bytes / 1e6:10.1f} MB  {entry.name}")
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Delete everything in the cache; it is made again when needed."""
+    from data_pipeline.sources import cache_dir, clear_cache
+
+    print(f"{clear_cache(cache_dir()) / 1e6:.1f} MB freed in {cache_dir()}")
+
+
+def _emit(content: Any, as_json: bool) -> None:
+    if as_json:
+        _print_json(content.as_dict())
+    else:
+        content.show(_console())
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)

@@ -1,0 +1,75 @@
+"""What a search would do and cost, without training anything."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from data_pipeline.manifest import Manifest
+from search.config import SearchConfig, dump_config
+from search.driver import load_data, with_absolute_paths
+from search.families import Families, baselines_of, find_families, image_sizes
+from search.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search before it starts."""
+
+    config: SearchConfig
+    manifest: Manifest
+    families: Families
+    num_baselines: int
+    sizes: tuple[int, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "counts": self.manifest.counts(),
+            "rejects": len(self.manifest.rejects),
+            "families": list(self.families.names),
+            "cost": self.cost(),
+        }
+
+    def cost(self) -> dict[str, Any]:
+        """Upper bounds: early stopping usually saves about half of the proposed epochs."""
+        counts = {s: sum(labels.values()) for s, labels in self.manifest.counts().items()}
+        kept = counts["train"] + counts["validation"]
+        proposed = self.config.trials if self.config.baselines != "only" else 0
+        trials = proposed + self.num_baselines
+        return {
+            "trials": trials,
+            "baselines": self.num_baselines,
+            "epochs_at_most": trials * self.config.epochs,
+            "image_passes_at_most": trials * self.config.epochs * counts["train"],
+            "decoded_megabytes": round(sum(kept * size * size * 3 for size in self.sizes) / 1e6, 1),
+        }
+
+    def show(self, console: Any) -> None:
+        """For people."""
+        print(dump_config(self.config).rstrip())
+        print()
+        for split, labels in self.manifest.counts().items():
+            listing = ", ".join(f"{number} {label}" for label, number in labels.items())
+            print(f"{split}: {sum(labels.values())} images ({listing})")
+        if self.manifest.rejects:
+            print(f"left out: {len(self.manifest.rejects)} files (see `pawtune preview`)")
+        cost = self.cost()
+        print(
+            f"cost: {cost['trials']} trials ({cost['baselines']} of them baselines), at most "
+            f"{cost['epochs_at_most']} epochs, {cost['image_passes_at_most']:,} image passes; "
+            f"{cost['decoded_megabytes']} MB of decoded pixels in the object store"
+        )
+        print("nothing was trained (--dry-run)")
+
+
+def describe(config: SearchConfig, reporter: Reporter) -> Plan:
+    """Reads the data and looks for weights, as the search would.
+
+    Raises:
+        DataError, ModelError, UserError: As the search would.
+    """
+    config = with_absolute_paths(config)
+    manifest = load_data(config, reporter)
+    families = find_families(config, reporter.say)
+    baselines = baselines_of(config, families)
+    return Plan(config, manifest, families, len(baselines), image_sizes(config, baselines))

@@ -1,10 +1,12 @@
 """`pawtune`: the console script."""
 
+import os
 import sys
 
 
 def main() -> None:
     """Runs the command line; bad input ends with one line on stderr and exit code 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's banner helps nobody here
     from search.cli import app
     from search.errors import UserError
 

@@ -74,7 +74,8 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         say: Callable[[str], None] = logger.warning,
     ) -> None:
         self.objective = Objective(config.metric)
-        super().__init__(metric="objective", mode=self.objective.mode)
+        # No metric named: Tune would end the whole search over a result without it, a failure's.
+        super().__init__()
         self._config = config
         self._run = run
         self._families = list(families)

@@ -1,0 +1,23 @@
+"""Wilson's interval against values worked out by hand."""
+
+import pytest
+
+from search.intervals import wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "expected"),
+    [
+        (197, 200, (0.9568, 0.9949)),
+        (0, 10, (0.0, 0.2775)),
+        (10, 10, (0.7225, 1.0)),
+        (5, 10, (0.2366, 0.7634)),
+    ],
+)
+def test_wilson_interval(correct: int, total: int, expected: tuple[float, float]) -> None:
+    assert wilson_interval(correct, total) == pytest.approx(expected, abs=1e-4)
+
+
+def test_wilson_interval_narrows_with_more_images() -> None:
+    widths = [high - low for low, high in (wilson_interval(n * 9, n * 10) for n in (2, 20, 200))]
+    assert widths == sorted(widths, reverse=True)

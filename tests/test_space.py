@@ -1,0 +1,89 @@
+"""The search space: every proposal is a valid spec, and specs find their way back."""
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.spec import BASELINES, ConvSpec, TransferSpec, baseline
+from search import space
+from search.config import SearchConfig, load_config
+
+FAMILIES = ("conv", "transfer")
+
+
+def config(*overrides: str) -> SearchConfig:
+    return load_config(None, overrides, {"data": "sample"})
+
+
+def proposals(search: SearchConfig, count: int, seed: int = 0) -> list[space.Params]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return [space.propose(study.ask(), search, FAMILIES) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("filters", "growth", "depth", "expected"),
+    [
+        (32, 1.0, 3, (32, 32, 32)),
+        (32, 1.5, 3, (32, 32, 64)),
+        (32, 1.5, 5, (32, 32, 64, 64, 128)),
+        (16, 2.0, 5, (16, 32, 64, 128, 256)),
+    ],
+)
+def test_block_widths(filters: int, growth: float, depth: int, expected: tuple[int, ...]) -> None:
+    assert space.block_widths(filters, growth, depth) == expected
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**31))
+def test_params_survive_the_way_to_a_spec_and_back(seed: int) -> None:
+    search = config()
+    for params in proposals(search, 10, seed):
+        try:
+            spec = space.to_spec(params, search, "name", seed=0)
+        except ValueError:  # an image that shrinks to nothing: refused by rule
+            continue
+        back = space.to_params(spec)
+        assert back is not None
+        again = space.to_spec(back, search, "other", seed=1)
+        assert space.identity(again) == space.identity(spec)
+        assert space.locate(back, search, FAMILIES) is not None
+
+
+def test_the_space_is_conditional() -> None:
+    families = set()
+    for params in proposals(config(), 40):
+        families.add(params["family"])
+        other = space.TRANSFER if params["family"] == "conv" else space.CONV
+        assert not set(other) & set(params)
+    assert families == set(FAMILIES)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_are_points_of_the_default_space(name: str) -> None:
+    search = config()
+    spec = baseline(name, epochs=search.epochs)
+    params = space.to_params(spec)
+    assert params is not None
+    assert space.locate(params, search, FAMILIES) is not None
+    assert space.to_spec(params, search, name, seed=0).model == spec.model
+
+
+def test_points_outside_the_space_are_not_located() -> None:
+    params = space.to_params(baseline("tutorial_3"))
+    assert params is not None
+    assert space.locate(params, config("space.conv_depth.high=2"), FAMILIES) is None
+    assert space.locate(params, config("space.optimizer=[sgd]"), FAMILIES) is None
+    assert space.locate(params, config(), ["transfer"]) is None
+
+
+def test_widths_that_fit_no_growth_have_no_params() -> None:
+    spec = baseline("tutorial_1").model_copy(update={"model": ConvSpec(filters=(32, 48))})
+    assert space.to_params(spec) is None
+
+
+def test_identity_is_all_but_name_and_seed() -> None:
+    one, other = baseline("tutorial_4", seed=1), baseline("tutorial_4", seed=2)
+    assert space.identity(one) == space.identity(other)
+    wider = one.model_copy(update={"model": TransferSpec(dense_width=64)})
+    assert space.identity(wider) != space.identity(one)

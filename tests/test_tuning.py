@@ -1,0 +1,220 @@
+"""Real Tune runs with scripted trials: what the study, the records and the scheduler make of them.
+
+Scripted epochs make every ending certain; tests/test_end_to_end.py has the same with real training.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from ray import tune
+
+from models.spec import TrialSpec, baseline
+from search import space
+from search.cluster import ResourcePlan
+from search.config import load_config
+from search.progress import Reporter
+from search.run_folder import RunFolder, create_run_folder, read_json
+from search.tuning import Trials, run_trials
+from tests.scripted_trials import ScriptedWorker
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+Script = dict[str, list[Any]]
+
+
+class Search:
+    """One scripted search and what it left behind."""
+
+    def __init__(
+        self,
+        folder: Path,
+        script: Script,
+        *overrides: str,
+        baselines: tuple[TrialSpec, ...] = (),
+        families: tuple[str, ...] = ("conv", "transfer"),
+        concurrency: int = 1,
+    ) -> None:
+        self.config = load_config(
+            None, ["epochs=3", "scheduler.name=none", *overrides], {"data": "sample"}
+        )
+        self.run: RunFolder = create_run_folder(folder, "scripted")
+        plan = ResourcePlan(cpus=1.0, gpus=0.0, concurrency=concurrency)
+        trials = Trials(baselines, families, num_classes=2, plan=plan)
+        self.lines: list[str] = []
+        reporter = Reporter(quiet=True)
+        reporter.say = self.lines.append  # type: ignore[method-assign]
+        worker = tune.with_parameters(ScriptedWorker, script=script, log_dir=str(folder))
+        self.log = folder / "log"
+        self.reason = run_trials(self.config, self.run, trials, worker, reporter)
+
+    def study(self) -> list[optuna.trial.FrozenTrial]:
+        """Trials in the study file, in the order of their ends."""
+        storage = f"sqlite:///{self.run.study_file}"
+        (name,) = optuna.get_all_study_names(storage)
+        return optuna.load_study(study_name=name, storage=storage).trials
+
+    def statuses(self) -> list[str]:
+        return [trial.read_status()["status"] for trial in self.run.trials()]
+
+
+def test_complete_trials_are_told_with_their_best_epoch(runs_dir: Path) -> None:
+    search = Search(runs_dir, {"0001": [0.5, 0.9, 0.6], "0002": [0.4, 0.5, 0.7]}, "trials=2")
+    assert search.reason is None
+    assert [(t.state, t.value) for t in search.study()] == [
+        (TrialState.COMPLETE, 0.9),
+        (TrialState.COMPLETE, 0.7),
+    ]
+    assert search.study()[0].intermediate_values == {1: 0.5, 2: 0.9, 3: 0.9}
+    assert search.statuses() == ["completed", "completed"]
+
+
+def test_trials_that_asha_stops_are_told_as_pruned(runs_dir: Path) -> None:
+    search = Search(
+        runs_dir,
+        {"0001": [0.8, 0.8, 0.8], "0002": [0.3, 0.9, 0.9], "0003": [0.9, 0.9, 0.95]},
+        "trials=3",
+        "scheduler.name=asha",
+        "scheduler.grace_period=1",
+        families=("conv",),
+    )
+    told = [(t.state, t.value, t.intermediate_values) for t in search.study()]
+    assert told[1] == (TrialState.PRUNED, 0.3, {1: 0.3})
+    assert [state for state, *_ in told] == [
+        TrialState.COMPLETE,
+        TrialState.PRUNED,
+        TrialState.COMPLETE,
+    ]
+    assert search.statuses() == ["completed", "stopped", "completed"]
+    assert read_json(search.run.trial("0002").status_file)["reason"] == "asha"
+
+
+def test_failures_are_told_as_fail_and_the_search_goes_on(runs_dir: Path) -> None:
+    script: Script = {"0001": ["ValueError: no"], "0002": [0.5, "DivergedError: loss is nan"]}
+    search = Search(runs_dir, {**script, "*": [0.5, 0.6, 0.7]}, "trials=4")
+    assert [t.state for t in search.study()] == [TrialState.FAIL] * 2 + [TrialState.COMPLETE] * 2
+    assert search.statuses() == ["failed", "failed", "completed", "completed"]
+    assert search.run.trial("0002").read_status()["reason"] == "DivergedError: loss is nan"
+
+
+def test_a_dying_worker_fails_its_trial_only(runs_dir: Path) -> None:
+    search = Search(runs_dir, {"0001": ["die"], "*": [0.5, 0.6, 0.7]}, "trials=2")
+    assert sorted(search.statuses()) == ["completed", "failed"]
+    assert "worker process died" in search.run.trial("0001").read_status()["reason"]
+    assert {t.state for t in search.study()} == {TrialState.FAIL, TrialState.COMPLETE}
+
+
+def test_a_search_in_which_all_fail_alike_stops_early(runs_dir: Path) -> None:
+    search = Search(runs_dir, {"*": ["OSError: disk on fire"]}, "trials=20")
+    assert search.reason == "every trial fails alike: OSError: disk on fire"
+    assert 3 <= len(search.statuses()) <= 5
+    assert set(search.statuses()) <= {"failed", "stopped", "pending"}
+
+
+def test_baselines_run_first_whole_and_outside_the_count(runs_dir: Path) -> None:
+    # Both are worse than anything before them, and ASHA would stop them after one epoch.
+    baselines = tuple(baseline(name, epochs=3) for name in ("tutorial_3", "tutorial_4"))
+    search = Search(
+        runs_dir,
+        {"0001": [0.1, 0.1, 0.1], "0002": [0.05, 0.1, 0.1], "*": [0.5, 0.6, 0.7]},
+        "trials=2",
+        "scheduler.name=asha",
+        "scheduler.grace_period=1",
+        baselines=baselines,
+    )
+    names = [read_json(trial.spec_file)["name"] for trial in search.run.trials()]
+    assert names[:2] == ["tutorial_3", "tutorial_4"]
+    assert len(names) == 4
+    told = {t.user_attrs["name"]: t for t in search.study()}
+    assert told["tutorial_3"].state == TrialState.COMPLETE
+    assert told["tutorial_3"].params["conv_depth"] == 3
+
+
+def test_a_strong_family_does_not_stop_the_other(runs_dir: Path) -> None:
+    # The baselines settle the rung: 0.95 for transfer, 0.5 for conv.
+    baselines = tuple(baseline(name, epochs=3) for name in ("tutorial_4", "tutorial_3"))
+    search = Search(
+        runs_dir,
+        {"0001": [0.95] * 3, "0002": [0.5] * 3, "*": [0.6, 0.65, 0.7]},
+        "trials=3",
+        "scheduler.name=asha",
+        "scheduler.grace_period=1",
+        baselines=baselines,
+        families=("conv",),
+    )
+    assert search.statuses() == ["completed"] * 5
+
+
+def test_no_configuration_runs_twice_and_an_exhausted_space_ends_the_search(
+    runs_dir: Path,
+) -> None:
+    fixed = ["flip=[none]", "rotation_factor=0.0", "learning_rate=0.001", "batch_size=32"]
+    fixed += ["optimizer=[adam, sgd]", "head_pooling=[average, max]", "head_dense_width=0"]
+    search = Search(
+        runs_dir,
+        {"*": [0.5, 0.6, 0.7]},
+        "trials=9",
+        *[f"space.{item}" for item in [*fixed, "head_dropout=0.2"]],
+        families=("transfer",),
+    )
+    specs = [read_json(trial.spec_file) for trial in search.run.trials()]
+    pairs = {(s["train"]["optimizer"], s["model"]["pooling"]) for s in specs}
+    assert len(specs) == len(pairs) == 4
+    assert len(search.lines) == 1
+    assert "holds no more new configurations" in search.lines[0]
+    assert len(search.study()) == 4
+
+
+def test_no_proposal_breaks_the_limits(runs_dir: Path) -> None:
+    search = Search(
+        runs_dir,
+        {"*": [0.5]},
+        "epochs=1",
+        "trials=12",
+        "space.filters=[64]",
+        "space.filter_growth=[2.0]",
+        families=("conv",),
+        concurrency=2,
+    )
+    from models.spec import check_limits
+
+    for trial in search.run.trials():
+        content = read_json(trial.spec_file)
+        spec = TrialSpec.model_validate({k: content[k] for k in ("name", "model", "train")})
+        check_limits(spec.model, 2)
+        assert space.to_params(spec) is not None
+
+
+def test_trials_run_side_by_side_on_reused_workers(runs_dir: Path) -> None:
+    search = Search(runs_dir, {"*": [0.5, 0.6, 0.7]}, "trials=8", concurrency=2)
+    assert search.statuses() == ["completed"] * 8
+    notes = [line.split() for line in search.log.read_text().splitlines()]
+    processes = {pid for _, pid, _, _ in notes}
+    assert len(processes) == 2
+    running = most = 0
+    for _, _, _, what in sorted(notes):
+        running += 1 if what == "start" else -1
+        most = max(most, running)
+    assert most == 2
+
+
+def test_a_time_budget_ends_the_search_in_order(runs_dir: Path) -> None:
+    search = Search(runs_dir, {"*": [0.5] * 1000}, "trials=50", "epochs=1000", "time_budget_s=2")
+    assert search.reason == "time budget"
+    assert search.statuses()[0] == "stopped"
+    assert search.run.trial("0001").read_status()["reason"] == "time budget"
+
+
+def test_tensorboard_has_every_epoch_of_every_trial(runs_dir: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    search = Search(runs_dir, {"0001": [0.5, 0.9, 0.6], "*": [0.4, 0.5, 0.7]}, "trials=2")
+    events = EventAccumulator(str(search.run.tensorboard_dir / "0001"))
+    events.Reload()
+    scalars = {
+        tag: [(e.step, round(e.value, 3)) for e in events.Scalars(tag)]
+        for tag in ("val_accuracy", "best_val_accuracy")
+    }
+    assert scalars["val_accuracy"] == [(1, 0.5), (2, 0.9), (3, 0.6)]
+    assert scalars["best_val_accuracy"] == [(1, 0.5), (2, 0.9), (3, 0.9)]

@@ -7,7 +7,6 @@ manifest can be decoded later. Pillow and hashlib release the interpreter lock: 
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import astuple, dataclass
@@ -17,6 +16,7 @@ import imagehash
 import PIL
 
 from data_pipeline.errors import DataError
+from data_pipeline.files import write_atomically
 from data_pipeline.images import open_image, read_file
 from data_pipeline.layout import Candidate, Reject
 from data_pipeline.progress import Progress, silent
@@ -134,14 +134,3 @@ def _load(store: Path) -> dict[str, Row]:
 def _save(store: Path, rows: dict[str, Row]) -> None:
     files = {path: [size, time, *astuple(facts)] for path, (size, time, facts) in rows.items()}
     write_atomically(store, json.dumps({"version": CACHE_VERSION, "files": files}))
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Writes a text file under a temporary name beside it and moves it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_text(content, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

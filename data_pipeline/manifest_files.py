@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from data_pipeline.errors import DataError
-from data_pipeline.hashing import write_atomically
+from data_pipeline.files import write_atomically
 
 FORMAT = 1
 

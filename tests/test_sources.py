@@ -1,0 +1,431 @@
+"""data_pipeline.sources, .archives and .downloads, against real archives and a real server."""
+
+import io
+import os
+import stat
+import tarfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline import archives, downloads, sample, sources
+from data_pipeline.errors import DataError
+from data_pipeline.manifest import build_manifest
+from data_pipeline.sources import cache_dir, clear_cache, list_cache, resolve_source
+from tests.image_files import write_classes, write_image
+
+COUNTS = {"set/cat": 4, "set/dog": 4}
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "pawtune"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return write_classes(tmp_path / "images", COUNTS)
+
+
+def zipped(folder: Path, archive: Path) -> Path:
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, path.relative_to(folder))
+        file.writestr("set/vectorize.py", "print('hello')")
+        file.writestr("__MACOSX/set/._cat", b"\0\5\26\7")
+    return archive
+
+
+def tarred(folder: Path, archive: Path) -> Path:
+    mode = {".tar": "w", ".tgz": "w:gz", ".xz": "w:xz", ".bz2": "w:bz2"}[archive.suffix]
+    with tarfile.open(archive, mode) as file:  # type: ignore[call-overload]
+        file.add(folder, ".")
+    return archive
+
+
+# Names and folders
+
+
+def test_a_folder_is_used_in_place(images: Path, cache: Path) -> None:
+    assert resolve_source(str(images), cache=cache) == images
+    assert resolve_source(os.path.relpath(images), cache=cache) == images
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("sampel", r"no such folder, archive or name: sampel; did you mean sample\? \(names: cats"),
+        ("cats-and-dogs", r"did you mean cats_and_dogs\?"),
+        ("zebra", r"no such folder, archive or name: zebra \(names: cats_and_dogs, sample; or"),
+        ("no/where", "no such folder or archive: no/where$"),
+        ("photos.zip", "no such folder or archive: photos.zip$"),
+        ("s3://bucket/x.zip", "only http:// and https:// can be downloaded"),
+        ("", "no such folder, archive or name: "),
+    ],
+)
+def test_unknown_data_is_refused(data: str, message: str, cache: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        resolve_source(data, cache=cache)
+
+
+def test_sample_is_drawn_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample.make_sample, "__kwdefaults__", {
+        "per_class": {"train": 2, "validation": 2, "test": 1}, "size_px": 24, "progress": None,
+    })  # fmt: skip
+    root = resolve_source("sample", cache=cache)
+    assert build_manifest(root).counts()["train"] == {"dalmatian": 2, "tabby": 2}
+    before = root.stat().st_mtime_ns
+    assert resolve_source("sample", cache=cache) == root
+    assert root.stat().st_mtime_ns == before
+    assert [entry.kind for entry in list_cache(cache)] == ["samples"]
+
+
+def test_an_interrupted_sample_leaves_nothing(cache: Path) -> None:
+    def interrupt(stage: str, done: int, total: int | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resolve_source("sample", cache=cache, progress=interrupt)
+    assert list_cache(cache) == []
+
+
+# Archives
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tgz", "a.tar.xz", "a.tar.bz2", "no-suffix"])
+def test_archives_are_unpacked_once(name: str, images: Path, tmp_path: Path, cache: Path) -> None:
+    make = zipped if name in ("a.zip", "no-suffix") else tarred
+    archive = make(images, tmp_path / name)
+    told: list[tuple[str, int, int | None]] = []
+    root = resolve_source(str(archive), cache=cache, progress=lambda *now: told.append(now))
+    assert root.name == "set"
+    assert build_manifest(root).fingerprint == build_manifest(images / "set").fingerprint
+    assert {stage for stage, _, _ in told} == {"unpack"}
+    told.clear()
+    copy = archive.rename(tmp_path / "moved")
+    assert resolve_source(str(copy), cache=cache, progress=lambda *now: told.append(now)) == root
+    assert told == []
+    assert [entry.kind for entry in list_cache(cache)] == ["archives"]
+
+
+def test_class_folders_at_the_top_are_not_gone_into(tmp_path: Path, cache: Path) -> None:
+    folder = write_classes(tmp_path / "images", {"cat": 1, "dog": 1})
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for path in folder.rglob("*.png"):
+            file.write(path, path.relative_to(folder))
+    root = resolve_source(str(tmp_path / "a.zip"), cache=cache)
+    assert sorted(path.name for path in root.iterdir()) == ["cat", "dog"]
+
+
+def zip_with(*members: tuple[str | zipfile.ZipInfo, bytes]) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, content in members:
+                file.writestr(name, content)
+
+    return write
+
+
+def tar_with(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with tarfile.open(path, "w:gz") as file:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size = kind, link, 5 if kind == tarfile.REGTYPE else 0
+            file.addfile(info, io.BytesIO(b"hello") if info.size else None)
+
+    return write
+
+
+def zip_link() -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo("set/link")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return info
+
+
+def encrypted(path: Path) -> None:
+    zip_with(("a.txt", b"secret"))(path)
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(signature) + offset] |= 1
+    path.write_bytes(content)
+
+
+def truncated_tar(path: Path) -> None:
+    with tarfile.open(path, "w:gz") as file:
+        info = tarfile.TarInfo("a")
+        info.size = 100_000
+        file.addfile(info, io.BytesIO(os.urandom(100_000)))
+    path.write_bytes(path.read_bytes()[:50_000])
+
+
+def damaged_zip(path: Path) -> None:
+    zip_with(("a", bytes(range(256)) * 50))(path)
+    content = bytearray(path.read_bytes())
+    content[40:60] = bytes(20)
+    path.write_bytes(content)
+
+
+def sparse_tar(path: Path) -> None:
+    """A few hundred bytes that say they hold 8 GiB: old GNU sparse format, one empty region."""
+    info = tarfile.TarInfo("a")
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[386:398] = header[398:410] = b"00000000000\0"
+    header[483:495] = b"%011o\0" % (8 * 2**30 - 1)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path.write_bytes(bytes(header) + bytes(1024))
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (zip_with(("../../evil.txt", b"x")), r"member '../../evil.txt' leaves the folder: refused"),
+        (zip_with(("a/../../evil.txt", b"x")), "leaves the folder: refused"),
+        (zip_with(("/tmp/evil.txt", b"x")), "leaves the folder: refused"),
+        (zip_with((r"..\evil.txt", b"x")), "holds a backslash or a drive letter: refused"),
+        (zip_with(("C:/evil.txt", b"x")), "holds a backslash or a drive letter: refused"),
+        (zip_with((zip_link(), b"/etc/passwd")), "member 'set/link' is a link or a device"),
+        (tar_with("../evil.txt"), "member '../evil.txt' leaves the folder"),
+        (tar_with("/evil.txt"), "leaves the folder"),
+        (tar_with("a", tarfile.SYMTYPE, "/etc"), "member 'a' is a link or a device: refused"),
+        (tar_with("a", tarfile.LNKTYPE, "/etc/passwd"), "is a link or a device"),
+        (tar_with("a", tarfile.CHRTYPE), "is a link or a device"),
+        (tar_with("a", tarfile.FIFOTYPE), "is a link or a device"),
+        (zip_with(("bomb", bytes(200 * 2**20))), r"more than 100 times as much .*: taken for a"),
+        (sparse_tar, "taken for a bomb"),
+        (zip_with(("a", b"1"), ("a/b", b"2")), "cannot be unpacked: "),
+        (encrypted, "member 'a.txt' is encrypted; unpack it yourself"),
+        (truncated_tar, "cannot be unpacked: "),
+        (damaged_zip, "cannot be unpacked: "),
+        (lambda path: path.write_text("<html>"), r"not an archive; zip and tar \(plain, gz, bz2"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_bad_archives_are_refused(
+    write: Callable[[Path], object], message: str, tmp_path: Path, cache: Path
+) -> None:
+    write(tmp_path / "archive")
+    with pytest.raises(DataError, match=rf"archive: {message}|archive: .*{message}"):
+        resolve_source(str(tmp_path / "archive"), cache=cache)
+    assert list_cache(cache) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "cache"]
+
+
+def test_too_many_members_are_refused(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MAX_FILES", 3)
+    zip_with(*((str(number), b"") for number in range(4)))(tmp_path / "archive")
+    with pytest.raises(DataError, match="more than 3 members: refused"):
+        resolve_source(str(tmp_path / "archive"), cache=cache)
+
+
+PARTS = st.sampled_from(["..", "/", "a", "\\", "C:", "\0", "~", ".", " "])
+
+
+@given(st.lists(PARTS).map("".join) | st.text())
+def test_member_paths_never_escape(name: str) -> None:
+    folder = "/somewhere/inside"
+    try:
+        path = os.path.normpath(os.path.join(folder, archives.safe_path(name)))
+    except DataError:
+        return
+    assert path == folder or path.startswith(folder + "/")
+
+
+# Downloads
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one file, with ranges and a version unless told otherwise; notes what it was asked."""
+
+    daemon_threads = True
+    content = b""
+    etag = '"1"'
+    has_ranges = True
+    breaks_after: int | None = None
+    asked: list[str | None]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/a.zip"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.headers["Range"])
+        content, start = self.server.content, 0
+        if self.path != "/a.zip":
+            self.send_error(404)
+            return
+        if self.headers["Range"] and self.headers["If-Range"] == self.server.etag:
+            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        if start >= len(content):
+            self.send_error(416)
+            return
+        if start:
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        if self.server.has_ranges:
+            self.send_header("ETag", self.server.etag)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start : self.server.breaks_after])
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Not to the test's output."""
+
+
+@pytest.fixture
+def server(images: Path, tmp_path: Path) -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.content = zipped(images, tmp_path / "a.zip").read_bytes()
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_url_is_downloaded_and_unpacked_once(server: Server, cache: Path, images: Path) -> None:
+    told: list[tuple[str, int, int | None]] = []
+    root = resolve_source(server.url, cache=cache, progress=lambda *now: told.append(now))
+    size = len(server.content)
+    assert build_manifest(root).fingerprint == build_manifest(images / "set").fingerprint
+    assert told[0] == ("download", 0, size)
+    assert ("download", size, size) in told
+    assert resolve_source(server.url, cache=cache) == root
+    assert len(server.asked) == 1
+    assert not list(cache.rglob("*.archive*"))
+
+
+def test_a_local_copy_of_a_download_is_the_same_folder(
+    server: Server, cache: Path, tmp_path: Path
+) -> None:
+    root = resolve_source(server.url, cache=cache)
+    assert resolve_source(str(tmp_path / "a.zip"), cache=cache) == root
+
+
+def test_a_broken_download_is_resumed(server: Server, cache: Path) -> None:
+    server.breaks_after = 1000
+    with pytest.raises(DataError, match=r"broke off after 1,000 of [\d,]+ bytes; give the same"):
+        resolve_source(server.url, cache=cache)
+    server.breaks_after = None
+    told: list[tuple[str, int, int | None]] = []
+    root = resolve_source(server.url, cache=cache, progress=lambda *now: told.append(now))
+    assert server.asked == [None, "bytes=1000-"]
+    assert told[0] == ("download", 1000, len(server.content))
+    assert len(build_manifest(root).entries) == 8
+
+
+def test_a_changed_file_is_begun_anew(server: Server, cache: Path) -> None:
+    server.breaks_after = 1000
+    with pytest.raises(DataError, match="broke off"):
+        resolve_source(server.url, cache=cache)
+    server.breaks_after, server.etag = None, '"2"'
+    assert len(build_manifest(resolve_source(server.url, cache=cache)).entries) == 8
+    assert server.asked == [None, "bytes=1000-"]
+
+
+def test_a_part_longer_than_the_file_is_begun_anew(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "x.part").write_bytes(bytes(len(server.content) + 1))
+    (tmp_path / "x.version").write_text(server.etag)
+    target = downloads.download(server.url, tmp_path / "x")
+    assert target.read_bytes() == server.content
+    assert len(server.asked) == 2
+
+
+def test_without_ranges_a_download_is_begun_anew(server: Server, cache: Path) -> None:
+    server.has_ranges, server.breaks_after = False, 1000
+    with pytest.raises(DataError, match="broke off"):
+        resolve_source(server.url, cache=cache)
+    server.breaks_after = None
+    assert len(build_manifest(resolve_source(server.url, cache=cache)).entries) == 8
+    assert server.asked == [None, None]
+
+
+def test_two_downloads_at_once_are_one(server: Server, cache: Path) -> None:
+    roots: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: roots.append(resolve_source(server.url, cache=cache)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(roots) == 3
+    assert len(set(roots)) == 1
+    assert len(server.asked) == 1
+
+
+def test_a_missing_file_and_a_page_in_its_place_are_told(server: Server, cache: Path) -> None:
+    with pytest.raises(DataError, match=r"/b\.zip: the server answered 404 Not Found"):
+        resolve_source(server.url.replace("a.zip", "b.zip"), cache=cache)
+    server.content = b"<html>Please log in</html>"
+    with pytest.raises(DataError, match=r"^http://\S+/a\.zip: not an archive; zip and tar"):
+        resolve_source(server.url, cache=cache)
+    assert not list(cache.rglob("*.archive*"))
+
+
+def test_being_offline_is_noticed_soon(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # TEST-NET-1 (RFC 5737) belongs to nobody: the packets vanish or are refused.
+    monkeypatch.setattr(sources, "CATS_AND_DOGS_URL", "http://192.0.2.1/a.zip")
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(downloads, "TIMEOUT_S", 1.0)
+    start = time.monotonic()
+    with pytest.raises(DataError, match=r"cannot be reached \(.*\); check the connection, or dow"):
+        resolve_source("cats_and_dogs", cache=cache)
+    assert time.monotonic() - start < 3
+
+
+# Cache
+
+
+def test_cache_dir_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "pawtune"
+    for ignored in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+        assert cache_dir() == Path.home() / ".cache" / "pawtune"
+
+
+def test_cache_is_listed_and_cleared(images: Path, tmp_path: Path, cache: Path) -> None:
+    assert list_cache(cache) == []
+    assert clear_cache(cache) == 0
+    resolve_source(str(zipped(images, tmp_path / "a.zip")), cache=cache)
+    build_manifest(images / "set", cache=cache)
+    entries = list_cache(cache)
+    assert [entry.kind for entry in entries] == ["archives", "hashes"]
+    assert entries[0].size_bytes > 8 * 100
+    assert clear_cache(cache) == sum(entry.size_bytes for entry in entries)
+    assert list_cache(cache) == []
+
+
+def test_only_a_marked_folder_is_cleared(tmp_path: Path) -> None:
+    mine = write_image(tmp_path / "photos" / "a.png", 0)
+    with pytest.raises(DataError, match=r"photos has no CACHEDIR.TAG of pawtune: not deleted"):
+        clear_cache(tmp_path / "photos")
+    assert mine.exists()
+
+
+def test_unwritable_cache_is_told(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "file").touch()
+    archive = zipped(images, tmp_path / "a.zip")
+    with pytest.raises(DataError, match=r"cannot write the cache .*; set XDG_CACHE_HOME to a fold"):
+        resolve_source(str(archive), cache=tmp_path / "file" / "cache")

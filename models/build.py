@@ -104,11 +104,15 @@ def compose_complete(
         trained, extractor = _build_parts(spec, num_classes, backbone, seed=0)
         trained.set_weights(core.get_weights())
         raw = keras.Input((None, None, 3), dtype="uint8", name="raw_pixels")
-        x = keras.layers.Resizing(spec.image_size, spec.image_size, interpolation="bilinear")(raw)
+        # Not layers.Resizing: it cuts uint8 off instead of rounding, and a model that begins
+        # with it runs in training mode when called without saying training=False.
+        x = keras.ops.cast(raw, "float32")
+        x = keras.ops.image.resize(x, (spec.image_size, spec.image_size), interpolation="bilinear")
         x = keras.ops.round(x)
         if extractor is not None:
-            x = extractor(x)
-        probabilities = keras.layers.Softmax(name="probabilities")(trained(x))
+            x = extractor(x, training=False)
+        logits = trained(x, training=False)
+        probabilities = keras.layers.Softmax(name="probabilities")(logits)
         return keras.Model(raw, probabilities, name="pawtune")
 
 

@@ -1,0 +1,132 @@
+"""Networks of a spec, and the complete model that is passed on."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.build import Network, build_network, compose_complete, make_optimizer
+from models.precision import precision
+from models.spec import BASELINES, ConvSpec, TrainSpec, TransferSpec
+from models.transfer import load_backbone
+
+SIZE = 32
+CONV = ConvSpec(
+    image_size=SIZE, filters=(4, 8), batch_norm=True, flip="horizontal", rotation_factor=0.1
+)
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3)).astype("uint8")
+
+
+@pytest.fixture(scope="module")
+def backbone() -> keras.Model:
+    return load_backbone("MobileNetV2", SIZE, None)
+
+
+def probabilities(network: Network, pixels: np.ndarray) -> np.ndarray:
+    return np.asarray(keras.ops.softmax(network.model(pixels, training=False)))
+
+
+@pytest.mark.parametrize(
+    ("name", "trainable", "frozen"),
+    [
+        ("tutorial_1", 102_562, 0),
+        ("tutorial_2", 2_967_650, 0),
+        ("tutorial_3", 2_683_234, 0),
+        ("tutorial_4", 2_562, 2_257_984),
+        ("tutorial_5", 164_226, 2_257_984),
+    ],
+)
+def test_baselines_have_the_tutorials_weights(name: str, trainable: int, frozen: int) -> None:
+    spec = BASELINES[name].model
+    backbone = load_backbone("MobileNetV2", 160, None) if trainable < 1e6 and frozen else None
+    network = build_network(spec, 2, seed=0, backbone=backbone)
+    counted = sum(int(np.prod(weight.shape)) for weight in network.model.trainable_variables)
+    assert counted == trainable
+    assert network.core.count_params() == trainable
+    assert network.model.count_params() == trainable + frozen
+
+
+def test_augmentation_is_active_in_training_only(backbone: keras.Model) -> None:
+    network = build_network(CONV.model_copy(update={"dropout": 0.0}), 2, seed=0)
+    plain = network.core(PIXELS, training=False)
+    np.testing.assert_array_equal(network.model(PIXELS, training=False), plain)
+    # batch norm alone would answer twice alike
+    views = [np.asarray(network.model(PIXELS, training=True)) for _ in range(2)]
+    assert (views[0] != views[1]).any()
+
+
+def test_the_parts_share_their_weights_with_the_model(backbone: keras.Model) -> None:
+    network = build_network(TransferSpec(image_size=SIZE), 2, seed=0, backbone=backbone)
+    assert network.extractor is not None
+    network.core.get_layer("logits").bias.assign([3.0, -3.0])
+    expected = network.core(network.extractor(PIXELS))
+    np.testing.assert_allclose(network.model(PIXELS, training=False), expected, rtol=1e-5)
+
+
+def test_a_transfer_model_needs_its_backbone() -> None:
+    with pytest.raises(ValueError, match="needs its backbone, MobileNetV2, received None"):
+        build_network(TransferSpec(), 2, seed=0)
+
+
+@pytest.mark.parametrize("family", ["conv", "transfer", "caffe"])
+def test_the_complete_model_saves_loads_safely_and_answers_alike(
+    family: str, tmp_path: Path, backbone: keras.Model
+) -> None:
+    spec: ConvSpec | TransferSpec = CONV
+    part = None
+    if family == "transfer":
+        spec, part = TransferSpec(image_size=SIZE, pooling="max", dense_width=8), backbone
+    elif family == "caffe":  # its preprocessing swaps colours
+        spec = TransferSpec(image_size=SIZE, backbone="VGG16")
+        part = load_backbone("VGG16", SIZE, None)
+    network = build_network(spec, 3, seed=1, backbone=part)
+    complete = compose_complete(spec, 3, network.core, part)
+    np.testing.assert_allclose(complete(PIXELS), probabilities(network, PIXELS), atol=1e-6)
+    complete.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert (loaded.input_shape, loaded.input.dtype) == ((None, None, None, 3), "uint8")
+    np.testing.assert_allclose(loaded(PIXELS), complete(PIXELS), atol=1e-6)
+
+
+@pytest.mark.parametrize("height", [20, 57])
+def test_the_complete_model_resizes_as_the_data_pipeline_does(height: int) -> None:
+    network = build_network(CONV, 2, seed=0)
+    raw = np.random.default_rng(1).integers(0, 256, (2, height, 41, 3)).astype("uint8")
+    resized = np.rint(tf.image.resize(raw, (SIZE, SIZE), "bilinear")).astype("uint8")
+    answer = compose_complete(CONV, 2, network.core)(raw)
+    assert answer.dtype == "float32"
+    np.testing.assert_allclose(answer, probabilities(network, resized), atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["conv", "transfer"])
+def test_the_complete_model_is_float32_under_every_policy(
+    family: str, backbone: keras.Model
+) -> None:
+    spec = CONV if family == "conv" else TransferSpec(image_size=SIZE)
+    exact = None if family == "conv" else backbone
+    reference = build_network(spec, 2, seed=0, backbone=exact)
+    with precision("mixed_bfloat16"):
+        low = None
+        if exact is not None:
+            low = load_backbone("MobileNetV2", SIZE, None)
+            low.set_weights(exact.get_weights())
+        network = build_network(spec, 2, seed=0, backbone=low)
+        complete = compose_complete(spec, 2, network.core, low)
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    inner = [layer for part in complete.layers for layer in getattr(part, "layers", [part])]
+    assert {layer.compute_dtype for layer in inner} <= {"float32", "uint8"}
+    np.testing.assert_allclose(complete(PIXELS), probabilities(reference, PIXELS), atol=1e-6)
+
+
+def test_optimizers_of_a_spec() -> None:
+    assert type(make_optimizer(TrainSpec())) is keras.optimizers.Adam
+    adamw = make_optimizer(TrainSpec(optimizer="adamw", learning_rate=0.01))
+    assert type(adamw) is keras.optimizers.AdamW
+    assert float(adamw.learning_rate) == pytest.approx(0.01)
+    sgd = make_optimizer(TrainSpec(optimizer="sgd"))
+    assert (sgd.momentum, sgd.nesterov) == (0.9, True)
+    with precision("mixed_float16"):
+        scaled = make_optimizer(TrainSpec())
+    assert type(scaled) is keras.optimizers.LossScaleOptimizer

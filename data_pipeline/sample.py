@@ -5,8 +5,8 @@ and tint, through a camera of random sharpness and noise. Everything but the pat
 the same distributions for both coats, and the pattern covers the same share of the body, so that
 mean colour tells nothing: a model has to look at shapes.
 
-The two patterns are made to be close: stripes break up into dashes and spots are drawn out, of
-similar sizes and in any direction.
+The two patterns are made to be close: stripes waver and break up into dashes, spots run together
+and are drawn out, and both come in the same range of sizes.
 """
 
 import math
@@ -23,7 +23,8 @@ COATS = ("dalmatian", "tabby")
 PER_CLASS: Mapping[str, int] = {"train": 300, "validation": 100, "test": 100}
 SIZE_PX = 160
 # Raise it with any change of the pictures: unpacked samples are cached by it.
-VERSION = 1
+VERSION = 2
+POSE_DEVIATION = 0.35  # radians
 
 Plane = NDArray[np.float32]
 
@@ -115,9 +116,13 @@ def draw_coat(coat: str, rng: np.random.Generator, size_px: int = SIZE_PX) -> ND
 
 
 def _turned_grid(rng: np.random.Generator, size_px: int) -> tuple[Plane, Plane]:
-    """Coordinates from -1 to 1 across the picture, turned by a random angle: (S, S) each."""
+    """Coordinates from -1 to 1 across the picture, turned by the pose: (S, S) each.
+
+    Animals stand upright more often than not. With any pose equally likely, 600 pictures were too
+    few: a net of three blocks stayed at 60% after ten epochs.
+    """
     line = np.linspace(-1, 1, size_px, dtype=np.float32)
-    angle = rng.uniform(0, 2 * math.pi)
+    angle = rng.normal(0, POSE_DEVIATION)
     x = math.cos(angle) * line[None, :] + math.sin(angle) * line[:, None]
     y = math.cos(angle) * line[:, None] - math.sin(angle) * line[None, :]
     return x.astype(np.float32), y.astype(np.float32)
@@ -167,7 +172,7 @@ def _warped(
 
 def _stripes(rng: np.random.Generator, along: Plane, across: Plane) -> Plane:
     """Bands of uneven width that waver, fork and break up into dashes: (S, S)."""
-    period = rng.uniform(0.26, 0.50)
+    period = rng.uniform(0.15, 0.30)
     along, across = _warped(rng, along, across, rng.uniform(0.15, 0.35) * period)
     waves = np.sin(2 * np.pi * along / period + rng.uniform(0, 2 * np.pi))
     gaps = np.sin(
@@ -178,7 +183,7 @@ def _stripes(rng: np.random.Generator, along: Plane, across: Plane) -> Plane:
 
 def _spots(rng: np.random.Generator, along: Plane, across: Plane) -> Plane:
     """Blots of uneven size, somewhat drawn out, one to a cell of a jittered grid: (S, S)."""
-    period = rng.uniform(0.26, 0.50)
+    period = rng.uniform(0.15, 0.30)
     along, across = _warped(rng, along, across, rng.uniform(0.05, 0.15) * period)
     stretch = math.sqrt(rng.uniform(1.0, 1.7))
     x, y = along / (period * stretch), across / (period / stretch)

@@ -40,8 +40,9 @@ MIN_SIDE_PX = 8
 MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 512 * 2**20
 
-# open_image applies a stricter rule than the one this warning announces.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Of large images, which open_image rejects by a stricter rule, and of broken EXIF blocks, which it
+# passes over: told for every such file, they would bury what the user should read.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageFile(Protocol):

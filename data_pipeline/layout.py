@@ -92,12 +92,15 @@ def read_layout(root: Path) -> Layout:
 
 
 def _folders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if entry.is_dir(follow_symlinks=False) and not is_junk(entry.name)
-        )
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) and not is_junk(entry.name)
+            )
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror or error}") from error
 
 
 def _split_folders(root: Path, top: list[str]) -> dict[str, str]:

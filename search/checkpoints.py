@@ -4,7 +4,6 @@ import json
 import os
 import tempfile
 import zipfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from models.spec import TransferSpec, TrialSpec
 from search.errors import UserError
 from search.leaderboard import Row, as_dicts
 from search.run_folder import RunFolder, read_json, write_json
+from search.versions import installed_versions
 
 if TYPE_CHECKING:
     import keras
@@ -106,7 +106,7 @@ def make_card(run: RunFolder, row: Row, manifest: Manifest) -> dict[str, Any]:
         "trial": trial,
         "spec": load_spec(run, row.trial_id).model_dump(mode="json"),
         "facts": read_json(facts_file) if facts_file.exists() else {},
-        "versions": {name: version(name) for name in ("pawtune", "tensorflow", "keras", "numpy")},
+        "versions": installed_versions(),
     }
 
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import ray
 from search.config import ResourcesConfig
 from search.errors import UserError
 
+PROBE_TIMEOUT_S = 5.0
 # Read by Ray and TensorFlow when a worker process starts; a local cluster inherits them.
 WORKER_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a CPU trial sees no GPU
@@ -53,12 +55,20 @@ def connect(address: str | None) -> None:
     # `auto` joins a running cluster or fails; an address left out never joins one by accident.
     options = {"address": address} if address else {"address": "local", "include_dashboard": False}
     try:
+        _probe(address)
         ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"--address must be that of a running Ray cluster, got {address!r}: "
             f"{str(error).splitlines()[0]}; leave it out to use this machine alone"
         ) from error
+
+
+def _probe(address: str | None) -> None:
+    """Notices at once that nothing listens; Ray itself would go on trying for a minute."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S).close()
 
 
 def available_resources() -> tuple[dict[str, float], dict[str, float]]:

@@ -22,6 +22,7 @@ from search.run_folder import RunFolder, create_run_folder, write_json, write_te
 from search.shared_work import SharedWork, decode_pixels
 from search.trial import TrialWorker
 from search.tuning import Trials, run_trials
+from search.versions import installed_versions
 
 
 def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
@@ -93,7 +94,7 @@ def _prepare(config: SearchConfig, run: RunFolder, reporter: Reporter) -> tuple[
         size: decode_pixels(manifest, root, size, partial(reporter.stage, f"decode at {size} px"))
         for size in image_sizes(config, baselines)
     }
-    write_text(run.config_file, dump_config(config))
+    write_text(run.config_file, dump_config(config, versions=installed_versions()))
     work = SharedWork(
         run_root=run.root,
         metric=config.metric,

@@ -79,7 +79,6 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
         self._running: dict[str, Any] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self._failures: Counter[str] = Counter()
-        self._any_epoch = False
         self.counts: Counter[Status] = Counter()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -94,7 +93,6 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
         """An epoch ended, or the trial failed."""
         self._last[trial.config["trial_id"]] = result
         if "failure" not in result:
-            self._any_epoch = True
             self._show(self._event(trial, "running"))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -109,8 +107,8 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
             self._end(trial, "stopped", "asha")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The trial's worker died once too often."""
-        self._fail(trial, "the worker process died: out of memory, or killed from outside")
+        """Tune gave the trial up before it began; a trial's own errors arrive as results."""
+        self._fail(trial, "Ray could not start a worker for it; see the logs of the cluster")
 
     def close(self) -> None:
         """Marks what was still running when the search ended; it can be continued."""
@@ -118,10 +116,16 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
             self._end(trial, "stopped", self._stop.reason or "interrupted")
 
     def _fail(self, trial: Any, reason: str) -> None:
-        self._failures[reason] += 1
+        alike = reason.partition(":")[0]  # the kind of error; numbers and places differ
+        self._failures[alike] += 1
         self._end(trial, "failed", reason)
-        if self._failures[reason] >= ALIKE_FAILURES and not self._any_epoch:
+        if self._failures[alike] >= ALIKE_FAILURES and not self._any_succeeds():
             self._stop.stop(f"every trial fails alike: {reason}")
+
+    def _any_succeeds(self) -> bool:
+        """Whether a trial ended well, failed in another way, or is past its first epoch."""
+        ended_otherwise = self.counts.total() > self.counts["failed"] or len(self._failures) > 1
+        return ended_otherwise or any("epoch" in self._last.get(i, {}) for i in self._running)
 
     def _end(self, trial: Any, status: Status, reason: str | None = None) -> None:
         self._write(trial, status, reason)

@@ -96,6 +96,11 @@ class TrialFolder:
         return self.root / "facts.json"
 
     @property
+    def attempts_file(self) -> Path:
+        """How often a worker has begun this trial."""
+        return self.root / "attempts.json"
+
+    @property
     def error_file(self) -> Path:
         return self.root / "error.txt"
 
@@ -132,6 +137,13 @@ class TrialFolder:
                 f"got {value.get('status')!r}"
             )
         return value
+
+    def write_attempts(self, attempts: int) -> None:
+        write_json(self.attempts_file, {"attempts": attempts})
+
+    def read_attempts(self) -> int:
+        """How often a worker has begun this trial; 0 before the first."""
+        return int(read_json(self.attempts_file)["attempts"]) if self.attempts_file.exists() else 0
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Writes all epochs so far: one row an epoch, one column a metric."""

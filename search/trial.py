@@ -16,6 +16,7 @@ import numpy as np
 import ray
 from ray import tune
 
+from models.errors import ModelError
 from models.spec import TransferSpec, TrialSpec
 from search.objective import Objective
 from search.run_folder import RunFolder, TrialFolder, write_bytes, write_json, write_text
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from models.build import Network
     from models.scoring import EpochResult
 
+MAX_ATTEMPTS = 4
 STATE_INTERVAL_S = 2.0  # epochs shorter than this would spend more on saving than on training
 
 
@@ -37,7 +39,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         """Called once a process. Nothing that can fail is done here: Tune would retry it."""
         self._work = work
         self._epochs: Iterator[dict[str, Any]] | None = None
-        self._failed = False
+        self._suspect = False
 
     def step(self) -> dict[str, Any]:
         """Trains one epoch.
@@ -48,19 +50,21 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         folder = RunFolder(self._work.run_root).new_trial(self.config["trial_id"])
         try:
             if self._epochs is None:
+                begin_attempt(folder)
                 spec = TrialSpec.model_validate(self.config["spec"])
                 self._epochs = run_trial(spec, folder, self._work)
             return next(self._epochs)
         except Exception as error:  # whatever a trial does, the search goes on
-            self._failed = True
+            # A loss that diverged says nothing against the process; an unknown error may.
+            self._suspect = not isinstance(error, ModelError)
             write_text(folder.error_file, traceback.format_exc())
             reason = " ".join(str(error).split())[:500]
             return {"failure": f"{type(error).__name__}: {reason}", "done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes the next trial. A worker in which a trial failed is replaced by a fresh one."""
-        if self._failed:
-            # Tune restarts the trial elsewhere; it has not begun, so nothing is lost.
+        """Takes the next trial. A worker in which something broke is replaced by a fresh one."""
+        if self._suspect:
+            # Tune starts the trial elsewhere; it has not begun, so nothing is lost.
             ray.actor.exit_actor()
         self._epochs = None
         return True
@@ -75,6 +79,25 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """Nothing, for the same reason."""
+
+
+def begin_attempt(folder: TrialFolder) -> None:
+    """Counts how often a trial was begun: one that kills its worker must not do so for ever.
+
+    Raises:
+        LostWorkerError: Too many workers died of it.
+    """
+    attempts = folder.read_attempts() + 1
+    folder.write_attempts(attempts)
+    if attempts > MAX_ATTEMPTS:
+        raise LostWorkerError(
+            f"the worker process died {MAX_ATTEMPTS} times in this trial: out of memory, or killed "
+            "from outside; give trials more memory (fewer at once: --concurrency)"
+        )
+
+
+class LostWorkerError(RuntimeError):
+    """A trial's workers died again and again."""
 
 
 def run_trial(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[dict[str, Any]]:
@@ -134,7 +157,6 @@ def _build_or_continue(
 ) -> "tuple[Network, keras.optimizers.Optimizer, list[dict[str, float]]]":
     """A network with its optimizer, and the epochs it has behind it (none where it is new)."""
     from models.build import make_optimizer
-    from models.errors import ModelError
     from models.state import restore_state
 
     network, optimizer = _build(spec, work), make_optimizer(spec.train)

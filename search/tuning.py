@@ -1,5 +1,6 @@
 """Hands trials to Ray Tune and waits: what runs, how many at once, and how it ends."""
 
+import logging
 import os
 import shutil
 import signal
@@ -24,7 +25,6 @@ from search.run_folder import RunFolder
 from search.scheduler import FamilyScheduler
 from search.tensorboard import TensorBoardLogger
 
-WORKER_RESTARTS = 3  # of one trial, after its process or node was lost
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours write what is needed
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends the search without losing its reason
@@ -66,6 +66,7 @@ def run_trials(
         Why the search ended early; None where every trial had its turn.
     """
     os.environ.update(TUNE_ENVIRONMENT)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by the records
     proposed = config.trials if config.baselines != "only" else 0
     total = proposed + len(trials.baselines)
     stop = StopSignal()
@@ -96,7 +97,8 @@ def run_trials(
             name="tune",
             storage_path=str(run.tune_dir),
             callbacks=[keeper, TensorBoardLogger(run)],
-            failure_config=tune.FailureConfig(max_failures=WORKER_RESTARTS),
+            # Tune restarts whatever loses its worker; `begin_attempt` sees to it that this ends.
+            failure_config=tune.FailureConfig(max_failures=-1),
             stop=stop,
             verbose=0,
         ),

@@ -2,9 +2,13 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from ray import tune
+
+from search.run_folder import TrialFolder
+from search.trial import LostWorkerError, begin_attempt
 
 
 class ScriptedWorker(tune.Trainable):
@@ -13,14 +17,20 @@ class ScriptedWorker(tune.Trainable):
     A trial notes when it ran in `log_dir`, so that tests can see what ran at the same time.
     """
 
-    def setup(self, config: dict[str, Any], script: dict[str, list[Any]], log_dir: str) -> None:
-        self.script, self.log_dir = script, log_dir
+    def setup(
+        self, config: dict[str, Any], script: dict[str, list[Any]], log_dir: str, trials_dir: str
+    ) -> None:
+        self.script, self.log_dir, self.trials_dir = script, log_dir, trials_dir
         self.values: list[float] = []
 
     def step(self) -> dict[str, Any]:
         trial_id = self.config["trial_id"]
         epoch = len(self.values) + 1
         if epoch == 1:
+            try:
+                begin_attempt(TrialFolder(Path(self.trials_dir) / trial_id))
+            except LostWorkerError as error:
+                return {"failure": f"LostWorkerError: {error}", "done": True}
             self.note("start")
         value = self.script.get(trial_id, self.script.get("*", [0.5]))[epoch - 1]
         if value == "die":

@@ -45,7 +45,9 @@ class Search:
         self.lines: list[str] = []
         reporter = Reporter(quiet=True)
         reporter.say = self.lines.append  # type: ignore[method-assign]
-        worker = tune.with_parameters(ScriptedWorker, script=script, log_dir=str(folder))
+        worker = tune.with_parameters(
+            ScriptedWorker, script=script, log_dir=str(folder), trials_dir=str(self.run.trials_dir)
+        )
         self.log = folder / "log"
         self.reason = run_trials(self.config, self.run, trials, worker, reporter)
 
@@ -101,7 +103,7 @@ def test_failures_are_told_as_fail_and_the_search_goes_on(runs_dir: Path) -> Non
 def test_a_dying_worker_fails_its_trial_only(runs_dir: Path) -> None:
     search = Search(runs_dir, {"0001": ["die"], "*": [0.5, 0.6, 0.7]}, "trials=2")
     assert sorted(search.statuses()) == ["completed", "failed"]
-    assert "worker process died" in search.run.trial("0001").read_status()["reason"]
+    assert "worker process died 4 times" in search.run.trial("0001").read_status()["reason"]
     assert {t.state for t in search.study()} == {TrialState.FAIL, TrialState.COMPLETE}
 
 
@@ -187,7 +189,8 @@ def test_no_proposal_breaks_the_limits(runs_dir: Path) -> None:
 
 
 def test_trials_run_side_by_side_on_reused_workers(runs_dir: Path) -> None:
-    search = Search(runs_dir, {"*": [0.5, 0.6, 0.7]}, "trials=8", concurrency=2)
+    # Long enough for the second worker to start while the first is busy.
+    search = Search(runs_dir, {"*": [0.5] * 25}, "epochs=25", "trials=8", concurrency=2)
     assert search.statuses() == ["completed"] * 8
     notes = [line.split() for line in search.log.read_text().splitlines()]
     processes = {pid for _, pid, _, _ in notes}
@@ -200,7 +203,7 @@ def test_trials_run_side_by_side_on_reused_workers(runs_dir: Path) -> None:
 
 
 def test_a_time_budget_ends_the_search_in_order(runs_dir: Path) -> None:
-    search = Search(runs_dir, {"*": [0.5] * 1000}, "trials=50", "epochs=1000", "time_budget_s=2")
+    search = Search(runs_dir, {"*": [0.5] * 1000}, "trials=50", "epochs=1000", "time_budget_s=8")
     assert search.reason == "time budget"
     assert search.statuses()[0] == "stopped"
     assert search.run.trial("0001").read_status()["reason"] == "time budget"

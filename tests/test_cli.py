@@ -1,0 +1,148 @@
+"""The command line as a newcomer meets it: help, and one clear line for each mistake."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import Outcome, pawtune
+
+VERBS = ("run", "leaderboard", "show", "best", "test", "predict", "preview", "cache")
+
+
+def refused(outcome: Outcome, *phrases: str) -> None:
+    """Bad input: exit code 2, one line on stderr with rule, value and remedy, nothing else."""
+    assert outcome.code == 2, outcome
+    assert outcome.out == ""
+    (line,) = [line for line in outcome.err.splitlines() if not line.startswith(("hash:", "data:"))]
+    assert line.startswith("pawtune: ")
+    for phrase in phrases:
+        assert phrase in line
+
+
+@pytest.fixture
+def images(tiny_images: Path, tmp_path: Path) -> Path:
+    """A copy of the small images, to be spoilt."""
+    folder = tmp_path / "images"
+    shutil.copytree(tiny_images, folder)
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], data: object, *options: object) -> Outcome:
+    return pawtune(capsys, "run", "--data", data, "--families=conv", "--trials=1", *options)
+
+
+def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = pawtune(capsys, "--help")
+    assert shown.code == 0
+    assert all(verb in shown.out for verb in VERBS)
+
+
+def test_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    refused(run(capsys, tmp_path / "nowhere"), "nowhere")
+
+
+def test_an_empty_class(capsys: pytest.CaptureFixture[str], images: Path) -> None:
+    (images / "green").mkdir()
+    refused(run(capsys, images), "green")
+
+
+def test_one_class_alone(capsys: pytest.CaptureFixture[str], images: Path) -> None:
+    shutil.rmtree(images / "red")
+    refused(run(capsys, images), "2")
+
+
+def test_an_archive_that_escapes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    archive = tmp_path / "evil.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("../../escaped.txt", "out")
+    refused(run(capsys, archive), "evil.zip", "escaped.txt")
+    assert not (tmp_path.parent / "escaped.txt").exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_unreadable_weights(
+    capsys: pytest.CaptureFixture[str], images: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.h5"
+    weights.write_bytes(b"not weights")
+    options = ["--data", images, "--families=transfer", "--image-size=32", "--no-baselines"]
+    wrong = pawtune(capsys, "run", *options, "--weights", weights, "--name=w")
+    refused(wrong, str(weights), "does not hold the weights of MobileNetV2")
+    assert not (tmp_path / "runs" / "w").exists()
+    missing = pawtune(capsys, "run", *options, "--weights", tmp_path / "none.h5")
+    refused(missing, "none.h5", "weights must be a file")
+
+
+def test_an_unknown_key_and_an_impossible_range_are_told_together(
+    capsys: pytest.CaptureFixture[str], images: Path
+) -> None:
+    outcome = run(
+        capsys, images, "--set", "space.conv_dept=3", "--set", "space.rotation_factor.low=2"
+    )
+    assert outcome.code == 2
+    impossible, unknown = sorted(outcome.err.splitlines(), key=lambda line: "conv_dept" in line)
+    assert "space.conv_dept: no such setting; did you mean 'conv_depth'?" in unknown
+    assert "low must not be above high, received low 2.0" in impossible
+
+
+def test_a_name_in_use(capsys: pytest.CaptureFixture[str], images: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "runs" / "mine" / "search.yaml"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("data: mine\n")
+    refused(run(capsys, images, "--name=mine"), "--name must be new, got 'mine'")
+    assert kept.read_text() == "data: mine\n"
+
+
+def test_a_runs_dir_that_cannot_be_written(
+    capsys: pytest.CaptureFixture[str], images: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    refused(run(capsys, images, "--runs-dir", file), "--runs-dir must be a folder", str(file))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_more_gpus_than_there_are(
+    capsys: pytest.CaptureFixture[str], images: Path, tmp_path: Path
+) -> None:
+    outcome = run(capsys, images, "--gpus-per-trial=2", "--name=greedy")
+    refused(outcome, "--gpus-per-trial must fit on one node, got 2", "has 0 GPUs")
+    assert not (tmp_path / "runs" / "greedy").exists()
+
+
+def test_a_cluster_that_is_not_there(images: Path) -> None:
+    """In a process of its own: this one may have a cluster already."""
+    command = [sys.executable, "-m", "search", "run", "--data", str(images), "--families=conv"]
+    ended = subprocess.run(
+        [*command, "--address=127.0.0.1:1"], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 2
+    assert "--address must be that of a running Ray cluster, got '127.0.0.1:1'" in ended.stderr
+
+
+def test_options_that_exclude_each_other(capsys: pytest.CaptureFixture[str], images: Path) -> None:
+    outcome = run(capsys, images, "--no-baselines", "--baselines-only")
+    refused(outcome, "--no-baselines and --baselines-only exclude each other")
+
+
+def test_an_unknown_run(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in (["leaderboard"], ["test"], ["best"], ["show"]):
+        arguments = [*verb, "nope"] + (["0001"] if verb == ["show"] else [])
+        refused(pawtune(capsys, *arguments), "RUN must be the name of a run", "'nope'")
+
+
+def test_a_model_that_is_not_ours(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, images: Path
+) -> None:
+    model = tmp_path / "model.keras"
+    model.write_bytes(b"no archive")
+    refused(pawtune(capsys, "predict", model, images), "MODEL must be a .keras file")
+
+
+def test_the_cache_is_listed_and_cleared(capsys: pytest.CaptureFixture[str]) -> None:
+    assert isinstance(pawtune(capsys, "cache", "list", "--json").json, list)
+    assert "freed" in pawtune(capsys, "cache", "clear").out

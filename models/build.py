@@ -8,9 +8,10 @@ import keras
 
 from models.augmentation import augmentation_layers
 from models.convnet import build_conv_core
+from models.folding import fold_backbone
 from models.precision import precision
 from models.spec import ConvSpec, TrainSpec, TransferSpec
-from models.transfer import build_extractor, build_head, load_backbone
+from models.transfer import build_extractor, build_head
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,9 @@ class Network:
     Attributes:
         model: (N, S, S, 3) pixels 0..255 → (N, C) logits; augments first, in training only.
         core: the trained part, all that a checkpoint holds: the conv net, or the head.
-        extractor: (N, S, S, 3) pixels → (N, F) features, frozen; None for conv.
-        backbone: the frozen backbone inside the extractor; None for conv.
+        extractor: (N, S, S, 3) pixels → (N, F) features, frozen, with a fast copy of the
+            backbone; None for conv.
+        backbone: the frozen backbone as it was given; None for conv.
         spec: what it was built from.
     """
 
@@ -50,7 +52,12 @@ def build_network(
     Raises:
         ValueError: a transfer spec without a backbone.
     """
-    core, extractor = _build_parts(spec, num_classes, backbone, seed)
+    fast = None
+    if backbone is not None:
+        # 160 px on one core with AMX: 3.2 ms an image instead of 9.2 (13.5 unfolded in
+        # bfloat16), and a first epoch that starts 8 s earlier.
+        fast = fold_backbone(backbone, keras.config.dtype_policy().name)
+    core, extractor = _build_parts(spec, num_classes, fast, seed)
     inputs = keras.Input((spec.image_size, spec.image_size, 3), name="pixels")
     x = inputs
     # Seeds of augmentation lie far from the core's, which count upwards from `seed`.
@@ -87,7 +94,7 @@ def compose_complete(
         spec: what `core` was built from.
         num_classes: as `core` was built with.
         core: the trained conv net or head; its weights are copied.
-        backbone: of a transfer spec; its weights are copied where it has another precision.
+        backbone: of a transfer spec, from `load_backbone`.
 
     Returns:
         (N, None, None, 3) uint8 → (N, num_classes) probabilities, float32.
@@ -96,11 +103,6 @@ def compose_complete(
         ValueError: a transfer spec without a backbone.
     """
     with precision("float32"):
-        if backbone is not None and backbone.dtype_policy.name != "float32":
-            weights = backbone.get_weights()
-            assert isinstance(spec, TransferSpec)
-            backbone = load_backbone(spec.backbone, spec.image_size, None)
-            backbone.set_weights(weights)
         trained, extractor = _build_parts(spec, num_classes, backbone, seed=0)
         trained.set_weights(core.get_weights())
         raw = keras.Input((None, None, 3), dtype="uint8", name="raw_pixels")

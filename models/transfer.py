@@ -20,7 +20,9 @@ __all__ = ["build_extractor", "build_head", "find_weights", "load_backbone", "pr
 
 
 def load_backbone(name: str, image_size: int, weights: Path | None) -> keras.Model:
-    """A frozen backbone without top and pooling, under the current precision policy.
+    """A frozen backbone without top and pooling, in float32 under every precision policy.
+
+    Training and feature banks compute with a faster copy, `models.folding.fold_backbone`.
 
     Args:
         name: a `keras.applications` model; case does not matter.
@@ -35,7 +37,7 @@ def load_backbone(name: str, image_size: int, weights: Path | None) -> keras.Mod
     """
     name = backbone_name(name)
     try:
-        with warnings.catch_warnings():
+        with precision("float32"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes that it was not trained at
             backbone = getattr(keras.applications, name)(
                 include_top=False, weights=None, input_shape=(image_size, image_size, 3)

@@ -45,7 +45,7 @@ def test_baselines_have_the_tutorials_weights(name: str, trainable: int, frozen:
     counted = sum(int(np.prod(weight.shape)) for weight in network.model.trainable_variables)
     assert counted == trainable
     assert network.core.count_params() == trainable
-    assert network.model.count_params() == trainable + frozen
+    assert (network.backbone.count_params() if network.backbone else 0) == frozen
 
 
 def test_augmentation_is_active_in_training_only(backbone: keras.Model) -> None:
@@ -105,19 +105,18 @@ def test_the_complete_model_is_float32_under_every_policy(
     family: str, backbone: keras.Model
 ) -> None:
     spec = CONV if family == "conv" else TransferSpec(image_size=SIZE)
-    exact = None if family == "conv" else backbone
-    reference = build_network(spec, 2, seed=0, backbone=exact)
+    part = None if family == "conv" else backbone
+    reference = build_network(spec, 2, seed=0, backbone=part)
     with precision("mixed_bfloat16"):
-        low = None
-        if exact is not None:
-            low = load_backbone("MobileNetV2", SIZE, None)
-            low.set_weights(exact.get_weights())
-        network = build_network(spec, 2, seed=0, backbone=low)
-        complete = compose_complete(spec, 2, network.core, low)
+        if part is not None:
+            part = load_backbone("MobileNetV2", SIZE, None)
+            part.set_weights(backbone.get_weights())
+        network = build_network(spec, 2, seed=0, backbone=part)
+        complete = compose_complete(spec, 2, network.core, part)
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
     inner = [layer for part in complete.layers for layer in getattr(part, "layers", [part])]
     assert {layer.compute_dtype for layer in inner} <= {"float32", "uint8"}
-    np.testing.assert_allclose(complete(PIXELS), probabilities(reference, PIXELS), atol=1e-6)
+    np.testing.assert_allclose(complete(PIXELS), probabilities(reference, PIXELS), atol=1e-5)
 
 
 def test_optimizers_of_a_spec() -> None:

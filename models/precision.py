@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import keras
 import tensorflow as tf
 
+from models.hardware import cpu_has_bfloat16
 from models.spec import Precision
-
-_CPU_INFO = Path("/proc/cpuinfo")
-_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def resolve_precision(precision: Precision, has_gpu: bool) -> str:
@@ -33,16 +30,6 @@ def resolve_precision(precision: Precision, has_gpu: bool) -> str:
     if capability >= (8, 0):
         return "mixed_bfloat16"
     return "mixed_float16" if capability >= (7, 0) else "float32"
-
-
-def cpu_has_bfloat16(cpu_info: Path = _CPU_INFO) -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware; False where the system does not say."""
-    try:
-        lines = cpu_info.read_text().splitlines()
-    except OSError:  # not Linux
-        return False
-    flags = next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "")
-    return not _BFLOAT16_FLAGS.isdisjoint(flags.split())
 
 
 def _compute_capability() -> tuple[int, int]:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from models.spec import Precision
+from models.views import DEFAULT_NUM_VIEWS
 from search.domains import Strict
 from search.settings import Setting
 
@@ -93,7 +94,7 @@ class SpeedConfig(Strict):
         int,
         Field(ge=1, le=256),
         Setting("a whole number from 1 to 256", "Augmented views of each image in the bank."),
-    ] = 16
+    ] = DEFAULT_NUM_VIEWS
     reuse_workers: Annotated[
         bool,
         Setting("true or false", "Keep worker processes between trials; false: one each."),

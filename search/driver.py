@@ -3,7 +3,6 @@
 import shutil
 import time
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ from data_pipeline.manifest import Manifest, build_manifest
 from data_pipeline.sources import cache_dir, resolve_source
 from search import cluster
 from search.config import SearchConfig, dump_config
-from search.families import baselines_of, find_families, image_sizes, store_backbones
+from search.families import baselines_of, find_families, live_sizes, store_backbones
 from search.leaderboard import rank_trials, write_leaderboard
 from search.objective import Objective
 from search.progress import Reporter
 from search.run import Run
 from search.run_folder import RunFolder, create_run_folder, write_json, write_text
-from search.shared_work import SharedWork, decode_pixels
+from search.shared_work import PixelStore, SharedWork, prepare_banks
 from search.trial import TrialWorker
 from search.tuning import Trials, run_trials
 from search.versions import installed_versions
@@ -88,12 +87,10 @@ def _prepare(config: SearchConfig, run: RunFolder, reporter: Reporter) -> tuple[
     cluster.connect(config.resources.address)
     plan = cluster.plan_resources(config.resources, *cluster.available_resources())
     manifest.save(run.root)
-    backbones = store_backbones(run, families, plan.threads)
-    root = Path(manifest.root)
-    pixels = {
-        size: decode_pixels(manifest, root, size, partial(reporter.stage, f"decode at {size} px"))
-        for size in image_sizes(config, baselines)
-    }
+    cache = cache_dir()
+    backbones = store_backbones(run, families, plan.threads, cache)
+    pixels = PixelStore(manifest, reporter.stage)
+    banks = prepare_banks(config, manifest, backbones, pixels, plan, cache, reporter.stage)
     write_text(run.config_file, dump_config(config, versions=installed_versions()))
     work = SharedWork(
         run_root=run.root,
@@ -102,8 +99,9 @@ def _prepare(config: SearchConfig, run: RunFolder, reporter: Reporter) -> tuple[
         class_names=manifest.class_names,
         train_labels=manifest.labels("train"),
         val_labels=manifest.labels("validation"),
-        pixels=pixels,
-        backbone_weights=backbones,
+        pixels={size: pixels.at(size) for size in live_sizes(config, families, baselines)},
+        backbones=backbones,
+        banks=banks,
     )
     return Trials(baselines, families.names, len(manifest.class_names), plan), work
 

@@ -6,7 +6,7 @@ from typing import Any
 from data_pipeline.manifest import Manifest
 from search.config import SearchConfig, dump_config
 from search.driver import load_data, with_absolute_paths
-from search.families import Families, baselines_of, find_families, image_sizes
+from search.families import Families, baselines_of, find_families, live_sizes
 from search.progress import Reporter
 
 
@@ -72,4 +72,4 @@ def describe(config: SearchConfig, reporter: Reporter) -> Plan:
     manifest = load_data(config, reporter)
     families = find_families(config, reporter.say)
     baselines = baselines_of(config, families)
-    return Plan(config, manifest, families, len(baselines), image_sizes(config, baselines))
+    return Plan(config, manifest, families, len(baselines), live_sizes(config, families, baselines))

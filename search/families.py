@@ -1,16 +1,19 @@
 """Which families can run: a frozen backbone needs its ImageNet weights."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
 
+from models.bank import file_hash
 from models.errors import ModelError
-from models.spec import BASELINES, TransferSpec, TrialSpec, baseline
+from models.spec import BASELINES, ConvSpec, TransferSpec, TrialSpec, baseline
+from models.views import serves
 from models.weights import backbone_name, find_weights
-from search.config import SearchConfig
-from search.run_folder import RunFolder
+from search.config import Choices, SearchConfig
+from search.run_folder import RunFolder, read_json, write_bytes, write_json
 
 Backbone = tuple[str, int]  # name, image size in pixels
 
@@ -65,10 +68,42 @@ def baselines_of(config: SearchConfig, families: Families) -> list[TrialSpec]:
     ]
 
 
-def image_sizes(config: SearchConfig, baselines: list[TrialSpec]) -> tuple[int, ...]:
-    """Every size in pixels that some trial may need."""
-    proposed = config.image_size if config.baselines != "only" and config.trials else ()
-    return tuple(sorted({*proposed, *(spec.model.image_size for spec in baselines)}))
+def live_sizes(
+    config: SearchConfig, families: Families, baselines: list[TrialSpec]
+) -> tuple[int, ...]:
+    """Sizes in pixels at which some trial may train on pixels rather than on a feature bank."""
+    sizes = {spec.model.image_size for spec in baselines if not banked(config, spec.model)}
+    proposes = config.baselines != "only" and config.trials > 0
+    if proposes and ("conv" in families.names or not _space_is_banked(config)):
+        sizes |= set(config.image_size)
+    return tuple(sorted(sizes))
+
+
+def banked(config: SearchConfig, model: ConvSpec | TransferSpec) -> bool:
+    """Whether a model trains on a feature bank."""
+    return (
+        isinstance(model, TransferSpec)
+        and config.speed.bank
+        and serves(model.flip, model.rotation_factor, config.speed.views)
+    )
+
+
+def _space_is_banked(config: SearchConfig) -> bool:
+    """Whether every transfer head that may be proposed trains on a feature bank."""
+    factors = config.space.rotation_factor
+    if isinstance(factors, Choices):
+        values = [float(value) for value in factors.choices]
+    elif factors.step is not None:
+        steps = round((factors.high - factors.low) / factors.step)
+        values = [factors.low + n * factors.step for n in range(steps + 1)]
+    else:
+        return False  # any number between: some lie below what a bank serves
+    models = (
+        TransferSpec.model_validate({"flip": flip, "rotation_factor": round(value, 9)})
+        for flip in config.space.flip.choices
+        for value in values
+    )
+    return all(banked(config, model) for model in models)
 
 
 def _backbones(config: SearchConfig) -> set[Backbone]:
@@ -83,26 +118,64 @@ def _backbones(config: SearchConfig) -> set[Backbone]:
     return found
 
 
-def store_backbones(run: RunFolder, families: Families, threads: int) -> dict[Backbone, Path]:
-    """Puts each backbone's weights into the run folder, once, after a worker has read them.
+@dataclass(frozen=True)
+class StoredBackbone:
+    """A frozen backbone whose weights a worker has read and put into the run folder.
+
+    Attributes:
+        weights: The file, in Keras' own format.
+        source_hash: Of the file it was read from.
+        num_weights: How many there are.
+    """
+
+    weights: Path
+    source_hash: str
+    num_weights: int
+
+
+def store_backbones(
+    run: RunFolder, families: Families, threads: int, cache: Path
+) -> dict[Backbone, StoredBackbone]:
+    """Puts each backbone's weights into the run folder, once.
+
+    Reading Keras' published file takes TensorFlow; its converted copy is kept in the cache, so
+    that a later search need not start a worker for it.
 
     Raises:
         ModelError: A weights file does not fit its backbone.
     """
-    stored = {key: run.backbone_weights(*key) for key in families.weights}
-    tasks = [
-        _store.remote(name, size, file, stored[name, size], threads)
-        for (name, size), file in families.weights.items()
-    ]
-    try:
-        ray.get(tasks)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, ModelError) else error from None
-    return stored
+    found: dict[Backbone, StoredBackbone] = {}
+    pending: dict[Backbone, ray.ObjectRef[int]] = {}
+    hashes = {key: file_hash(file) for key, file in families.weights.items()}
+    for (name, size), file in families.weights.items():
+        target = run.backbone_weights(name, size)
+        kept = _cached(cache, name, size, hashes[name, size])
+        if kept.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(kept, target)
+            counted = read_json(kept.with_suffix(".json"))["num_weights"]
+            found[name, size] = StoredBackbone(target, hashes[name, size], int(counted))
+        else:
+            pending[name, size] = _store.remote(name, size, file, target, threads)
+    for (name, size), task in pending.items():
+        try:
+            counted = ray.get(task)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, ModelError) else error from None
+        target = run.backbone_weights(name, size)
+        kept = _cached(cache, name, size, hashes[name, size])
+        write_json(kept.with_suffix(".json"), {"num_weights": counted})
+        write_bytes(kept, target.read_bytes())
+        found[name, size] = StoredBackbone(target, hashes[name, size], counted)
+    return found
+
+
+def _cached(cache: Path, name: str, image_size: int, source_hash: str) -> Path:
+    return cache / "backbones" / f"{name}-{image_size}-{source_hash[:32]}.weights.h5"
 
 
 @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
-def _store(name: str, image_size: int, source: Path, target: Path, threads: int) -> None:
+def _store(name: str, image_size: int, source: Path, target: Path, threads: int) -> int:
     from models.precision import limit_threads
     from models.transfer import load_backbone
 
@@ -112,3 +185,4 @@ def _store(name: str, image_size: int, source: Path, target: Path, threads: int)
     temporary = target.with_name(f".{target.name}.tmp.weights.h5")
     backbone.save_weights(temporary)
     temporary.replace(target)
+    return int(backbone.count_params())

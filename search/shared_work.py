@@ -6,6 +6,7 @@ the object store, which every trial on a node reads in place (zero copy).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,12 @@ import ray
 
 from data_pipeline.images import decode_split
 from data_pipeline.manifest import Manifest, ManifestEntry
+from models.hardware import cpu_has_bfloat16
+from models.spec import Precision
+from search.cluster import ResourcePlan
+from search.config import SearchConfig
+from search.families import Backbone, StoredBackbone
+from search.feature_banks import BankRecipe, BankRefs, ImageSet, open_or_build
 from search.objective import Metric
 
 Labels = np.ndarray[tuple[int], np.dtype[np.int32]]
@@ -40,8 +47,9 @@ class SharedWork:
         class_names: Labels by index.
         train_labels: (N_train,) int32.
         val_labels: (N_validation,) int32.
-        pixels: By image size in pixels.
-        backbone_weights: Weight file of a frozen backbone, by (name, image size).
+        pixels: By image size in pixels; only sizes at which some trial may train on pixels.
+        backbones: By (name, image size).
+        banks: By (name, image size); empty where banks are switched off.
     """
 
     run_root: Path
@@ -51,7 +59,33 @@ class SharedWork:
     train_labels: Labels
     val_labels: Labels
     pixels: Mapping[int, PixelRefs]
-    backbone_weights: Mapping[tuple[str, int], Path] = field(default_factory=dict)
+    backbones: Mapping[Backbone, StoredBackbone] = field(default_factory=dict)
+    banks: Mapping[Backbone, BankRefs] = field(default_factory=dict)
+
+
+class PixelStore:
+    """Decodes a size when it is first asked for.
+
+    Args:
+        manifest: Who is in which split.
+        progress: Called with (stage, images done, images in all).
+    """
+
+    def __init__(self, manifest: Manifest, progress: Callable[[str, int, int], None]) -> None:
+        self._manifest = manifest
+        self._progress = progress
+        self._decoded: dict[int, PixelRefs] = {}
+
+    def at(self, image_size: int) -> PixelRefs:
+        """The pixels at one size."""
+        if image_size not in self._decoded:
+            self._decoded[image_size] = decode_pixels(
+                self._manifest,
+                Path(self._manifest.root),
+                image_size,
+                partial(self._progress, f"decode at {image_size} px"),
+            )
+        return self._decoded[image_size]
 
 
 def decode_pixels(
@@ -92,3 +126,58 @@ def _decode_shard(root: Path, entries: Sequence[ManifestEntry], image_size: int)
 @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
 def _join(*shards: Pixels) -> Pixels:
     return np.concatenate(shards)
+
+
+def prepare_banks(
+    config: SearchConfig,
+    manifest: Manifest,
+    backbones: Mapping[Backbone, StoredBackbone],
+    pixels: PixelStore,
+    plan: ResourcePlan,
+    cache: Path,
+    progress: Callable[[str, int, int], None],
+) -> dict[Backbone, BankRefs]:
+    """A feature bank for every backbone and image size that trials may use.
+
+    Raises:
+        ModelError: A backbone cannot be built, or a cached bank is damaged.
+    """
+    if not config.speed.bank:
+        return {}
+    banks = {}
+    for (name, size), backbone in backbones.items():
+        recipe = BankRecipe(
+            backbone=name,
+            image_size=size,
+            weights=backbone.weights,
+            weights_hash=backbone.source_hash,
+            policy=_bank_policy(config.speed.precision, plan),
+            seed=config.seed,
+        )
+        hashes = {
+            split: [entry.sha256 for entry in manifest.split(split)]
+            for split in ("train", "validation")
+        }
+        banks[name, size] = open_or_build(
+            recipe,
+            ImageSet(hashes["train"], partial(_split, pixels, size, "train")),
+            ImageSet(hashes["validation"], partial(_split, pixels, size, "validation")),
+            num_views=config.speed.views,
+            cache=cache,
+            resources={"num_cpus": plan.cpus, "num_gpus": plan.gpus},
+            progress=partial(progress, f"feature bank {name} at {size} px"),
+        )
+    return banks
+
+
+def _split(pixels: PixelStore, size: int, split: str) -> "ray.ObjectRef[Pixels]":
+    return getattr(pixels.at(size), split)
+
+
+def _bank_policy(precision: Precision, plan: ResourcePlan) -> str:
+    """The dtype policy of a bank: one for all its shards, whatever worker computes them."""
+    if precision != "auto":
+        return precision
+    if plan.gpus:
+        return "float32"  # a bank takes a GPU seconds; which one it is cannot be asked here
+    return "mixed_bfloat16" if cpu_has_bfloat16() else "float32"

@@ -9,7 +9,9 @@ import io
 import platform
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from ray import tune
 
 from models.errors import ModelError
 from models.spec import TransferSpec, TrialSpec
+from models.views import ViewSampler, serves
+from search.families import Backbone
 from search.objective import Objective
 from search.run_folder import RunFolder, TrialFolder, write_bytes, write_json, write_text
 from search.shared_work import SharedWork
@@ -25,7 +29,6 @@ from search.shared_work import SharedWork
 if TYPE_CHECKING:
     import keras
 
-    from models.build import Network
     from models.scoring import EpochResult
 
 MAX_ATTEMPTS = 4
@@ -115,7 +118,7 @@ def run_trial(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterato
     import keras
     import tensorflow as tf
 
-    from models import precision, training
+    from models import precision
 
     precision.limit_threads(work.threads)
     gpus = tf.config.list_physical_devices("GPU")
@@ -125,62 +128,113 @@ def run_trial(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterato
     policy = precision.resolve_precision(spec.train.precision, has_gpu=bool(gpus))
     precision.set_precision(policy)
     keras.utils.set_random_seed(spec.train.seed)
-    network, optimizer, rows = _build_or_continue(spec, folder, work)
-    pixels = work.pixels[spec.model.image_size]
-    epochs = training.train_live(
-        network,
-        ray.get(pixels.train),
-        work.train_labels,
-        ray.get(pixels.validation),
-        work.val_labels,
-        spec.train,
-        optimizer=optimizer,
-        start_epoch=len(rows) + 1,
-    )
+    trial = _banked_trial(spec, work) or _live_trial(spec, work)
+    rows = _continue(trial, folder)
+    if rows is None:  # what it should continue from is damaged: begin again, with new weights
+        folder.drop_last()
+        trial, rows = _banked_trial(spec, work) or _live_trial(spec, work), []
+    core = trial.core
+    frozen = work.backbones[trial.backbone].num_weights if trial.backbone else 0
     facts = {
-        "num_weights": network.model.count_params(),
-        "trainable_weights": sum(int(np.prod(w.shape)) for w in network.core.trainable_weights),
+        "num_weights": core.count_params() + frozen,
+        "trainable_weights": sum(int(np.prod(w.shape)) for w in core.trainable_weights),
         "precision": policy,
-        "training": "live",
+        "training": trial.kind,
         "host": platform.node(),
     }
     write_json(folder.facts_file, facts)
-    keeper = EpochKeeper(folder, Objective(work.metric), network.core, optimizer, rows)
-    for result in epochs:
+    keeper = EpochKeeper(folder, Objective(work.metric), core, trial.optimizer, rows)
+    for result in trial.train(len(rows) + 1):
         done = result.epoch >= spec.train.epochs
         report = keeper.keep(result, done)
         yield {**report, "num_weights": facts["num_weights"], "done": done}
 
 
-def _build_or_continue(
-    spec: TrialSpec, folder: TrialFolder, work: SharedWork
-) -> "tuple[Network, keras.optimizers.Optimizer, list[dict[str, float]]]":
-    """A network with its optimizer, and the epochs it has behind it (none where it is new)."""
+@dataclass(frozen=True)
+class _Trial:
+    """A built trial: its trained part, and how to train it from an epoch on."""
+
+    kind: str
+    core: "keras.Model"
+    optimizer: "keras.optimizers.Optimizer"
+    train: "Callable[[int], Iterator[EpochResult]]"
+    backbone: Backbone | None = None
+
+
+def _banked_trial(spec: TrialSpec, work: SharedWork) -> _Trial | None:
+    """A transfer head on the features of a bank; None where no bank serves it."""
     from models.build import make_optimizer
-    from models.state import restore_state
+    from models.heads import train_head
+    from models.transfer import build_head
 
-    network, optimizer = _build(spec, work), make_optimizer(spec.train)
-    try:
-        last = restore_state(network.core, optimizer, folder.last)
-        rows = [row for row in folder.read_metrics() if row["epoch"] <= (last or 0)]
-        if last is None or len(rows) == last:
-            return network, optimizer, rows
-    except ModelError:
-        pass
-    # A damaged state, or one without its metrics: from the first epoch, with new weights.
-    folder.drop_last()
-    return _build(spec, work), make_optimizer(spec.train), []
+    model = spec.model
+    if not isinstance(model, TransferSpec):
+        return None
+    key = (model.backbone, model.image_size)
+    bank = work.banks.get(key)
+    if bank is None or not serves(model.flip, model.rotation_factor, bank.table.num_views):
+        return None
+    features, val_features = ray.get([bank.train[model.pooling], bank.validation[model.pooling]])
+    sampler = ViewSampler(bank.table, model.flip, model.rotation_factor, spec.train.seed)
+    head = build_head(model, len(work.class_names), features.shape[-1], spec.train.seed)
+    optimizer = make_optimizer(spec.train)
+
+    def train(start_epoch: int) -> "Iterator[EpochResult]":
+        return train_head(
+            head,
+            partial(sampler.features_for_epoch, features),
+            work.train_labels,
+            val_features,
+            work.val_labels,
+            spec.train,
+            optimizer=optimizer,
+            start_epoch=start_epoch,
+        )
+
+    return _Trial("bank", head, optimizer, train, key)
 
 
-def _build(spec: TrialSpec, work: SharedWork) -> "Network":
-    from models.build import build_network
+def _live_trial(spec: TrialSpec, work: SharedWork) -> _Trial:
+    """Training on pixels: conv nets, and heads that no bank serves."""
+    from models.build import build_network, make_optimizer
+    from models.training import train_live
     from models.transfer import load_backbone
 
-    backbone = None
+    key, backbone = None, None
     if isinstance(spec.model, TransferSpec):
         key = (spec.model.backbone, spec.model.image_size)
-        backbone = load_backbone(*key, work.backbone_weights[key])
-    return build_network(spec.model, len(work.class_names), seed=spec.train.seed, backbone=backbone)
+        backbone = load_backbone(*key, work.backbones[key].weights)
+    network = build_network(
+        spec.model, len(work.class_names), seed=spec.train.seed, backbone=backbone
+    )
+    optimizer = make_optimizer(spec.train)
+    pixels = work.pixels[spec.model.image_size]
+
+    def train(start_epoch: int) -> "Iterator[EpochResult]":
+        return train_live(
+            network,
+            ray.get(pixels.train),
+            work.train_labels,
+            ray.get(pixels.validation),
+            work.val_labels,
+            spec.train,
+            optimizer=optimizer,
+            start_epoch=start_epoch,
+        )
+
+    return _Trial("live", network.core, optimizer, train, key)
+
+
+def _continue(trial: _Trial, folder: TrialFolder) -> list[dict[str, float]] | None:
+    """Restores a trial's last state; its finished epochs, or None where the state is damaged."""
+    from models.state import restore_state
+
+    try:
+        last = restore_state(trial.core, trial.optimizer, folder.last) or 0
+    except ModelError:
+        return None
+    rows = [row for row in folder.read_metrics() if row["epoch"] <= last]
+    return rows if len(rows) == last else None
 
 
 class EpochKeeper:

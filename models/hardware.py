@@ -1,0 +1,16 @@
+"""What this machine's processor can do, asked without loading TensorFlow."""
+
+from pathlib import Path
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def cpu_has_bfloat16(cpu_info: Path = _CPU_INFO) -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware; False where the system does not say."""
+    try:
+        lines = cpu_info.read_text().splitlines()
+    except OSError:  # not Linux
+        return False
+    flags = next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "")
+    return not _BFLOAT16_FLAGS.isdisjoint(flags.split())

@@ -303,6 +303,51 @@ def preview(
     _emit(preview_data(data, out, image_size=image_size, seed=seed, reporter=Reporter()), as_json)
 
 
+@app.command()
+def report(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option(help="Default: in the run's folder.")] = None,
+    kind: Annotated[
+        str, typer.Option("--format", help="html: one self-contained page; md: for a README.")
+    ] = "html",
+    data: Annotated[
+        Path | None, typer.Option(help="Where the images are now, if they moved.")
+    ] = None,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Write all there is to see of a run as one page."""
+    from search.report import write_report
+    from search.run import open_run
+
+    path = write_report(open_run(run, runs_dir), out, kind, data)
+    if as_json:
+        _print_json({"path": str(path), "bytes": path.stat().st_size})
+        return
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+@app.command()
+def plot(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="A .png, .svg or .pdf file.")] = Path("curves.png"),
+    trials: Annotated[
+        str | None, typer.Option(help="Ids or names, with commas; default: the best.")
+    ] = None,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Draw accuracy and loss by epoch of some trials beside the baselines."""
+    from search.plots import plot_histories
+    from search.run import open_run
+
+    names = plot_histories(open_run(run, runs_dir), out, trials.split(",") if trials else ())
+    if as_json:
+        _print_json({"path": str(out), "trials": names})
+        return
+    print(f"{out}: {', '.join(names)}")
+
+
 @cache_app.command("list")
 def cache_list(as_json: Json = False) -> None:
     """List downloads and unpacked archives."""

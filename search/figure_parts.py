@@ -1,0 +1,112 @@
+"""Parts that several figures of the report share: points, legends and words for trials."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from search.figures import FAILED, INK, SURFACE, kind_colour, kind_marker, mark_trials
+from search.report_data import ReportData, TrialView
+
+METRIC_WORDS = {
+    "val_accuracy": "validation accuracy",
+    "val_balanced_accuracy": "balanced validation accuracy",
+    "val_loss": "validation loss",
+}
+NAME_CHARACTERS = 22
+
+
+def metric_words(data: ReportData) -> str:
+    """What the search optimises, in words."""
+    return METRIC_WORDS[data.objective.metric]
+
+
+def short(name: str, characters: int = NAME_CHARACTERS) -> str:
+    """A name that fits beside an axis."""
+    return name if len(name) <= characters else f"{name[: characters - 1]}…"
+
+
+def tips(data: ReportData) -> dict[str, str]:
+    """What is said of each trial when the pointer is over it."""
+    told = {}
+    for trial in data.trials:
+        accuracy = trial.row.best_val_accuracy
+        score = "no epoch" if accuracy is None else f"validation accuracy {accuracy:.4f}"
+        told[trial.trial_id] = f"{trial.row.name} ({trial.row.status}): {score}"
+    return told
+
+
+def compact(value: float, position: float = 0.0) -> str:
+    """A number for a crowded axis.
+
+    >>> compact(2_586_434), compact(100_000), compact(0.5), compact(0.000123)
+    ('2.59M', '100k', '0.5', '1.2e-4')
+    """
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.1e}".replace("e-0", "e-") if 0 < value < 1e-3 else f"{value:.3g}"
+
+
+def scatter_by_kind(
+    axes: Axes,
+    trials: Sequence[TrialView],
+    xs: Sequence[float],
+    ys: Sequence[float],
+    size: float = 20.0,
+) -> None:
+    """Points by kind: filled where the trial ran to its end, hollow where it was stopped."""
+    for kind in sorted({trial.kind for trial in trials}):
+        for hollow in (False, True):
+            chosen = [
+                place
+                for place, trial in enumerate(trials)
+                if trial.kind == kind and (trial.row.status == "stopped") == hollow
+            ]
+            if not chosen:
+                continue
+            colour = kind_colour(kind)
+            points = axes.scatter(
+                [xs[place] for place in chosen],
+                [ys[place] for place in chosen],
+                size,
+                SURFACE if hollow else colour,
+                marker=kind_marker(kind),
+                edgecolors=colour,
+                linewidths=1.1,
+                zorder=3,
+            )
+            mark_trials(points, [trials[place].trial_id for place in chosen])
+
+
+def kind_legend(
+    axes: Axes, trials: Sequence[TrialView], line: str | None = None, failed: bool = False
+) -> None:
+    """A legend above the axes for the kinds that `trials` have."""
+    handles = [Line2D([], [], color=INK, label=line)] if line else []
+    for kind in sorted({trial.kind for trial in trials}, reverse=True):
+        handles.append(_dot(kind_colour(kind), kind_marker(kind), kind))
+    if failed:
+        handles.append(_dot(FAILED, "x", "failed"))
+    axes.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=len(handles),
+        handlelength=1.0,
+        columnspacing=1.1,
+        handletextpad=0.4,
+        borderpad=0,
+    )
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Ticks at whole numbers only: epochs and trials have no halves."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _dot(colour: str, marker: str, label: str) -> Line2D:
+    return Line2D(
+        [], [], color=colour, marker=marker, linestyle="none", markersize=4.5, label=label
+    )

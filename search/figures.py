@@ -1,0 +1,188 @@
+"""Figures for the report: matplotlib drawings as inline SVG that follows the page's colours.
+
+Colours are CSS variables in the page and fall back to the Okabe-Ito palette, which people with
+any common colour blindness can tell apart; family is always told by the marker's shape too.
+Text stays text: it takes the page's font, can be searched and read aloud.
+"""
+
+import html
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+
+# Drawn in these, shown in the CSS variables of the same names.
+INK, MUTED, GRID, SURFACE = "#1b1f24", "#6b7280", "#d9dde3", "#fefefe"
+KIND_COLOURS = {"conv": "#0072b2", "transfer": "#d55e00", "baseline": "#009e73"}
+FAILED = "#cc79a7"
+VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    SURFACE: "surface",
+    FAILED: "failed",
+    **{colour: kind for kind, colour in KIND_COLOURS.items()},
+}
+KIND_MARKERS = {"conv": "o", "transfer": "s", "baseline": "D"}
+WIDTH_INCHES = 5.0  # 360 units: at 390 px of screen still near its drawn size
+OTHER_COLOUR = "#56b4e9"  # a family that this module does not know yet
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a class may be called "$"
+    "font.size": 10.0,
+    "axes.labelsize": 10.0,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "lines.linewidth": 1.4,
+    "lines.solid_capstyle": "round",
+    "path.simplify": False,
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure in the page.
+
+    Attributes:
+        svg: An `<svg>` element that describes itself to those who cannot see it.
+        caption: What to look at, one or two sentences.
+    """
+
+    svg: str
+    caption: str
+
+
+def kind_colour(kind: str) -> str:
+    """The colour of a family, or of baselines."""
+    return KIND_COLOURS.get(kind, OTHER_COLOUR)
+
+
+def kind_marker(kind: str) -> str:
+    """The marker of a family, or of baselines."""
+    return KIND_MARKERS.get(kind, "^")
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Matplotlib as the report wants it, for the time of a block."""
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def new_axes(height_inches: float, width_inches: float = WIDTH_INCHES) -> Axes:
+    """Axes on a figure of their own, laid out to fit; call inside `styled()`."""
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    return figure.add_subplot()
+
+
+def mark_trial(artist: Artist, trial_id: str) -> None:
+    """Ties a line to its trial: the page shows its name and highlights it."""
+    artist.set_gid(_address(trial_id))
+
+
+def mark_trials(points: PathCollection, trial_ids: list[str]) -> None:
+    """Ties each point of a scatter to its trial."""
+    points.set_urls([_address(trial_id) for trial_id in trial_ids])
+
+
+def _address(trial_id: str) -> str:
+    return "trial:" + re.sub(
+        r"[^\w.-]", "_", trial_id
+    )  # a stranger's folder may be called anything
+
+
+def to_svg(axes: Axes, key: str, alt: str, tips: Mapping[str, str] | None = None) -> str:
+    """The figure of some axes as an `<svg>` element for a page.
+
+    Args:
+        axes: Any axes of the figure.
+        key: Unique in the page: identifiers inside the figure begin with it.
+        alt: What the figure shows, in words.
+        tips: What to say of a trial when the pointer is over it, by its id.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    target = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": key}):
+        figure.savefig(target, format="svg", transparent=True, metadata={"Date": None})
+    svg = target.getvalue()
+    svg = _shrink(svg[svg.index("<svg") :])
+    svg = _keep_needed_ids(_tie_trials(svg, tips or {}), key)
+    for colour, name in VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    opening = re.match(r"<svg[^>]*>", svg)
+    box = re.search(r'viewBox="[^"]*"', svg)
+    assert opening is not None
+    assert box is not None
+    words = html.escape(alt, quote=True)
+    head = f'<svg {box.group()} data-figure="{key}" role="img" aria-label="{words}">'
+    return f"{head}<title>{words}</title>" + svg[opening.end() :]
+
+
+def _shrink(svg: str) -> str:
+    """Leaves out what a page does not need: half of the bytes, and matplotlib's own fonts."""
+    svg = re.sub(
+        r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|<defs>\s*</defs>",
+        "",
+        svg,
+        flags=re.DOTALL,
+    )
+    svg = re.sub(r"font-family: [^;\"]+(?:; )?", "", svg)
+    svg = re.sub(r' transform="rotate\(-?0 [^"]*"', "", svg)
+    svg = re.sub(r' (?:d|x|y|transform)="[^"]*"', _round_coordinates, svg)
+    return re.sub(r">\s*\n\s*<", ">\n<", svg)
+
+
+def _round_coordinates(match: re.Match[str]) -> str:
+    return re.sub(r"(\.\d\d)\d+", r"\1", " ".join(match.group().split()).join((" ", "")))
+
+
+def _tie_trials(svg: str, tips: Mapping[str, str]) -> str:
+    """Turns marked lines and points into groups that carry their trial and a tip."""
+
+    def group(match: re.Match[str]) -> str:
+        trial_id = match.group(1)
+        tip = html.escape(tips.get(trial_id, trial_id), quote=True)
+        return f'<g class="t" data-trial="{trial_id}"><title>{tip}</title>'
+
+    svg = re.sub(r'<a xlink:href="trial:([\w.-]+)"[^>]*>', group, svg).replace("</a>", "</g>")
+    return re.sub(r'<g id="trial:([\w.-]+)"[^>]*>', group, svg)
+
+
+def _keep_needed_ids(svg: str, key: str) -> str:
+    """Drops identifiers that nothing refers to, and makes the others the page's own."""
+    used = set(re.findall(r"(?:href=\"#|url\(#)([\w.:-]+)", svg))
+
+    def rename(match: re.Match[str]) -> str:
+        return f' id="{key}-{match.group(1)}"' if match.group(1) in used else ""
+
+    svg = re.sub(r' id="([^"]*)"', rename, svg)
+    svg = re.sub(r'xlink:href="#', f'href="#{key}-', svg)
+    return svg.replace("url(#", f"url(#{key}-")

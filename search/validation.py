@@ -1,0 +1,101 @@
+"""What a trial's stored validation predictions tell: confusion, classes, worst mistakes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.manifest import Manifest, ManifestEntry
+from search.run_folder import TrialFolder
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class on the validation split; None where nothing was there to divide by."""
+
+    name: str
+    images: int
+    precision: float | None
+    recall: float | None
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A validation image that the model got wrong, with its probabilities for both labels."""
+
+    entry: ManifestEntry
+    predicted: str
+    predicted_probability: float
+    true_probability: float
+
+
+@dataclass(frozen=True)
+class ValidationView:
+    """The validation split as one trial's best epoch saw it.
+
+    Attributes:
+        confusion: (C, C) images by true and predicted class.
+        mistakes: The most confident first.
+    """
+
+    confusion: NDArray[np.int64]
+    classes: tuple[ClassScore, ...]
+    mistakes: tuple[Mistake, ...]
+
+    @property
+    def num_images(self) -> int:
+        return int(self.confusion.sum())
+
+
+def read_validation(trial: TrialFolder, manifest: Manifest) -> ValidationView | str:
+    """A trial's validation predictions; or, in words, why there are none.
+
+    Example:
+        >>> view = read_validation(run.trial("0007"), manifest)  # doctest: +SKIP
+    """
+    entries = manifest.split("validation")
+    names = manifest.class_names
+    try:
+        probabilities = np.load(trial.best_predictions, allow_pickle=False)
+    except FileNotFoundError:
+        return f"trial {trial.trial_id} kept no validation predictions"
+    except (OSError, ValueError) as error:
+        return f"the validation predictions of trial {trial.trial_id} cannot be read: {error}"
+    if probabilities.shape != (len(entries), len(names)) or not np.isfinite(probabilities).all():
+        return (
+            f"the validation predictions of trial {trial.trial_id} do not fit the manifest: "
+            f"expected {len(entries)} images of {len(names)} classes, got {probabilities.shape}"
+        )
+    labels = manifest.labels("validation")
+    predicted = probabilities.argmax(axis=1)
+    confusion = np.zeros((len(names), len(names)), np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    wrong = np.flatnonzero(predicted != labels)
+    wrong = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
+    return ValidationView(
+        confusion=confusion,
+        classes=tuple(_score(confusion, number, name) for number, name in enumerate(names)),
+        mistakes=tuple(
+            Mistake(
+                entry=entries[place],
+                predicted=names[predicted[place]],
+                predicted_probability=float(probabilities[place, predicted[place]]),
+                true_probability=float(probabilities[place, labels[place]]),
+            )
+            for place in wrong
+        ),
+    )
+
+
+def _score(confusion: NDArray[np.int64], number: int, name: str) -> ClassScore:
+    right, true, told = (
+        int(confusion[number, number]),
+        int(confusion[number].sum()),
+        int(confusion[:, number].sum()),
+    )
+    return ClassScore(
+        name=name,
+        images=true,
+        precision=right / told if told else None,
+        recall=right / true if true else None,
+    )

@@ -5,13 +5,15 @@ Benchmarking of Perceptual Image Hash Functions", 2010) at a Hamming distance of
 3,000 photos of cats_and_dogs one pair is that near, and no other nearer than 10.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.hashing import Facts
+from data_pipeline.layout import SPLITS, Candidate, Reject
+from data_pipeline.manifest_files import escape
 
 NEAR_DISTANCE = 6
 # Drawings, scans or icons may all look alike to the hash. One group of more than 20 images and a
@@ -77,3 +79,39 @@ def distances(hashes: NDArray[np.uint64], other: np.uint64) -> NDArray[np.uint8]
     """Hamming distances in bits: (N,) uint8."""
     different: NDArray[np.uint8] = np.bitwise_count(hashes ^ other)
     return different
+
+
+def reject_label_clashes(kept: Mapping[str, Candidate], facts: Mapping[str, Facts]) -> list[Reject]:
+    """One content under two labels: which label is right cannot be told, so no copy is used."""
+    copies = defaultdict(list)
+    for path in sorted(kept):
+        copies[facts[path].sha256].append(path)
+    rejects = []
+    for paths in copies.values():
+        for path in paths:
+            other = next((at for at in paths if kept[at].label != kept[path].label), None)
+            if other is not None:
+                rejects.append(Reject(path, f"same content under another label: {escape(other)}"))
+    return rejects
+
+
+def reject_crossings(
+    kept: Mapping[str, Candidate], groups: Mapping[str, str], facts: Mapping[str, Facts]
+) -> list[Reject]:
+    """Duplicates across given splits: they stay in the earliest, so that evaluation is honest."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(kept):
+        if kept[path].split is not None:
+            members[groups[path]].append(path)
+    rejects = []
+    for paths in members.values():
+        order = {path: SPLITS.index(kept[path].split or "") for path in paths}
+        earliest = [path for path in paths if order[path] == min(order.values())]
+        hashes = np.array([int(facts[path].perceptual_hash, 16) for path in earliest], np.uint64)
+        for path in paths:
+            if path not in earliest:
+                own = np.uint64(int(facts[path].perceptual_hash, 16))
+                twin = earliest[int(np.argmin(distances(hashes, own)))]
+                kind = "" if facts[path].sha256 == facts[twin].sha256 else "near "
+                rejects.append(Reject(path, f"{kind}duplicate of {escape(twin)}, in another split"))
+    return rejects

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline import manifest_files
-from data_pipeline.duplicates import distances, group_near
+from data_pipeline.duplicates import group_near, reject_crossings, reject_label_clashes
 from data_pipeline.errors import DataError
-from data_pipeline.hashing import Facts, read_all
+from data_pipeline.hashing import read_all
 from data_pipeline.layout import SPLITS, Candidate, Layout, Reject, read_layout
 from data_pipeline.manifest_files import escape
 from data_pipeline.progress import Progress
@@ -149,10 +149,10 @@ def build_manifest(
     layout = read_layout(root)
     facts, rejects = read_all(root, layout.candidates, cache=cache, progress=progress)
     kept = {found.path: found for found in layout.candidates if found.path in facts}
-    clashes = _reject_label_clashes(kept, facts)
+    clashes = reject_label_clashes(kept, facts)
     kept = _without(kept, clashes)
     groups, coarse = group_near({path: facts[path] for path in kept})
-    crossings = _reject_crossings(kept, groups, facts)
+    crossings = reject_crossings(kept, groups, facts)
     kept = _without(kept, crossings)
     rejects = [*layout.rejects, *rejects, *clashes, *crossings]
     _check_classes_filled(root, layout, kept, rejects)
@@ -187,43 +187,6 @@ def build_manifest(
 def _without(kept: dict[str, Candidate], rejects: Iterable[Reject]) -> dict[str, Candidate]:
     gone = {reject.path for reject in rejects}
     return {path: found for path, found in kept.items() if path not in gone}
-
-
-def _reject_label_clashes(
-    kept: Mapping[str, Candidate], facts: Mapping[str, Facts]
-) -> list[Reject]:
-    copies = defaultdict(list)
-    for path in sorted(kept):
-        copies[facts[path].sha256].append(path)
-    rejects = []
-    for paths in copies.values():
-        for path in paths:
-            other = next((at for at in paths if kept[at].label != kept[path].label), None)
-            if other is not None:
-                rejects.append(Reject(path, f"same content under another label: {escape(other)}"))
-    return rejects
-
-
-def _reject_crossings(
-    kept: Mapping[str, Candidate], groups: Mapping[str, str], facts: Mapping[str, Facts]
-) -> list[Reject]:
-    """Duplicates across given splits: they stay in the earliest, so that evaluation is honest."""
-    members: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(kept):
-        if kept[path].split is not None:
-            members[groups[path]].append(path)
-    rejects = []
-    for paths in members.values():
-        order = {path: SPLITS.index(kept[path].split or "") for path in paths}
-        earliest = [path for path in paths if order[path] == min(order.values())]
-        hashes = np.array([int(facts[path].perceptual_hash, 16) for path in earliest], np.uint64)
-        for path in paths:
-            if path not in earliest:
-                own = np.uint64(int(facts[path].perceptual_hash, 16))
-                twin = earliest[int(np.argmin(distances(hashes, own)))]
-                kind = "" if facts[path].sha256 == facts[twin].sha256 else "near "
-                rejects.append(Reject(path, f"{kind}duplicate of {escape(twin)}, in another split"))
-    return rejects
 
 
 def _check_classes_filled(

@@ -62,6 +62,8 @@ def train_live(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        # On a GPU Keras would compile by XLA: seconds in each trial, for each size of batch.
+        jit_compile=False,
     )
     batches = ShuffledBatches(train_images, train_labels, spec.batch_size)
     class_weight = None

@@ -32,7 +32,9 @@ def test_class_weights_make_classes_count_alike() -> None:
     np.testing.assert_allclose(sums, 1.5)
 
 
-@pytest.mark.parametrize(("loss", "logit"), [(np.nan, 0.0), (np.inf, 0.0), (1.0, np.nan)])
+@pytest.mark.parametrize(
+    ("loss", "logit"), [(np.nan, 0.0), (np.inf, 0.0), (1.0, np.nan), (1.0, np.inf)]
+)
 def test_a_diverged_epoch_is_an_error_that_names_it(loss: float, logit: float) -> None:
     with pytest.raises(DivergedError, match=r"loss must stay finite, .* in epoch 4: try a learni"):
         epoch_result(

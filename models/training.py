@@ -58,6 +58,7 @@ def train_live(
         DivergedError: the loss became NaN or infinite.
     """
     optimizer = optimizer or make_optimizer(spec)
+    optimizer.build(network.core.trainable_variables)  # first built inside fit: 0.15 s longer
     network.model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

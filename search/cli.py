@@ -348,6 +348,22 @@ def plot(
     print(f"{out}: {', '.join(names)}")
 
 
+@app.command()
+def tensorboard(
+    run: RunArgument,
+    port: Annotated[int | None, typer.Option(help="Default: 6006, or the next free one.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen. Others than this machine need no password!")
+    ] = "127.0.0.1",
+    runs_dir: RunsDir = "runs",
+) -> None:
+    """Show a run in TensorBoard while it goes on, or when it is over."""
+    from search.run import open_run
+    from search.tensorboard_server import serve
+
+    raise typer.Exit(serve(open_run(run, runs_dir), host, port))
+
+
 @cache_app.command("list")
 def cache_list(as_json: Json = False) -> None:
     """List downloads and unpacked archives."""

@@ -52,9 +52,8 @@ def draw_standing(data: ReportData) -> Drawing | None:
             if data.num_validation:
                 correct = round(accuracy * data.num_validation)
                 axes.plot(wilson_interval(correct, data.num_validation), [place] * 2, c=colour)
-            points = axes.scatter(
-                [accuracy], [place], 34, colour, kind_marker(trial.kind), zorder=3
-            )
+            marker = kind_marker(trial.kind)
+            points = axes.scatter([accuracy], [place], 34, colour, marker=marker, zorder=3)
             mark_trials(points, [trial.trial_id])
         axes.set_yticks(range(len(rows)), [short(trial.row.name) for trial in rows])
         axes.set_ylim(-0.6, len(rows) - 0.4)

@@ -1,10 +1,13 @@
 """Figures of what came out: accuracy against cost, the confusion matrix."""
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
+from PIL import Image
 
 from search.figure_parts import compact, kind_legend, scatter_by_kind, short, tips
 from search.figures import (
@@ -20,6 +23,7 @@ from search.figures import (
 from search.report_data import ReportData
 
 MAX_PARETO_NAMES = 6
+MAX_NUMBERED_CLASSES = 20
 COST_WORDS = {"num_weights": "weights of the model", "training_s": "seconds of training"}
 
 
@@ -81,38 +85,63 @@ def draw_trade_off(data: ReportData, cost: str) -> Drawing | None:
 
 
 def draw_confusion(counts: NDArray[np.int64], names: Sequence[str]) -> Drawing:
-    """A confusion matrix: rows are the true classes, columns the predicted ones."""
-    classes = len(names)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    """A confusion matrix for the page: rows are the true classes, columns the predicted ones."""
+    wrong = int(counts.sum() - np.trace(counts))
     with styled():
-        axes = new_axes(min(4.6, 1.0 + 0.45 * classes))
-        for row in range(classes):
-            for column in range(classes):
-                share = float(shares[row, column])
-                colour = kind_colour("baseline" if row == column else "transfer")
-                axes.barh(row, 1, left=column - 0.5, height=1, color=colour, alpha=share * 0.85,
-                          edgecolor=SURFACE, linewidth=0.8)  # fmt: skip
-                if classes <= 20 and (counts[row, column] or classes <= 4):
-                    axes.text(column, row, f"{counts[row, column]}", ha="center", va="center",
-                              fontsize=10 if classes <= 10 else 6.5)  # fmt: skip
-        labels = [short(name, 12) for name in names]
-        step = max(1, classes // 25)
-        axes.set_yticks(range(0, classes, step), labels[::step])
-        axes.set_xticks(range(0, classes, step), labels[::step],
-                        rotation=45 if classes > 4 else 0, ha="right" if classes > 4 else "center",
-                        rotation_mode="anchor" if classes > 4 else "default")  # fmt: skip
-        axes.set_xlim(-0.5, classes - 0.5)
-        axes.set_ylim(classes - 0.5, -0.5)
-        axes.grid(visible=False)
-        axes.tick_params(length=0)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
-        wrong = int(counts.sum() - np.trace(counts))
         svg = to_svg(
-            axes,
+            _confusion_axes(counts, names),
             "confusion",
             f"Confusion matrix of {int(counts.sum())} validation images, {wrong} of them wrong.",
         )
     return Drawing(svg, "Images by true and predicted class; colour is the share of the row.")
+
+
+def draw_confusion_picture(
+    counts: NDArray[np.int64], names: Sequence[str], dpi: int = 130
+) -> NDArray[np.uint8]:
+    """The same as pixels: (H, W, 3) uint8."""
+    with styled():
+        figure = _confusion_axes(counts, names).get_figure(root=True)
+        assert figure is not None
+        target = io.BytesIO()
+        figure.savefig(target, format="png", dpi=dpi, facecolor="white")
+    return np.asarray(Image.open(target).convert("RGB"))
+
+
+def _confusion_axes(counts: NDArray[np.int64], names: Sequence[str]) -> Axes:
+    classes = len(names)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes = new_axes(min(4.6, 1.0 + 0.45 * classes))
+    for row, column in zip(*np.nonzero((counts > 0) | np.eye(classes, dtype=bool)), strict=True):
+        colour = kind_colour("baseline" if row == column else "transfer")
+        axes.barh(
+            row, 1, left=column - 0.5, height=1, color=colour, edgecolor=SURFACE, linewidth=0.8,
+            alpha=float(shares[row, column]) * 0.85,
+        )  # fmt: skip
+    if classes <= MAX_NUMBERED_CLASSES:
+        for (row, column), number in np.ndenumerate(counts):
+            if number or classes <= 4:
+                size = 10 if classes <= 10 else 6.5
+                axes.text(column, row, str(number), ha="center", va="center", fontsize=size)
+    _name_classes(axes, names)
+    return axes
+
+
+def _name_classes(axes: Axes, names: Sequence[str]) -> None:
+    classes = len(names)
+    step = max(1, classes // 25)
+    labels = [short(name, 12) for name in names][::step]
+    slanted = classes > 4
+    axes.set_yticks(range(0, classes, step), labels)
+    axes.set_xticks(
+        range(0, classes, step), labels, rotation=45 if slanted else 0,
+        ha="right" if slanted else "center", rotation_mode="anchor" if slanted else "default",
+    )  # fmt: skip
+    axes.set_xlim(-0.5, classes - 0.5)
+    axes.set_ylim(classes - 0.5, -0.5)
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")

@@ -120,7 +120,10 @@ def _draw(axes: Axes, trial: TrialView, metric: str) -> None:
         linewidth=1.8, label="validation",
     )  # fmt: skip
     if trial.usable:
-        axes.axvline(trial.row.best_epoch or 0, color=kind_colour(trial.kind), lw=0.8, alpha=0.5)
+        axes.axvline(
+            trial.row.best_epoch or 0, color=kind_colour(trial.kind), linewidth=0.8, alpha=0.5,
+            label="best epoch",
+        )  # fmt: skip
 
 
 def _render(figure: Figure, kind: str) -> bytes:

@@ -24,6 +24,7 @@ from search.errors import UserError
 from search.figures import Drawing
 from search.importance import MIN_TRIALS
 from search.pictures import THUMBNAIL_PX, choose_samples, data_uri, read_thumbnail
+from search.redaction import without_secrets
 from search.report_data import ReportData, TrialView, read_report_data
 from search.run import Run
 from search.run_folder import write_text
@@ -160,7 +161,7 @@ def _common(data: ReportData) -> dict[str, Any]:
         "budget": words.budget(data),
         "commands": words.commands(data),
         "recorded": words.recorded(data, config_text),
-        "config_text": words.without_secrets(config_text.strip()),
+        "config_text": without_secrets(config_text.strip()),
         "version": version("pawtune"),
         "made": f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC",
     }

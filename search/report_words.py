@@ -1,17 +1,16 @@
 """Words and numbers of the report: headline, budget, what was recorded."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from search.redaction import without_secrets
 from search.report_data import ReportData
 from search.yaml_text import YamlError, read_yaml
 
 Card = dict[str, Any]
-SECRET = re.compile(r"(://)[^/@\s]+@|((?:token|key|secret|password|sig\w*)=)[^&\s'\"]+", re.I)
 
 
 @dataclass(frozen=True)
@@ -47,15 +46,6 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_left = divmod(minutes, 60)
     return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
-
-
-def without_secrets(text: str) -> str:
-    """The text with what looks like a credential in an address blotted out.
-
-    >>> without_secrets("https://me:pw@host/a.zip?sig=abc")
-    'https://***@host/a.zip?sig=***'
-    """
-    return SECRET.sub(lambda m: f"{m.group(1)}***@" if m.group(1) else f"{m.group(2)}***", text)
 
 
 def count(number: int, noun: str) -> str:

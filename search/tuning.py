@@ -96,7 +96,7 @@ def run_trials(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(run.tune_dir),
-            callbacks=[keeper, TensorBoardLogger(run)],
+            callbacks=[keeper, TensorBoardLogger(run, config, trials.families)],
             # Tune restarts whatever loses its worker; `begin_attempt` sees to it that this ends.
             failure_config=tune.FailureConfig(max_failures=-1),
             stop=stop,

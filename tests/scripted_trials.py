@@ -48,6 +48,7 @@ class ScriptedWorker(tune.Trainable):
             "epoch": epoch,
             "objective": best,
             "val_accuracy": value,
+            "val_loss": 1 - value,
             "best_val_accuracy": best,
             "best_epoch": self.values.index(best) + 1,
             "done": done,

@@ -207,17 +207,3 @@ def test_a_time_budget_ends_the_search_in_order(runs_dir: Path) -> None:
     assert search.reason == "time budget"
     assert search.statuses()[0] == "stopped"
     assert search.run.trial("0001").read_status()["reason"] == "time budget"
-
-
-def test_tensorboard_has_every_epoch_of_every_trial(runs_dir: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    search = Search(runs_dir, {"0001": [0.5, 0.9, 0.6], "*": [0.4, 0.5, 0.7]}, "trials=2")
-    events = EventAccumulator(str(search.run.tensorboard_dir / "0001"))
-    events.Reload()
-    scalars = {
-        tag: [(e.step, round(e.value, 3)) for e in events.Scalars(tag)]
-        for tag in ("val_accuracy", "best_val_accuracy")
-    }
-    assert scalars["val_accuracy"] == [(1, 0.5), (2, 0.9), (3, 0.6)]
-    assert scalars["best_val_accuracy"] == [(1, 0.5), (2, 0.9), (3, 0.9)]

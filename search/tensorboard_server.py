@@ -1,0 +1,62 @@
+"""Shows a run in TensorBoard, on this machine only unless told otherwise."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from search.errors import UserError
+from search.event_pictures import Samples
+from search.run import Run
+from search.search_events import rebuild_events
+
+RELOAD_S = 5
+# TensorBoard reads event files without TensorFlow, but loads it where it is installed: 8 s until
+# the page answers instead of 2. A module of this name is its own switch against that.
+WITHOUT_TENSORFLOW = "tensorboard.compat.notf"
+
+
+def serve(run: Run, host: str = "127.0.0.1", port: int | None = None) -> int:
+    """Shows a run until Ctrl-C.
+
+    Args:
+        run: The run, running or finished.
+        host: Where it listens; only this machine by default, as it has no password.
+        port: By default 6006, or the next one that is free.
+
+    Returns:
+        TensorBoard's exit code.
+
+    Raises:
+        UserError: There are no event files, and none can be written.
+    """
+    folder = event_folder(run)
+    sys.modules.setdefault(WITHOUT_TENSORFLOW, ModuleType(WITHOUT_TENSORFLOW))
+    from tensorboard import default, program
+
+    options = ["--logdir", str(folder), "--host", host, "--window_title", f"pawtune {run.name}"]
+    options += ["--reload_interval", str(RELOAD_S)]
+    if port is not None:
+        options += ["--port", str(port)]
+    board = program.TensorBoard(default.get_plugins())
+    board.configure(argv=["tensorboard", *options])
+    return int(board.main())
+
+
+def event_folder(run: Run) -> Path:
+    """The run's event files; written anew from its trials where there are none.
+
+    Raises:
+        UserError: There are none, and none can be written.
+    """
+    folder = run.folder
+    if any(folder.tensorboard_dir.glob("*/events.out.tfevents.*")):
+        return folder.tensorboard_dir
+    families = run.config().families or sorted({row.family for row in run.rows()})
+    try:
+        rebuild_events(folder, run.config(), families, Samples(folder))
+    except OSError as error:
+        raise UserError(
+            f"a run without event files must be in a folder that can be written, got {folder.root}"
+            f": {error.strerror}; copy it to one"
+        ) from error
+    return folder.tensorboard_dir

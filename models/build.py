@@ -9,6 +9,7 @@ import keras
 from models.augmentation import augmentation_layers
 from models.convnet import build_conv_core
 from models.folding import fold_backbone
+from models.optimizers import FusedAdam, FusedAdamW
 from models.precision import precision
 from models.spec import ConvSpec, TrainSpec, TransferSpec
 from models.transfer import build_extractor, build_head
@@ -122,9 +123,9 @@ def make_optimizer(train: TrainSpec) -> keras.optimizers.Optimizer:
     """The optimizer of a spec; under mixed_float16 it scales the loss against underflow."""
     optimizer: keras.optimizers.Optimizer
     if train.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(train.learning_rate)
+        optimizer = FusedAdam(train.learning_rate)
     elif train.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(train.learning_rate)
+        optimizer = FusedAdamW(train.learning_rate)
     else:
         optimizer = keras.optimizers.SGD(train.learning_rate, momentum=0.9, nesterov=True)
     if keras.config.dtype_policy().name == "mixed_float16":

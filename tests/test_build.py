@@ -120,12 +120,12 @@ def test_the_complete_model_is_float32_under_every_policy(
 
 
 def test_optimizers_of_a_spec() -> None:
-    assert type(make_optimizer(TrainSpec())) is keras.optimizers.Adam
+    assert isinstance(make_optimizer(TrainSpec()), keras.optimizers.Adam)
     adamw = make_optimizer(TrainSpec(optimizer="adamw", learning_rate=0.01))
-    assert type(adamw) is keras.optimizers.AdamW
+    assert isinstance(adamw, keras.optimizers.AdamW)
     assert float(adamw.learning_rate) == pytest.approx(0.01)
     sgd = make_optimizer(TrainSpec(optimizer="sgd"))
     assert (sgd.momentum, sgd.nesterov) == (0.9, True)
     with precision("mixed_float16"):
         scaled = make_optimizer(TrainSpec())
-    assert type(scaled) is keras.optimizers.LossScaleOptimizer
+    assert isinstance(scaled, keras.optimizers.LossScaleOptimizer)

@@ -1,16 +1,31 @@
-"""What a person sees while a search runs: stages, trials as they end, the best so far.
+"""What a person sees while a search runs: stages, running trials, the best so far.
 
-Everything goes to stderr: stdout belongs to results. On a terminal there are live bars; in a pipe
-there are plain lines, few.
+Everything goes to stderr: stdout belongs to results. On a terminal there is a live view; in a
+pipe there are plain lines, few: each trial of a short search, else every new best, every failure,
+and a line at every tenth of the way.
 """
 
 import sys
-import time
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
+
+from search.live_view import SearchState, show_state
 
 if TYPE_CHECKING:
     from data_pipeline.manifest import Manifest
@@ -18,6 +33,11 @@ if TYPE_CHECKING:
     from search.leaderboard import Row
     from search.records import TrialEvent
     from search.run_folder import RunFolder
+
+FEW_TRIALS = 30  # up to here a pipe gets a line for each
+REFRESH_HZ = 4
+BYTE_STAGES = frozenset({"download"})
+TRIALS = "trials"
 
 
 class Reporter:
@@ -29,51 +49,41 @@ class Reporter:
     """
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
-        self.console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.console = console or Console(file=sys.stderr, highlight=False)
+        self.state = SearchState()
         self._quiet = quiet
+        self._run: RunFolder | None = None
         self._bars: Progress | None = None
-        self._tasks: dict[str, int] = {}
-        self._best: tuple[float, str] | None = None
-        self._ended = 0
-        self._total = 0
-        self._started = time.monotonic()
+        self._live: Live | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._told_tenth = 0
+
+    @property
+    def _is_live(self) -> bool:
+        return self.console.is_terminal and not self.console.is_dumb_terminal and not self._quiet
 
     def say(self, line: str) -> None:
         """A line that matters even to those who want quiet."""
-        self.console.print(line, markup=False)
+        self.console.print(line, markup=False, soft_wrap=True)
 
     def note(self, line: str) -> None:
         """A line for those who watch."""
         if not self._quiet:
-            self.console.print(line, markup=False)
+            self.say(line)
 
     def stage(self, name: str, done: int, total: int | None) -> None:
         """Work before the trials: `done` of `total` (bytes for downloads, else items)."""
-        if self._quiet:
-            return
-        if self.console.is_terminal:
+        if self._is_live:
             self._bar(name, done, total)
         elif total is not None and done >= total and name not in self._tasks:
-            self._tasks[name] = 0
-            self.note(f"{name}: {total} done")
-
-    def _bar(self, name: str, done: int, total: int | None) -> None:
-        if self._bars is None:
-            self._bars = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                console=self.console,
-            )
-            self._bars.start()
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=total)
-        self._bars.update(self._tasks[name], completed=done, total=total)  # type: ignore[arg-type]
+            self._tasks[name] = TaskID(0)
+            amount = f"{total / 1e6:.1f} MB" if name in BYTE_STAGES else str(total)
+            self.note(f"{name}: {amount} done")
 
     def data(self, manifest: "Manifest") -> None:
         """The splits are made."""
         counts = {split: sum(labels.values()) for split, labels in manifest.counts().items()}
+        self.state.train_images = counts["train"]
         self.note(
             f"data: {len(manifest.class_names)} classes; "
             + ", ".join(f"{number} {split}" for split, number in counts.items())
@@ -84,40 +94,103 @@ class Reporter:
 
     def trials(self, total: int, plan: "ResourcePlan", run: "RunFolder") -> None:
         """The trials begin."""
-        self._total = total
+        self._drop_bars()
+        self._run = run
+        self.state.total = total
         device = f"{plan.gpus:g} GPU" if plan.gpus else f"{plan.cpus:g} CPU"
         self.note(f"run {run.name}: {total} trials, {plan.concurrency} at a time, {device} each")
-        self.note(f"watch it: tensorboard --logdir {run.tensorboard_dir}")
-        if self.console.is_terminal and not self._quiet:
-            self._bar("trials", 0, total)
+        self.note(f"watch it: pawtune tensorboard {run.root}")
+        if self._is_live:
+            self._bar(TRIALS, 0, total)
 
     def event(self, event: "TrialEvent") -> None:
         """Something happened to a trial."""
-        if event.status == "running":
-            return
-        self._ended += 1
-        result = event.result
-        value = result.get("best_val_accuracy")
-        if value is not None and event.status != "failed":
-            if self._best is None or value > self._best[0]:
-                self._best = (value, event.name)
-            told = (
-                f"val_accuracy {value:.4f} (epoch {int(result['best_epoch'])} of "
-                f"{int(result['epoch'])})"
-            )
-        else:
-            told = event.reason or "no epoch finished"
-        best = f"; best so far {self._best[0]:.4f} {self._best[1]}" if self._best else ""
-        why = " early" if event.reason == "asha" else ""
-        self.note(f"[{self._ended}/{self._total}] {event.name} {event.status}{why}: {told}{best}")
-        if self._bars is not None:
-            self._bar("trials", self._ended, self._total)
+        is_best = self.state.take(event, self._trained_on_bank(event))
+        if self._is_live:
+            if event.status == "failed":
+                self.note(f"{event.name} failed: {event.reason}")
+            if TRIALS in self._tasks:
+                self._bar(TRIALS, self.state.num_ended, self.state.total)
+        elif event.status != "running" and self._is_worth_a_line(event, is_best):
+            self.note(self._line(event))
 
     def close(self) -> None:
-        """Takes the bars away."""
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
+        """Takes the live view away."""
+        self._drop_bars()
+
+    def _trained_on_bank(self, event: "TrialEvent") -> bool:
+        """Read from the trial's facts, once, when it ends."""
+        if self._run is None or event.status == "running":
+            return False
+        from search.run_folder import read_json
+
+        facts = self._run.new_trial(event.trial_id).facts_file
+        return facts.exists() and read_json(facts).get("training") == "bank"
+
+    def _is_worth_a_line(self, event: "TrialEvent", is_best: bool) -> bool:
+        tenth = 10 * self.state.num_ended // max(1, self.state.total)
+        reached, self._told_tenth = tenth > self._told_tenth, max(tenth, self._told_tenth)
+        few = self.state.total <= FEW_TRIALS
+        return few or is_best or reached or event.status == "failed"
+
+    def _line(self, event: "TrialEvent") -> str:
+        result, state = event.result, self.state
+        value = result.get("best_val_accuracy")
+        if value is not None and event.status != "failed":
+            epochs = f"epoch {int(result['best_epoch'])} of {int(result['epoch'])}"
+            told = f"val_accuracy {value:.4f} ({epochs})"
+        else:
+            told = event.reason or "no epoch finished"
+        best = f"; best so far {state.best.value:.4f} {state.best.name}" if state.best else ""
+        why = " early" if event.reason == "asha" else ""
+        place = f"[{state.num_ended}/{state.total}]"
+        return f"{place} {event.name} {event.status}{why}: {told}{best}"
+
+    def _bar(self, name: str, done: int, total: int | None) -> None:
+        if self._live is None:
+            self._bars = _make_bars()
+            self._live = Live(console=self.console, refresh_per_second=REFRESH_HZ, transient=True)
+            self._live.start()
+        assert self._bars is not None
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total)
+        self._bars.update(self._tasks[name], completed=done, total=total)
+        # Built here, drawn by another thread: that one sees no state while it changes.
+        trials = [show_state(self.state)] if name == TRIALS else []
+        self._live.update(Group(self._bars, *trials))
+
+    def _drop_bars(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = self._bars = None
+            self._tasks.clear()
+
+
+class _AmountColumn(ProgressColumn):
+    """Megabytes for downloads, counts for the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bytes, self._items = DownloadColumn(), MofNCompleteColumn()
+
+    def render(self, task: Task) -> Text:
+        """The amount of one bar."""
+        column = self._bytes if task.description in BYTE_STAGES else self._items
+        return column.render(task)
+
+
+def _make_bars() -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        _AmountColumn(),
+        TimeElapsedColumn(),
+        TextColumn("·"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        expand=True,
+        auto_refresh=False,
+    )
 
 
 def leaderboard_table(rows: "list[Row]", title: str) -> Table:

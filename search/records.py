@@ -9,6 +9,7 @@ from typing import Any
 
 from ray import tune
 
+from models.spec import TrialSpec
 from search.run_folder import RunFolder, Status
 from search.scheduler import FamilyScheduler
 from search.unsaved import Unsaved
@@ -52,6 +53,7 @@ class TrialEvent:
     status: Status
     result: dict[str, Any]
     reason: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
 
 
 class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is untyped
@@ -76,6 +78,7 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
         self._stop = stop
         self._show = show
         self._started: dict[str, float] = {}
+        self._before: dict[str, float] = {}  # seconds in earlier sessions
         self._running: dict[str, Any] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self._failures: Counter[str] = Counter()
@@ -83,9 +86,13 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker took the trial, for the first time or again."""
-        self._started.setdefault(trial.config["trial_id"], time.time())
+        trial_id = trial.config["trial_id"]
+        if trial_id not in self._started:
+            self._started[trial_id] = time.time()
+            self._before[trial_id] = self._run.new_trial(trial_id).seconds_so_far()
         self._running[trial.config["trial_id"]] = trial
         self._write(trial, "running")
+        self._show(self._event(trial, "running"))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -142,7 +149,10 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
         started = self._started.get(trial_id, now)
         details: dict[str, Any] = {"reason": reason, "started": started}
         if status != "running":
-            details |= {"finished": now, "seconds": round(now - started, 3)}
+            details |= {
+                "finished": now,
+                "seconds": round(now - started + self._before.get(trial_id, 0), 3),
+            }
         self._run.new_trial(trial_id).write_status(status, **details)
 
     def _event(self, trial: Any, status: Status, reason: str | None = None) -> TrialEvent:
@@ -155,4 +165,5 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
             status=status,
             result=self._last.get(trial.config["trial_id"], {}),
             reason=reason,
+            params=dict(TrialSpec.model_validate(spec).params()),
         )

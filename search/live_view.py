@@ -1,0 +1,171 @@
+"""What there is to tell of a search that runs, and how a terminal shows it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from search.run_folder import Status
+
+if TYPE_CHECKING:
+    from search.records import TrialEvent
+
+MAX_ROWS = 12  # running trials shown at once: with bars and counts this fits 24 lines
+SHOWN_PARAMETERS = 12
+NAME_CHARACTERS = 40
+
+
+@dataclass
+class RunningTrial:
+    """A trial that a worker has."""
+
+    name: str
+    family: str
+    epoch: int
+    epochs: int
+    best: float | None
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """A trial's best epoch so far."""
+
+    value: float
+    name: str
+    epoch: int
+    params: Mapping[str, Any]
+
+
+@dataclass
+class SearchState:
+    """A search at one moment.
+
+    Attributes:
+        total: Trials to run, baselines included.
+        train_images: In the training split: what a backbone would see in every epoch.
+        saved_epochs: Not run because the scheduler stopped trials.
+        saved_passes: Images that trials on the feature bank did not push through a backbone.
+    """
+
+    total: int = 0
+    train_images: int = 0
+    saved_epochs: int = 0
+    saved_passes: int = 0
+    ended: Counter[Status] = field(default_factory=Counter)
+    running: dict[str, RunningTrial] = field(default_factory=dict)
+    bests: dict[str, BestTrial] = field(default_factory=dict)
+
+    @property
+    def num_ended(self) -> int:
+        return sum(self.ended.values())
+
+    @property
+    def best(self) -> BestTrial | None:
+        """The best of the trials that have not failed; the earliest of equals."""
+        return max(self.bests.values(), key=lambda best: best.value, default=None)
+
+    def take(self, event: "TrialEvent", on_bank: bool = False) -> bool:
+        """Takes what happened to a trial.
+
+        Args:
+            event: What happened.
+            on_bank: Whether the trial trained on the feature bank.
+
+        Returns:
+            Whether another trial is the best now, or the same one a better one.
+        """
+        result = event.result
+        epoch = int(result.get("epoch", 0))
+        if event.status == "running":
+            self.running[event.trial_id] = RunningTrial(
+                event.name, event.family, epoch, event.epochs, result.get("best_val_accuracy")
+            )
+        else:
+            self.running.pop(event.trial_id, None)
+            self.ended[event.status] += 1
+            if event.status == "stopped" and event.reason == "asha":
+                self.saved_epochs += event.epochs - epoch
+            if on_bank:
+                self.saved_passes += epoch * self.train_images
+        before = self.best
+        if event.status == "failed":  # what it had reached does not count
+            self.bests.pop(event.trial_id, None)
+        elif "best_val_accuracy" in result:
+            value, epoch = float(result["best_val_accuracy"]), int(result["best_epoch"])
+            self.bests[event.trial_id] = BestTrial(value, event.name, epoch, event.params)
+        return self.best is not None and self.best != before
+
+    def counts(self) -> str:
+        """How many trials ended how: `8 done, 3 stopped early, 1 failed`."""
+        words = {"completed": "done", "stopped": "stopped early", "failed": "failed"}
+        told = [f"{self.ended[s]} {word}" for s, word in words.items() if self.ended[s]]  # type: ignore[index]
+        return ", ".join(told) or "none done yet"
+
+    def saved(self) -> str:
+        """Work that did not have to be done; empty where there was none."""
+        told = []
+        if self.saved_epochs:
+            told.append(f"{self.saved_epochs:,} epochs (early stopping)")
+        if self.saved_passes:
+            told.append(f"{self.saved_passes:,} backbone passes (feature bank)")
+        return ", ".join(told)
+
+
+def show_state(state: SearchState) -> RenderableType:
+    """The state for a terminal of any width: nothing wraps, long names are cut."""
+    parts: list[RenderableType] = []
+    if state.running:
+        parts.append(_running_table(state))
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(state.counts(), "bold")
+    waiting = max(0, state.total - state.num_ended - len(state.running))
+    line.append(f", {len(state.running)} running, {waiting} to come")
+    parts.append(line)
+    if state.best is not None:
+        parts.append(_best_line(state.best))
+    if state.saved():
+        parts.append(Text(f"saved {state.saved()}", "dim", no_wrap=True, overflow="ellipsis"))
+    return Group(*parts)
+
+
+def _running_table(state: SearchState) -> Table:
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("running", no_wrap=True, overflow="ellipsis", max_width=NAME_CHARACTERS)
+    table.add_column("family", no_wrap=True)
+    table.add_column("epoch", justify="right", no_wrap=True)
+    table.add_column("best so far", justify="right", no_wrap=True)
+    trials = list(state.running.values())
+    for trial in trials[:MAX_ROWS]:
+        best = "–" if trial.best is None else f"{trial.best:.4f}"
+        table.add_row(Text(trial.name), trial.family, f"{trial.epoch}/{trial.epochs}", best)
+    if len(trials) > MAX_ROWS:
+        table.add_row(f"and {len(trials) - MAX_ROWS} more", "", "", "")
+    return table
+
+
+def _best_line(best: BestTrial) -> Text:
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append("best ")
+    line.append(f"{best.value:.4f}", "bold green")
+    name = (
+        best.name if len(best.name) <= NAME_CHARACTERS else f"{best.name[: NAME_CHARACTERS - 1]}…"
+    )
+    line.append(f" {name}", "bold")
+    line.append(f" (epoch {best.epoch})")
+    told = list(describe_params(best.params))[:SHOWN_PARAMETERS]
+    line.append(f": {', '.join(told)}" if told else "", "dim")
+    return line
+
+
+def describe_params(params: Mapping[str, Any]) -> list[str]:
+    """Parameters in few words: `learning_rate 0.001`."""
+    hidden = ("family", "image_size")
+    return [
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in params.items()
+        if name not in hidden
+    ]

@@ -8,7 +8,8 @@ import keras
 import pytest
 
 from models import precision
-from models.precision import cpu_has_bfloat16, resolve_precision
+from models.hardware import cpu_has_bfloat16
+from models.precision import resolve_precision
 from models.spec import Precision
 
 

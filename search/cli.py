@@ -142,8 +142,11 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
     rows = result.rows()
     summary = result.summary()
     usable = [row for row in rows if row.best_epoch is not None]
+    estimate = result.validation(rows)
     if as_json:
-        _print_json({"run": result.name, **summary, "leaderboard": as_dicts(rows)})
+        validation = estimate.as_dict() if estimate else None
+        outcome = {"run": result.name, **summary, "leaderboard": as_dicts(rows)}
+        _print_json({**outcome, "validation": validation})
     else:
         _console().print(leaderboard_table(rows[:10], f"{result.name}: best of {len(rows)} trials"))
     reason = summary["reason"]
@@ -159,6 +162,8 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
     if not as_json:
         best, place = usable[0], _shortest(result)
         print(f"best: {best.name}, val_accuracy {best.best_val_accuracy:.4f}")
+        if estimate is not None:
+            print(estimate)
         print(f"kept in {result.folder.root} ({summary['seconds']:.0f} s). Next:")
         print(f"  pawtune test {place}                          # score it once on the test split")
         print(f"  pawtune best {place} --out best.keras         # one complete Keras model")
@@ -185,6 +190,9 @@ def leaderboard(run: RunArgument, runs_dir: RunsDir = "runs", as_json: Json = Fa
         _print_json(as_dicts(rows))
         return
     _console().print(leaderboard_table(rows, f"{opened.name}: {len(rows)} trials"))
+    estimate = opened.validation(rows)
+    if estimate is not None:
+        print(f"best trial, {estimate.trial_id}: {estimate}")
     for row in rows:
         if row.status == "failed":
             reason = opened.folder.trial(row.trial_id).read_status().get("reason")

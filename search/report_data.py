@@ -18,7 +18,6 @@ from search.run import Run
 from search.run_folder import TrialFolder, read_json
 
 Epoch = dict[str, float]
-CORRECTED_KEY = "corrected_val_accuracy"  # in summary.json, where selection bias was estimated
 
 
 @dataclass(frozen=True)
@@ -118,11 +117,11 @@ class ReportData:
     def of_family(self, family: str) -> list[TrialView]:
         return [trial for trial in self.trials if trial.row.family == family]
 
-    @property
+    @cached_property
     def corrected(self) -> float | None:
         """The winner's validation accuracy corrected for having been picked as the best of many."""
-        value = (self.summary or {}).get(CORRECTED_KEY)
-        return float(value) if isinstance(value, int | float) else None
+        estimate = self.run.validation([trial.row for trial in self.ranked])
+        return estimate.corrected_accuracy if estimate else None
 
     @cached_property
     def num_validation(self) -> int | None:

@@ -1,8 +1,10 @@
 """A finished or running search, opened from its folder: what Python users hold."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_pipeline.errors import DataError
 from data_pipeline.manifest import Manifest
 from search import leaderboard as boards
 from search.checkpoints import choose, load_complete, make_card, save_complete
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from search.evaluation import TestResult
+    from search.selection import ValidationEstimate
 
 
 class Run:
@@ -55,6 +58,25 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """How the search ended: `reason` (None: all trials ran), `seconds`, `counts`."""
         return read_json(self.folder.summary_file)
+
+    def validation(self, rows: Sequence[Row] | None = None) -> "ValidationEstimate | None":
+        """The winner's validation accuracy, as seen and corrected for the choice among many.
+
+        Args:
+            rows: The leaderboard, where it is at hand.
+
+        Returns:
+            None where no trial has finished an epoch, or where the winner's predictions or the
+            manifest cannot be read.
+        """
+        from search.selection import estimate_validation
+
+        try:
+            manifest = self.manifest()
+        except DataError:
+            return None
+        rows = self.rows() if rows is None else rows
+        return estimate_validation(self.folder, manifest, rows, self.config().metric)
 
     def best(self, trial_id: str | None = None, rank: int | None = None) -> "keras.Model":
         """The best trial's best epoch, or another trial's, as one complete model.

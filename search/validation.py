@@ -53,19 +53,11 @@ def read_validation(trial: TrialFolder, manifest: Manifest) -> ValidationView | 
     Example:
         >>> view = read_validation(run.trial("0007"), manifest)  # doctest: +SKIP
     """
+    probabilities = read_probabilities(trial, manifest)
+    if isinstance(probabilities, str):
+        return probabilities
     entries = manifest.split("validation")
     names = manifest.class_names
-    try:
-        probabilities = np.load(trial.best_predictions, allow_pickle=False)
-    except FileNotFoundError:
-        return f"trial {trial.trial_id} kept no validation predictions"
-    except (OSError, ValueError) as error:
-        return f"the validation predictions of trial {trial.trial_id} cannot be read: {error}"
-    if probabilities.shape != (len(entries), len(names)) or not np.isfinite(probabilities).all():
-        return (
-            f"the validation predictions of trial {trial.trial_id} do not fit the manifest: "
-            f"expected {len(entries)} images of {len(names)} classes, got {probabilities.shape}"
-        )
     labels = manifest.labels("validation")
     predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((len(names), len(names)), np.int64)
@@ -85,6 +77,23 @@ def read_validation(trial: TrialFolder, manifest: Manifest) -> ValidationView | 
             for place in wrong
         ),
     )
+
+
+def read_probabilities(trial: TrialFolder, manifest: Manifest) -> NDArray[np.float32] | str:
+    """(N, C) a trial's probabilities for the validation split; or, in words, why there are none."""
+    try:
+        probabilities = np.load(trial.best_predictions, allow_pickle=False)
+    except FileNotFoundError:
+        return f"trial {trial.trial_id} kept no validation predictions"
+    except (OSError, ValueError) as error:
+        return f"the validation predictions of trial {trial.trial_id} cannot be read: {error}"
+    expected = (sum(manifest.counts()["validation"].values()), len(manifest.class_names))
+    if probabilities.shape != expected or not np.isfinite(probabilities).all():
+        return (
+            f"the validation predictions of trial {trial.trial_id} do not fit the manifest: "
+            f"expected {expected[0]} images of {expected[1]} classes, got {probabilities.shape}"
+        )
+    return np.asarray(probabilities, np.float32)
 
 
 def _score(confusion: NDArray[np.int64], number: int, name: str) -> ClassScore:

@@ -165,6 +165,8 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
         if estimate is not None:
             print(estimate)
         print(f"kept in {result.folder.root} ({summary['seconds']:.0f} s). Next:")
+        if reason:
+            print(f"  pawtune resume {place}                        # go on where it ended")
         print(f"  pawtune test {place}                          # score it once on the test split")
         print(f"  pawtune best {place} --out best.keras         # one complete Keras model")
         print(f"  pawtune leaderboard {place}                   # all {len(rows)} trials")
@@ -175,6 +177,44 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
 def _shortest(result: "Run") -> str:
     default = Path("runs").resolve() / result.name
     return result.name if default == result.folder.root else str(result.folder.root)
+
+
+@app.command()
+def resume(
+    run: RunArgument,
+    trials: Annotated[
+        str | None, typer.Option(metavar="+N", help="Propose N more trials than before.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run failed trials again.")
+    ] = False,
+    data: Annotated[str | None, typer.Option(help="Where the images are now, if moved.")] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster, if another.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only warnings and the result.")] = False,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Go on with a search: unfinished trials continue, finished ones stand.
+
+    Example: pawtune resume pets --trials +20
+    """
+    from search.driver import resume_search
+    from search.errors import UserError
+    from search.progress import Reporter
+    from search.run import open_run
+
+    more = (trials or "+0").removeprefix("+")
+    if not more.isdigit():
+        raise UserError(f"--trials must be a number of trials to add, got {trials!r}; give +20")
+    result = resume_search(
+        open_run(run, runs_dir).folder,
+        more_trials=int(more),
+        retry_failed=retry_failed,
+        data=data,
+        address=address,
+        reporter=Reporter(quiet=quiet),
+    )
+    _show_outcome(result, as_json)
 
 
 @app.command()

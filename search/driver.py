@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,21 @@ from ray import tune
 from data_pipeline.manifest import Manifest, build_manifest
 from data_pipeline.sources import cache_dir, resolve_source
 from search import cluster
-from search.config import SearchConfig, dump_config
+from search.config import SearchConfig, dump_config, load_config
 from search.families import baselines_of, find_families, live_sizes, store_backbones
+from search.history import forget_failures, read_history
 from search.leaderboard import rank_trials, write_leaderboard
+from search.lock import RunLock
 from search.objective import Objective
 from search.progress import Reporter
 from search.run import Run
-from search.run_folder import RunFolder, create_run_folder, write_json, write_text
+from search.run_folder import (
+    RunFolder,
+    create_run_folder,
+    read_json,
+    write_json,
+    write_text,
+)
 from search.shared_work import PixelStore, SharedWork, prepare_banks
 from search.trial import TrialWorker
 from search.tuning import Trials, run_trials
@@ -43,16 +52,86 @@ def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
     run = create_run_folder(Path(config.runs_dir), config.name or default_name(config))
     config = config.model_copy(update={"name": run.name})
     started = time.monotonic()
-    try:
-        prepared = _prepare(config, run, reporter)
-    except BaseException:
-        shutil.rmtree(run.root)  # made a moment ago, and no trial has started
-        raise
-    trials, work = prepared
-    worker = tune.with_parameters(TrialWorker, work=work)
-    reason = run_trials(config, run, trials, worker, reporter)
-    _finish(config, run, reason, time.monotonic() - started)
+    with RunLock(run):
+        try:
+            manifest = load_data(config, reporter)
+            trials, work = _prepare(config, run, manifest, reporter)
+        except BaseException:
+            shutil.rmtree(run.root)  # made a moment ago, and no trial has started
+            raise
+        worker = tune.with_parameters(TrialWorker, work=work)
+        reason = run_trials(config, run, trials, worker, reporter)
+        _finish(config, run, reason, time.monotonic() - started)
     return Run(run)
+
+
+def resume_search(
+    run: RunFolder,
+    *,
+    more_trials: int = 0,
+    retry_failed: bool = False,
+    data: str | None = None,
+    address: str | None = None,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Goes on with a search from its run folder, wherever that and the images are now.
+
+    Finished trials stand and teach the sampler and ASHA, unfinished ones continue from their
+    last kept epoch, then new ones are proposed.
+
+    Args:
+        run: The run.
+        more_trials: Proposed trials on top of those the search was given before.
+        retry_failed: Run failed trials again.
+        data: Where the images are, if they have moved.
+        address: A Ray cluster, if another than before.
+        reporter: Shows progress; by default nothing is shown.
+
+    Raises:
+        UserError, DataError, ModelError: The run is held by another driver, or is damaged, or
+            the images are not those it began with.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    started = time.monotonic()
+    with RunLock(run):
+        config = _config_to_resume(run, more_trials, data, address)
+        manifest = _manifest_to_resume(run, config, reporter)
+        if retry_failed:
+            forget_failures(run)
+        past = read_history(run, Objective(config.metric))
+        for trial in past:
+            if not trial.over:
+                run.trial(trial.trial_id).write_attempts(0)
+        trials, work = _prepare(config, run, manifest, reporter)
+        worker = tune.with_parameters(TrialWorker, work=work)
+        reason = run_trials(config, run, replace(trials, past=past), worker, reporter)
+        before = read_json(run.summary_file)["seconds"] if run.summary_file.exists() else 0
+        _finish(config, run, reason, time.monotonic() - started + before)
+    return Run(run)
+
+
+def _config_to_resume(
+    run: RunFolder, more_trials: int, data: str | None, address: str | None
+) -> SearchConfig:
+    config = load_config(run.config_file, [], {})
+    update: dict[str, Any] = {
+        "name": run.name,
+        "runs_dir": str(run.root.parent),
+        "trials": config.trials + more_trials,
+    }
+    if data is not None:
+        update["data"] = data
+    if address is not None:
+        update["resources"] = config.resources.model_copy(update={"address": address})
+    # The weights are in the run folder; where they once came from may be gone.
+    return with_absolute_paths(config.model_copy(update=update))
+
+
+def _manifest_to_resume(run: RunFolder, config: SearchConfig, reporter: Reporter) -> Manifest:
+    """The recorded splits, on the images where they are now; each is checked when decoded."""
+    manifest = Manifest.load(run.root)
+    root = resolve_source(config.data, cache=cache_dir(), progress=reporter.stage)
+    return replace(manifest, root=str(root))
 
 
 def default_name(config: SearchConfig) -> str:
@@ -78,11 +157,12 @@ def load_data(config: SearchConfig, reporter: Reporter) -> Manifest:
     return build_manifest(root, seed=config.seed, cache=cache, progress=reporter.stage)
 
 
-def _prepare(config: SearchConfig, run: RunFolder, reporter: Reporter) -> tuple[Trials, SharedWork]:
+def _prepare(
+    config: SearchConfig, run: RunFolder, manifest: Manifest, reporter: Reporter
+) -> tuple[Trials, SharedWork]:
     """All that stands ready before the first trial; what cannot work is found here."""
-    manifest = load_data(config, reporter)
     reporter.data(manifest)
-    families = find_families(config, reporter.say)
+    families = find_families(config, reporter.say, run)
     baselines = baselines_of(config, families)
     cluster.connect(config.resources.address)
     plan = cluster.plan_resources(config.resources, *cluster.available_resources())

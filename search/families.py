@@ -1,6 +1,5 @@
 """Which families can run: a frozen backbone needs its ImageNet weights."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,10 +30,13 @@ class Families:
     weights: Mapping[Backbone, Path] = field(default_factory=dict)
 
 
-def find_families(config: SearchConfig, say: Callable[[str], None]) -> Families:
+def find_families(
+    config: SearchConfig, say: Callable[[str], None], run: RunFolder | None = None
+) -> Families:
     """Finds the weights of every backbone that the search may use.
 
-    A search that did not ask for `transfer` goes on without it where there are none.
+    A run that is resumed has them in its folder, wherever they came from. A search that did not
+    ask for `transfer` goes on without it where there are none.
 
     Raises:
         ModelError: `transfer` was asked for, and no weights can be had.
@@ -44,15 +46,18 @@ def find_families(config: SearchConfig, say: Callable[[str], None]) -> Families:
         return Families(tuple(asked))
     given = Path(config.weights).expanduser() if config.weights else None
     try:
-        weights = {
-            (name, size): find_weights(name, size, given) for name, size in _backbones(config)
-        }
+        weights = {key: _find(key, given, run) for key in sorted(_backbones(config))}
     except ModelError as error:
         if asked is not None or given is not None:
             raise
         say(f"transfer is left out: {error}")
         return Families(("conv",))
     return Families(tuple(asked or ("conv", "transfer")), weights)
+
+
+def _find(key: Backbone, given: Path | None, run: RunFolder | None) -> Path:
+    kept = run.backbone_weights(*key) if run is not None else None
+    return kept if kept is not None and kept.exists() else find_weights(*key, given)
 
 
 def baselines_of(config: SearchConfig, families: Families) -> list[TrialSpec]:
@@ -145,33 +150,45 @@ def store_backbones(
         ModelError: A weights file does not fit its backbone.
     """
     found: dict[Backbone, StoredBackbone] = {}
-    pending: dict[Backbone, ray.ObjectRef[int]] = {}
-    hashes = {key: file_hash(file) for key, file in families.weights.items()}
+    pending: dict[Backbone, tuple[ray.ObjectRef[int], str]] = {}
     for (name, size), file in families.weights.items():
         target = run.backbone_weights(name, size)
-        kept = _cached(cache, name, size, hashes[name, size])
-        if kept.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(kept, target)
-            counted = read_json(kept.with_suffix(".json"))["num_weights"]
-            found[name, size] = StoredBackbone(target, hashes[name, size], int(counted))
+        if file == target:  # the run is resumed
+            found[name, size] = _stored(target)
+            continue
+        source_hash = file_hash(file)
+        kept = _cached(cache, name, size, source_hash)
+        if _facts(kept).exists():
+            write_bytes(target, kept.read_bytes())
+            write_bytes(_facts(target), _facts(kept).read_bytes())
+            found[name, size] = _stored(target)
         else:
-            pending[name, size] = _store.remote(name, size, file, target, threads)
-    for (name, size), task in pending.items():
+            pending[name, size] = _store.remote(name, size, file, target, threads), source_hash
+    for (name, size), (task, source_hash) in pending.items():
         try:
-            counted = ray.get(task)
+            num_weights = ray.get(task)
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, ModelError) else error from None
         target = run.backbone_weights(name, size)
-        kept = _cached(cache, name, size, hashes[name, size])
-        write_json(kept.with_suffix(".json"), {"num_weights": counted})
+        write_json(_facts(target), {"source_hash": source_hash, "num_weights": num_weights})
+        kept = _cached(cache, name, size, source_hash)
         write_bytes(kept, target.read_bytes())
-        found[name, size] = StoredBackbone(target, hashes[name, size], counted)
+        write_bytes(_facts(kept), _facts(target).read_bytes())  # last: it says that all is there
+        found[name, size] = _stored(target)
     return found
 
 
 def _cached(cache: Path, name: str, image_size: int, source_hash: str) -> Path:
     return cache / "backbones" / f"{name}-{image_size}-{source_hash[:32]}.weights.h5"
+
+
+def _facts(weights: Path) -> Path:
+    return weights.with_name(weights.name.removesuffix(".weights.h5") + ".json")
+
+
+def _stored(weights: Path) -> StoredBackbone:
+    facts = read_json(_facts(weights))
+    return StoredBackbone(weights, str(facts["source_hash"]), int(facts["num_weights"]))
 
 
 @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]

@@ -9,12 +9,13 @@ a zombie and may be deleted and rebuilt.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
@@ -24,6 +25,7 @@ from models.errors import ModelError
 from models.spec import TrialSpec, check_limits
 from search import space
 from search.config import SamplerConfig, SearchConfig
+from search.history import PastTrial
 from search.objective import Objective
 from search.run_folder import RunFolder, write_json
 from search.unsaved import Unsaved
@@ -60,6 +62,8 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         families: The families that can run here.
         num_classes: For the limits on size and cost.
         baselines: Run before the first proposal, outside the count of `config.trials`.
+        past: Trials of earlier sessions. Those that are over teach the sampler, the others are
+            continued before anything new is proposed.
         say: Takes a line for the person who watches.
     """
 
@@ -71,6 +75,7 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         families: Sequence[str],
         num_classes: int,
         baselines: Sequence[TrialSpec] = (),
+        past: Sequence[PastTrial] = (),
         say: Callable[[str], None] = logger.warning,
     ) -> None:
         self.objective = Objective(config.metric)
@@ -80,11 +85,15 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         self._run = run
         self._families = list(families)
         self._num_classes = num_classes
-        self._baselines: Iterator[TrialSpec] = iter(baselines)
-        self._proposals_left = config.trials if config.baselines != "only" else 0
-        self._next_number = 1
+        names = {trial.spec.name for trial in past}
+        self._baselines = iter([spec for spec in baselines if spec.name not in names])
+        self._unfinished = iter([trial for trial in past if not trial.over])
+        wanted = config.trials if config.baselines != "only" else 0
+        self._proposals_left = wanted - sum(not trial.baseline for trial in past)
+        self._next_number = 1 + max((int(trial.trial_id) for trial in past), default=0)
         self._say = say
-        self._known = {space.identity(baseline) for baseline in baselines}
+        self._known = {space.identity(spec) for spec in baselines}
+        self._known |= {space.identity(trial.spec) for trial in past}
         self._asked: dict[str, optuna.Trial] = {}
         self._specs: dict[str, TrialSpec] = {}
         self._values: dict[str, dict[int, float]] = {}
@@ -92,10 +101,18 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         self._study = optuna.create_study(
             sampler=make_sampler(config.sampler, config.seed), direction=self.objective.direction
         )
+        run.study_file.unlink(missing_ok=True)  # `trials/` is the truth: rebuilt from it below
         self._file = open_study_file(run.study_file, run.name, self.objective)
+        for trial in past:
+            if trial.over:
+                self._remember(trial)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The next trial's configuration, or FINISHED. Called by Tune."""
+        unfinished = next(self._unfinished, None)
+        if unfinished is not None:
+            self._track(trial_id, unfinished.spec, unfinished.values)
+            return self._handed_out(unfinished.trial_id, unfinished.spec, unfinished.baseline)
         spec = next(self._baselines, None)
         is_baseline = spec is not None
         if spec is None:
@@ -110,10 +127,50 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         content = spec.model_dump(mode="json")
         write_json(folder.spec_file, {"baseline": is_baseline, "params": spec.params(), **content})
         folder.write_status("pending")
+        self._track(trial_id, spec, {})
+        return self._handed_out(name, spec, is_baseline)
+
+    def _track(self, trial_id: str, spec: TrialSpec, values: Mapping[int, float]) -> None:
         self._specs[trial_id] = spec
-        self._values[trial_id] = {}
+        self._values[trial_id] = dict(values)
         self._started[trial_id] = datetime.now()
+
+    def _handed_out(self, name: str, spec: TrialSpec, is_baseline: bool) -> dict[str, Any]:
+        content = spec.model_dump(mode="json")
         return {"trial_id": name, "baseline": is_baseline, "spec": content}
+
+    def _remember(self, trial: PastTrial) -> None:
+        """Tells study and study file of a trial that ended in an earlier session."""
+        states = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}
+        state = states.get(trial.status, TrialState.PRUNED)
+        ended = self._frozen(trial.spec, state, trial.values, *self._point(trial.spec))
+        if ended.params:
+            self._study.add_trial(ended)
+        self._file.add_trial(ended)
+
+    def _point(self, spec: TrialSpec) -> tuple[space.Params, dict[str, BaseDistribution]]:
+        """A spec as a point of this space; an empty one where it lies outside."""
+        params = space.to_params(spec)
+        located = space.locate(params, self._config, self._families) if params else None
+        return (params, located) if params and located else ({}, {})
+
+    @staticmethod
+    def _frozen(
+        spec: TrialSpec,
+        state: TrialState,
+        values: Mapping[int, float],
+        params: space.Params,
+        distributions: dict[str, BaseDistribution],
+    ) -> optuna.trial.FrozenTrial:
+        """An ended trial as Optuna keeps it: with the last value of its running best."""
+        return create_trial(
+            state=state,
+            value=None if state == TrialState.FAIL or not values else values[max(values)],
+            params=params,
+            distributions=distributions,
+            intermediate_values=dict(values),
+            user_attrs={"name": spec.name, **spec.params()},
+        )
 
     def _propose(self) -> tuple[optuna.Trial, TrialSpec] | None:
         for _ in range(MAX_ASKS):
@@ -176,17 +233,8 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
             frozen = self._study.get_trials(deepcopy=False)[asked.number]
             params, distributions = frozen.params, dict(frozen.distributions)
         else:
-            known = space.to_params(spec)
-            located = known and space.locate(known, self._config, self._families)
-            params, distributions = (known, located) if known and located else ({}, {})
-        ended = create_trial(
-            state=state,
-            value=None if state == TrialState.FAIL or not values else values[max(values)],
-            params=params,
-            distributions=distributions,
-            intermediate_values=values,
-            user_attrs={"name": spec.name, **spec.params()},
-        )
+            params, distributions = self._point(spec)
+        ended = self._frozen(spec, state, values, params, distributions)
         ended.datetime_start = self._started.pop(trial_id)
         if asked is None and params:
             self._study.add_trial(ended)

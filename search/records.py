@@ -10,6 +10,7 @@ from typing import Any
 from ray import tune
 
 from models.spec import TrialSpec
+from search.live_view import TrialEvent
 from search.run_folder import RunFolder, Status
 from search.scheduler import FamilyScheduler
 from search.unsaved import Unsaved
@@ -40,20 +41,6 @@ class StopSignal(Unsaved, tune.Stopper):  # type: ignore[misc]  # Ray is untyped
         if self.deadline is not None and time.monotonic() > self.deadline:
             self.stop("time budget")
         return self._event.is_set()
-
-
-@dataclass(frozen=True)
-class TrialEvent:
-    """One thing that happened to a trial, for whoever shows it."""
-
-    trial_id: str
-    name: str
-    family: str
-    epochs: int
-    status: Status
-    result: dict[str, Any]
-    reason: str | None = None
-    params: dict[str, Any] = field(default_factory=dict)
 
 
 class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is untyped

@@ -138,6 +138,13 @@ class TrialFolder:
             )
         return value
 
+    def seconds_so_far(self) -> float:
+        """Seconds of work in earlier sessions: 0 for a new trial."""
+        recorded = self.read_status().get("seconds")
+        if recorded is not None:
+            return float(recorded)
+        return sum(row.get("seconds", 0.0) for row in self.read_metrics())
+
     def write_attempts(self, attempts: int) -> None:
         write_json(self.attempts_file, {"attempts": attempts})
 

@@ -1,10 +1,12 @@
 """Early stopping: one ASHA bracket per architecture family; baselines are left alone."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
+from search.history import PastTrial
 from search.objective import Objective
 
 
@@ -49,6 +51,19 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
             self._open.add(trial.trial_id)
             self._families[family].on_trial_add(None, trial)
         return self._families[family]
+
+    def remember(self, past: PastTrial) -> None:
+        """Enters a trial of an earlier session into its family's rungs."""
+        model = {"family": past.spec.model.family}
+        stub = SimpleNamespace(
+            trial_id=f"past-{past.trial_id}",
+            config={"trial_id": past.trial_id, "baseline": True, "spec": {"model": model}},
+        )
+        result: dict[str, Any] = {}
+        for epoch, value in past.values.items():
+            result = {"epoch": epoch, "objective": value}
+            self.on_trial_result(None, stub, result)
+        self.on_trial_complete(None, stub, result)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Says whether a trial goes on after an epoch."""

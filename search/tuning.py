@@ -17,6 +17,7 @@ from ray import tune
 from models.spec import TrialSpec
 from search.cluster import ResourcePlan
 from search.config import SearchConfig
+from search.history import PastTrial
 from search.objective import Objective
 from search.optuna_searcher import OptunaSearcher
 from search.progress import Reporter
@@ -42,12 +43,14 @@ class Trials:
         families: That the search may propose.
         num_classes: Of the data.
         plan: What a trial gets, and how many run at once.
+        past: Trials of earlier sessions.
     """
 
     baselines: Sequence[TrialSpec]
     families: Sequence[str]
     num_classes: int
     plan: ResourcePlan
+    past: Sequence[PastTrial] = ()
 
 
 def run_trials(
@@ -68,17 +71,22 @@ def run_trials(
     os.environ.update(TUNE_ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by the records
     proposed = config.trials if config.baselines != "only" else 0
-    total = proposed + len(trials.baselines)
+    over = [trial for trial in trials.past if trial.over]
+    total = proposed + len(trials.baselines) - len(over)
     stop = StopSignal()
     if config.time_budget_s is not None:
         stop.deadline = time.monotonic() + config.time_budget_s
     scheduler = _scheduler(config)
+    if scheduler is not None:
+        for trial in over:
+            scheduler.remember(trial)
     searcher = OptunaSearcher(
         config,
         run,
         families=trials.families,
         num_classes=trials.num_classes,
         baselines=trials.baselines,
+        past=trials.past,
         say=reporter.say,
     )
     keeper = RecordKeeper(run, scheduler, stop, reporter.event)

@@ -1,0 +1,108 @@
+"""One driver at a time on a run: a lock file with a heartbeat."""
+
+import json
+import os
+import platform
+import secrets
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from search.errors import UserError
+from search.run_folder import RunFolder, write_text
+
+BEAT_S = 5.0
+STALE_S = 60.0  # without a heartbeat, from a machine that cannot be asked
+
+
+class RunLock:
+    """Holds a run for this process, as a context manager.
+
+    A lock that a dead process of this machine left behind is taken over; so is one of another
+    machine whose heartbeat has stopped. Heartbeats are judged by the file system's own clock.
+
+    Raises:
+        UserError: Another driver holds the run.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._file = run.root / "driver.lock"
+        self._token = secrets.token_hex(8)
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Self:
+        content = {
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "process": _process_start(os.getpid()),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "token": self._token,
+        }
+        try:
+            with self._file.open("x", encoding="utf-8") as stream:
+                json.dump(content, stream)
+        except FileExistsError:
+            self._refuse_if_held()
+            write_text(self._file, json.dumps(content))
+        self._thread.start()
+        return self
+
+    def _refuse_if_held(self) -> None:
+        try:
+            holder = json.loads(self._file.read_text(encoding="utf-8"))
+            host, pid, since = holder["host"], int(holder["pid"]), holder["since"]
+            started = holder["process"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # half-written by a driver that died at once
+        if host == platform.node():
+            held = _process_start(pid) is not None and _process_start(pid) == started
+        else:
+            held = self._age() < STALE_S
+        if held:
+            raise UserError(
+                f"a run has one driver at a time, and {self._run.name} is held by process {pid} on "
+                f"{host} since {since}; wait for it, or stop it (kill -INT {pid} there) first"
+            )
+
+    def _age(self) -> float:
+        probe = self._file.with_name(f".{self._file.name}.{self._token}")
+        probe.touch()
+        try:
+            return probe.stat().st_mtime - self._file.stat().st_mtime
+        finally:
+            probe.unlink()
+
+    def _beat(self) -> None:
+        while not self._released.wait(BEAT_S):
+            try:
+                os.utime(self._file)
+            except OSError:  # storage is away for a while: the next beat may reach it
+                continue
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._released.set()
+        self._thread.join(timeout=BEAT_S)
+        self._file.unlink(missing_ok=True)
+
+
+def _process_start(pid: int) -> str | None:
+    """When a process started, which tells it from a later one of the same number; None: gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        if Path("/proc/self").exists():
+            return None
+    try:  # no /proc on this system: whether it lives is all that can be known
+        os.kill(pid, 0)
+    except OSError:
+        return None
+    return "alive"

@@ -1,0 +1,180 @@
+"""Going on with a search from its folder: nothing finished is lost, nothing runs twice."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from search.config import load_config
+from search.errors import UserError
+from search.history import read_history, running_best
+from search.lock import RunLock
+from search.objective import Objective
+from search.run import open_run
+from search.run_folder import RunFolder, create_run_folder
+from search.scheduler import FamilyScheduler
+from tests.command_line import pawtune
+from tests.test_tuning import Search
+
+
+def test_running_best_in_both_directions() -> None:
+    assert running_best([0.5, 0.4, 0.9], Objective()) == [0.5, 0.5, 0.9]
+    assert running_best([0.5, 0.4, 0.9], Objective("val_loss")) == [0.5, 0.4, 0.4]
+
+
+def test_two_drivers_on_one_run_are_refused(runs_dir: Path) -> None:
+    run = create_run_folder(runs_dir, "held")
+    with RunLock(run), pytest.raises(UserError, match=rf"held by process {os.getpid()} on"):
+        RunLock(run).__enter__()
+    with RunLock(run):  # let go of
+        pass
+
+
+def test_the_lock_of_a_dead_driver_is_taken_over(runs_dir: Path) -> None:
+    run = create_run_folder(runs_dir, "stale")
+    code = (
+        "import os, sys; from pathlib import Path; from search.lock import RunLock;"
+        "from search.run_folder import RunFolder;"
+        "RunLock(RunFolder(Path(sys.argv[1]))).__enter__(); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(run.root)], check=False, timeout=60)
+    assert (run.root / "driver.lock").exists()
+    with RunLock(run):
+        pass
+    assert not (run.root / "driver.lock").exists()
+
+
+def test_asha_knows_what_finished_before() -> None:
+    def trial(number: int, value: float) -> Any:
+        spec = SimpleNamespace(model=SimpleNamespace(family="conv"))
+        return SimpleNamespace(trial_id=f"{number:04d}", spec=spec, values={1: value, 2: value})
+
+    scheduler = FamilyScheduler(Objective(), epochs=9, grace_period=1, reduction_factor=3)
+    for number in range(6):
+        scheduler.remember(trial(number, 0.8 + number / 100))
+    new = SimpleNamespace(
+        trial_id="new",
+        config={"trial_id": "0007", "baseline": False, "spec": {"model": {"family": "conv"}}},
+    )
+    assert scheduler.on_trial_result(None, new, {"epoch": 1, "objective": 0.5}) == "STOP"
+    assert scheduler.stopped == {"0007"}
+
+
+@pytest.fixture
+def tiny_search(tiny_images: Path, runs_dir: Path) -> list[str]:
+    """A small conv search as options of `pawtune run`."""
+    space = ["conv_depth=2", "filters=[8, 16]", "conv_dense_width=[0, 16]", "learning_rate=0.01"]
+    return [
+        "run", f"--data={tiny_images}", "--families=conv", "--image-size=32", "--no-baselines",
+        "--name=r", f"--runs-dir={runs_dir}", *[f"--set=space.{item}" for item in space],
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_more_trials_on_a_finished_and_moved_run(
+    tiny_search: list[str], tmp_path: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pawtune(capsys, *tiny_search, "--trials=2", "--epochs=2").code == 0
+    before = {row.trial_id: row for row in open_run("r", runs_dir).rows()}
+    moved = tmp_path / "elsewhere"
+    shutil.move(runs_dir / "r", moved)
+    ended = pawtune(capsys, "resume", moved, "--trials", "+2")
+    assert ended.code == 0, ended
+    run = open_run(moved)
+    assert sorted(row.trial_id for row in run.rows()) == ["0001", "0002", "0003", "0004"]
+    after = {row.trial_id: row for row in run.rows()}
+    assert all(after[key].params == before[key].params for key in before)
+    assert all(after[key].seconds == before[key].seconds for key in before)
+    assert run.config().trials == 4
+    study = Search.study(SimpleNamespace(run=run.folder))  # type: ignore[arg-type]
+    assert len(study) == 4
+    assert {t.state for t in study} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    history = read_history(run.folder, Objective())
+    assert all(trial.over for trial in history)
+
+
+def test_a_killed_search_goes_on_where_it_was(
+    tiny_search: list[str], runs_dir: Path, capsys: pytest.CaptureFixture[str], ray_cluster: object
+) -> None:
+    """SIGKILL to the driver, in a process of its own with a Ray of its own."""
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "search", *tiny_search, "--trials=3", "--epochs=60"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    run = RunFolder(runs_dir / "r")
+    try:
+        _wait_for(lambda: len(_epochs(run)) > 0 and max(_epochs(run)) >= 5, driver)
+    finally:
+        driver.kill()
+        driver.wait(timeout=30)
+    reached = max(_epochs(run))
+    assert pawtune(capsys, "leaderboard", run.root, "--json").code == 0
+    ended = pawtune(capsys, "resume", run.root)
+    assert ended.code == 0, ended
+    rows = open_run(run.root).rows()
+    assert [row.trial_id for row in sorted(rows, key=lambda row: row.trial_id)] == [
+        "0001", "0002", "0003",
+    ]  # fmt: skip
+    for trial in run.trials():
+        numbers = [row["epoch"] for row in trial.read_metrics()]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert trial.read_status()["status"] in ("completed", "stopped")
+    assert max(row.epochs for row in rows) == 60
+    assert reached < 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_search_in_order(
+    tiny_search: list[str], runs_dir: Path, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "search", *tiny_search, "--trials=3", "--epochs=500"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    run = RunFolder(runs_dir / "r")
+    _wait_for(lambda: bool(_epochs(run)) and max(_epochs(run)) >= 2, driver)
+    driver.send_signal(number)
+    out, err = driver.communicate(timeout=60)
+    assert driver.returncode == 130, err
+    assert "finished epochs are kept" in err
+    assert "pawtune resume" in out
+    statuses = [trial.read_status() for trial in run.trials()]
+    assert {status["status"] for status in statuses} <= {"stopped", "pending"}
+    assert "interrupted" in {status.get("reason") for status in statuses}
+    assert not (run.root / "driver.lock").exists()
+    assert not (run.root / ".tune").exists()
+
+
+def _epochs(run: RunFolder) -> list[int]:
+    return [len(trial.read_metrics()) for trial in run.trials()]
+
+
+def _wait_for(condition: Any, driver: subprocess.Popen[str], timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert driver.poll() is None, driver.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_an_unfit_number_of_trials(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = create_run_folder(runs_dir, "r")
+    from search.config import dump_config
+    from search.run_folder import write_text
+
+    write_text(run.config_file, dump_config(load_config(None, [], {"data": "sample"})))
+    refused = pawtune(capsys, "resume", run.root, "--trials", "many")
+    assert refused.code == 2
+    assert "--trials must be a number of trials to add, got 'many'; give +20" in refused.err

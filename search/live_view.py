@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,12 +11,23 @@ from rich.text import Text
 
 from search.run_folder import Status
 
-if TYPE_CHECKING:
-    from search.records import TrialEvent
-
 MAX_ROWS = 12  # running trials shown at once: with bars and counts this fits 24 lines
 SHOWN_PARAMETERS = 12
 NAME_CHARACTERS = 40
+
+
+@dataclass(frozen=True)
+class TrialEvent:
+    """One thing that happened to a trial, for whoever shows it."""
+
+    trial_id: str
+    name: str
+    family: str
+    epochs: int
+    status: Status
+    result: dict[str, Any]
+    reason: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -68,7 +79,7 @@ class SearchState:
         """The best of the trials that have not failed; the earliest of equals."""
         return max(self.bests.values(), key=lambda best: best.value, default=None)
 
-    def take(self, event: "TrialEvent", on_bank: bool = False) -> bool:
+    def take(self, event: TrialEvent, on_bank: bool = False) -> bool:
         """Takes what happened to a trial.
 
         Args:

@@ -8,6 +8,7 @@ and a line at every tenth of the way.
 import sys
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import (
@@ -25,13 +26,12 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from search.live_view import SearchState, show_state
+from search.live_view import NAME_CHARACTERS, SearchState, TrialEvent, show_state
 
 if TYPE_CHECKING:
     from data_pipeline.manifest import Manifest
     from search.cluster import ResourcePlan
     from search.leaderboard import Row
-    from search.records import TrialEvent
     from search.run_folder import RunFolder
 
 FEW_TRIALS = 30  # up to here a pipe gets a line for each
@@ -103,7 +103,7 @@ class Reporter:
         if self._is_live:
             self._bar(TRIALS, 0, total)
 
-    def event(self, event: "TrialEvent") -> None:
+    def event(self, event: TrialEvent) -> None:
         """Something happened to a trial."""
         is_best = self.state.take(event, self._trained_on_bank(event))
         if self._is_live:
@@ -118,7 +118,7 @@ class Reporter:
         """Takes the live view away."""
         self._drop_bars()
 
-    def _trained_on_bank(self, event: "TrialEvent") -> bool:
+    def _trained_on_bank(self, event: TrialEvent) -> bool:
         """Read from the trial's facts, once, when it ends."""
         if self._run is None or event.status == "running":
             return False
@@ -127,13 +127,13 @@ class Reporter:
         facts = self._run.new_trial(event.trial_id).facts_file
         return facts.exists() and read_json(facts).get("training") == "bank"
 
-    def _is_worth_a_line(self, event: "TrialEvent", is_best: bool) -> bool:
+    def _is_worth_a_line(self, event: TrialEvent, is_best: bool) -> bool:
         tenth = 10 * self.state.num_ended // max(1, self.state.total)
         reached, self._told_tenth = tenth > self._told_tenth, max(tenth, self._told_tenth)
         few = self.state.total <= FEW_TRIALS
         return few or is_best or reached or event.status == "failed"
 
-    def _line(self, event: "TrialEvent") -> str:
+    def _line(self, event: TrialEvent) -> str:
         result, state = event.result, self.state
         value = result.get("best_val_accuracy")
         if value is not None and event.status != "failed":
@@ -194,26 +194,21 @@ def _make_bars() -> Progress:
 
 
 def leaderboard_table(rows: "list[Row]", title: str) -> Table:
-    """The leaderboard as a table for a terminal."""
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for name, justify in (
-        ("#", "right"),
-        ("trial", "left"),
-        ("name", "left"),
-        ("status", "left"),
-        ("val acc", "right"),
-        ("val loss", "right"),
-        ("train acc", "right"),
-        ("epoch", "right"),
-        ("seconds", "right"),
-        ("weights", "right"),
-    ):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    """The leaderboard as a table for a terminal; with names of usual length 80 columns do."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    table.padding = (0, 0)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("trial", no_wrap=True)
+    # The one column that gives way in a narrow terminal.
+    table.add_column("name", overflow="ellipsis", max_width=NAME_CHARACTERS)
+    table.add_column("status", no_wrap=True)
+    for name in ("val acc", "loss", "train", "epoch", "seconds", "weights"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             str(row.rank),
             row.trial_id,
-            row.name,
+            Text(row.name),
             row.status,
             _number(row.best_val_accuracy, ".4f"),
             _number(row.best_val_loss, ".4f"),

@@ -1,0 +1,178 @@
+"""Progress as people and pipes see it: a real pseudo-terminal, a real pipe."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from search.leaderboard import Row
+from search.live_view import SearchState, TrialEvent
+from search.progress import leaderboard_table
+from search.run_folder import Status
+from tests.terminal import Screen, run_in_terminal
+
+LONG = "conv-" + "a-very-long-name-" * 8
+
+# A search of a few trials: one with a long name, one that fails after being the best.
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from search.live_view import TrialEvent
+from search.progress import Reporter
+from search.run_folder import RunFolder
+
+reporter = Reporter(quiet={quiet})
+for done in (0, 1500, 3000):
+    reporter.stage("hash", done, 3000)
+    time.sleep({pause})
+reporter.say("warning: one image is odd")
+plan = SimpleNamespace(cpus=1, gpus=0, concurrency=2)
+reporter.trials({total}, plan, RunFolder(Path("/runs/pets")))
+params = {{"family": "conv", "flip": "horizontal", "learning_rate": 0.00123}}
+
+def tell(number, name, status, epoch, best, reason=None):
+    result = {{"epoch": epoch, "best_epoch": 1, "best_val_accuracy": best}} if epoch else {{}}
+    event = TrialEvent(f"{{number:04d}}", name, "conv", 20, status, result, reason, params)
+    reporter.event(event)
+    time.sleep({pause})
+
+tell(1, {long!r}, "running", 0, None)
+tell(1, {long!r}, "running", 1, 0.8)
+tell(2, "conv-0002", "running", 3, 0.99)
+tell(2, "conv-0002", "failed", 3, 0.99, "DivergedError: loss must stay finite")
+tell(1, {long!r}, "stopped", 4, 0.8, "asha")
+for number in range(3, {total} + 1):
+    tell(number, f"conv-{{number:04d}}", "running", 1, 0.5)
+    if number < {total}:
+        tell(number, f"conv-{{number:04d}}", "completed", 20, 0.5 + number / 10000)
+time.sleep({wait})
+if {close}:
+    reporter.close()
+"""
+
+
+def script(
+    total: int = 5, quiet: bool = False, close: bool = True, pause: float = 0.0, wait: float = 0.0
+) -> str:
+    return SCRIPT.format(long=LONG, total=total, quiet=quiet, close=close, pause=pause, wait=wait)
+
+
+def in_terminal(width: int, **environment: str) -> Screen:
+    """The screen of a search that is still running when its process ends."""
+    return run_in_terminal(script(close=False, pause=0.05, wait=0.6), width, **environment)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_terminal_shows_what_runs_and_the_best_so_far(width: int) -> None:
+    screen = in_terminal(width)
+    shown = screen.text
+    assert screen.overflowed == []
+    assert "4/5" in shown
+    assert "2 done, 1 stopped early, 1 failed, 1 running, 0 to come" in shown
+    assert "conv-0005" in shown
+    assert "1/20" in shown
+    assert "conv-0002 failed: DivergedError: loss must stay finite" in shown
+    # The failed trial's 0.99 does not count.
+    assert "best 0.8000 conv-a-very-long-name" in shown
+    assert "saved 16 epochs (early stopping)" in shown
+    assert any("hash" in frame for frame in screen.frames)
+    assert ("learning_rate 0.00123" in shown) == (width == 200)
+    assert screen.colours
+
+
+def test_the_live_view_is_taken_away_at_the_end() -> None:
+    shown = run_in_terminal(script(pause=0.05), 80).text
+    assert "warning: one image is odd" in shown
+    assert "running" not in shown
+    assert "trials ━" not in shown
+
+
+def test_no_color_is_respected() -> None:
+    screen = in_terminal(80, NO_COLOR="1")
+    assert screen.colours == []
+    assert "2 done" in screen.text
+
+
+def test_a_dumb_terminal_gets_plain_lines() -> None:
+    screen = in_terminal(80, TERM="dumb")
+    assert "[1/5] conv-0002 failed: DivergedError" in screen.text
+    assert screen.colours == []
+    assert "\x1b" not in "".join(screen.frames)
+
+
+def piped(code: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={k: v for k, v in os.environ.items() if k != "FORCE_COLOR"},
+    )
+    assert done.stdout == ""
+    assert "\x1b" not in done.stderr
+    return done.stderr.splitlines()
+
+
+def test_a_pipe_gets_a_line_a_trial_of_a_short_search() -> None:
+    lines = piped(script())
+    assert lines[0] == "hash: 3000 done"
+    assert "warning: one image is odd" in lines
+    ended = [line for line in lines if line.startswith("[")]
+    assert len(ended) == 4
+    assert ended[1].startswith(f"[2/5] {LONG} stopped early: val_accuracy 0.8000 (epoch 1 of 4)")
+
+
+def test_a_pipe_gets_few_lines_of_a_long_search() -> None:
+    lines = piped(script(total=200))
+    assert len(lines) <= 20
+    assert any("conv-0002 failed" in line for line in lines)
+    assert any(line.startswith("[180/200]") for line in lines)
+
+
+def test_quiet_leaves_warnings_only() -> None:
+    assert piped(script(quiet=True)) == ["warning: one image is odd"]
+    assert run_in_terminal(script(quiet=True), 80).text.strip() == "warning: one image is odd"
+
+
+def event(trial_id: str, status: Status, epoch: int, value: float | None) -> TrialEvent:
+    result = {} if value is None else {"epoch": epoch, "best_epoch": epoch}
+    if value is not None:
+        result["best_val_accuracy"] = value  # type: ignore[assignment]
+    reason = "asha" if status == "stopped" else None
+    return TrialEvent(trial_id, f"t-{trial_id}", "conv", 20, status, result, reason)
+
+
+def test_the_state_counts_what_was_saved() -> None:
+    state = SearchState(total=3, train_images=100)
+    assert state.take(event("0001", "running", 5, 0.7))
+    assert not state.take(event("0001", "stopped", 5, 0.7))
+    assert not state.take(event("0002", "completed", 20, 0.7), on_bank=True)
+    assert state.best is not None
+    assert state.best.name == "t-0001"  # of equals, the earlier
+    assert (state.saved_epochs, state.saved_passes) == (15, 2000)
+    assert state.counts() == "1 done, 1 stopped early"
+    assert not state.running
+
+
+def test_a_trial_that_fails_is_not_the_best() -> None:
+    state = SearchState(total=2)
+    state.take(event("0001", "running", 1, 0.6))
+    state.take(event("0002", "running", 1, 0.9))
+    assert state.take(event("0002", "failed", 1, 0.9))
+    assert state.best is not None
+    assert state.best.name == "t-0001"
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_long_names_leave_the_leaderboard_readable(width: int) -> None:
+    row = Row(1, "0001", LONG, "conv", "completed", 0.9, 0.3, 0.91, 12, 20, 61.5, 2_914_882, {})
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(leaderboard_table([row], "best"))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert all(word in text for word in ("0001", "completed", "0.9000", "12/20", "2,914,882"))

@@ -294,26 +294,16 @@ def score(
 ) -> None:
     """Score the best trial once on the held-out test split."""
     from search.run import open_run
+    from search.test_report import headlines, tables
 
     result = open_run(run, runs_dir).test(data, trial_id=trial, rank=rank)
     if as_json:
         _print_json(result.as_dict())
         return
-    low, high = result.interval_95
-    print(
-        f"test accuracy {result.accuracy:.4f} ({result.correct} of {result.n}), "
-        f"95% interval {low:.4f} to {high:.4f}, trial {result.trial_id}"
-    )
-    if result.baseline is not None:
-        print(
-            f"best baseline {result.baseline.name}: {result.baseline.accuracy:.4f} on the same "
-            "images"
-        )
-    if result.looks > 1:
-        print(
-            f"this is look {result.looks} at this test split: a figure chosen after several "
-            "looks is no longer an honest test"
-        )
+    for line in headlines(result):
+        print(line)
+    for table in tables(result):
+        _console().print(table)
 
 
 @app.command()

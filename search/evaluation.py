@@ -9,9 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_pipeline.manifest import Manifest, ManifestEntry
 from search.checkpoints import load_complete, load_spec
+from search.classification import (
+    ClassScore,
+    Comparison,
+    calibration_error,
+    compare_paired,
+    confusion_matrix,
+    score_classes,
+)
 from search.errors import UserError
 from search.inference import predict_files
 from search.intervals import wilson_interval
@@ -28,12 +37,29 @@ class BaselineScore:
 
 
 @dataclass(frozen=True)
+class TestMistake:
+    """A test image that the model names wrong, by its path below the image root."""
+
+    __test__ = False
+
+    path: str
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class TestResult:
     """A look at the test split.
 
     Attributes:
         interval_95: Wilson's 95% interval of the accuracy.
         looks: How many times this run's test split has been looked at, this time included.
+        confusion: Images by true and predicted class, in the order of `class_names`.
+        calibration_error: Expected calibration error, 15 bins of equal width.
+        comparison: With the best baseline, exact McNemar test; `only_first` counts the images
+            that only the trial names right. None without a baseline, or where it is the trial.
+        mistakes: Every image named wrong, the most confident first.
     """
 
     __test__ = False  # not a test class, whatever pytest makes of the name
@@ -45,6 +71,12 @@ class TestResult:
     trial_id: str
     baseline: BaselineScore | None
     looks: int
+    class_names: tuple[str, ...]
+    classes: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    calibration_error: float
+    comparison: Comparison | None
+    mistakes: tuple[TestMistake, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -73,24 +105,34 @@ def evaluate(
             "start a run on data with more images, or with a test/ folder"
         )
     check_unchanged(root, entries)
-    correct = _count_correct(run, manifest, root, entries, row.trial_id)
+    labels = manifest.labels("test")
+    probabilities = _predict(run, manifest, root, entries, row.trial_id)
+    predicted = probabilities.argmax(axis=1)
+    right = predicted == labels
+    baseline, comparison = None, None
     baseline_row = _best_baseline(run, rows)
-    baseline = None
-    if baseline_row is not None:
-        same = baseline_row.trial_id == row.trial_id
-        hits = (
-            correct if same else _count_correct(run, manifest, root, entries, baseline_row.trial_id)
-        )
-        baseline = BaselineScore(baseline_row.name, hits / len(entries))
-    looks = len(read_ledger(run)) + 1
+    if baseline_row is not None and baseline_row.trial_id == row.trial_id:
+        baseline = BaselineScore(row.name, float(right.mean()))
+    elif baseline_row is not None:
+        others = _predict(run, manifest, root, entries, baseline_row.trial_id)
+        others_right = others.argmax(axis=1) == labels
+        baseline = BaselineScore(baseline_row.name, float(others_right.mean()))
+        comparison = compare_paired(right, others_right)
+    confusion = confusion_matrix(labels, predicted, len(manifest.class_names))
     result = TestResult(
-        accuracy=correct / len(entries),
-        correct=correct,
+        accuracy=float(right.mean()),
+        correct=int(right.sum()),
         n=len(entries),
-        interval_95=wilson_interval(correct, len(entries)),
+        interval_95=wilson_interval(int(right.sum()), len(entries)),
         trial_id=row.trial_id,
         baseline=baseline,
-        looks=looks,
+        looks=len(read_ledger(run)) + 1,
+        class_names=manifest.class_names,
+        classes=score_classes(confusion, manifest.class_names),
+        confusion=tuple(tuple(int(count) for count in line) for line in confusion),
+        calibration_error=calibration_error(probabilities, labels),
+        comparison=comparison,
+        mistakes=_mistakes(entries, manifest.class_names, probabilities, right),
     )
     _append(run, {"time": datetime.now(UTC).isoformat(), **result.as_dict()})
     return result
@@ -117,23 +159,41 @@ def check_unchanged(root: Path, entries: Sequence[ManifestEntry]) -> None:
             )
 
 
-def _count_correct(
+def _predict(
     run: RunFolder,
     manifest: Manifest,
     root: Path,
     entries: Sequence[ManifestEntry],
     trial_id: str,
-) -> int:
+) -> NDArray[np.float32]:
+    """(N, C) probabilities of a trial's best epoch."""
     model = load_complete(run, trial_id, len(manifest.class_names))
     size = load_spec(run, trial_id).model.image_size
-    predictions = predict_files(model, [root / entry.path for entry in entries], size)
-    correct = 0
-    for entry, prediction in zip(entries, predictions, strict=True):
+    probabilities = []
+    for prediction in predict_files(model, [root / entry.path for entry in entries], size):
         if prediction.probabilities is None:
             raise UserError(f"every test image must be readable: {prediction.reason}")
-        label = manifest.class_names[int(np.argmax(prediction.probabilities))]
-        correct += label == entry.label
-    return correct
+        probabilities.append(prediction.probabilities)
+    return np.stack(probabilities)
+
+
+def _mistakes(
+    entries: Sequence[ManifestEntry],
+    names: Sequence[str],
+    probabilities: NDArray[np.float32],
+    right: NDArray[np.bool_],
+) -> tuple[TestMistake, ...]:
+    found = [
+        TestMistake(
+            path=entry.path,
+            label=entry.label,
+            predicted=names[int(row.argmax())],
+            probability=float(row.max()),
+        )
+        for entry, row, is_right in zip(entries, probabilities, right, strict=True)
+        if not is_right
+    ]
+    return tuple(sorted(found, key=lambda mistake: -mistake.probability))
 
 
 def _best_baseline(run: RunFolder, rows: list[Row]) -> Row | None:

@@ -6,17 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.manifest import Manifest, ManifestEntry
+from search.classification import ClassScore, confusion_matrix, score_classes
 from search.run_folder import TrialFolder
-
-
-@dataclass(frozen=True)
-class ClassScore:
-    """One class on the validation split; None where nothing was there to divide by."""
-
-    name: str
-    images: int
-    precision: float | None
-    recall: float | None
 
 
 @dataclass(frozen=True)
@@ -60,13 +51,12 @@ def read_validation(trial: TrialFolder, manifest: Manifest) -> ValidationView | 
     names = manifest.class_names
     labels = manifest.labels("validation")
     predicted = probabilities.argmax(axis=1)
-    confusion = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
+    confusion = confusion_matrix(labels, predicted, len(names))
     wrong = np.flatnonzero(predicted != labels)
     wrong = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
     return ValidationView(
         confusion=confusion,
-        classes=tuple(_score(confusion, number, name) for number, name in enumerate(names)),
+        classes=score_classes(confusion, names),
         mistakes=tuple(
             Mistake(
                 entry=entries[place],
@@ -94,17 +84,3 @@ def read_probabilities(trial: TrialFolder, manifest: Manifest) -> NDArray[np.flo
             f"expected {expected[0]} images of {expected[1]} classes, got {probabilities.shape}"
         )
     return np.asarray(probabilities, np.float32)
-
-
-def _score(confusion: NDArray[np.int64], number: int, name: str) -> ClassScore:
-    right, true, told = (
-        int(confusion[number, number]),
-        int(confusion[number].sum()),
-        int(confusion[:, number].sum()),
-    )
-    return ClassScore(
-        name=name,
-        images=true,
-        precision=right / told if told else None,
-        recall=right / true if true else None,
-    )

@@ -133,6 +133,13 @@ def test_test_and_predict_agree_on_every_image(
     assert first["n"] == 12
     low, high = first["interval_95"]
     assert low <= first["accuracy"] <= high
+    assert list(first)[:7] == [
+        "accuracy", "correct", "n", "interval_95", "trial_id", "baseline", "looks"
+    ]  # fmt: skip
+    assert sum(map(sum, first["confusion"])) == 12
+    assert len(first["mistakes"]) == 12 - first["correct"]
+    ledger = (finished / "test.jsonl").read_text().splitlines()
+    assert json.loads(ledger[0])["classes"] == first["classes"]
     out = tmp_path / "best.keras"
     assert pawtune(capsys, "best", finished, "--out", out).code == 0
     entries = open_run(finished).manifest().split("test")

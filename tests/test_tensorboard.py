@@ -1,0 +1,308 @@
+"""Event files: read back record by record, from scripted searches and from files alone."""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+
+from models.spec import BASELINES, ConvSpec, TransferSpec, baseline, count_weights
+from search.event_pictures import Samples
+from search.objective import Objective
+from search.outline import outline
+from search.run import Run
+from search.run_folder import RunFolder, read_json, write_json
+from search.search_events import SEARCH_RUN
+from search.tensorboard import TensorBoardLogger
+from search.tensorboard_server import event_folder
+from search.trial_events import TrialEvents, run_label
+from tests.event_reading import read_events, read_scalars, read_tags
+from tests.run_folders import BACKBONE_WEIGHTS, RunMaker
+from tests.test_tuning import Search
+
+BOTH = ("conv", "transfer")
+
+
+def hparams(folder: Path, tag: str) -> list[HParamsPluginData]:
+    return [
+        HParamsPluginData.FromString(value.metadata.plugin_data.content)
+        for event in read_events(folder)
+        for value in event.summary.value
+        if value.tag == f"_hparams_/{tag}"
+    ]
+
+
+def status_of(folder: Path) -> int | None:
+    ends = hparams(folder, "session_end_info")
+    return ends[-1].session_end_info.status if ends else None
+
+
+def runs(run: RunFolder) -> list[str]:
+    return sorted(folder.name for folder in run.tensorboard_dir.iterdir())
+
+
+@pytest.fixture
+def made(tiny_images: Path, runs_dir: Path) -> RunMaker:
+    maker = RunMaker(runs_dir, tiny_images, epochs=4)
+    maker.baselines(["tutorial_1", "tutorial_4"])
+    return maker
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_search_has_a_run_a_trial_with_every_epoch_once(runs_dir: Path) -> None:
+    script = {"0001": [0.5, 0.9, 0.6], "0002": ["ValueError: no"], "*": [0.4, 0.5, 0.7]}
+    search = Search(runs_dir, script, "trials=3")
+    names = [read_json(trial.spec_file)["name"] for trial in search.run.trials()]
+    labels = [run_label(f"{n:04d}", name) for n, name in enumerate(names, start=1)]
+    assert runs(search.run) == [*labels, SEARCH_RUN]
+    folder = search.run.tensorboard_dir
+    curves = read_scalars(folder / labels[0])
+    assert curves["val_accuracy"] == [(1, 0.5), (2, 0.9), (3, 0.6)]
+    assert curves["best_val_accuracy"] == [(1, 0.5), (2, 0.9), (3, 0.9)]
+    assert curves["trial/best_epoch"] == [(1, 1.0), (2, 2.0), (3, 2.0)]
+    assert curves["trial/stopped_early"] == [(3, 0.0)]
+    # 1 success, 2 failure
+    assert [status_of(folder / label) for label in labels] == [1, 2, 1]
+    for trial, label in zip(search.run.trials(), labels, strict=True):
+        (start,) = hparams(folder / label, "session_start_info")
+        assert set(start.session_start_info.hparams) == set(read_json(trial.spec_file)["params"])
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_columns_are_the_union_of_all_families_from_the_start(runs_dir: Path) -> None:
+    search = Search(runs_dir, {"*": [0.5, 0.6, 0.7]}, "trials=2", families=BOTH)
+    (columns,) = hparams(search.run.tensorboard_dir / SEARCH_RUN, "experiment")
+    names = {info.name for info in columns.experiment.hparam_infos}
+    params = {n for trial in search.run.trials() for n in read_json(trial.spec_file)["params"]}
+    assert params <= names
+    assert {"filters", "backbone", "learning_rate"} <= names
+    metrics = {info.name.tag for info in columns.experiment.metric_infos}
+    assert "best_val_accuracy" in metrics
+    assert "trial/stopped_early" in metrics
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_stopped_trials_are_told_by_a_column(runs_dir: Path) -> None:
+    search = Search(
+        runs_dir,
+        {"0001": [0.8, 0.8, 0.8], "0002": [0.3, 0.9, 0.9]},
+        "trials=2",
+        "scheduler.name=asha",
+        "scheduler.grace_period=1",
+        families=("conv",),
+    )
+    assert search.statuses() == ["completed", "stopped"]
+    stopped = search.run.tensorboard_dir / "0002-conv"
+    assert read_scalars(stopped)["trial/stopped_early"] == [(1, 1.0)]
+    assert status_of(stopped) == 1
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_independent_reader_sees_each_epoch_within_ten_seconds(runs_dir: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    seen: dict[int, float] = {}
+    over = threading.Event()
+
+    def watch() -> None:
+        folder = runs_dir / "scripted" / "tb" / "0001-conv"
+        while not folder.exists():
+            time.sleep(0.05)
+        reader = EventAccumulator(str(folder))
+        while not over.is_set():
+            reader.Reload()
+            if "val_accuracy" in reader.Tags()["scalars"]:
+                for point in reader.Scalars("val_accuracy"):
+                    seen.setdefault(point.step, time.time() - point.wall_time)
+            time.sleep(0.2)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    Search(runs_dir, {"*": [0.5] * 20}, "epochs=20", "trials=2", families=("conv",))
+    time.sleep(1)
+    over.set()
+    watcher.join(10)
+    assert sorted(seen) == list(range(1, 21))
+    assert max(seen.values()) < 10
+
+
+def trial_of(maker: RunMaker, number: int) -> TrialEvents:
+    folder = maker.folder.trial(f"{number:04d}")
+    return TrialEvents(maker.folder, folder, Objective(), Samples(maker.folder))
+
+
+def test_epochs_that_come_again_replace_what_followed(made: RunMaker) -> None:
+    """A worker died after epoch 4, and the trial went on from the state of epoch 2."""
+    events = trial_of(made, 1)
+    folder = made.folder.tensorboard_dir / "0001-tutorial_1"
+    before = read_scalars(folder)["val_accuracy"]
+    assert [step for step, _ in before] == [1, 2, 3, 4]
+    for epoch in (3, 4):
+        events.add({"epoch": epoch, "val_accuracy": 0.25, "val_loss": 1.0, "seconds": 1.0})
+    assert read_scalars(folder)["val_accuracy"] == [*before[:2], (3, 0.25), (4, 0.25)]
+    assert len(list(folder.glob("events.*"))) == 1
+    events.end()
+
+
+def test_a_reader_that_is_open_drops_the_points_that_were_replaced(made: RunMaker) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = trial_of(made, 1)
+    reader = EventAccumulator(str(made.folder.tensorboard_dir / "0001-tutorial_1"))
+    reader.Reload()
+    events.add({"epoch": 3, "val_accuracy": 0.25, "val_loss": 1.0, "seconds": 1.0})
+    reader.Reload()
+    assert [point.step for point in reader.Scalars("val_accuracy")] == [1, 2, 3]
+    events.end()
+
+
+def resumed(maker: RunMaker) -> TensorBoardLogger:
+    logger = TensorBoardLogger(maker.folder, maker.config, BOTH)
+    logger.setup()
+    return logger
+
+
+def fake_trial(trial_id: str) -> Any:
+    return SimpleNamespace(config={"trial_id": trial_id})
+
+
+def test_a_resumed_run_has_one_continuous_curve_a_trial(made: RunMaker) -> None:
+    """The driver was killed: one trial's last point is missing, another's file is half written."""
+    first = resumed(made)
+    first.on_trial_start(0, [], fake_trial("0001"))
+    folder = made.folder.tensorboard_dir
+    first.on_trial_complete(0, [], fake_trial("0001"))
+    whole = read_scalars(folder / "0001-tutorial_1")["val_accuracy"]
+    for label in ("0001-tutorial_1", "0002-tutorial_4"):
+        (file,) = (folder / label).glob("events.*")
+        file.write_bytes(file.read_bytes()[:-30])
+    # The second trial goes on from epoch 2: its fourth epoch was never reported.
+    trial = made.folder.trial("0002")
+    trial.write_metrics(trial.read_metrics()[:3])
+    trial.write_status("running", started=1.0)
+    again = resumed(made)
+    again.on_trial_start(0, [], fake_trial("0002"))
+    for epoch in (3, 4):
+        result = {"epoch": epoch, "val_accuracy": 0.5, "val_loss": 1.0, "seconds": 1.0}
+        again.on_trial_result(0, [], fake_trial("0002"), result)
+    trial.write_status("completed", finished=2.0)
+    again.on_trial_complete(0, [], fake_trial("0002"))
+    again.on_experiment_end([])
+    assert read_scalars(folder / "0001-tutorial_1")["val_accuracy"] == whole
+    continued = read_scalars(folder / "0002-tutorial_4")["val_accuracy"]
+    assert [step for step, _ in continued] == [1, 2, 3, 4]
+    assert continued[2:] == [(3, 0.5), (4, 0.5)]
+
+
+def test_pictures_texts_and_graph_of_the_search(made: RunMaker) -> None:
+    logger = resumed(made)
+    logger.on_experiment_end([])
+    search = made.folder.tensorboard_dir / SEARCH_RUN
+    assert {
+        "samples",
+        "best/confusion",
+        "best/mistakes",
+        "configuration/text_summary",
+        "best/text_summary",
+        "custom_scalars__config__",
+    } <= read_tags(search)
+    assert any(event.graph_def for event in read_events(search))
+    assert "augmentation" in read_tags(made.folder.tensorboard_dir / "0002-tutorial_4")
+
+
+def test_credentials_are_not_shown(tiny_images: Path, runs_dir: Path) -> None:
+    maker = RunMaker(runs_dir, tiny_images)
+    config = maker.config.model_copy(update={"data": "https://me:hunter2@host/cats.zip"})
+    logger = TensorBoardLogger(maker.folder, config, BOTH)
+    logger.setup()
+    texts = [
+        value.tensor.string_val[0].decode()
+        for event in read_events(maker.folder.tensorboard_dir / SEARCH_RUN)
+        for value in event.summary.value
+        if value.tag == "configuration/text_summary"
+    ]
+    assert "https://***@host/cats.zip" in texts[0]
+    assert "hunter2" not in texts[0]
+
+
+def test_a_search_goes_on_where_nothing_can_be_written(
+    made: RunMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    made.folder.tensorboard_dir.write_text("in the way")
+    logger = resumed(made)
+    for _ in range(3):
+        logger.on_trial_start(0, [], fake_trial("0001"))
+    logger.on_experiment_end([])
+    assert len(caplog.records) == 1
+    assert "TensorBoard's files are not written any more" in caplog.text
+
+
+def test_a_moved_run_without_event_files_gets_them_from_its_trials(
+    made: RunMaker, tmp_path: Path
+) -> None:
+    made.finish()
+    place = tmp_path / "elsewhere" / "moved"
+    shutil.copytree(made.folder.root, place)
+    folder = event_folder(Run(RunFolder(place)))
+    assert folder == place / "tb"
+    assert [step for step, _ in read_scalars(folder / "0001-tutorial_1")["loss"]] == [1, 2, 3, 4]
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("events.*")}
+    assert event_folder(Run(RunFolder(place))) == folder
+    assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("events.*")}
+
+
+def test_a_long_or_odd_name_makes_a_short_label() -> None:
+    assert run_label("0003", "../../etc/passwd $x") == "0003-.._.._etc_passwd_x"
+    assert len(run_label("0003", "n" * 300)) <= 45
+
+
+def some_specs() -> Iterator[ConvSpec]:
+    for spec in BASELINES.values():
+        if isinstance(spec.model, ConvSpec):
+            yield spec.model
+    yield ConvSpec(
+        filters=(8, 16), padding="same", batch_norm=True, pooling="global_average", kernel_size=5
+    )
+
+
+@pytest.mark.parametrize("spec", list(some_specs()))
+def test_an_outline_counts_every_weight(spec: ConvSpec) -> None:
+    assert sum(layer.weights for layer in outline(spec, 3)) == count_weights(spec, 3)
+
+
+@pytest.mark.parametrize("dense_width", [0, 128])
+def test_an_outline_tells_a_backbone_from_its_head(dense_width: int) -> None:
+    trained = 1281 * dense_width + (dense_width + 1) * 2 if dense_width else 1281 * 2
+    facts = {"num_weights": BACKBONE_WEIGHTS + trained, "trainable_weights": trained}
+    layers = {
+        layer.name: layer for layer in outline(TransferSpec(dense_width=dense_width), 2, facts)
+    }
+    assert layers["backbone"].weights == BACKBONE_WEIGHTS
+    assert layers["pooling"].shape == (1280,)
+    assert sum(layer.weights for layer in layers.values()) == facts["num_weights"]
+
+
+def test_logging_costs_little(tiny_images: Path, runs_dir: Path) -> None:
+    """100 trials of 3 epochs: of one second each, and one at a time, 5% would be 5 s."""
+    maker = RunMaker(runs_dir, tiny_images, epochs=3)
+    logger = resumed(maker)
+    spent = 0.0
+    for number in range(1, 101):
+        folder = maker.folder.new_trial(f"{number:04d}")
+        spec = baseline("tutorial_3", 3)
+        content = {"baseline": False, "params": spec.params(), **spec.model_dump(mode="json")}
+        write_json(folder.spec_file, content)
+        started = time.perf_counter()
+        trial = fake_trial(folder.trial_id)
+        logger.on_trial_start(0, [], trial)
+        for epoch in (1, 2, 3):
+            result = {"epoch": epoch, "val_accuracy": 0.5, "val_loss": 1.0, "seconds": 0.3}
+            logger.on_trial_result(0, [], trial, result)
+        logger.on_trial_complete(0, [], trial)
+        spent += time.perf_counter() - started
+    assert spent < 5

@@ -7,12 +7,11 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipeline.manifest import Manifest
 from models.spec import TransferSpec, TrialSpec
+from search.card_text import card_markdown
 from search.errors import UserError
-from search.leaderboard import Row, as_dicts
-from search.run_folder import RunFolder, read_json, write_json
-from search.versions import installed_versions
+from search.leaderboard import Row
+from search.run_folder import RunFolder, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     import keras
@@ -94,24 +93,10 @@ def load_complete(run: RunFolder, trial_id: str, num_classes: int) -> "keras.Mod
         return build.compose_complete(spec, num_classes, network.core, backbone)
 
 
-def make_card(run: RunFolder, row: Row, manifest: Manifest) -> dict[str, Any]:
-    """What goes with a checkpoint: where it comes from and what it was measured at."""
-    (trial,) = as_dicts([row])
-    facts_file = run.trial(row.trial_id).facts_file
-    return {
-        "run": run.name,
-        "class_names": list(manifest.class_names),
-        "data_fingerprint": manifest.fingerprint,
-        "counts": manifest.counts(),
-        "trial": trial,
-        "spec": load_spec(run, row.trial_id).model_dump(mode="json"),
-        "facts": read_json(facts_file) if facts_file.exists() else {},
-        "versions": installed_versions(),
-    }
-
-
 def save_complete(model: "keras.Model", card: dict[str, Any], out: Path) -> None:
-    """Writes `out` (.keras) whole or not at all, its card inside it and beside it as JSON.
+    """Writes `out` (.keras) whole or not at all; its card inside it, and beside it twice.
+
+    `best.keras` gets `best.json` and, for people, `best.md`.
 
     Raises:
         UserError: `out` does not end in .keras, or cannot be written.
@@ -132,6 +117,7 @@ def save_complete(model: "keras.Model", card: dict[str, Any], out: Path) -> None
         finally:
             temporary.unlink(missing_ok=True)
         write_json(card_path(out), card)
+        write_text(card_path(out).with_suffix(".md"), card_markdown(card))
     except OSError as error:
         raise UserError(
             f"--out must be a file that can be written, got {str(out)!r}: {error}"

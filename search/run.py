@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from data_pipeline.errors import DataError
 from data_pipeline.manifest import Manifest
 from search import leaderboard as boards
-from search.checkpoints import choose, load_complete, make_card, save_complete
+from search.checkpoints import choose, load_complete, save_complete
 from search.config import SearchConfig, load_config
 from search.leaderboard import Row
 from search.objective import Objective
@@ -98,11 +98,15 @@ class Run:
         Raises:
             UserError: No such trial, or `out` cannot be written.
         """
-        row = choose(self.rows(), trial_id=trial_id, rank=rank)
+        from search.model_card import make_card
+
+        rows = self.rows()
+        row = choose(rows, trial_id=trial_id, rank=rank)
         manifest = self.manifest()
+        card = make_card(self.folder, rows, row, manifest, self.config().metric)
         model = load_complete(self.folder, row.trial_id, len(manifest.class_names))
         target = Path(out).expanduser() if out is not None else self.folder.best_model
-        save_complete(model, make_card(self.folder, row, manifest), target)
+        save_complete(model, card, target)
         return row, target
 
     def test(

@@ -17,6 +17,11 @@ METRIC_WORDS = {
 NAME_CHARACTERS = 22
 
 
+def count(number: int, noun: str) -> str:
+    """A number and its noun: `1 trial`, `2 trials`."""
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
+
+
 def metric_words(data: ReportData) -> str:
     """What the search optimises, in words."""
     return METRIC_WORDS[data.objective.metric]

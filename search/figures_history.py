@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from search.figure_parts import (
+    count,
     kind_legend,
     metric_words,
     scatter_by_kind,
@@ -130,7 +131,7 @@ def draw_learning_curves(data: ReportData, family: str) -> Drawing | None:
         whole_numbers(axes)
         axes.set_xlabel("epoch")
         axes.set_ylabel(metric_words(data))
-        axes.set_title(f"{family}: {len(trials)} trials")
+        axes.set_title(f"{family}: {count(len(trials), 'trial')}")
         _curve_legend(axes, trials, leader, metric)
         stopped = sum(trial.row.status == "stopped" for trial in trials)
         told = (

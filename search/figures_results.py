@@ -84,14 +84,14 @@ def draw_trade_off(data: ReportData, cost: str) -> Drawing | None:
     return Drawing(svg, f"Ringed: nothing cheaper is better ({listed}).")
 
 
-def draw_confusion(counts: NDArray[np.int64], names: Sequence[str]) -> Drawing:
-    """A confusion matrix for the page: rows are the true classes, columns the predicted ones."""
+def draw_confusion(counts: NDArray[np.int64], names: Sequence[str], split: str) -> Drawing:
+    """A split's confusion matrix: rows are the true classes, columns the predicted ones."""
     wrong = int(counts.sum() - np.trace(counts))
     with styled():
         svg = to_svg(
             _confusion_axes(counts, names),
-            "confusion",
-            f"Confusion matrix of {int(counts.sum())} validation images, {wrong} of them wrong.",
+            f"confusion-{split}",
+            f"Confusion matrix of {int(counts.sum())} {split} images, {wrong} of them wrong.",
         )
     return Drawing(svg, "Images by true and predicted class; colour is the share of the row.")
 

@@ -6,7 +6,7 @@ What is not there (yet) is None or empty; the report says so instead of failing.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_pipeline.errors import DataError
 from data_pipeline.manifest import Manifest
@@ -16,6 +16,9 @@ from search.leaderboard import Row
 from search.objective import Objective
 from search.run import Run
 from search.run_folder import TrialFolder, read_json
+
+if TYPE_CHECKING:
+    from search.selection import ValidationEstimate
 
 Epoch = dict[str, float]
 
@@ -118,10 +121,9 @@ class ReportData:
         return [trial for trial in self.trials if trial.row.family == family]
 
     @cached_property
-    def corrected(self) -> float | None:
-        """The winner's validation accuracy corrected for having been picked as the best of many."""
-        estimate = self.run.validation([trial.row for trial in self.ranked])
-        return estimate.corrected_accuracy if estimate else None
+    def estimate(self) -> "ValidationEstimate | None":
+        """The winner's validation accuracy, corrected for the choice; None where it cannot be."""
+        return self.run.validation([trial.row for trial in self.ranked])
 
     @cached_property
     def num_validation(self) -> int | None:

@@ -2,35 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from search.figure_parts import count
 from search.redaction import without_secrets
 from search.report_data import ReportData
 from search.yaml_text import YamlError, read_yaml
 
 Card = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class BudgetRow:
-    """Trials of one kind: what they ran and took."""
-
-    kind: str
-    trials: int
-    epochs: int
-    planned: int
-    training_s: float
-    other_s: float
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Where the seconds went, in rows by kind and in sentences."""
-
-    rows: tuple[BudgetRow, ...]
-    lines: tuple[str, ...]
 
 
 def duration(seconds: float | None) -> str:
@@ -46,11 +26,6 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_left = divmod(minutes, 60)
     return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
-
-
-def count(number: int, noun: str) -> str:
-    """A number and its noun: `1 trial`, `2 trials`."""
-    return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
 def subtitle(data: ReportData) -> str:
@@ -100,19 +75,23 @@ def headline(data: ReportData) -> list[Card]:
 def _best_card(data: ReportData) -> Card:
     best = data.best
     if best is None:
-        return _card("Best validation accuracy", "–", "no trial has finished an epoch")
-    value = best.row.best_val_accuracy or 0.0
+        return _card("Best validation, as seen", "–", "no trial has finished an epoch")
     detail = f"{best.row.name}, epoch {best.row.best_epoch} of {best.planned_epochs}"
-    if data.corrected is None and len(data.usable) > 1:
-        detail += f"; as seen: the best of {len(data.usable)} flatters itself"
-    return _card("Best validation accuracy, as seen", f"{value:.4f}", detail)
+    return _card("Best validation, as seen", f"{best.row.best_val_accuracy:.4f}", detail)
 
 
 def _corrected_cards(data: ReportData) -> list[Card]:
-    if data.corrected is None:
+    if len(data.usable) < 2:  # nothing was chosen among
         return []
-    detail = f"corrected for having picked the best of {len(data.usable)}"
-    return [_card("Validation accuracy, corrected", f"{data.corrected:.4f}", detail)]
+    label = "The same, corrected"
+    if data.estimate is None:
+        return [_card(label, "–", "needs the validation predictions of the best trial")]
+    low, high = data.estimate.interval_95
+    detail = (
+        f"for picking the best of {data.estimate.candidates} (bootstrap); 95% interval "
+        f"{low:.4f} to {high:.4f}"
+    )
+    return [_card(label, f"{data.estimate.corrected_accuracy:.4f}", detail)]
 
 
 def _test_card(data: ReportData) -> Card:
@@ -154,69 +133,34 @@ def _card(label: str, value: str, detail: str, main: bool = False) -> Card:
     return {"label": label, "value": value, "detail": detail, "main": main}
 
 
-def budget(data: ReportData) -> Budget:
-    """Where the seconds went, and which work was not done at all."""
-    rows = []
-    for kind in sorted({trial.kind for trial in data.trials}):
-        trials = [trial for trial in data.trials if trial.kind == kind and trial.started]
-        if not trials:
-            continue
-        training = sum(trial.training_s for trial in trials)
-        whole = sum(trial.row.seconds or 0.0 for trial in trials)
-        rows.append(
-            BudgetRow(
-                kind=kind,
-                trials=len(trials),
-                epochs=sum(len(trial.epochs) for trial in trials),
-                planned=sum(trial.planned_epochs for trial in trials),
-                training_s=training,
-                other_s=max(0.0, whole - training),
-            )
-        )
-    return Budget(tuple(rows), tuple(_budget_lines(data)))
-
-
-def _budget_lines(data: ReportData) -> list[str]:
-    lines = []
-    starts = [trial.started for trial in data.trials if trial.started]
-    ends = [trial.finished for trial in data.trials if trial.finished]
-    whole = (data.summary or {}).get("seconds")
-    if starts and ends:
-        trials_s = max(0.0, max(ends) - min(starts))
-        line = f"From the first trial's start to the last one's end: {duration(trials_s)}"
-        if whole:
-            rest = max(0.0, whole - trials_s)
-            line += f"; before and after (reading, decoding, ranking): {duration(rest)}"
-        lines.append(f"{line}.")
-    saved = saved_epochs(data)
-    if saved:
-        planned = sum(trial.planned_epochs for trial in data.trials)
-        share = f"{saved / planned:.0%}"
-        lines.append(f"Early stopping left out {count(saved, 'epoch')} of {planned:,} ({share}).")
-    passes = saved_passes(data)
-    if passes:
+def test_lines(data: ReportData) -> list[str]:
+    """What the last look at the test split found, in sentences; empty before any."""
+    if not data.looks:
+        return []
+    look = data.looks[-1]
+    low, high = look["interval_95"]
+    lines = [
+        f"{look['correct']:,} of {look['n']:,} test images are right: accuracy "
+        f"{look['accuracy']:.4f}, 95% interval {low:.4f} to {high:.4f} (Wilson)."
+    ]
+    baseline, comparison = look.get("baseline"), look.get("comparison")
+    if baseline:
         lines.append(
-            f"The feature bank stood in for {passes:,} passes of an image through a backbone."
+            f"The best baseline, {baseline['name']}, gets {baseline['accuracy']:.4f} of them right."
+        )
+    if comparison:
+        lines.append(
+            f"{comparison['only_first']} are right in the trial alone, {comparison['only_second']} "
+            f"in the baseline alone: p = {comparison['p_value']:.3g} (McNemar, exact)."
+        )
+    if look.get("calibration_error") is not None:
+        lines.append(f"Expected calibration error: {look['calibration_error']:.4f}.")
+    if len(data.looks) > 1:
+        lines.append(
+            f"This was look {len(data.looks)}: a figure chosen after several looks is no longer "
+            "an honest test."
         )
     return lines
-
-
-def saved_epochs(data: ReportData) -> int:
-    """Epochs not run because the scheduler stopped a trial."""
-    return sum(
-        trial.planned_epochs - len(trial.epochs)
-        for trial in data.trials
-        if trial.row.status == "stopped" and trial.reason == "asha"
-    )
-
-
-def saved_passes(data: ReportData) -> int:
-    """Images that trials on the feature bank did not push through their backbone."""
-    if data.manifest is None:
-        return 0
-    images = sum(data.manifest.counts()["train"].values())
-    epochs = sum(len(t.epochs) for t in data.trials if t.facts.get("training") == "bank")
-    return images * epochs
 
 
 def recorded(data: ReportData, config_text: str) -> list[tuple[str, str]]:

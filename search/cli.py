@@ -281,6 +281,35 @@ def best(
     print(f"  pawtune predict {path} IMAGE_OR_FOLDER")
 
 
+@app.command()
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="The file to write; a folder for savedmodel.")],
+    kind: Annotated[
+        str, typer.Option("--format", help="keras, savedmodel, onnx or tflite.")
+    ] = "keras",
+    trial: Annotated[str | None, typer.Option(help="Another trial than the best.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Another rank than 1.")] = None,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Write the best trial's best epoch in another format, checked against the Keras model.
+
+    Example: pawtune export pets --format tflite --out pets.tflite
+    """
+    from search.run import open_run
+
+    row, exported = open_run(run, runs_dir).export(out, kind, trial_id=trial, rank=rank)
+    path, difference = str(exported.path), exported.max_difference
+    if as_json:
+        _print_json(
+            {"path": path, "format": kind, "trial_id": row.trial_id, "max_difference": difference}
+        )
+        return
+    print(f"{row.name} as {kind} → {path}")
+    print(f"checked: no probability differs from the Keras model's by more than {difference:.1e}")
+
+
 @app.command("test")
 def score(
     run: RunArgument,

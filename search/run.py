@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from search.evaluation import TestResult
+    from search.export import Exported
     from search.selection import ValidationEstimate
 
 
@@ -98,16 +99,41 @@ class Run:
         Raises:
             UserError: No such trial, or `out` cannot be written.
         """
+        row, model, card = self._model_and_card(trial_id, rank)
+        target = Path(out).expanduser() if out is not None else self.folder.best_model
+        save_complete(model, card, target)
+        return row, target
+
+    def export(
+        self,
+        out: str | Path,
+        kind: str,
+        trial_id: str | None = None,
+        rank: int | None = None,
+    ) -> tuple[Row, "Exported"]:
+        """Writes the model as `keras`, `savedmodel`, `onnx` or `tflite`, with its card.
+
+        Raises:
+            UserError: No such trial or format, `out` cannot be written, or the written model does
+                not answer as the Keras model does.
+        """
+        from search.export import check_target, export_model
+
+        target = Path(out).expanduser()
+        check_target(kind, target)
+        row, model, card = self._model_and_card(trial_id, rank)
+        return row, export_model(model, card, kind, target)
+
+    def _model_and_card(
+        self, trial_id: str | None, rank: int | None
+    ) -> tuple[Row, "keras.Model", dict[str, Any]]:
         from search.model_card import make_card
 
         rows = self.rows()
         row = choose(rows, trial_id=trial_id, rank=rank)
         manifest = self.manifest()
         card = make_card(self.folder, rows, row, manifest, self.config().metric)
-        model = load_complete(self.folder, row.trial_id, len(manifest.class_names))
-        target = Path(out).expanduser() if out is not None else self.folder.best_model
-        save_complete(model, card, target)
-        return row, target
+        return row, load_complete(self.folder, row.trial_id, len(manifest.class_names)), card
 
     def test(
         self,

@@ -11,6 +11,7 @@ from models.spec import TransferSpec, TrialSpec
 from search.card_text import card_markdown
 from search.errors import UserError
 from search.leaderboard import Row
+from search.quiet import load_tensorflow
 from search.run_folder import RunFolder, read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def load_complete(run: RunFolder, trial_id: str, num_classes: int) -> "keras.Mod
     Raises:
         UserError: The trial kept no weights, or they do not fit its specification.
     """
+    load_tensorflow()
     from models import build, transfer
     from models.precision import precision
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from search.checkpoints import read_card
 from search.inference import find_images, predict_files
+from search.quiet import load_tensorflow
 
 
 def predict_labels(model_file: Path, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
@@ -21,6 +22,7 @@ def predict_labels(model_file: Path, images: Sequence[Path]) -> Iterator[dict[st
     """
     card = read_card(model_file)
     paths = find_images(images)
+    load_tensorflow()
     import keras
 
     model = keras.models.load_model(model_file, compile=False, safe_mode=True)

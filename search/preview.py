@@ -13,6 +13,7 @@ from data_pipeline.manifest import Manifest, build_manifest
 from data_pipeline.preview import augmentation_grids, sample_grid
 from data_pipeline.sources import cache_dir, resolve_source
 from search.progress import Reporter
+from search.quiet import load_tensorflow
 
 SHOWN_REJECTS = 20
 
@@ -80,6 +81,7 @@ def preview_data(
 
 def _augment(image: NDArray[np.uint8], flip: str, angle: float) -> NDArray[np.uint8]:
     """(S, S, 3) uint8 under a flip, then a rotation, as a trial in training renders them."""
+    load_tensorflow()
     from models.rendering import render_views, view_transforms
 
     if "horizontal" in flip:

@@ -146,3 +146,10 @@ def test_a_model_that_is_not_ours(
 def test_the_cache_is_listed_and_cleared(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(pawtune(capsys, "cache", "list", "--json").json, list)
     assert "freed" in pawtune(capsys, "cache", "clear").out
+
+
+def test_tensorflow_is_loaded_without_its_banner() -> None:
+    code = "from search.quiet import load_tensorflow; load_tensorflow(); import keras"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0
+    assert ended.stderr == ""

@@ -5,12 +5,16 @@ Nothing heavy is imported before a verb runs: `pawtune --help` must answer at on
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search import job_verbs
+
 if TYPE_CHECKING:
+    from search.config import SearchConfig
     from search.run import Run
 
 app = typer.Typer(
@@ -34,6 +38,7 @@ Data = Annotated[
 
 @app.command()
 def run(
+    context: typer.Context,
     data: Data = None,
     name: Annotated[str | None, typer.Option(help="Default: the data's name and the time.")] = None,
     config: Annotated[
@@ -90,35 +95,9 @@ def run(
 
     Example: pawtune run --data cats_and_dogs --name pets --trials 24
     """
-    from search.config import load_config, parse_duration
-    from search.errors import UserError
     from search.progress import Reporter
 
-    if no_baselines and baselines_only:
-        raise UserError(
-            "--no-baselines and --baselines-only exclude each other, got both; give one of them"
-        )
-    options = {
-        "data": data,
-        "name": name,
-        "trials": trials,
-        "epochs": epochs,
-        "families": families.split(",") if families else None,
-        "weights": weights,
-        "image_size": [_whole(size) for size in image_size.split(",")] if image_size else None,
-        "resources.concurrency": concurrency,
-        "resources.gpus_per_trial": gpus_per_trial,
-        "resources.cpus_per_trial": cpus_per_trial,
-        "resources.address": address,
-        "time_budget_s": parse_duration(time_budget) if time_budget else None,
-        "metric": metric,
-        "baselines": "off" if no_baselines else "only" if baselines_only else None,
-        "class_weights": class_weights,
-        "seed": seed,
-        "runs_dir": runs_dir,
-    }
-    given = {key: value for key, value in options.items() if value is not None}
-    search_config = load_config(config, overrides or [], given)
+    search_config = configured(context.params)
     reporter = Reporter(quiet=quiet)
     if dry_run:
         from search.dry_run import describe
@@ -129,6 +108,32 @@ def run(
 
     result = run_search(search_config, reporter)
     _show_outcome(result, as_json)
+
+
+def configured(params: Mapping[str, Any]) -> "SearchConfig":
+    """The search that the options of `run` describe; `submit` has the same."""
+    from search.config import load_config, parse_duration
+    from search.errors import UserError
+
+    if params["no_baselines"] and params["baselines_only"]:
+        raise UserError(
+            "--no-baselines and --baselines-only exclude each other, got both; give one of them"
+        )
+    families, sizes, budget = params["families"], params["image_size"], params["time_budget"]
+    same = ("data", "name", "trials", "epochs", "weights", "metric", "class_weights", "seed")
+    resources = ("concurrency", "gpus_per_trial", "cpus_per_trial", "address")
+    options = {
+        **{name: params[name] for name in (*same, "runs_dir")},
+        **{f"resources.{name}": params[name] for name in resources},
+        "families": families.split(",") if families else None,
+        "image_size": [_whole(size) for size in sizes.split(",")] if sizes else None,
+        "time_budget_s": parse_duration(budget) if budget else None,
+        "baselines": (
+            "off" if params["no_baselines"] else "only" if params["baselines_only"] else None
+        ),
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    return load_config(params["config"], params["overrides"] or [], given)
 
 
 def _whole(text: str) -> int | str:
@@ -429,6 +434,9 @@ def tensorboard(
     from search.tensorboard_server import serve
 
     raise typer.Exit(serve(open_run(run, runs_dir), host, port))
+
+
+job_verbs.add_to(app)
 
 
 @cache_app.command("list")

@@ -1,0 +1,213 @@
+"""The verbs of `pawtune` about searches on a cluster: submit, list, status, logs, stop."""
+
+import json
+import shlex
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from search.jobs import Job
+    from search.jobs_api import JobsApi
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="URL of the cluster's dashboard; default: $RAY_API_SERVER_ADDRESS, else this machine."
+    ),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Go on without a token on an address elsewhere.")
+]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="As `submit` or `list` names it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the verbs."""
+    # Options that submit does not know are left over, and are read as those of run.
+    leave = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(context_settings=leave)(submit)
+    app.command("list")(list_jobs)
+    for verb in (status, logs, stop):
+        app.command()(verb)
+
+
+def submit(
+    context: typer.Context,
+    address: Address = None,
+    shared_path: Annotated[
+        bool, typer.Option("--shared-path", help="This machine's paths hold on the cluster too.")
+    ] = False,
+    insecure: Insecure = False,
+    as_json: Json = False,
+) -> None:
+    """Search on a cluster: takes all options of `run`, and returns at once.
+
+    Example: pawtune submit --data /shared/pets --runs-dir /shared/runs --name pets
+    """
+    from search import jobs
+    from search.cli import app, configured
+    from search.errors import UserError
+
+    run = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+    params = run.make_context("submit", list(context.args), parent=context.parent).params
+    if params["dry_run"]:
+        raise UserError("--dry-run submits nothing, got it with submit; give it to `pawtune run`")
+    config = configured(params)
+    job = jobs.submit(
+        _api(address, insecure), config, shared=shared_path, quiet=bool(params["quiet"])
+    )
+    if as_json:
+        _print_json(job.as_dict())
+        return
+    print(f"submitted as job {job.job_id}; run folder on the cluster: {job.folder}. Next:")
+    _next(address, insecure, ("logs", "-f"), ("status",), ("stop",), job_id=job.job_id)
+
+
+def list_jobs(address: Address = None, insecure: Insecure = False, as_json: Json = False) -> None:
+    """List the searches submitted to a cluster, the newest first."""
+    from search import jobs
+
+    api = _api(address, insecure)
+    found = jobs.jobs(api)
+    if as_json:
+        _print_json([job.as_dict() for job in found])
+        return
+    for job in found:
+        print(f"{job.job_id}  {job.status:<9}  {_times(job)}  {job.folder}")
+    if not found:
+        print(f"no search was submitted to {api.shown} yet. Next:")
+        print(f"  pawtune submit --data sample{_where(address, insecure)}")
+        return
+    print("Next:")
+    _next(address, insecure, ("logs",), ("status",), job_id=found[0].job_id)
+
+
+def status(
+    name: Annotated[str, typer.Argument(metavar="RUN|JOB", help="A run, its folder, or a job.")],
+    address: Address = None,
+    insecure: Insecure = False,
+    runs_dir: Annotated[str, typer.Option("--runs-dir", help="Where runs are kept.")] = "runs",
+    as_json: Json = False,
+) -> None:
+    """Say how far a run or a job is."""
+    from search import run_status
+    from search.errors import UserError
+    from search.run import open_run
+
+    try:
+        run = open_run(name, runs_dir)
+    except UserError as no_run:
+        _job_status(name, address, insecure, no_run, as_json)
+        return
+    state = run_status.of_run(run)
+    if as_json:
+        _print_json(state.as_dict())
+        return
+    print(f"run {run.name}: {state.text()}. Next:")
+    print(f"  pawtune leaderboard {shlex.quote(str(run.folder.root))}")
+
+
+def _job_status(
+    job_id: str, address: str | None, insecure: bool, no_run: ValueError, as_json: bool
+) -> None:
+    from search import jobs, run_status
+    from search.errors import UserError
+    from search.run import open_run
+
+    try:
+        job = jobs.find(_api(address, insecure), job_id)
+    except UserError as no_job:
+        raise UserError(f"RUN|JOB is neither a run ({no_run}) nor a job ({no_job})") from None
+    try:
+        state = run_status.of_run(open_run(job.folder))
+    except UserError:
+        state = None  # not begun yet, or in a folder that this machine does not see
+    if as_json:
+        _print_json({**job.as_dict(), "trials": state.as_dict() if state else None})
+        return
+    print(f"job {job.job_id}: {job.status}, {_times(job)}; {' '.join(job.message.split())}")
+    if state is not None:
+        print(f"run {job.run}: {state.text()}")
+    print("Next:")
+    ways = (("logs",),) if job.ended else (("logs", "-f"), ("stop",))
+    _next(address, insecure, *ways, job_id=job.job_id)
+
+
+def logs(
+    job: JobArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
+    address: Address = None,
+    insecure: Insecure = False,
+) -> None:
+    """Print what a job has said."""
+    from search import jobs
+
+    api = _api(address, insecure)
+    if not follow:
+        print(jobs.logs(api, job), end="")
+        return
+    try:
+        for piece in jobs.follow(api, job):
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        print(f"\njob {job} goes on. Next:", file=sys.stderr)
+        _next(address, insecure, ("logs", "-f"), ("stop",), job_id=job, to_stderr=True)
+        raise typer.Exit(130) from None
+    ended = jobs.find(api, job)
+    print(f"job {job}: {ended.status}. Next:", file=sys.stderr)
+    _next(address, insecure, ("status",), job_id=job, to_stderr=True)
+
+
+def stop(
+    job: JobArgument, address: Address = None, insecure: Insecure = False, as_json: Json = False
+) -> None:
+    """End a job in order: finished epochs are kept."""
+    from search import jobs
+
+    ended = jobs.stop(_api(address, insecure), job)
+    if as_json:
+        _print_json(ended.as_dict())
+        return
+    print(f"job {job}: {ended.status}; what had finished is kept in {ended.folder}. Next:")
+    _next(address, insecure, ("logs",), ("status",), job_id=job)
+
+
+def _api(address: str | None, insecure: bool) -> "JobsApi":
+    from search.jobs_api import JobsApi
+
+    return JobsApi(address, insecure)
+
+
+def _times(job: "Job") -> str:
+    if job.started is None:
+        return "not started"
+    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.started))
+    return f"{began}, {(job.ended or time.time()) - job.started:.0f} s"
+
+
+def _next(
+    address: str | None,
+    insecure: bool,
+    *ways: tuple[str, ...],
+    job_id: str,
+    to_stderr: bool = False,
+) -> None:
+    for verb, *options in ways:
+        words = " ".join(["pawtune", verb, job_id, *options])
+        print(f"  {words}{_where(address, insecure)}", file=sys.stderr if to_stderr else sys.stdout)
+
+
+def _where(address: str | None, insecure: bool) -> str:
+    """The options that name the same cluster again; a password in an address is left out."""
+    from search.redaction import without_secrets
+
+    named = f" --address {shlex.quote(without_secrets(address))}" if address else ""
+    return named + (" --insecure" if insecure else "")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))

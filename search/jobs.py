@@ -1,0 +1,228 @@
+"""Searches as jobs of a Ray cluster: submitted, listed, followed, stopped by Ray's jobs API.
+
+What is shipped is the code that runs here and the search's whole configuration, nothing else: the
+three packages by name, never the folder around them, where data and runs lie. Options travel in a
+file and not in the job's command, which every user of the cluster's machines can read.
+"""
+
+import secrets
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.sources import NAMES
+from search.config import SearchConfig, dump_config
+from search.errors import UserError
+from search.jobs_api import JobsApi
+
+SHIPPED = ("data_pipeline", "models", "search")
+CONFIG_FILE = "submitted.yaml"
+# Ray stops a job by SIGTERM and kills it 3 s later; pawtune ends in order on SIGINT.
+STOP_WAIT_S = 20
+ENVIRONMENT = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A search on a cluster.
+
+    Attributes:
+        status: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
+        run: The run's name; `folder`: its folder, on the cluster.
+        started, ended: Seconds since 1970.
+        message: What Ray says about the status.
+    """
+
+    job_id: str
+    status: str
+    run: str
+    folder: str
+    started: float | None
+    ended: float | None
+    message: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def submit(api: JobsApi, config: SearchConfig, *, shared: bool, quiet: bool) -> Job:
+    """Starts a search as a job.
+
+    Args:
+        api: The cluster.
+        config: The search; paths as given on this machine.
+        shared: Its paths are those of a file system that the cluster has as well.
+        quiet: As `pawtune run --quiet`.
+
+    Raises:
+        UserError: A path that the cluster cannot see, or a name in use.
+    """
+    here = shared or api.is_on_this_machine()
+    name = config.name or _default_name(config)
+    config = placed(config, here, shared).model_copy(
+        update={
+            "name": name,
+            "resources": config.resources.model_copy(update={"address": "auto"}),
+        }
+    )
+    folder = f"{config.runs_dir.rstrip('/')}/{name}"
+    if here and Path(folder).exists():
+        raise UserError(
+            f"--name must be new, got {name!r}, which exists in {config.runs_dir}; nothing was "
+            "submitted: choose another name, or delete that run first"
+        )
+    command = ["python", "-m", "search", "run", "--config", CONFIG_FILE, "--address", "auto"]
+    job_id = f"{name}-{secrets.token_hex(3)}"
+    with tempfile.TemporaryDirectory(prefix="pawtune-submit-") as package:
+        pack(Path(package), config)
+        api.client.submit_job(
+            # exec: the signal to stop reaches Python, with no shell in between to be asked first.
+            entrypoint="exec " + shlex.join(command + ["--quiet"] * quiet),
+            submission_id=job_id,
+            runtime_env={"working_dir": package, "env_vars": ENVIRONMENT},
+            metadata={"pawtune": distribution("pawtune").version, "run": name, "folder": folder},
+        )
+    return find(api, job_id)
+
+
+def placed(config: SearchConfig, here: bool, shared: bool) -> SearchConfig:
+    """The configuration with paths that hold on the cluster.
+
+    Args:
+        config: The search; paths as given on this machine.
+        here: The cluster sees this machine's paths.
+        shared: Because the person says so: then a path may also be missing here.
+
+    Raises:
+        UserError: A path that only this machine has.
+    """
+    update: dict[str, Any] = {}
+    if config.data not in NAMES and "://" not in config.data:
+        names = f"a name ({', '.join(NAMES)}), a URL or "
+        update["data"] = _placed_path(config.data, "--data", names, here, shared)
+    if config.weights:
+        update["weights"] = _placed_path(config.weights, "--weights", "", here, shared)
+    runs = Path(config.runs_dir).expanduser()
+    if not here and not runs.is_absolute():
+        raise UserError(
+            "--runs-dir must be the full path of a folder that every node of the cluster sees, "
+            f"got {config.runs_dir!r}; give for example --runs-dir /shared/runs"
+        )
+    update["runs_dir"] = str(runs.resolve() if here else runs)
+    return config.model_copy(update=update)
+
+
+def _placed_path(given: str, option: str, others: str, here: bool, shared: bool) -> str:
+    path = Path(given).expanduser()
+    if here:
+        if not path.exists() and not shared:
+            raise UserError(f"{option} must be {others}a path that exists, got {given!r}")
+        return str(path.resolve())
+    if path.is_absolute() and not path.exists():
+        return str(path)  # a path of the cluster; the search looks there before its first trial
+    raise UserError(
+        f"{option} must be {others}a path that the cluster sees, got {given!r}, a path of this "
+        "machine; copy it to the cluster's shared folder and give its full path there, or add "
+        "--shared-path if it is the same on both"
+    )
+
+
+def pack(folder: Path, config: SearchConfig) -> None:
+    """Writes what a job needs into an empty folder: the running code, its name card, the search."""
+    code = Path(__file__).resolve().parent.parent
+    for package in SHIPPED:
+        shutil.copytree(
+            code / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    ours = distribution("pawtune")
+    card = folder / f"pawtune-{ours.version}.dist-info"  # a run records pawtune's version
+    card.mkdir()
+    (card / "METADATA").write_text(f"Name: pawtune\nVersion: {ours.version}\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
+
+
+def find(api: JobsApi, job_id: str) -> Job:
+    """One job.
+
+    Raises:
+        UserError: The cluster has no such job.
+    """
+    try:
+        return _job(api.client.get_job_info(job_id))
+    except RuntimeError as error:
+        if "404" not in str(error):
+            raise UserError(f"the cluster did not answer: {str(error).splitlines()[0]}") from error
+    known = ", ".join(job.job_id for job in jobs(api)[:10]) or "none"
+    raise UserError(
+        f"JOB must be a job of the cluster at {api.shown}, got {job_id!r}; its jobs: {known}"
+    )
+
+
+def jobs(api: JobsApi) -> list[Job]:
+    """The searches among the cluster's jobs, the newest first."""
+    found = [_job(job) for job in api.client.list_jobs() if "pawtune" in (job.metadata or {})]
+    return sorted(found, key=lambda job: job.started or time.time(), reverse=True)
+
+
+def logs(api: JobsApi, job_id: str) -> str:
+    """All that a job has printed so far."""
+    return str(api.client.get_job_logs(find(api, job_id).job_id))
+
+
+def follow(api: JobsApi, job_id: str) -> Iterator[str]:
+    """What a job prints, piece by piece, until it ends."""
+    import asyncio
+
+    pieces = api.client.tail_job_logs(find(api, job_id).job_id)
+    with asyncio.Runner() as runner:
+        while (piece := runner.run(anext(pieces, None))) is not None:
+            yield piece
+
+
+def stop(api: JobsApi, job_id: str) -> Job:
+    """Ends a job in order, and waits until it has ended; one that has ended stays as it is.
+
+    Raises:
+        UserError: No such job, or it does not end.
+    """
+    job = find(api, job_id)
+    if job.status in ENDED:
+        return job
+    api.client.stop_job(job_id)
+    deadline = time.monotonic() + STOP_WAIT_S + 10  # after its time Ray kills it
+    while time.monotonic() < deadline:
+        job = find(api, job_id)
+        if job.status in ENDED:
+            return job
+        time.sleep(0.5)
+    raise UserError(
+        f"job {job_id} has not ended {STOP_WAIT_S + 10} s after it was told to; "
+        f"ask again: pawtune status {job_id}"
+    )
+
+
+def _default_name(config: SearchConfig) -> str:
+    from search.driver import default_name  # takes seconds to import
+
+    return default_name(config)
+
+
+def _job(info: Any) -> Job:
+    metadata = info.metadata or {}
+    return Job(
+        job_id=info.submission_id,
+        status=str(getattr(info.status, "value", info.status)),
+        run=metadata.get("run", ""),
+        folder=metadata.get("folder", ""),
+        started=info.start_time / 1000 if info.start_time else None,
+        ended=info.end_time / 1000 if info.end_time else None,
+        message=(info.message or "").strip(),
+    )

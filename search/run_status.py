@@ -1,0 +1,51 @@
+"""How far a run is, read from its folder alone."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from search.run import Run
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a run is.
+
+    Attributes:
+        ended: Whether its end is on record; one that was killed has none.
+        reason: Why it ended early, or None.
+        counts: Trials by status.
+        best: Name and validation accuracy of the best trial so far, if one finished an epoch.
+    """
+
+    ended: bool
+    reason: str | None
+    counts: dict[str, int]
+    best: tuple[str, float] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """All of it in one line."""
+        if not self.ended:
+            state = "no end on record yet"
+        else:
+            state = f"ended early, {self.reason}" if self.reason else "ended"
+        counts = ", ".join(f"{number} {status}" for status, number in self.counts.items())
+        best = f"; best val_accuracy {self.best[1]:.4f}, {self.best[0]}" if self.best else ""
+        return f"{state}; trials: {counts or 'none yet'}{best}"
+
+
+def of_run(run: Run) -> RunStatus:
+    """How far a run is now."""
+    ended = run.folder.summary_file.exists()
+    counts = Counter(trial.read_status()["status"] for trial in run.folder.trials())
+    usable = [row for row in run.rows() if row.best_val_accuracy is not None]
+    return RunStatus(
+        ended=ended,
+        reason=run.summary()["reason"] if ended else None,
+        counts=dict(counts),
+        best=(usable[0].name, float(usable[0].best_val_accuracy or 0.0)) if usable else None,
+    )

@@ -1,0 +1,255 @@
+"""Searches as jobs of a real Ray head, with and without token, and what is said when it fails."""
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.config import SearchConfig, load_config
+from search.errors import UserError
+from search.jobs import pack, placed
+from tests.command_line import pawtune
+from tests.ray_head import Head, ray_head
+
+AT_ONCE_S = 10.0
+TINY = ("--families=conv", "--trials=1", "--image-size=32", "--no-baselines")
+
+
+@pytest.fixture(autouse=True)
+def _own_token_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command sets for Ray in this process ends with the test."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Head]:
+    """A head that asks for a token."""
+    with ray_head(with_token=True) as head:
+        yield head
+
+
+@pytest.fixture(scope="module")
+def images(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small images where a job finds them."""
+    folder = tmp_path_factory.mktemp("job") / "two words"  # survives the shell and the file
+    shutil.copytree(tiny_images, folder)
+    return folder
+
+
+def refused(done: subprocess.CompletedProcess[str], *phrases: str) -> None:
+    """Bad input: exit code 2, one line on stderr, nothing on stdout."""
+    assert (done.returncode, done.stdout) == (2, ""), done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pawtune: ")
+    for phrase in phrases:
+        assert phrase in line
+
+
+def wait_for(text: str, head: Head, job_id: str, cwd: Path, timeout_s: float = 90) -> str:
+    """The job's output, once it holds a text."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        said = head.pawtune("logs", job_id, "--address", head.address, cwd=cwd).stdout
+        if text in said:
+            return said
+    raise AssertionError(f"{text!r} did not come: {said}")
+
+
+def test_submit_follow_and_ask(guarded: Head, images: Path, tmp_path: Path) -> None:
+    where = ("--address", guarded.address)
+    options = ("--data", images, "--name=first", "--epochs=1", *TINY)
+    submitted = guarded.pawtune("submit", *options, *where, cwd=tmp_path)
+    assert submitted.returncode == 0, submitted.stderr
+    assert submitted.stderr == ""
+    job_id = submitted.stdout.split("as job ")[1].split(";")[0]
+    assert f"pawtune logs {job_id} -f --address {guarded.address}" in submitted.stdout
+    assert f"pawtune stop {job_id}" in submitted.stdout
+
+    followed = guarded.pawtune("logs", job_id, "-f", *where, cwd=tmp_path, timeout_s=120)
+    assert followed.returncode == 0
+    # What everybody on the cluster's machines may read names neither data nor options.
+    command = "exec python -m search run --config submitted.yaml --address auto"
+    assert f"Running entrypoint for job {job_id}: {command}\n" in followed.stdout
+    assert "best: conv-0001" in followed.stdout
+    assert f"job {job_id}: SUCCEEDED" in followed.stderr
+
+    asked = guarded.json("status", job_id, cwd=tmp_path)
+    assert (asked["status"], asked["run"]) == ("SUCCEEDED", "first")
+    assert asked["trials"]["counts"] == {"completed": 1}
+    run = guarded.pawtune("status", "first", cwd=tmp_path)
+    assert "run first: ended; trials: 1 completed; best val_accuracy" in run.stdout
+    assert job_id in [job["job_id"] for job in guarded.json("list", cwd=tmp_path)]
+    again = guarded.pawtune("submit", *options, *where, cwd=tmp_path)
+    refused(again, "--name must be new, got 'first'", "nothing was submitted")
+
+
+@pytest.mark.slow
+def test_stop_keeps_finished_epochs(guarded: Head, images: Path, tmp_path: Path) -> None:
+    where = ("--address", guarded.address)
+    options = ("--data", images, "--name=long", "--epochs=5000", *TINY)
+    job_id = guarded.json("submit", *options, cwd=tmp_path)["job_id"]
+    metrics = tmp_path / "runs" / "long" / "trials" / "0001" / "metrics.csv"
+    deadline = time.monotonic() + 90
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    started = time.monotonic()
+    stopped = guarded.pawtune("stop", job_id, *where, cwd=tmp_path)
+    assert stopped.returncode == 0, stopped.stderr
+    assert time.monotonic() - started < 20, "it was killed, not stopped in order"
+    assert f"job {job_id}: STOPPED; what had finished is kept" in stopped.stdout
+    status = guarded.json("status", job_id, cwd=tmp_path)
+    assert status["trials"]["reason"] == "interrupted"
+    assert status["trials"]["counts"] == {"stopped": 1}
+    assert len(metrics.read_text().splitlines()) >= 2
+    again = guarded.pawtune("stop", job_id, *where, cwd=tmp_path)
+    assert f"job {job_id}: STOPPED" in again.stdout
+
+
+def test_no_such_job(guarded: Head, tmp_path: Path) -> None:
+    for verb in ("logs", "stop"):
+        done = guarded.pawtune(verb, "nope", "--address", guarded.address, cwd=tmp_path)
+        refused(done, "JOB must be a job of the cluster", "got 'nope'")
+    neither = guarded.pawtune("status", "nope", "--address", guarded.address, cwd=tmp_path)
+    refused(neither, "neither a run", "nor a job")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"RAY_AUTH_TOKEN_PATH": None, "RAY_AUTH_MODE": None}, "needs a token"),
+        ({"RAY_AUTH_TOKEN_PATH": None, "RAY_AUTH_MODE": "token"}, "RAY_AUTH_MODE asks for a token"),
+        ({"RAY_AUTH_TOKEN_PATH": None, "RAY_AUTH_TOKEN": "ab" * 32}, "refused our token"),
+    ],
+)
+def test_without_the_token_nobody_gets_in(
+    guarded: Head, tmp_path: Path, changes: dict[str, str | None], problem: str
+) -> None:
+    started = time.monotonic()
+    done = guarded.pawtune("list", "--address", guarded.address, cwd=tmp_path, **changes)
+    assert time.monotonic() - started < AT_ONCE_S
+    refused(done, problem, "RAY_AUTH_TOKEN_PATH")
+    assert "abab" not in done.stderr
+
+
+def test_a_token_in_the_home_folder_is_used(guarded: Head, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / ".ray").mkdir(parents=True)
+    shutil.copy(guarded.environment["RAY_AUTH_TOKEN_PATH"], home / ".ray" / "auth_token")
+    changes = {"HOME": str(home), "RAY_AUTH_TOKEN_PATH": None, "RAY_AUTH_MODE": None}
+    done = guarded.pawtune("list", "--address", guarded.address, cwd=tmp_path, **changes)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_cluster_without_token(images: Path, tmp_path: Path) -> None:
+    with ray_head(with_token=False) as head:
+        assert head.json("list", cwd=tmp_path) == []
+        empty = head.pawtune("list", "--address", head.address, cwd=tmp_path)
+        assert "no search was submitted" in empty.stdout
+        options = ("--data", images, "--name=open", "--epochs=1", *TINY)
+        job_id = head.json("submit", *options, cwd=tmp_path)["job_id"]
+        assert "best: conv-0001" in wait_for("best: ", head, job_id, tmp_path)
+
+
+def test_a_cluster_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    for address, problem in [
+        ("http://127.0.0.1:1", "Connection refused"),
+        ("ray://127.0.0.1:10001", "must be the URL of a cluster's dashboard"),
+        ("auto", "must be the URL of a cluster's dashboard"),
+        ("http://me:geheim@127.0.0.1:1", "got http://***@127.0.0.1:1"),
+    ]:
+        started = time.monotonic()
+        outcome = pawtune(capsys, "list", "--address", address)
+        assert time.monotonic() - started < AT_ONCE_S
+        assert (outcome.code, outcome.out) == (2, "")
+        assert problem in outcome.err
+        assert "geheim" not in outcome.err
+
+
+def test_a_server_that_never_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        outcome = pawtune(capsys, "list", "--address", address)
+        assert time.monotonic() - started < AT_ONCE_S
+    assert outcome.code == 2
+    assert "timed out" in outcome.err
+
+
+def test_a_server_that_is_no_cluster(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        outcome = pawtune(capsys, "list", "--address", f"127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert outcome.code == 2
+    assert "it answered 404" in outcome.err
+
+
+def test_elsewhere_without_a_token_only_if_one_insists(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    outcome = pawtune(capsys, "list", "--address", "http://192.0.2.1:8265")
+    assert outcome.code == 2
+    assert "is not this machine, and there is no token" in outcome.err
+    assert "or add --insecure" in outcome.err
+
+
+def config(**settings: Any) -> SearchConfig:
+    return load_config(None, (), {"data": "sample", "runs_dir": "/shared/runs", **settings})
+
+
+@pytest.mark.parametrize(
+    "data", ["sample", "https://host/a.zip", "s3://bucket/pets", "/shared/not-here/pets"]
+)
+def test_data_that_a_far_cluster_can_see(data: str) -> None:
+    assert placed(config(data=data), here=False, shared=False).data == data
+
+
+@pytest.mark.parametrize("option", ["data", "weights"])
+def test_a_path_that_only_the_submitter_has(option: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.touch()
+    for given in (str(mine), "mine", "nowhere"):
+        with pytest.raises(UserError, match=rf"--{option} must be .*a path that the cluster sees"):
+            placed(config(**{option: given}), here=False, shared=False)
+    assert getattr(placed(config(**{option: "mine"}), True, shared=True), option) == str(mine)
+
+
+def test_runs_of_a_far_cluster_lie_on_it() -> None:
+    with pytest.raises(UserError, match=r"--runs-dir must be the full path .* got 'runs'"):
+        placed(config(runs_dir="runs"), here=False, shared=False)
+    assert placed(config(), here=False, shared=False).runs_dir == "/shared/runs"
+
+
+def test_what_is_shipped_is_code_and_configuration_alone(tmp_path: Path) -> None:
+    pack(tmp_path, config(seed=7))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {name for name in names if not name.endswith(".dist-info")} == {
+        "data_pipeline",
+        "models",
+        "search",
+        "submitted.yaml",
+    }
+    assert load_config(tmp_path / "submitted.yaml").seed == 7
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in files if "__pycache__" in path.parts]
+    assert sum(path.stat().st_size for path in files) < 2_000_000
+
+
+def test_submit_takes_the_options_of_run(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = pawtune(capsys, "submit", "--data", "sample", "--dry-run")
+    assert "--dry-run submits nothing" in outcome.err
+    outcome = pawtune(capsys, "submit", "--data", "sample", "--trails", "3")
+    assert outcome.code == 2
+    assert "No such option: --trails" in outcome.err

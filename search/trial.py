@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from models.scoring import EpochResult
 
 MAX_ATTEMPTS = 4
+MEMORY_GROWTH_MB = 200.0  # since the first trial; TensorFlow keeps some 6 MB of every trial
 STATE_INTERVAL_S = 2.0  # epochs shorter than this would spend more on saving than on training
 
 
@@ -43,6 +45,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         self._work = work
         self._epochs: Iterator[dict[str, Any]] | None = None
         self._suspect = False
+        self._memory_mark = 0.0
 
     def step(self) -> dict[str, Any]:
         """Trains one epoch.
@@ -65,8 +68,10 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
             return {"failure": f"{type(error).__name__}: {reason}", "done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes the next trial. A worker in which something broke is replaced by a fresh one."""
-        if self._suspect:
+        """Takes the next trial, unless this process had better be replaced by a fresh one."""
+        memory = private_megabytes()
+        self._memory_mark = self._memory_mark or memory + MEMORY_GROWTH_MB
+        if self._suspect or memory > self._memory_mark:
             # Tune starts the trial elsewhere; it has not begun, so nothing is lost.
             ray.actor.exit_actor()
         self._epochs = None
@@ -82,6 +87,15 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """Nothing, for the same reason."""
+
+
+def private_megabytes() -> float:
+    """Memory of this process that it shares with no other; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), 0.0)
 
 
 def begin_attempt(folder: TrialFolder) -> None:

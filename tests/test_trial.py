@@ -1,0 +1,119 @@
+"""A trial on its worker: what it keeps, and that nothing of one trial reaches the next."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from data_pipeline.images import decode_split
+from data_pipeline.manifest import build_manifest
+from models.spec import ConvSpec, TrainSpec, TrialSpec
+from search.objective import Objective
+from search.run_folder import RunFolder
+from search.shared_work import PixelRefs, SharedWork
+from search.trial import EpochKeeper, TrialWorker, private_megabytes, run_trial
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+EPOCHS = 3
+
+
+@pytest.fixture
+def work(tiny_images: Path, tmp_path: Path) -> SharedWork:
+    """The shared work of a search on the small images at 32 px."""
+    manifest = build_manifest(tiny_images)
+    pixels = {
+        split: ray.put(decode_split(tiny_images, manifest.split(split), 32))
+        for split in ("train", "validation")
+    }
+    return SharedWork(
+        run_root=tmp_path / "run",
+        metric="val_accuracy",
+        threads=1,
+        class_names=manifest.class_names,
+        train_labels=manifest.labels("train"),
+        val_labels=manifest.labels("validation"),
+        pixels={32: PixelRefs(**pixels)},
+    )
+
+
+def spec(seed: int = 0, **changes: Any) -> TrialSpec:
+    model = ConvSpec(image_size=32, filters=(8,), flip="horizontal", rotation_factor=0.1)
+    train = TrainSpec(epochs=EPOCHS, seed=seed, precision="float32")
+    return TrialSpec(name="t", model=model, train=train.model_copy(update=changes))
+
+
+def train(work: SharedWork, trial: TrialSpec, name: str) -> list[dict[str, Any]]:
+    return list(run_trial(trial, RunFolder(work.run_root).new_trial(name), work))
+
+
+def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows
+    ]
+
+
+def test_a_used_worker_gives_what_a_fresh_one_gives(work: SharedWork) -> None:
+    fresh = ray.remote(train)
+    first = ray.get(fresh.remote(work, spec(), "fresh"))
+    train(work, spec(seed=7, optimizer="sgd", precision="mixed_bfloat16"), "before")
+    again = train(work, spec(), "used")
+    assert without_times(again) == without_times(first)
+    assert without_times(train(work, spec(seed=1), "other")) != without_times(first)
+
+
+def test_a_trial_continues_from_its_last_state(work: SharedWork, monkeypatch: Any) -> None:
+    monkeypatch.setattr("search.trial.STATE_INTERVAL_S", 0.0)
+    whole = train(work, spec(), "whole")
+    folder = RunFolder(work.run_root).new_trial("cut")
+    epochs: Iterator[dict[str, Any]] = run_trial(spec(), folder, work)
+    begun = [next(epochs), next(epochs)]
+    epochs.close()  # type: ignore[attr-defined]
+    rest = train(work, spec(), "cut")
+    assert without_times([*begun, *rest]) == without_times(whole)
+    assert [row["epoch"] for row in folder.read_metrics()] == [1, 2, 3]
+
+
+def test_a_damaged_state_is_begun_again(work: SharedWork, monkeypatch: Any) -> None:
+    monkeypatch.setattr("search.trial.STATE_INTERVAL_S", 0.0)
+    whole = train(work, spec(), "whole")
+    folder = RunFolder(work.run_root).new_trial("damaged")
+    next(run_trial(spec(), folder, work))
+    for file in folder.last.glob("*.h5"):
+        file.write_bytes(file.read_bytes()[:100])
+    assert without_times(train(work, spec(), "damaged")) == without_times(whole)
+
+
+def test_the_best_epoch_is_kept_whatever_follows(work: SharedWork) -> None:
+    import keras
+
+    from models.scoring import EpochResult
+
+    folder = RunFolder(work.run_root).new_trial("kept")
+    core = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
+    keeper = EpochKeeper(folder, Objective(), core, keras.optimizers.SGD(), [])
+    reports = []
+    for epoch, accuracy in enumerate([0.5, 0.9, 0.7], start=1):
+        core.set_weights([np.full((2, 2), epoch, np.float32)])
+        metrics = {"val_accuracy": accuracy, "val_loss": 1.0}
+        probabilities = np.full((3, 2), epoch / 10, np.float32)
+        reports.append(keeper.keep(EpochResult(epoch, metrics, probabilities), done=False))
+    assert [report["objective"] for report in reports] == [0.5, 0.9, 0.9]
+    assert [report["best_epoch"] for report in reports] == [1, 2, 2]
+    core.load_weights(folder.best_weights)
+    assert core.get_weights()[0][0, 0] == 2
+    assert np.load(folder.best_predictions)[0, 0] == np.float32(0.2)
+
+
+def test_a_worker_that_grew_is_replaced(work: SharedWork, monkeypatch: Any) -> None:
+    left: list[str] = []
+    monkeypatch.setattr("ray.actor.exit_actor", lambda: left.append("exit"))
+    worker = object.__new__(TrialWorker)
+    worker.setup({}, work)
+    assert worker.reset_config({})
+    ballast = np.ones(300 * 2**17)  # 300 MB that the process really uses
+    assert worker.reset_config({})
+    assert left == ["exit"]
+    assert private_megabytes() > ballast.nbytes / 2**20

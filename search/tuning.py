@@ -105,8 +105,7 @@ def run_trials(
             name="tune",
             storage_path=str(run.tune_dir),
             callbacks=[keeper, TensorBoardLogger(run, config, trials.families)],
-            # Tune restarts whatever loses its worker; `begin_attempt` sees to it that this ends.
-            failure_config=tune.FailureConfig(max_failures=-1),
+            failure_config=tune.FailureConfig(max_failures=_restarts(trials.plan)),
             stop=stop,
             verbose=0,
         ),
@@ -131,6 +130,15 @@ def _scheduler(config: SearchConfig) -> FamilyScheduler | None:
         grace_period=config.scheduler.grace_period,
         reduction_factor=config.scheduler.reduction_factor,
     )
+
+
+def _restarts(plan: ResourcePlan) -> int:
+    """How often Tune may start a trial again.
+
+    Workers that were replaced cost a trial that has not begun one start each, in the worst case
+    all of them in turn. A trial that kills its workers is ended sooner, by `begin_attempt`.
+    """
+    return 10 + 2 * plan.concurrency
 
 
 def _trial_name(trial: Any) -> str:

@@ -83,7 +83,8 @@ def submit(api: JobsApi, config: SearchConfig, *, shared: bool, quiet: bool) -> 
     job_id = f"{name}-{secrets.token_hex(3)}"
     with tempfile.TemporaryDirectory(prefix="pawtune-submit-") as package:
         pack(Path(package), config)
-        api.client.submit_job(
+        api.ask(
+            "submit_job",
             # exec: the signal to stop reaches Python, with no shell in between to be asked first.
             entrypoint="exec " + shlex.join(command + ["--quiet"] * quiet),
             submission_id=job_id,
@@ -156,10 +157,10 @@ def find(api: JobsApi, job_id: str) -> Job:
         UserError: The cluster has no such job.
     """
     try:
-        return _job(api.client.get_job_info(job_id))
-    except RuntimeError as error:
-        if "404" not in str(error):
-            raise UserError(f"the cluster did not answer: {str(error).splitlines()[0]}") from error
+        return _job(api.ask("get_job_info", job_id))
+    except UserError as error:
+        if "status code 404" not in str(error):
+            raise
     known = ", ".join(job.job_id for job in jobs(api)[:10]) or "none"
     raise UserError(
         f"JOB must be a job of the cluster at {api.shown}, got {job_id!r}; its jobs: {known}"
@@ -168,13 +169,13 @@ def find(api: JobsApi, job_id: str) -> Job:
 
 def jobs(api: JobsApi) -> list[Job]:
     """The searches among the cluster's jobs, the newest first."""
-    found = [_job(job) for job in api.client.list_jobs() if "pawtune" in (job.metadata or {})]
+    found = [_job(job) for job in api.ask("list_jobs") if "pawtune" in (job.metadata or {})]
     return sorted(found, key=lambda job: job.started or time.time(), reverse=True)
 
 
 def logs(api: JobsApi, job_id: str) -> str:
     """All that a job has printed so far."""
-    return str(api.client.get_job_logs(find(api, job_id).job_id))
+    return str(api.ask("get_job_logs", find(api, job_id).job_id))
 
 
 def follow(api: JobsApi, job_id: str) -> Iterator[str]:
@@ -182,7 +183,7 @@ def follow(api: JobsApi, job_id: str) -> Iterator[str]:
     import asyncio
 
     pieces = api.client.tail_job_logs(find(api, job_id).job_id)
-    with asyncio.Runner() as runner:
+    with api.explained(), asyncio.Runner() as runner:
         while (piece := runner.run(anext(pieces, None))) is not None:
             yield piece
 
@@ -196,7 +197,7 @@ def stop(api: JobsApi, job_id: str) -> Job:
     job = find(api, job_id)
     if job.status in ENDED:
         return job
-    api.client.stop_job(job_id)
+    api.ask("stop_job", job_id)
     deadline = time.monotonic() + STOP_WAIT_S + 10  # after its time Ray kills it
     while time.monotonic() < deadline:
         job = find(api, job_id)

@@ -9,6 +9,8 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,6 +105,27 @@ class JobsApi:
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(self._no_cluster(reason)) from None
+
+    def ask(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """What a method of Ray's client returns.
+
+        Raises:
+            UserError: It failed, or the cluster has gone.
+        """
+        with self.explained():
+            return getattr(self.client, method)(*arguments, **options)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turns errors of Ray's client into one line."""
+        try:
+            yield
+        except (RuntimeError, OSError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"the cluster at {self.shown} failed us: {first}; is it still up? "
+                "`pawtune list` asks it"
+            ) from error
 
     def _knock(self) -> None:
         """Notices at once that nothing listens; Ray's own client would wait without end."""

@@ -185,16 +185,33 @@ def test_rayjob_can_be_applied(job: Config) -> None:
         assert "/dev/shm" in {mount["mountPath"] for mount in container["volumeMounts"]}
 
 
-def test_the_rayjobs_entrypoint_is_a_command_of_ours(job: Config) -> None:
-    """Parsed by the real command line, up to the point where it looks for the data."""
+def parsed(words: list[str]) -> dict[str, Any]:
+    """Options of a `pawtune` command as the real command line reads them, without running it."""
     import typer.main
 
     from search.cli import app
 
+    command = typer.main.get_command(app).commands[words[0]]  # type: ignore[attr-defined]
+    context = command.make_context(words[0], words[1:])
+    if words[0] == "submit":  # what is left over are options of run
+        assert "run" not in context.args
+        return parsed(["run", *context.args])
+    return dict(context.params)
+
+
+def test_the_rayjobs_entrypoint_is_a_command_of_ours(job: Config) -> None:
     words = shlex.split(job["entrypoint"])
-    assert words[:3] == ["exec", "pawtune", "run"]
-    group = typer.main.get_command(app)
-    command = group.commands["run"]  # type: ignore[attr-defined]
-    context = command.make_context("run", words[3:])
-    assert context.params["runs_dir"].startswith("/shared/")
-    assert context.params["address"] == "auto"
+    assert words[:2] == ["exec", "pawtune"]
+    options = parsed(words[2:])
+    assert options["runs_dir"].startswith("/shared/")
+    assert options["address"] == "auto"
+
+
+def test_commands_of_the_page_are_commands_of_ours() -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("pawtune")]
+    verbs = [shlex.split(line, comments=True)[1] for line in lines]
+    assert verbs == ["run", "submit", "list", "logs", "status", "stop"]
+    for line in lines:
+        parsed(shlex.split(line, comments=True)[1:])

@@ -1,8 +1,10 @@
 """Searches as jobs of a real Ray head, with and without token, and what is said when it fails."""
 
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -89,6 +91,21 @@ def test_submit_follow_and_ask(guarded: Head, images: Path, tmp_path: Path) -> N
     refused(again, "--name must be new, got 'first'", "nothing was submitted")
 
 
+def leaves_it_running(head: Head, job_id: str, cwd: Path) -> None:
+    """Ctrl-C while following a job ends the following, not the job."""
+    command = [sys.executable, "-m", "search", "logs", job_id, "-f", "--address", head.address]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=cwd, env=head.environment, text=True, **pipes) as following:
+        assert following.stdout is not None
+        following.stdout.readline()
+        following.send_signal(signal.SIGINT)
+        _, said = following.communicate(timeout=30)
+    assert following.returncode == 130
+    assert f"job {job_id} goes on" in said
+    assert "Traceback" not in said
+    assert head.json("status", job_id, cwd=cwd)["status"] == "RUNNING"
+
+
 @pytest.mark.slow
 def test_stop_keeps_finished_epochs(guarded: Head, images: Path, tmp_path: Path) -> None:
     where = ("--address", guarded.address)
@@ -98,6 +115,9 @@ def test_stop_keeps_finished_epochs(guarded: Head, images: Path, tmp_path: Path)
     deadline = time.monotonic() + 90
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.5)
+    asked = guarded.pawtune("status", "long", cwd=tmp_path)
+    assert "run long: no end on record yet; trials: 1 running" in asked.stdout
+    leaves_it_running(guarded, job_id, tmp_path)
     started = time.monotonic()
     stopped = guarded.pawtune("stop", job_id, *where, cwd=tmp_path)
     assert stopped.returncode == 0, stopped.stderr

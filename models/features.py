@@ -47,8 +47,11 @@ class ViewEncoder:
         self.feature_width = int(backbone.output_shape[-1])
         self._views_per_step = _VIEWS_PER_STEP[has_gpu]
         inputs = keras.Input(backbone.input_shape[1:], dtype="float32", name="pixels")
-        maps = fold_backbone(backbone, policy)(preprocess(name, inputs), training=False)
-        self._encode = _compile(keras.Model(inputs, maps), compile_rendering=not has_gpu)
+        self._encode = _compile(
+            keras.Model(inputs, preprocess(name, inputs)),
+            fold_backbone(backbone, policy),
+            compile_rendering=not has_gpu,
+        )
 
     def encode(self, images: NDArray[np.uint8], table: ViewTable) -> Shard:
         """Features of every view of every image.
@@ -80,19 +83,23 @@ class ViewEncoder:
         return np.empty((table.num_images, table.num_views, self.feature_width), np.float16)
 
 
-def _compile(model: keras.Model, compile_rendering: bool) -> Any:
+def _compile(preparation: keras.Model, backbone: keras.Model, compile_rendering: bool) -> Any:
     """(B, S, S, 3) uint8, (B, V, 6) float32 → two (B, V, F) float16 tensors."""
-    render = tf.function(render_views, jit_compile=compile_rendering)
     # Constants instead of variables: TensorFlow then casts and lays out the weights once.
-    frozen = [variable.numpy() for variable in model.non_trainable_variables]
+    frozen = [variable.numpy() for variable in backbone.non_trainable_variables]
     largest = np.finfo(np.float16).max
 
+    def render(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
+        views = render_views(images, transforms)
+        return preparation(tf.reshape(views, (-1, *backbone.input_shape[1:])))
+
+    render = tf.function(render, jit_compile=compile_rendering)
+
     def encode(images: tf.Tensor, transforms: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        views = render(images, transforms)
-        pixels = tf.reshape(views, (-1, *model.input_shape[1:]))
-        maps, _ = model.stateless_call([], [tf.constant(w) for w in frozen], pixels, training=False)
+        weights = [tf.constant(value) for value in frozen]
+        maps, _ = backbone.stateless_call([], weights, render(images, transforms), training=False)
         maps = tf.cast(maps, tf.float32)  # an average over 25 places loses bits in bfloat16
-        shape = (tf.shape(views)[0], tf.shape(views)[1], maps.shape[-1])
+        shape = (*tf.unstack(tf.shape(transforms)[:2]), maps.shape[-1])
         pooled = tf.reduce_mean(maps, axis=(1, 2)), tf.reduce_max(maps, axis=(1, 2))
         average, maximum = (
             tf.reshape(tf.cast(tf.clip_by_value(p, -largest, largest), tf.float16), shape)
@@ -103,7 +110,7 @@ def _compile(model: keras.Model, compile_rendering: bool) -> Any:
     return tf.function(
         encode,
         input_signature=[
-            tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8),
+            tf.TensorSpec((None, *backbone.input_shape[1:]), tf.uint8),
             tf.TensorSpec((None, None, 6), tf.float32),
         ],
     )

@@ -1,0 +1,310 @@
+"""Report and TensorBoard in a real browser, on a real search of both families."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.run import Run, open_run
+from search.trial_events import run_label
+from tests.browser import Browser, run_browser
+from tests.run_folders import RunMaker
+
+IMAGE_SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with run_browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def finished(
+    browser: Browser,  # first: without one the search is not run for nothing
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_images: Path,
+    ray_cluster: object,
+) -> Run:
+    """A finished search: two conv nets, two heads on an untrained backbone."""
+    import keras
+
+    from search.config import load_config
+    from search.driver import run_search
+
+    folder = tmp_path_factory.mktemp("browser")
+    weights = folder / "mobilenet_v2.weights.h5"
+    keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(IMAGE_SIZE, IMAGE_SIZE, 3)
+    ).save_weights(weights)
+    space = ["conv_depth=2", "filters=[8]", "conv_dense_width=0", "head_dense_width=[0, 16]"]
+    config = load_config(
+        None,
+        [*(f"space.{item}" for item in space), "scheduler.name=none"],
+        {
+            "data": str(tiny_images),
+            "name": "seen",
+            "runs_dir": str(folder / "runs"),
+            "weights": str(weights),
+            "image_size": [IMAGE_SIZE],
+            "epochs": 2,
+            "trials": 6,
+            "seed": 1,
+            "baselines": "off",
+        },
+    )
+    run = run_search(config)
+    assert len({row.family for row in run.rows()}) == 2
+    return run
+
+
+@pytest.fixture(scope="module")
+def report(finished: Run) -> str:
+    from search.report import write_report
+
+    return write_report(finished).as_uri()
+
+
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+EMPTY_FIGURES = """[...document.querySelectorAll("figure > svg")].filter((svg) => {
+    const box = svg.getBoundingClientRect();
+    return box.width < 100 || box.height < 40 || !svg.querySelector("path");
+}).length"""
+BROKEN_PICTURES = "[...document.images].filter((image) => !image.naturalWidth).length"
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_report_is_whole_on_phone_and_desk(
+    browser: Browser, report: str, width: int, dark: bool
+) -> None:
+    browser.open(report, width=width, dark=dark)
+    assert browser.evaluate(OVERFLOW) == 0
+    assert browser.evaluate(EMPTY_FIGURES) == 0
+    assert browser.evaluate("document.querySelectorAll('figure > svg').length") >= 8
+    assert browser.evaluate(BROKEN_PICTURES) == 0
+    assert browser.evaluate("document.images.length") >= 16
+    assert browser.complaints == []
+    assert [asked for asked in browser.requests if not asked.startswith("data:")] == [report]
+    page, ink = (
+        browser.evaluate(f"getComputedStyle(document.body).{name}")
+        for name in ("backgroundColor", "color")
+    )
+    assert (brightness(page) < brightness(ink)) == dark
+
+
+def brightness(colour: str) -> int:
+    return sum(int(part) for part in colour[4:-1].split(",")[:3])
+
+
+def column(browser: Browser, number: int) -> list[str]:
+    cells = f"[...document.querySelectorAll('#board tbody tr')].map(r => r.cells[{number}]"
+    return list(browser.evaluate(f"{cells}.dataset.v)"))
+
+
+def test_the_leaderboard_sorts_and_filters(browser: Browser, report: str, finished: Run) -> None:
+    browser.open(report)
+    rows = finished.rows()
+    assert column(browser, 0) == [row.name for row in rows]
+    heading = "[...document.querySelectorAll('#board thead button')].find(b => b.innerText == '{}')"
+    by_weights = heading.format("weights") + ".click()"
+    browser.evaluate(by_weights)
+    weights = [int(value) for value in column(browser, 10)]
+    assert weights == sorted(weights, reverse=True)
+    browser.evaluate(by_weights)
+    assert [int(value) for value in column(browser, 10)] == sorted(weights)
+    browser.evaluate(heading.format("filters") + ".click()")
+    filters = column(browser, column_of(browser, "filters"))
+    assert filters == sorted(filters, key=lambda value: value == "")  # empty ones last
+    browser.evaluate(
+        "(() => { const filter = document.getElementById('filter');"
+        "filter.value = 'transfer'; filter.dispatchEvent(new Event('input')); })()"
+    )
+    shown = browser.evaluate(
+        "[...document.querySelectorAll('#board tbody tr:not([hidden])')].length"
+    )
+    assert shown == sum(row.family == "transfer" for row in rows)
+
+
+def column_of(browser: Browser, title: str) -> int:
+    headings = browser.evaluate(
+        "[...document.querySelectorAll('#board thead th')].map(h => h.innerText.trim())"
+    )
+    return next(n for n, heading in enumerate(headings) if heading.startswith(title))
+
+
+def test_a_trial_under_the_pointer_stands_out_everywhere(browser: Browser, report: str) -> None:
+    browser.open(report)
+    browser.evaluate(
+        "document.querySelector('tr[data-trial=\"0001\"] td')"
+        ".dispatchEvent(new MouseEvent('mouseover', {bubbles: true}))"
+    )
+    lit = browser.evaluate("document.querySelectorAll('svg.lit .t.on').length")
+    assert lit >= 5
+    assert (
+        browser.evaluate("document.querySelectorAll('.t.on:not([data-trial=\"0001\"])').length")
+        == 0
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def board(finished: Run) -> Iterator[str]:
+    """`pawtune tensorboard` on the finished run; yields its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "search", "tensorboard", str(finished.folder.root)]
+    process = subprocess.Popen(
+        [*command, "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while not (runs := fetch(f"{address}/data/runs")) or len(runs) < 7:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, "TensorBoard did not show all runs within 60 s"
+            time.sleep(0.3)
+        yield address
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
+def fetch(address: str, body: dict[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+    except OSError:
+        return None
+
+
+# TensorBoard's pages are made of shadow roots within shadow roots.
+DEEP = """const deep = (selector) => {
+    const found = [];
+    const walk = (root) => {
+        found.push(...root.querySelectorAll(selector));
+        root.querySelectorAll("*").forEach((item) => item.shadowRoot && walk(item.shadowRoot));
+    };
+    walk(document);
+    return found;
+};"""
+
+
+def deep(script: str) -> str:
+    return f"(() => {{ {DEEP} return {script}; }})()"
+
+
+def test_tensorboard_listens_on_this_machine_only(board: str) -> None:
+    port = int(board.rsplit(":", 1)[1])
+    listening = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    local = [line.split()[1] for line in listening if line.split()[3] == "0A"]
+    assert [place for place in local if place.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
+
+
+def test_hparams_has_every_trial_every_parameter_and_the_right_best(
+    browser: Browser, board: str, finished: Run
+) -> None:
+    rows = finished.rows()
+    experiment = fetch(f"{board}/data/plugin/hparams/experiment", {"experimentName": ""})
+    columns = {info["name"] for info in experiment["hparamInfos"]}
+    assert columns == {name for row in rows for name in row.params}
+    statuses = ["STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING", "STATUS_UNKNOWN"]
+    asked = {"allowedStatuses": statuses, "colParams": [], "startIndex": 0, "sliceSize": 100}
+    groups = fetch(f"{board}/data/plugin/hparams/session_groups", asked)["sessionGroups"]
+    best = {
+        group["name"]: next(
+            item["value"]
+            for item in group["metricValues"]
+            if item["name"]["tag"] == "best_val_accuracy"
+        )
+        for group in groups
+    }
+    assert best == {
+        run_label(row.trial_id, row.name): pytest.approx(row.best_val_accuracy) for row in rows
+    }
+    for family in ("conv", "transfer"):
+        assert sum(row.family == family for row in rows) >= 2
+    browser.open(f"{board}/#hparams", width=1600)
+    for row in rows:
+        label = run_label(row.trial_id, row.name)
+        cells = "deep('vaadin-grid-cell-content').map((cell) => cell.innerText.trim())"
+        browser.wait(deep(f"{cells}.includes({label!r})"))
+    boxes = set(browser.evaluate(deep("deep('paper-checkbox').map((box) => box.innerText.trim())")))
+    assert columns | {"best_val_accuracy", "stopped early"} <= boxes
+
+
+@pytest.mark.parametrize(
+    ("tab", "rendered"),
+    [
+        ("timeseries", "deep('scalar-card svg path, scalar-card canvas').length"),
+        ("custom_scalars", "deep('vz-line-chart2, vz-line-chart, canvas, svg path').length"),
+        ("images", "deep('img').filter((image) => image.naturalWidth > 0).length"),
+        ("text", "deep('td').filter((cell) => cell.innerText.includes('learning_rate')).length"),
+        ("graphs", "deep('g.node, g.nodes > g').length"),
+    ],
+)  # fmt: skip
+def test_every_tab_of_tensorboard_renders(
+    browser: Browser, board: str, tab: str, rendered: str
+) -> None:
+    browser.open(f"{board}/#{tab}", width=1400, height=1000)
+    assert browser.wait(deep(rendered)) >= 1
+
+
+def test_scalars_are_those_of_the_leaderboard(board: str, finished: Run) -> None:
+    for row in finished.rows():
+        label = run_label(row.trial_id, row.name)
+        points = fetch(f"{board}/data/plugin/scalars/scalars?tag=val_accuracy&run={label}")
+        history = finished.folder.trial(row.trial_id).read_metrics()
+        assert [(step, round(value, 5)) for _, step, value in points] == [
+            (epoch["epoch"], round(epoch["val_accuracy"], 5)) for epoch in history
+        ]
+
+
+def test_the_study_file_opens_in_optuna_dashboard(finished: Run) -> None:
+    program = shutil.which("optuna-dashboard")
+    if program is None:
+        pytest.skip("no optuna-dashboard on this machine (pip install optuna-dashboard)")
+    port = free_port()
+    process = subprocess.Popen(
+        [program, f"sqlite:///{finished.folder.study_file}", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while (studies := fetch(f"http://127.0.0.1:{port}/api/studies")) is None:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+        assert [study["study_name"] for study in studies["study_summaries"]] == ["seen"]
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_a_report_of_many_trials_fits_a_phone(
+    browser: Browser, tiny_images: Path, runs_dir: Path
+) -> None:
+    from search.report import write_report
+
+    maker = RunMaker(runs_dir, tiny_images, "a-run-with-quite-a-long-name-" + "x" * 60)
+    maker.proposals(60)
+    path = write_report(open_run(maker.finish().root))
+    browser.open(path.as_uri(), width=390)
+    assert browser.evaluate(OVERFLOW) == 0
+    assert browser.complaints == []

@@ -131,6 +131,24 @@ def test_stop_keeps_finished_epochs(guarded: Head, images: Path, tmp_path: Path)
     assert f"job {job_id}: STOPPED" in again.stdout
 
 
+def test_a_tunnel_to_a_far_cluster_is_no_cluster_here(guarded: Head, tmp_path: Path) -> None:
+    """On loopback, but this "machine" has another name than the cluster's head."""
+    elsewhere = ["unshare", "--uts", "sh", "-c", 'hostname laptop && exec "$@"', "sh"]
+    if subprocess.run([*elsewhere, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("unshare --uts is not allowed here (it takes root): no second host name")
+    (tmp_path / "pets").mkdir()
+    command = [*elsewhere, sys.executable, "-m", "search", "submit", "--data", "pets"]
+    done = subprocess.run(
+        [*command, "--address", guarded.address],
+        cwd=tmp_path,
+        env=guarded.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    refused(done, "--data must be", "got 'pets', a path of this machine", "--shared-path")
+
+
 def test_no_such_job(guarded: Head, tmp_path: Path) -> None:
     for verb in ("logs", "stop"):
         done = guarded.pawtune(verb, "nope", "--address", guarded.address, cwd=tmp_path)

@@ -91,6 +91,7 @@ def status(
     address: Address = None,
     insecure: Insecure = False,
     runs_dir: Annotated[str, typer.Option("--runs-dir", help="Where runs are kept.")] = "runs",
+    watch: Annotated[bool, typer.Option("--watch", help="Follow a run; Ctrl-C leaves it.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say how far a run or a job is."""
@@ -102,6 +103,13 @@ def status(
         run = open_run(name, runs_dir)
     except UserError as no_run:
         _job_status(name, address, insecure, no_run, as_json)
+        return
+    if watch and not as_json:
+        from rich.console import Console
+
+        from search import watching
+
+        watching.watch(run, Console(highlight=False))
         return
     state = run_status.of_run(run)
     if as_json:

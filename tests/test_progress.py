@@ -4,14 +4,21 @@ import io
 import os
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from models.spec import baseline
 from search.leaderboard import Row
 from search.live_view import SearchState, TrialEvent
 from search.progress import leaderboard_table
+from search.run import Run
 from search.run_folder import Status
+from search.watching import is_running, show_run
+from tests.run_folders import RunMaker
 from tests.terminal import Screen, run_in_terminal
 
 LONG = "conv-" + "a-very-long-name-" * 8
@@ -176,3 +183,43 @@ def test_long_names_leave_the_leaderboard_readable(width: int) -> None:
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= width
     assert all(word in text for word in ("0001", "completed", "0.9000", "12/20", "2,914,882"))
+
+
+def test_watching_follows_a_run_to_its_end(tiny_images: Path, runs_dir: Path) -> None:
+    maker = RunMaker(runs_dir, tiny_images, "watched", trials=3, baselines="off")
+    maker.proposals(1, ["conv"])
+    running = maker.folder.trial(maker.add(baseline("tutorial_3", 10), epochs=4))
+    running.write_status("running", started=1.0)
+    lock = maker.folder.root / "driver.lock"
+    lock.write_text("{}")
+    assert is_running(maker.folder)
+
+    def end() -> None:
+        running.write_status("failed", reason="killed", started=1.0, finished=2.0)
+        maker.finish("interrupted")
+        lock.unlink()
+
+    timer = threading.Timer(4, end)
+    timer.start()
+    arguments = ["pawtune", "status", "--watch", str(maker.folder.root)]
+    code = f"import sys; from search.__main__ import main; sys.argv = {arguments}; main()"
+    screen = run_in_terminal(code, 80)
+    timer.join()
+    assert screen.overflowed == []
+    written = "".join(screen.frames)
+    assert "watched: 1 of 3 trials, running" in written
+    assert "tutorial_3" in written
+    assert "4/10" in written
+    assert "watched: 2 of 3 trials, ended early, interrupted" in screen.text
+    assert "1 done, 1 failed, 0 running, 1 to come" in screen.text
+
+
+def test_a_run_whose_driver_died_says_how_to_go_on(tiny_images: Path, runs_dir: Path) -> None:
+    maker = RunMaker(runs_dir, tiny_images, "left", baselines="off")
+    maker.proposals(2, ["conv"])
+    (maker.folder.root / "driver.lock").write_text("{}")
+    long_ago = time.time() - 3600
+    os.utime(maker.folder.root / "driver.lock", (long_ago, long_ago))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(show_run(Run(maker.folder)))
+    assert "its driver is gone; go on with: pawtune resume left" in console.export_text()

@@ -90,10 +90,10 @@ def ray_head(with_token: bool) -> Iterator[Head]:
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(20)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            shutil.rmtree(folder, ignore_errors=True)
+        except subprocess.TimeoutExpired:  # it waits for jobs that still run
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _environment(folder: Path, with_token: bool) -> dict[str, str]:

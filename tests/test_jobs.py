@@ -195,6 +195,27 @@ def test_a_cluster_without_token(images: Path, tmp_path: Path) -> None:
         assert "best: conv-0001" in wait_for("best: ", head, job_id, tmp_path)
 
 
+@pytest.mark.slow
+def test_a_head_that_goes_while_one_follows(images: Path, tmp_path: Path) -> None:
+    with ray_head(with_token=True) as head:
+        options = ("--data", images, "--name=lost", "--epochs=5000", *TINY)
+        job_id = head.json("submit", *options, cwd=tmp_path)["job_id"]
+        following = subprocess.Popen(
+            [sys.executable, "-m", "search", "logs", job_id, "-f", "--address", head.address],
+            cwd=tmp_path,
+            env=head.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert following.stdout is not None
+        following.stdout.readline()
+    _, said = following.communicate(timeout=AT_ONCE_S)
+    assert following.returncode == 2
+    assert f"the cluster at {head.address} failed us" in said
+    assert "Traceback" not in said
+
+
 def test_a_cluster_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     for address, problem in [
         ("http://127.0.0.1:1", "Connection refused"),

@@ -1,0 +1,111 @@
+"""Every benchmark runs from its command line to its JSON, on images of a few pixels."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def benchmark(name: str, folder: Path, *arguments: object) -> dict[str, Any]:
+    """Runs a script of benchmarks/ and returns the JSON that it wrote."""
+    out = folder / "out.json"
+    script = REPOSITORY / "benchmarks" / f"{name}.py"
+    command = [sys.executable, str(script), *map(str, arguments), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report: dict[str, Any] = json.loads(out.read_text())
+    assert report["command"].startswith(str(script))
+    assert report["machine"]["cores"] >= 1
+    return report
+
+
+def test_conv_nets(tmp_path: Path) -> None:
+    report = benchmark(
+        "conv_nets", tmp_path, "--nets=batch_norm", "--image-size=32", "--images=64", "--rounds=1"
+    )
+    rows = report["speed"]
+    assert [row["contender"] for row in rows] == [
+        "keras float32",
+        "pawtune auto",
+        "pawtune float32",
+    ]
+    assert rows[0]["ratio to keras"] == 1
+    for row in rows:
+        assert row["images/s"] == pytest.approx(64 / row["s/epoch"], rel=0.01)
+
+
+def test_conv_nets_want_images_to_learn_from(tmp_path: Path) -> None:
+    script = str(REPOSITORY / "benchmarks" / "conv_nets.py")
+    command = [sys.executable, script, "--accuracy-epochs", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "--accuracy-epochs needs --data" in done.stderr
+
+
+@pytest.mark.slow
+def test_overhead(tmp_path: Path) -> None:
+    report = benchmark("overhead", tmp_path, "--trials=4", "--image-mb=9", "--families=conv")
+    (row,) = report["trials"]
+    assert row["trials"] == 4
+    assert row["workers"] >= 1
+    # The strict one counts the first epoch's preparations too.
+    assert 0 < row["overhead s"] <= row["strict overhead s"] < row["s/trial"]
+    few, many = report["images"]
+    assert few["added MB"] == 0
+    assert many["decoded MB"] == 9
+    assert many["worker MB"] > 100  # TensorFlow alone is more: a real worker was seen
+
+
+@pytest.mark.slow
+def test_transfer_heads(tmp_path: Path, tiny_images: Path) -> None:
+    import keras
+
+    weights = tmp_path / "untrained.weights.h5"
+    keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    ).save_weights(weights)
+    report = benchmark(
+        "transfer_heads",
+        tmp_path,
+        *("--data", tiny_images, "--weights", weights, "--image-size=32", "--peers=ray-tune"),
+        *("--trials=2", "--epochs=2", "--peer-epochs=1,2"),
+    )
+    assert [row["contender"] for row in report["rows"]] == [
+        "ray-tune",
+        "pawtune, cold",
+        "pawtune, warm",
+    ]
+    assert report["missing"] == ["keras-tuner: not in --peers"]
+    assert [search["kinds"] for search in report["pawtune"]] == [{"bank": 2}, {"bank": 2}]
+    peer, cold, warm = report["rows"]
+    # 2 trials at once: one turn of start-up and 2 epochs, here as measured, not scaled.
+    assert peer["seconds"] == pytest.approx(report["peers"]["ray-tune"]["2"]["seconds"], abs=1)
+    assert report["ratios"]["pawtune, warm, than ray-tune"] == pytest.approx(
+        peer["seconds"] / warm["seconds"], abs=0.1
+    )
+    for search in (cold, warm):
+        assert 0 < search["first epoch s"] < search["seconds"]
+
+
+def test_scaling_by_hand() -> None:
+    """32 trials of 20 epochs; 2 trials took 10 s with 1 epoch and 16 s with 3."""
+    code = (
+        "from argparse import Namespace as N; from transfer_heads import scaled_row;"
+        "result = {str(e): {'seconds': s, 'val_accuracies': [0.5]} for e, s in ((1, 10), (3, 16))};"
+        "options = N(trials=32, epochs=20);"
+        "print([scaled_row(p, result, options)['seconds'] for p in ('ray-tune', 'keras-tuner')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY / "benchmarks",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    # At once: start-up 7 s, 3 s an epoch, 16 turns. One by one: 3.5 s, 1.5 s, 32 turns.
+    assert done.stdout.strip() == "[1072, 1072]", done.stderr

@@ -10,7 +10,7 @@ from search.run_folder import RunFolder, TrialFolder
 from search.validation import read_validation
 
 VIEWS = 6
-VIEW_PX = 80
+VIEW_PX = 72
 COLUMNS = 6
 MAX_SAMPLE_CLASSES = 10
 MAX_MISTAKES = 18

@@ -92,6 +92,14 @@ def test_transfer_heads(tmp_path: Path, tiny_images: Path) -> None:
         assert 0 < search["first epoch s"] < search["seconds"]
 
 
+@pytest.mark.slow
+def test_logging_cost(tmp_path: Path) -> None:
+    report = benchmark("logging_cost", tmp_path, "--trials=4", "--epochs=2")
+    assert [row["part"] for row in report["parts"]][-1] == "both"
+    assert report["wall_s"] > 2
+    assert 0 < report["share"] < 0.5
+
+
 def test_scaling_by_hand() -> None:
     """32 trials of 20 epochs; 2 trials took 10 s with 1 epoch and 16 s with 3."""
     code = (

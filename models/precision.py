@@ -57,6 +57,17 @@ def precision(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+def has_gpu() -> bool:
+    """Whether this process has a GPU to train on."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def share_gpus() -> None:
+    """Let TensorFlow take GPU memory as it needs it, not the whole card: others train there too."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
 def limit_threads(count: int) -> None:
     """Let TensorFlow use `count` threads in an operation and as many operations at once.
 

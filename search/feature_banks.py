@@ -188,13 +188,11 @@ def _encode_shard(
 @lru_cache(maxsize=1)
 def _encoder(recipe: BankRecipe, threads: int) -> "ViewEncoder":
     """Built once in a worker process, for all its shards."""
-    import tensorflow as tf
-
     from models import precision
     from models.features import ViewEncoder
     from models.transfer import load_backbone
 
     precision.limit_threads(threads)
+    precision.share_gpus()
     backbone = load_backbone(recipe.backbone, recipe.image_size, recipe.weights)
-    has_gpu = bool(tf.config.list_physical_devices("GPU"))
-    return ViewEncoder(backbone, recipe.backbone, recipe.policy, has_gpu)
+    return ViewEncoder(backbone, recipe.backbone, recipe.policy, precision.has_gpu())

@@ -57,6 +57,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         try:
             if self._epochs is None:
                 begin_attempt(folder)
+                claim_process(self._work.threads)
                 spec = TrialSpec.model_validate(self.config["spec"])
                 self._epochs = run_trial(spec, folder, self._work)
             return next(self._epochs)
@@ -98,6 +99,14 @@ def private_megabytes() -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), 0.0)
 
 
+def claim_process(threads: int) -> None:
+    """Tells TensorFlow what of the machine is this worker's; again is accepted."""
+    from models import precision
+
+    precision.limit_threads(threads)
+    precision.share_gpus()
+
+
 def begin_attempt(folder: TrialFolder) -> None:
     """Counts how often a trial was begun: one that kills its worker must not do so for ever.
 
@@ -130,16 +139,11 @@ def run_trial(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterato
     """
     # Imported here: the driver, which imports this module, needs no TensorFlow.
     import keras
-    import tensorflow as tf
 
     from models import precision
 
-    precision.limit_threads(work.threads)
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:  # TensorFlow would take the whole card, and starve the other trials on it
-        tf.config.experimental.set_memory_growth(gpu, True)
     keras.utils.clear_session(free_memory=False)
-    policy = precision.resolve_precision(spec.train.precision, has_gpu=bool(gpus))
+    policy = precision.resolve_precision(spec.train.precision, has_gpu=precision.has_gpu())
     precision.set_precision(policy)
     keras.utils.set_random_seed(spec.train.seed)
     trial = _banked_trial(spec, work) or _live_trial(spec, work)

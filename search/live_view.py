@@ -75,6 +75,11 @@ class SearchState:
         return sum(self.ended.values())
 
     @property
+    def progress(self) -> float:
+        """Trials that ended, and the parts of those that run."""
+        return self.num_ended + sum(t.epoch / t.epochs for t in self.running.values())
+
+    @property
     def best(self) -> BestTrial | None:
         """The best of the trials that have not failed; the earliest of equals."""
         return max(self.bests.values(), key=lambda best: best.value, default=None)

@@ -110,7 +110,7 @@ class Reporter:
             if event.status == "failed":
                 self.note(f"{event.name} failed: {event.reason}")
             if TRIALS in self._tasks:
-                self._bar(TRIALS, self.state.num_ended, self.state.total)
+                self._bar(TRIALS, self.state.progress, self.state.total)
         elif event.status != "running" and self._is_worth_a_line(event, is_best):
             self.note(self._line(event))
 
@@ -146,7 +146,7 @@ class Reporter:
         place = f"[{state.num_ended}/{state.total}]"
         return f"{place} {event.name} {event.status}{why}: {told}{best}"
 
-    def _bar(self, name: str, done: int, total: int | None) -> None:
+    def _bar(self, name: str, done: float, total: int | None) -> None:
         if self._live is None:
             self._bars = _make_bars()
             self._live = Live(console=self.console, refresh_per_second=REFRESH_HZ, transient=True)

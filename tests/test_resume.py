@@ -19,9 +19,11 @@ from search.history import read_history, running_best
 from search.lock import RunLock
 from search.objective import Objective
 from search.run import open_run
-from search.run_folder import RunFolder, create_run_folder
+from search.run_folder import RunFolder, create_run_folder, read_json
 from search.scheduler import FamilyScheduler
+from search.trial_events import run_label
 from tests.command_line import pawtune
+from tests.event_reading import read_scalars
 from tests.test_tuning import Search
 
 
@@ -129,6 +131,10 @@ def test_a_killed_search_goes_on_where_it_was(
         numbers = [row["epoch"] for row in trial.read_metrics()]
         assert numbers == list(range(1, len(numbers) + 1))
         assert trial.read_status()["status"] in ("completed", "stopped")
+        # One continuous curve, no point twice, in every byte of the event files.
+        label = run_label(trial.trial_id, read_json(trial.spec_file)["name"])
+        curve = read_scalars(run.tensorboard_dir / label)["val_accuracy"]
+        assert [step for step, _ in curve] == numbers
     assert max(row.epochs for row in rows) == 60
     assert reached < 60
 

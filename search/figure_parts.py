@@ -1,10 +1,12 @@
 """Parts that several figures of the report share: points, legends and words for trials."""
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from search.figures import FAILED, INK, SURFACE, kind_colour, kind_marker, mark_trials
 from search.report_data import ReportData, TrialView
@@ -15,6 +17,8 @@ METRIC_WORDS = {
     "val_loss": "validation loss",
 }
 NAME_CHARACTERS = 22
+LEAST_MISTAKES = 0.004  # keeps an accuracy of 1 on a stretched axis
+STRETCHED_TICKS = (1.0, 0.995, 0.99, 0.98, 0.97, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.2, 0.0)
 
 
 def count(number: int, noun: str) -> str:
@@ -52,6 +56,52 @@ def compact(value: float, position: float = 0.0) -> str:
         if value >= size:
             return f"{value / size:.3g}{suffix}"
     return f"{value:.1e}".replace("e-0", "e-") if 0 < value < 1e-3 else f"{value:.3g}"
+
+
+def stretch_accuracy(
+    axes: Axes, which: Literal["x", "y"], scores: Sequence[float], tick_gap: float = 0.09
+) -> str:
+    """Gives accuracies near 1 the room they need where others are far below.
+
+    The axis becomes logarithmic in the share of mistakes: from 0.95 to 0.975 is as far as from 0.5
+    to 0.75. Losses, and accuracies that lie close together, keep their even axis.
+
+    Args:
+        axes: Where the scores are drawn.
+        which: The axis of the scores.
+        scores: All that must be on it.
+        tick_gap: The least distance between two ticks, as a part of the axis.
+
+    Returns:
+        What to tell the reader: a sentence, or nothing.
+    """
+    low, high = min(scores), max(scores)
+    if not (low >= 0 and 0.9 <= high <= 1 and high - low >= 0.15):
+        return ""
+    functions = (_stretch, _unstretch)
+    (axes.set_xscale if which == "x" else axes.set_yscale)("function", functions=functions)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    ends = _stretch(np.array([low, high]))
+    margin = 0.07 * (ends[1] - ends[0])
+    limits = _unstretch(ends + [-margin, margin])
+    (axes.set_xlim if which == "x" else axes.set_ylim)(*limits)
+    ticks: list[float] = []
+    for tick in STRETCHED_TICKS:  # the highest first: there it is tight
+        far = not ticks or _stretch(ticks[-1]) - _stretch(tick) >= tick_gap * (ends[1] - ends[0])
+        if limits[0] <= tick <= limits[1] and far:
+            ticks.append(tick)
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(compact)
+    return " The axis of accuracy is stretched towards 1."
+
+
+def _stretch(accuracy: Any) -> Any:
+    return -np.log10(np.maximum(1 + LEAST_MISTAKES - np.asarray(accuracy), 1e-9))
+
+
+def _unstretch(value: Any) -> Any:
+    return 1 + LEAST_MISTAKES - 10 ** -np.asarray(value)
 
 
 def scatter_by_kind(

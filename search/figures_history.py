@@ -12,6 +12,7 @@ from search.figure_parts import (
     metric_words,
     scatter_by_kind,
     short,
+    stretch_accuracy,
     tips,
     whole_numbers,
 )
@@ -47,12 +48,15 @@ def draw_standing(data: ReportData) -> Drawing | None:
     rows.sort(key=lambda trial: trial.row.best_val_accuracy or 0.0)
     with styled():
         axes = new_axes(0.75 + ROW_INCHES * len(rows))
+        ends: list[float] = []
         for place, trial in enumerate(rows):
             accuracy = trial.row.best_val_accuracy or 0.0
             colour = kind_colour(trial.kind)
             if data.num_validation:
                 correct = round(accuracy * data.num_validation)
-                axes.plot(wilson_interval(correct, data.num_validation), [place] * 2, c=colour)
+                interval = wilson_interval(correct, data.num_validation)
+                axes.plot(interval, [place] * 2, c=colour)
+                ends += interval
             marker = kind_marker(trial.kind)
             points = axes.scatter([accuracy], [place], 34, colour, marker=marker, zorder=3)
             mark_trials(points, [trial.trial_id])
@@ -61,13 +65,16 @@ def draw_standing(data: ReportData) -> Drawing | None:
         if data.majority_share is not None:
             axes.axvline(data.majority_share, color=MUTED, linestyle=(0, (3, 3)), linewidth=1.2)
         axes.grid(axis="y", visible=False)
+        ends += [trial.row.best_val_accuracy or 0.0 for trial in rows]
+        stretched = stretch_accuracy(axes, "x", [*ends, data.majority_share or min(ends)])
         axes.set_xlabel("validation accuracy of the best epoch")
         listing = ", ".join(f"{t.row.name} {t.row.best_val_accuracy:.4f}" for t in rows[::-1])
         svg = to_svg(axes, "standing", f"Validation accuracy, best first: {listing}.", tips(data))
     return Drawing(
         svg,
         "The best proposals and the tutorial baselines. Bars are 95% intervals (Wilson) for this "
-        "number of validation images; the dashed line is always naming the most frequent class.",
+        "number of validation images; the dashed line is always naming the most frequent class."
+        + stretched,
     )
 
 
@@ -98,6 +105,7 @@ def draw_history(data: ReportData) -> Drawing | None:
                 clip_on=False,
             )
             mark_trials(crosses, [trial.trial_id for trial in failed])
+        stretched = stretch_accuracy(axes, "y", scores.tolist())
         whole_numbers(axes)
         axes.set_xlim(0.5 - 0.02 * len(data.trials), 0.5 + 1.02 * len(data.trials))
         axes.set_xlabel("trial, in the order of proposal")
@@ -108,7 +116,9 @@ def draw_history(data: ReportData) -> Drawing | None:
             f"the best so far goes from {best[0]:.4f} to {best[-1]:.4f}."
         )
         svg = to_svg(axes, "history", told, tips(data))
-    return Drawing(svg, "Hollow markers were stopped early; the line is the best so far.")
+    return Drawing(
+        svg, "Hollow markers were stopped early; the line is the best so far." + stretched
+    )
 
 
 def draw_learning_curves(data: ReportData, family: str) -> Drawing | None:

@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 from PIL import Image
 
-from search.figure_parts import compact, kind_legend, scatter_by_kind, short, tips
+from search.figure_parts import compact, kind_legend, scatter_by_kind, short, stretch_accuracy, tips
 from search.figures import (
     INK,
     SURFACE,
@@ -70,6 +70,7 @@ def draw_trade_off(data: ReportData, cost: str) -> Drawing | None:
             linewidths=0.9, zorder=4,
         )  # fmt: skip
         mark_trials(ring, [trials[n].trial_id for n in front])
+        stretched = stretch_accuracy(axes, "y", scores)
         axes.grid(which="minor", visible=False)
         axes.set_xlabel(words)
         axes.set_ylabel("validation accuracy")
@@ -81,7 +82,7 @@ def draw_trade_off(data: ReportData, cost: str) -> Drawing | None:
         svg = to_svg(axes, f"cost-{cost}", told, tips(data))
     names = [short(trials[n].row.name, 40) for n in front[-MAX_PARETO_NAMES:]]
     listed = ", ".join(names) + (" and cheaper ones" if len(front) > len(names) else "")
-    return Drawing(svg, f"Ringed: nothing cheaper is better ({listed}).")
+    return Drawing(svg, f"Ringed: nothing cheaper is better ({listed}).{stretched}")
 
 
 def draw_confusion(counts: NDArray[np.int64], names: Sequence[str], split: str) -> Drawing:

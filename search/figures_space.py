@@ -7,7 +7,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from search.figure_parts import compact, metric_words, scatter_by_kind, short, tips
+from search.figure_parts import (
+    compact,
+    metric_words,
+    scatter_by_kind,
+    short,
+    stretch_accuracy,
+    tips,
+)
 from search.figures import (
     GRID,
     INK,
@@ -145,7 +152,8 @@ def draw_parallel(data: ReportData, family: str) -> Drawing | None:
             f"the best is {best_first[0].row.name}."
         )
         svg = to_svg(axes, f"parallel-{family}", told, tips(data))
-    return Drawing(svg, f"In colour: the best {len(bright)}. Point at a line for its name.")
+    told_bright = f" {len(bright)}" if len(bright) > 1 else ""
+    return Drawing(svg, f"In colour: the best{told_bright}. Point at a line for its name.")
 
 
 def _rows_of_parameters(axes: Axes, names: list[str]) -> None:
@@ -188,6 +196,7 @@ def _draw_slice(data: ReportData, name: str, trials: list[TrialView]) -> Drawing
         )  # fmt: skip
         axes.set_xlim(-0.18, 1.18)
         axes.yaxis.set_major_locator(MaxNLocator(4))
+        stretch_accuracy(axes, "y", scores, tick_gap=0.2)
         axes.grid(axis="x", visible=False)
         axes.set_title(name)
         told = f"{metric_words(data).capitalize()} against {name}, {len(trials)} trials."

@@ -96,7 +96,10 @@ def _parameter_section(data: ReportData) -> Section:
                 f"{family}: importance needs {MIN_TRIALS} trials with a finished epoch that "
                 f"lie in the search space and differ; there are {usable} with one."
             )
-    drawings = [*important, *(space.draw_parallel(data, family) for family in data.families)]
+    parallel = [space.draw_parallel(data, family) for family in data.families]
+    # Figures of one kind side by side; of one family, where another's bars are missing.
+    pairs = zip(important, parallel, strict=True)
+    drawings = [*important, *parallel] if all(important) else [d for pair in pairs for d in pair]
     drawn = tuple(drawing for drawing in drawings if drawing is not None)
     return Section(
         "parameters",
@@ -116,7 +119,10 @@ def _slice_section(data: ReportData) -> Section:
     return Section(
         "slices",
         "Slices",
-        "The score against one parameter at a time; each point is a trial." if drawings else "",
+        "The score against one parameter at a time; each point is a trial. Where accuracies reach "
+        "from low to near 1, their axis is stretched towards 1."
+        if drawings
+        else "",
         drawings,
         () if drawings else ("Two trials that differ are needed to compare parameters.",),
         small=True,

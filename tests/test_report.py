@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from models.spec import TrialSpec, baseline, baseline_names
-from search.figure_parts import compact
+from search.figure_parts import compact, stretch_accuracy
+from search.figures import new_axes, styled
 from search.figures_results import pareto_front
 from search.figures_space import place_values
 from search.importance import rank_parameters
@@ -344,6 +345,21 @@ def test_places_on_an_axis() -> None:
     assert place_values(["64-128", "16-32", "16-32"], "filters")[0] == [1.0, 0.0, 0.0]
     assert place_values([True, False], "batch_norm")[1] == {0.0: "False", 1.0: "True"}
     assert place_values([32, 32], "batch_size")[0] == [0.5, 0.5]
+
+
+def test_an_axis_of_accuracy_is_stretched_where_it_helps() -> None:
+    def stretched(scores: list[float]) -> tuple[str, list[float]]:
+        with styled():
+            axes = new_axes(2.0)
+            told = stretch_accuracy(axes, "y", scores)
+            return told, [float(tick) for tick in axes.get_yticks()]
+
+    told, ticks = stretched([0.5, 0.95, 0.975])
+    assert "stretched towards 1" in told
+    assert {0.5, 0.9, 0.97} <= set(ticks)
+    assert stretched([0.5, 1.0])[1][0] == 1.0
+    for even in ([0.5, 0.8], [0.96, 0.97], [0.3, 1.7], [-0.2, 0.95]):
+        assert stretched(even)[0] == ""
 
 
 def test_compact_numbers() -> None:

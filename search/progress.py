@@ -83,7 +83,6 @@ class Reporter:
     def data(self, manifest: "Manifest") -> None:
         """The splits are made."""
         counts = {split: sum(labels.values()) for split, labels in manifest.counts().items()}
-        self.state.train_images = counts["train"]
         self.note(
             f"data: {len(manifest.class_names)} classes; "
             + ", ".join(f"{number} {split}" for split, number in counts.items())
@@ -94,9 +93,12 @@ class Reporter:
 
     def trials(self, total: int, plan: "ResourcePlan", run: "RunFolder") -> None:
         """The trials begin."""
+        from search.watching import read_past
+
         self._drop_bars()
         self._run = run
-        self.state.total = total
+        self.state = read_past(run)  # empty where the search is new
+        self.state.total += total
         device = f"{plan.gpus:g} GPU" if plan.gpus else f"{plan.cpus:g} CPU"
         self.note(f"run {run.name}: {total} trials, {plan.concurrency} at a time, {device} each")
         self.note(f"watch it: pawtune tensorboard {run.root}")

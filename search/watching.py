@@ -10,6 +10,7 @@ from rich.text import Text
 
 from models.spec import BASELINES
 from search.config import SearchConfig
+from search.history import read_history
 from search.live_view import SearchState, TrialEvent, show_state
 from search.lock import STALE_S
 from search.objective import Objective
@@ -67,12 +68,30 @@ def read_state(run: Run) -> SearchState:
     running = is_running(run.folder)
     state = SearchState(train_images=_train_images(run.folder))
     for trial in trials:
-        event = _last_event(trial, Objective(config.metric))
-        if event is not None and (running or event.status != "running"):
-            facts = read_json(trial.facts_file) if trial.facts_file.exists() else {}
-            state.take(event, on_bank=facts.get("training") == "bank")
+        if running or trial.read_status()["status"] != "running":
+            _take(state, trial, Objective(config.metric))
     state.total = max(len(trials), _planned(config, run.folder))
     return state
+
+
+def read_past(folder: RunFolder) -> SearchState:
+    """What earlier sessions of a search have behind them: the trials that are over."""
+    state = SearchState(train_images=_train_images(folder))
+    if any(folder.trials()):
+        objective = Objective(Run(folder).config().metric)
+        over = {trial.trial_id for trial in read_history(folder, objective) if trial.over}
+        for trial in folder.trials():
+            if trial.trial_id in over:
+                _take(state, trial, objective)
+    state.total = state.num_ended
+    return state
+
+
+def _take(state: SearchState, trial: TrialFolder, objective: Objective) -> None:
+    event = _last_event(trial, objective)
+    if event is not None:
+        facts = read_json(trial.facts_file) if trial.facts_file.exists() else {}
+        state.take(event, on_bank=facts.get("training") == "bank")
 
 
 def _last_event(trial: TrialFolder, objective: Objective) -> TrialEvent | None:

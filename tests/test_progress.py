@@ -12,9 +12,10 @@ import pytest
 from rich.console import Console
 
 from models.spec import baseline
+from search.cluster import ResourcePlan
 from search.leaderboard import Row
 from search.live_view import SearchState, TrialEvent
-from search.progress import leaderboard_table
+from search.progress import Reporter, leaderboard_table
 from search.run import Run
 from search.run_folder import Status
 from search.watching import is_running, show_run
@@ -223,3 +224,20 @@ def test_a_run_whose_driver_died_says_how_to_go_on(tiny_images: Path, runs_dir: 
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(show_run(Run(maker.folder)))
     assert "its driver is gone; go on with: pawtune resume left" in console.export_text()
+
+
+def test_a_resumed_search_counts_what_is_behind_it(tiny_images: Path, runs_dir: Path) -> None:
+    maker = RunMaker(runs_dir, tiny_images, "resumed", trials=5, baselines="off")
+    maker.add(baseline("tutorial_3", 10), accuracy=0.9)
+    maker.add(baseline("tutorial_4", 10), epochs=3, accuracy=0.7)
+    maker.add(baseline("tutorial_2", 10), epochs=4, status="stopped", reason="interrupted")
+    console = Console(width=200, file=io.StringIO())
+    reporter = Reporter(console=console)
+    reporter.trials(3, ResourcePlan(1.0, 0.0, 2), maker.folder)
+    state = reporter.state
+    assert (state.total, state.num_ended) == (5, 2)
+    assert state.counts() == "1 done, 1 stopped early"
+    assert state.best is not None
+    assert state.best.name == "tutorial_3"
+    assert state.saved_epochs == 7
+    assert state.saved_passes == 3 * sum(maker.manifest.counts()["train"].values())

@@ -27,7 +27,6 @@ from search.tensorboard_server import event_folder
 from tests.browser import run_browser
 
 COLUMNS, LINES = 100, 16
-COLOURS = 96  # a palette of so many keeps the files small
 
 
 def main(arguments: list[str]) -> None:
@@ -98,9 +97,10 @@ def shoot(address: str, out: Path, *, width: int, height: int, wait_s: float = 0
     with run_browser() as browser:
         browser.open(address, width=width, height=height)
         time.sleep(wait_s)
+        browser.call("Emulation.setScrollbarsHidden", hidden=True)
         browser.screenshot(out, whole=False)
     with Image.open(out) as picture:
-        small = picture.convert("RGB").quantize(COLOURS)
+        small = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
     small.save(out, optimize=True)
     print(f"{out}: {out.stat().st_size / 1000:.0f} kB")
 

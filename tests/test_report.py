@@ -356,8 +356,8 @@ def test_an_axis_of_accuracy_is_stretched_where_it_helps() -> None:
 
     told, ticks = stretched([0.5, 0.95, 0.975])
     assert "stretched towards 1" in told
-    assert {0.6, 0.9, 0.97} <= set(ticks)
-    assert stretched([0.5, 1.0])[1][0] == 1.0
+    assert {0.5, 0.9, 0.97} <= set(ticks)
+    assert 1.0 in stretched([0.5, 1.0])[1]
     for even in ([0.5, 0.8], [0.96, 0.97], [0.3, 1.7], [-0.2, 0.95]):
         assert stretched(even)[0] == ""
 

@@ -1,11 +1,10 @@
 """Makes the pictures of README.md and docs/seeing.md; needs chromium and, for the terminal, tmux.
 
     python docs/pictures.py report RUN_FOLDER docs/images/report.png
-    python docs/pictures.py tensorboard RUN_FOLDER docs/images/tensorboard.png
     python docs/pictures.py terminal docs/images/terminal.png 60 -- pawtune run --data PHOTOS
 
-The report is that of the run folder; TensorBoard shows its HParams table. The terminal is the
-screen that the command shows after so many seconds; it is then interrupted, as by Ctrl-C.
+The report is that of the run folder. The terminal is the screen that the command shows after so
+many seconds; it is then interrupted, as by Ctrl-C.
 """
 
 import io
@@ -23,7 +22,6 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from search.run import open_run
-from search.tensorboard_server import event_folder
 from tests.browser import run_browser
 
 COLUMNS, LINES = 100, 16
@@ -34,8 +32,6 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case ["report", run, out]:
             picture_report(run, Path(out))
-        case ["tensorboard", run, out]:
-            picture_tensorboard(run, Path(out))
         case ["terminal", out, seconds, "--", *command]:
             picture_terminal(command, float(seconds), Path(out))
         case _:
@@ -49,19 +45,6 @@ def picture_report(run: str, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         page = write_report(open_run(run), Path(folder) / "report.html")
         shoot(page.as_uri(), out, width=1180, height=1500)
-
-
-def picture_tensorboard(run: str, out: Path) -> None:
-    """The HParams table of a run."""
-    folder = event_folder(open_run(run))
-    command = [sys.executable, "-m", "search", "tensorboard", str(folder.parent), "--port", "6123"]
-    server = subprocess.Popen(command)
-    try:
-        time.sleep(20)
-        shoot("http://127.0.0.1:6123/#hparams", out, width=1300, height=760, wait_s=5)
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def picture_terminal(command: list[str], seconds: float, out: Path) -> None:
@@ -81,7 +64,7 @@ def picture_terminal(command: list[str], seconds: float, out: Path) -> None:
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(Text.from_ansi(f"$ {' '.join(command)}\n{shown.rstrip()}"))
     style = (
-        "<style>body{margin:14px 18px;background:#12161b!important;color:#e4e8ee!important}"
+        "<style>body{margin:14px 18px;background:#0c0c0c!important;color:#e4e8ee!important}"
         "pre,code{font:14px/18px monospace!important}</style></head>"
     )
     page = console.export_html(inline_styles=True, theme=MONOKAI).replace("</head>", style)
@@ -92,12 +75,12 @@ def picture_terminal(command: list[str], seconds: float, out: Path) -> None:
         shoot(f"file://{file.name}", out, width=900, height=28 + 18 * lines)
 
 
-def shoot(address: str, out: Path, *, width: int, height: int, wait_s: float = 0.5) -> None:
+def shoot(address: str, out: Path, *, width: int, height: int) -> None:
     """A page as a small PNG."""
     with run_browser() as browser:
-        browser.open(address, width=width, height=height)
-        time.sleep(wait_s)
         browser.call("Emulation.setScrollbarsHidden", hidden=True)
+        browser.open(address, width=width, height=height)
+        time.sleep(0.5)
         browser.screenshot(out, whole=False)
     with Image.open(out) as picture:
         small = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)

@@ -6,6 +6,7 @@ and a line at every tenth of the way.
 """
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -101,7 +102,8 @@ class Reporter:
         self.state.total += total
         device = f"{plan.gpus:g} GPU" if plan.gpus else f"{plan.cpus:g} CPU"
         self.note(f"run {run.name}: {total} trials, {plan.concurrency} at a time, {device} each")
-        self.note(f"watch it: pawtune tensorboard {run.root}")
+        by_name = Path("runs").resolve() / run.name == run.root
+        self.note(f"watch it: pawtune tensorboard {run.name if by_name else run.root}")
         if self._is_live:
             self._bar(TRIALS, 0, total)
 

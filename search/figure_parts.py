@@ -17,6 +17,7 @@ METRIC_WORDS = {
     "val_loss": "validation loss",
 }
 NAME_CHARACTERS = 22
+MAX_DRAWN = 400  # trials in one figure: 1,500 in all of them would be a page of 10 MB
 LEAST_MISTAKES = 0.004  # keeps an accuracy of 1 on a stretched axis
 # What people look for first comes first: a later one gives way where it would be too near.
 STRETCHED_TICKS = (0.9, 0.5, 0.97, 0.99, 0.7, 0.95, 0.8, 0.98, 1.0, 0.995, 0.6, 0.4, 0.2, 0.0)
@@ -35,6 +36,19 @@ def metric_words(data: ReportData) -> str:
 def short(name: str, characters: int = NAME_CHARACTERS) -> str:
     """A name that fits beside an axis."""
     return name if len(name) <= characters else f"{name[: characters - 1]}…"
+
+
+def best_of(trials: Sequence[TrialView], most: int = MAX_DRAWN) -> list[TrialView]:
+    """The trials, or the best of them where a figure of all would be too large to send."""
+    kept = {t.trial_id for t in sorted(trials, key=lambda trial: trial.row.rank)[:most]}
+    return [trial for trial in trials if trial.trial_id in kept]
+
+
+def count_drawn(drawn: Sequence[TrialView], among: Sequence[TrialView]) -> str:
+    """How many trials a figure shows: `87 trials`, or `the best 400 of 1,500 trials`."""
+    if len(drawn) == len(among):
+        return count(len(drawn), "trial")
+    return f"the best {len(drawn)} of {count(len(among), 'trial')}"
 
 
 def tips(data: ReportData) -> dict[str, str]:

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from search.figure_parts import (
-    count,
+    best_of,
+    count_drawn,
     kind_legend,
     metric_words,
     scatter_by_kind,
@@ -123,7 +124,8 @@ def draw_history(data: ReportData) -> Drawing | None:
 
 def draw_learning_curves(data: ReportData, family: str) -> Drawing | None:
     """Validation metric by epoch of every trial of a family."""
-    trials = [trial for trial in data.of_family(family) if trial.epochs]
+    with_epochs = [trial for trial in data.of_family(family) if trial.epochs]
+    trials = best_of(with_epochs)
     if not trials:
         return None
     metric, best = data.objective.metric, data.best
@@ -141,7 +143,7 @@ def draw_learning_curves(data: ReportData, family: str) -> Drawing | None:
         whole_numbers(axes)
         axes.set_xlabel("epoch")
         axes.set_ylabel(metric_words(data))
-        axes.set_title(f"{family}: {count(len(trials), 'trial')}")
+        axes.set_title(f"{family}: {count_drawn(trials, with_epochs)}")
         _curve_legend(axes, trials, leader, metric)
         stopped = sum(trial.row.status == "stopped" for trial in trials)
         told = (

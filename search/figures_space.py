@@ -8,7 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from search.figure_parts import (
+    best_of,
     compact,
+    count_drawn,
     metric_words,
     scatter_by_kind,
     short,
@@ -114,7 +116,8 @@ def draw_parallel(data: ReportData, family: str) -> Drawing | None:
 
     Parameters are rows, not columns: their names and values then fit on a phone.
     """
-    trials = [trial for trial in data.of_family(family) if trial.usable]
+    usable = [trial for trial in data.of_family(family) if trial.usable]
+    trials = best_of(usable)
     names = varied_parameters(trials)
     if len(trials) < 3 or not names:
         return None
@@ -146,7 +149,7 @@ def draw_parallel(data: ReportData, family: str) -> Drawing | None:
             )  # fmt: skip
             mark_trial(line, trial.trial_id)
         _rows_of_parameters(axes, list(columns))
-        axes.set_title(f"{family}: {len(trials)} trials")
+        axes.set_title(f"{family}: {count_drawn(trials, usable)}")
         told = (
             f"Each of {len(trials)} {family} trials as a line through {', '.join(names)}; "
             f"the best is {best_first[0].row.name}."
@@ -169,9 +172,9 @@ def _rows_of_parameters(axes: Axes, names: list[str]) -> None:
 
 def draw_slices(data: ReportData) -> list[Drawing]:
     """The score against each parameter that varied, one small figure each."""
-    drawings = []
-    for name in varied_parameters(data.usable):
-        trials = [trial for trial in data.usable if name in trial.row.params]
+    drawings, shown = [], best_of(data.usable)
+    for name in varied_parameters(shown):
+        trials = [trial for trial in shown if name in trial.row.params]
         if len({str(trial.row.params[name]) for trial in trials}) > 1:
             drawings.append(_draw_slice(data, name, trials))
     return drawings

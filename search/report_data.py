@@ -4,16 +4,16 @@ What is not there (yet) is None or empty; the report says so instead of failing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from data_pipeline.errors import DataError
 from data_pipeline.manifest import Manifest
 from search.config import SearchConfig
-from search.evaluation import read_ledger
 from search.leaderboard import Row
 from search.objective import Objective
+from search.report_checks import check_epochs, finite, plain, read_looks
 from search.run import Run
 from search.run_folder import TrialFolder, read_json
 
@@ -162,21 +162,29 @@ def read_report_data(run: Run) -> ReportData:
         trials=[_view(folder, rows[folder.trial_id]) for folder in folders],
         manifest=manifest,
         manifest_problem=problem,
-        summary=run.summary() if run.folder.summary_file.exists() else None,
-        looks=read_ledger(run.folder),
+        summary=_read_summary(run),
+        looks=read_looks(run.folder),
     )
+
+
+def _read_summary(run: Run) -> Mapping[str, Any] | None:
+    if not run.folder.summary_file.exists():
+        return None
+    summary = run.summary()
+    return {**summary, "seconds": finite(summary.get("seconds"))}
 
 
 def _view(folder: TrialFolder, row: Row) -> TrialView:
     spec, status = read_json(folder.spec_file), folder.read_status()
-    facts = read_json(folder.facts_file) if folder.facts_file.exists() else {}
+    epochs = folder.read_metrics()
+    check_epochs(folder, epochs)
     return TrialView(
-        row=row,
+        row=replace(row, params={str(k): plain(v) for k, v in row.params.items()}),
         baseline=bool(spec["baseline"]),
-        epochs=folder.read_metrics(),
+        epochs=epochs,
         planned_epochs=int(spec["train"]["epochs"]),
         reason=status.get("reason"),
-        started=status.get("started"),
-        finished=status.get("finished"),
-        facts=facts,
+        started=finite(status.get("started")),
+        finished=finite(status.get("finished")),
+        facts=read_json(folder.facts_file) if folder.facts_file.exists() else {},
     )

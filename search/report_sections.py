@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from search import figures_history as history
 from search import figures_results as results
 from search import figures_space as space
-from search.figure_parts import count
+from search.figure_parts import best_of, count, count_drawn
 from search.figures import Drawing
 from search.importance import MIN_TRIALS
 from search.report_data import ReportData
@@ -115,12 +115,12 @@ def _parameter_section(data: ReportData) -> Section:
 
 
 def _slice_section(data: ReportData) -> Section:
-    drawings = tuple(space.draw_slices(data))
+    drawings, shown = tuple(space.draw_slices(data)), best_of(data.usable)
     return Section(
         "slices",
         "Slices",
-        "The score against one parameter at a time; each point is a trial. Where accuracies reach "
-        "from low to near 1, their axis is stretched towards 1."
+        f"The score against one parameter at a time; {count_drawn(shown, data.usable)}. Where "
+        "accuracies reach from low to near 1, their axis is stretched towards 1."
         if drawings
         else "",
         drawings,

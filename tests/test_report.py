@@ -1,5 +1,6 @@
 """The report of every kind of run, and the plots: from run folders written as files."""
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from models.spec import TrialSpec, baseline, baseline_names
-from search.figure_parts import compact, stretch_accuracy
+from search.figure_parts import best_of, compact, count_drawn, stretch_accuracy
 from search.figures import new_axes, styled
 from search.figures_results import pareto_front
 from search.figures_space import place_values
@@ -418,3 +419,63 @@ def test_a_moved_run_reports_from_its_new_place(small: RunMaker, tmp_path: Path)
     shutil.copytree(small.finish().root, place)
     path = write_report(open_run(place))
     assert path == place / "report.html"
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [("7", "from 0 to 1, got 7.0"), ("nan", "got nan"), ("-0.5", "from 0 to 1, got -0.5")],
+)
+def test_impossible_metrics_are_refused(
+    small: RunMaker, capsys: pytest.CaptureFixture[str], value: str, rule: str
+) -> None:
+    file = small.folder.trial("0002").metrics_file
+    header, *rows = file.read_text().splitlines()
+    cells = rows[0].split(",")
+    cells[header.split(",").index("val_accuracy")] = value
+    file.write_text("\n".join([header, ",".join(cells), *rows[1:]]))
+    ended = pawtune(capsys, "report", small.folder.root)
+    assert ended.code == 2
+    (line,) = ended.err.splitlines()
+    assert f"{file}: val_accuracy must be a number" in line
+    assert rule in line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "no json",
+        "[1, 2]",
+        '{"accuracy": 0.9}',
+        '{"accuracy": "<b>", "interval_95": [0, 1], "correct": 1, "n": 2, "trial_id": "0001"}',
+        '{"accuracy": 1, "interval_95": [0], "correct": 1, "n": 2, "trial_id": "0001"}',
+        '{"accuracy": 1, "interval_95": [0, 1], "correct": 1, "n": 2, "trial_id": "0001", '
+        '"class_names": ["a", "b"], "confusion": [[1, 2], [3]]}',
+    ],
+)
+def test_a_crafted_ledger_is_refused(
+    small: RunMaker, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    small.folder.test_ledger.write_text(line + "\n")
+    ended = pawtune(capsys, "report", small.folder.root)
+    assert ended.code == 2
+    (told,) = ended.err.splitlines()
+    assert "test.jsonl" in told
+
+
+def test_odd_parameters_and_times_do_no_harm(small: RunMaker) -> None:
+    folder = small.folder.trial("0002")
+    spec = read_json(folder.spec_file)
+    spec["params"] |= {"flip": {"a": [1]}, "learning_rate": -1, "extra": ["<b>"], "dropout": True}
+    folder.spec_file.write_text(json.dumps(spec))
+    folder.write_status("completed", started="yesterday", finished=[], reason=None)
+    page = report(small.folder)
+    assert "['<b>']" in page.text
+
+
+def test_figures_of_very_many_trials_show_the_best(maker: RunMaker) -> None:
+    maker.proposals(20, ["conv"])
+    trials = read_report_data(Run(maker.folder)).usable
+    drawn = best_of(trials, 5)
+    assert sorted(trial.row.rank for trial in drawn) == [1, 2, 3, 4, 5]
+    assert count_drawn(drawn, trials) == "the best 5 of 20 trials"
+    assert count_drawn(trials, trials) == "20 trials"

@@ -45,6 +45,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         self._work = work
         self._epochs: Iterator[dict[str, Any]] | None = None
         self._suspect = False
+        self._worn = False
         self._memory_mark = 0.0
 
     def step(self) -> dict[str, Any]:
@@ -53,13 +54,15 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         Returns:
             The epoch's metrics with `objective`, `best_epoch` and `done`; or `failure`, one line.
         """
+        if self._worn:
+            # Tune starts the trial elsewhere: it has not begun, so nothing is lost. Not sooner: a
+            # process that ends while it is handed a trial takes the trial with it.
+            ray.actor.exit_actor()
         folder = RunFolder(self._work.run_root).new_trial(self.config["trial_id"])
         try:
             if self._epochs is None:
                 begin_attempt(folder)
-                claim_process(self._work.threads)
-                spec = TrialSpec.model_validate(self.config["spec"])
-                self._epochs = run_trial(spec, folder, self._work)
+                self._epochs = self._begin(folder)
             return next(self._epochs)
         except Exception as error:  # whatever a trial does, the search goes on
             # A loss that diverged says nothing against the process; an unknown error may.
@@ -68,13 +71,16 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
             reason = " ".join(str(error).split())[:500]
             return {"failure": f"{type(error).__name__}: {reason}", "done": True}
 
+    def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
+        claim_process(self._work.threads)
+        spec = TrialSpec.model_validate(self.config["spec"])
+        return run_trial(spec, folder, self._work)
+
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes the next trial, unless this process had better be replaced by a fresh one."""
+        """Takes the next trial, or sees that a fresh process had better do so."""
         memory = private_megabytes()
         self._memory_mark = self._memory_mark or memory + MEMORY_GROWTH_MB
-        if self._suspect or memory > self._memory_mark:
-            # Tune starts the trial elsewhere; it has not begun, so nothing is lost.
-            ray.actor.exit_actor()
+        self._worn = self._suspect or memory > self._memory_mark
         self._epochs = None
         return True
 

@@ -1,69 +1,56 @@
-"""A Tune worker whose epochs are written down in advance: real Tune and Optuna, no TensorFlow."""
+"""A worker whose epochs are written down in advance: real Tune and Optuna, no TensorFlow."""
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from ray import tune
-
 from search.run_folder import TrialFolder
-from search.trial import LostWorkerError, begin_attempt
+from search.trial import TrialWorker
 
 
-class ScriptedWorker(tune.Trainable):
-    """Plays `script[trial_id]`, or `script["*"]`: values of epochs, or an error's text.
+class ScriptedWorker(TrialWorker):
+    """Plays `script[trial_id]`, or `script["*"]`, an item an epoch.
 
-    A trial notes when it ran in `log_dir`, so that tests can see what ran at the same time.
+    A number is the epoch's accuracy; "die" kills the process, "break" raises, and any other text
+    is how the trial fails. A trial notes when and where it ran in `log_dir`.
     """
 
-    def setup(
-        self, config: dict[str, Any], script: dict[str, list[Any]], log_dir: str, trials_dir: str
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], script: dict[str, list[Any]], log_dir: str, run_root: str
     ) -> None:
-        self.script, self.log_dir, self.trials_dir = script, log_dir, trials_dir
-        self.values: list[float] = []
+        super().setup(config, SimpleNamespace(run_root=Path(run_root)))  # type: ignore[arg-type]
+        self.script, self.log_dir = script, log_dir
 
-    def step(self) -> dict[str, Any]:
-        trial_id = self.config["trial_id"]
-        epoch = len(self.values) + 1
-        if epoch == 1:
-            try:
-                begin_attempt(TrialFolder(Path(self.trials_dir) / trial_id))
-            except LostWorkerError as error:
-                return {"failure": f"LostWorkerError: {error}", "done": True}
-            self.note("start")
-        value = self.script.get(trial_id, self.script.get("*", [0.5]))[epoch - 1]
-        if value == "die":
-            os._exit(1)
-        if isinstance(value, str):
-            self.note("end")
-            return {"failure": value, "done": True}
-        time.sleep(0.05)
-        self.values.append(value)
-        done = epoch >= self.config["spec"]["train"]["epochs"]
-        if done:
-            self.note("end")
-        best = max(self.values)
-        return {
-            "epoch": epoch,
-            "objective": best,
-            "val_accuracy": value,
-            "val_loss": 1 - value,
-            "best_val_accuracy": best,
-            "best_epoch": self.values.index(best) + 1,
-            "done": done,
-        }
+    def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
+        epochs = self.config["spec"]["train"]["epochs"]
+        values: list[float] = []
+        self.note("start")
+        for epoch, value in enumerate(self.script.get(folder.trial_id, self.script.get("*")), 1):
+            if value == "die":
+                os._exit(1)
+            if value == "break":
+                raise OSError("broken")
+            if isinstance(value, str):
+                self.note("end")
+                yield {"failure": value, "done": True}
+            time.sleep(0.05)
+            values.append(value)
+            best = max(values)
+            if epoch == epochs:
+                self.note("end")
+            yield {
+                "epoch": epoch,
+                "objective": best,
+                "val_accuracy": value,
+                "val_loss": 1 - value,
+                "best_val_accuracy": best,
+                "best_epoch": values.index(best) + 1,
+                "done": epoch == epochs,
+            }
 
     def note(self, what: str) -> None:
         with open(os.path.join(self.log_dir, "log"), "a") as log:
             log.write(f"{time.time()} {os.getpid()} {self.config['trial_id']} {what}\n")
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.values = []
-        return True
-
-    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        return {}
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        pass

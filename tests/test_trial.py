@@ -108,12 +108,18 @@ def test_the_best_epoch_is_kept_whatever_follows(work: SharedWork) -> None:
 
 
 def test_a_worker_that_grew_is_replaced(work: SharedWork, monkeypatch: Any) -> None:
-    left: list[str] = []
-    monkeypatch.setattr("ray.actor.exit_actor", lambda: left.append("exit"))
+    class Exit(Exception):
+        pass
+
+    def leave() -> None:
+        raise Exit
+
+    monkeypatch.setattr("ray.actor.exit_actor", leave)
     worker = object.__new__(TrialWorker)
     worker.setup({}, work)
     assert worker.reset_config({})
     ballast = np.ones(300 * 2**17)  # 300 MB that the process really uses
-    assert worker.reset_config({})
-    assert left == ["exit"]
     assert private_megabytes() > ballast.nbytes / 2**20
+    assert worker.reset_config({})
+    with pytest.raises(Exit):
+        worker.step()

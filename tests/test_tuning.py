@@ -46,7 +46,7 @@ class Search:
         reporter = Reporter(quiet=True)
         reporter.say = self.lines.append  # type: ignore[method-assign]
         worker = tune.with_parameters(
-            ScriptedWorker, script=script, log_dir=str(folder), trials_dir=str(self.run.trials_dir)
+            ScriptedWorker, script=script, log_dir=str(folder), run_root=str(self.run.root)
         )
         self.log = folder / "log"
         self.reason = run_trials(self.config, self.run, trials, worker, reporter)
@@ -105,6 +105,16 @@ def test_a_dying_worker_fails_its_trial_only(runs_dir: Path) -> None:
     assert sorted(search.statuses()) == ["completed", "failed"]
     assert "worker process died 4 times" in search.run.trial("0001").read_status()["reason"]
     assert {t.state for t in search.study()} == {TrialState.FAIL, TrialState.COMPLETE}
+
+
+def test_a_worker_in_which_something_broke_is_replaced(runs_dir: Path) -> None:
+    search = Search(runs_dir, {"0001": ["break"], "*": [0.5, 0.6, 0.7]}, "trials=3")
+    assert search.statuses() == ["failed", "completed", "completed"]
+    assert search.run.trial("0001").read_status()["reason"] == "OSError: broken"
+    assert "broken" in search.run.trial("0001").error_file.read_text()
+    notes = [line.split() for line in search.log.read_text().splitlines()]
+    process = {trial_id: pid for _, pid, trial_id, _ in notes}
+    assert process["0001"] != process["0002"] == process["0003"]
 
 
 def test_a_search_in_which_all_fail_alike_stops_early(runs_dir: Path) -> None:

@@ -12,7 +12,8 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -49,13 +50,13 @@ def unpack(archive: Path, folder: Path, *, progress: Progress | None = None) -> 
             until then stays in the folder: delete it.
     """
     try:
+        # closing: a member that is refused half-way would stay open with its archive.
         if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as file:
-                members, total = _zip_members(file), len(file.infolist())
-                _write(archive, folder, members, total, progress or silent)
+            with zipfile.ZipFile(archive) as file, closing(_zip_members(file)) as members:
+                _write(archive, folder, members, len(file.infolist()), progress or silent)
         elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as file:
-                _write(archive, folder, _tar_members(file), None, progress or silent)
+            with tarfile.open(archive) as tar, closing(_tar_members(tar)) as members:
+                _write(archive, folder, members, None, progress or silent)
         else:
             raise DataError("not an archive; zip and tar (plain, gz, bz2, xz) can be unpacked")
     except DataError as error:
@@ -64,7 +65,7 @@ def unpack(archive: Path, folder: Path, *, progress: Progress | None = None) -> 
         raise DataError(f"{archive}: cannot be unpacked: {error}") from error
 
 
-def _zip_members(file: zipfile.ZipFile) -> Iterator[Member]:
+def _zip_members(file: zipfile.ZipFile) -> Generator[Member, None, None]:
     for info in file.infolist():
         kind = info.external_attr >> 16 & 0o170000
         if kind not in (0, 0o100000, 0o040000):
@@ -78,7 +79,7 @@ def _zip_members(file: zipfile.ZipFile) -> Iterator[Member]:
                 yield info.filename, content
 
 
-def _tar_members(file: tarfile.TarFile) -> Iterator[Member]:
+def _tar_members(file: tarfile.TarFile) -> Generator[Member, None, None]:
     for info in file:
         if info.isdir():
             yield info.name, None

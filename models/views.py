@@ -220,6 +220,11 @@ def _move_weights(
     # In the ring with the step, the weight varies with the angles drawn, and is right on
     # average. The other rings take what is left. Dividing all by their sum instead would
     # favour views of images that have few inside: a KS distance of 0.07 at some factors.
+    if not fixed.any():  # few views: an image may have none inside
+        raise ModelError(
+            f"a bank of {table.num_views} views serves no rotation factor {factor} "
+            f"{'upside down' if turned else 'upright'}: give {DEFAULT_NUM_VIEWS} views"
+        )
     varying /= np.maximum(varying.sum(1, keepdims=True), 1)
     left = 1 - varying.sum(1, keepdims=True)
     return np.asarray(varying + left * fixed / fixed.sum())

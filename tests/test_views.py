@@ -158,9 +158,21 @@ def test_every_setting_of_the_default_space_is_served(flip: Flip) -> None:
     num_views=st.integers(8, 40),
 )
 def test_weights_of_an_image_sum_to_one(flip: Flip, factor: float, num_views: int) -> None:
-    weights = view_weights(make_view_table(50, num_views), flip, factor)
+    try:
+        weights = view_weights(make_view_table(50, num_views), flip, factor)
+    except ModelError:  # too few views: trained live
+        assert num_views < DEFAULT_NUM_VIEWS
+        assert not serves(flip, factor, num_views)
+        return
     assert weights.min() >= 0
     assert weights.sum(axis=1) == pytest.approx(np.ones(50))
+
+
+def test_a_bank_of_few_views_says_what_it_cannot_serve() -> None:
+    # Of 8 views one upright ring reaches from 0.05 to 0.5: no whole ring is inside, upside down.
+    with pytest.raises(ModelError, match="8 views serves no rotation factor 0.25 upside down"):
+        view_weights(make_view_table(50, 8), "horizontal_and_vertical", 0.25)
+    assert not serves("horizontal_and_vertical", 0.25, 8)
 
 
 def test_weights_of_one_ring_by_hand() -> None:

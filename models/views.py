@@ -31,7 +31,8 @@ from models.errors import ModelError
 from models.spec import Flip
 
 TURN = 2 * np.pi
-# Seen views of 2,000 images at 17: 2.0 effective ones at factor 0.05, 4 to 10 from 0.2 on.
+# Effective views of an image at 17: 2.0 to 2.7 at factor 0.05, 4 to 11 from 0.2 on. Accuracy did
+# not differ measurably between 14 and 24 views; below 14, factors of the default space drop out.
 DEFAULT_NUM_VIEWS = 17
 MIN_NUM_VIEWS = 8
 MIN_EFFECTIVE_VIEWS = 2.0
@@ -217,14 +218,14 @@ def _move_weights(
             varying[:, columns] = share * np.where(distance < step, inside, outside)
         else:
             fixed[columns] = share * (inside if far < step + 1e-9 else outside)
-    # In the ring with the step, the weight varies with the angles drawn, and is right on
-    # average. The other rings take what is left. Dividing all by their sum instead would
-    # favour views of images that have few inside: a KS distance of 0.07 at some factors.
     if not fixed.any():  # few views: an image may have none inside
         raise ModelError(
             f"a bank of {table.num_views} views serves no rotation factor {factor} "
             f"{'upside down' if turned else 'upright'}: give {DEFAULT_NUM_VIEWS} views"
         )
+    # In the ring with the step, the weight varies with the angles drawn, and is right on
+    # average. The other rings take what is left. Dividing all by their sum instead would
+    # favour views of images that have few inside: a KS distance of 0.07 at some factors.
     varying /= np.maximum(varying.sum(1, keepdims=True), 1)
     left = 1 - varying.sum(1, keepdims=True)
     return np.asarray(varying + left * fixed / fixed.sum())

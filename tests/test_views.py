@@ -155,7 +155,7 @@ def test_every_setting_of_the_default_space_is_served(flip: Flip) -> None:
 @given(
     flip=st.sampled_from(FLIPS),
     factor=st.just(0.0) | st.floats(0.05, 1.0),
-    num_views=st.integers(8, 40),
+    num_views=st.integers(9, 40),
 )
 def test_weights_of_an_image_sum_to_one(flip: Flip, factor: float, num_views: int) -> None:
     try:
@@ -248,6 +248,14 @@ def test_what_a_bank_lacks_is_said(flip: Flip, factor: float, num_views: int, me
     with pytest.raises(ModelError, match=message):
         ViewSampler(make_view_table(4, num_views), flip, factor)
     assert not serves(flip, factor, num_views)
+
+
+def test_the_smallest_bank_says_what_it_lacks() -> None:
+    table = make_view_table(20, num_views=8)
+    assert view_weights(table, "none", 0.1).sum(axis=1) == pytest.approx(np.ones(20))
+    with pytest.raises(ModelError, match=r"8 views serves no rotation factor 0.1 upside down"):
+        view_weights(table, "horizontal_and_vertical", 0.1)
+    assert not serves("horizontal_and_vertical", 0.1, num_views=8)
 
 
 def test_too_few_views_are_refused() -> None:

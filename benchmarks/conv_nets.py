@@ -192,7 +192,7 @@ def speed_rows(name: str, problem: Problem, options: argparse.Namespace) -> list
             "net": name,
             "contender": contender,
             "images/s": round(len(problem.train[0]) / medians[contender], 1),
-            "s/epoch": round(medians[contender], 3),
+            "s/epoch": round(medians[contender], 4),
             "min..max": f"{min(times[1:]):.3f}..{max(times[1:]):.3f}",
             "first epoch s": round(times[0], 2),
             "ratio to keras": round(medians["keras float32"] / medians[contender], 2),

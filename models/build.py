@@ -70,10 +70,15 @@ def build_network(
 
 
 def _build_parts(
-    spec: ConvSpec | TransferSpec, num_classes: int, backbone: keras.Model | None, seed: int
+    spec: ConvSpec | TransferSpec,
+    num_classes: int,
+    backbone: keras.Model | None,
+    seed: int,
+    *,
+    plain: bool = False,
 ) -> tuple[keras.Model, keras.Model | None]:
     if isinstance(spec, ConvSpec):
-        return build_conv_core(spec, num_classes, seed), None
+        return build_conv_core(spec, num_classes, seed, plain=plain), None
     if backbone is None:
         raise ValueError(f"a transfer model needs its backbone, {spec.backbone}, received None")
     extractor = build_extractor(spec, backbone)
@@ -104,7 +109,7 @@ def compose_complete(
         ValueError: a transfer spec without a backbone.
     """
     with precision("float32"):
-        trained, extractor = _build_parts(spec, num_classes, backbone, seed=0)
+        trained, extractor = _build_parts(spec, num_classes, backbone, seed=0, plain=True)
         trained.set_weights(core.get_weights())
         raw = keras.Input((None, None, 3), dtype="uint8", name="raw_pixels")
         # Not layers.Resizing: it cuts uint8 off instead of rounding, and a model that begins

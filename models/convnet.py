@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import keras
 
+from models.normalization import FusedBatchNormalization
 from models.spec import ConvSpec
 
 
-def build_conv_core(spec: ConvSpec, num_classes: int, seed: int = 0) -> keras.Model:
+def build_conv_core(
+    spec: ConvSpec, num_classes: int, seed: int = 0, *, plain: bool = False
+) -> keras.Model:
     """The net of a spec without augmentation, under the current precision policy.
 
-    Initial weights and dropout derive from `seed` alone, not from Keras' global seed.
+    Args:
+        spec: the net.
+        num_classes: logits.
+        seed: initial weights and dropout derive from it alone, not from Keras' global seed.
+        plain: of Keras' own layers only, to be passed on; training is slower.
 
     Returns:
         (N, S, S, 3) pixels 0..255 → (N, num_classes) logits, float32.
     """
     seeds = iter(range(seed, seed + 100))
+    batch_norm = keras.layers.BatchNormalization if plain else FusedBatchNormalization
     inputs = keras.Input((spec.image_size, spec.image_size, 3), name="pixels")
     x = inputs
     if spec.scaling == "minus_one_to_one":
@@ -30,7 +38,7 @@ def build_conv_core(spec: ConvSpec, num_classes: int, seed: int = 0) -> keras.Mo
             name=f"conv_{number}",
         )(x)
         if spec.batch_norm:
-            x = keras.layers.BatchNormalization(name=f"norm_{number}")(x)
+            x = batch_norm(name=f"norm_{number}")(x)
         # max(relu(x)) = relu(max(x)), in value and gradient: on a quarter of the pixels. In
         # bfloat16 ReLU's gradient before the first pooling took a sixth of a step on a CPU.
         x = keras.layers.MaxPooling2D(2, name=f"pool_{number}")(x)

@@ -1,5 +1,6 @@
 """What this machine's processor can do, asked without loading TensorFlow."""
 
+import platform
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -14,3 +15,13 @@ def cpu_has_bfloat16(cpu_info: Path = _CPU_INFO) -> bool:
         return False
     flags = next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "")
     return not _BFLOAT16_FLAGS.isdisjoint(flags.split())
+
+
+def cpu_model(cpu_info: Path = _CPU_INFO) -> str:
+    """The processor's name, such as "AMD EPYC 9B14"; "unknown" where the system does not say."""
+    try:
+        lines = cpu_info.read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown")

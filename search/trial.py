@@ -20,6 +20,7 @@ import ray
 from ray import tune
 
 from models.errors import ModelError
+from models.hardware import cpu_model
 from models.spec import TransferSpec, TrialSpec
 from models.views import ViewSampler, serves
 from search.families import Backbone
@@ -143,6 +144,24 @@ def run_trial(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterato
     Yields:
         One report an epoch, after everything it says is on disk.
     """
+    policy = begin_session(spec)
+    trial = build_trial(spec, work)
+    rows = _continue(trial, folder)
+    if rows is None:  # what it should continue from is damaged: begin again, with new weights
+        folder.drop_last()
+        trial, rows = build_trial(spec, work), []
+    core = trial.core
+    facts = describe_training(trial, policy, work)
+    write_json(folder.facts_file, facts)
+    keeper = EpochKeeper(folder, Objective(work.metric), core, trial.optimizer, rows)
+    for result in trial.train(len(rows) + 1):
+        done = result.epoch >= spec.train.epochs
+        report = keeper.keep(result, done)
+        yield {**report, "num_weights": facts["num_weights"], "done": done}
+
+
+def begin_session(spec: TrialSpec) -> str:
+    """Resets what an earlier trial left in this process; returns the precision to train in."""
     # Imported here: the driver, which imports this module, needs no TensorFlow.
     import keras
 
@@ -152,30 +171,33 @@ def run_trial(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterato
     policy = precision.resolve_precision(spec.train.precision, has_gpu=precision.has_gpu())
     precision.set_precision(policy)
     keras.utils.set_random_seed(spec.train.seed)
-    trial = _banked_trial(spec, work) or _live_trial(spec, work)
-    rows = _continue(trial, folder)
-    if rows is None:  # what it should continue from is damaged: begin again, with new weights
-        folder.drop_last()
-        trial, rows = _banked_trial(spec, work) or _live_trial(spec, work), []
-    core = trial.core
+    return policy
+
+
+def build_trial(spec: TrialSpec, work: SharedWork) -> "BuiltTrial":
+    """The trial with new weights, on a bank where one serves it."""
+    return _banked_trial(spec, work) or _live_trial(spec, work)
+
+
+def describe_training(trial: "BuiltTrial", policy: str, work: SharedWork) -> dict[str, Any]:
+    """What a trial's `facts.json` holds: sizes, and all of the machine that decides on digits."""
+    from models import precision
+
     frozen = work.backbones[trial.backbone].num_weights if trial.backbone else 0
-    facts = {
-        "num_weights": core.count_params() + frozen,
-        "trainable_weights": sum(int(np.prod(w.shape)) for w in core.trainable_weights),
+    return {
+        "num_weights": trial.core.count_params() + frozen,
+        "trainable_weights": sum(int(np.prod(w.shape)) for w in trial.core.trainable_weights),
         "precision": policy,
         "training": trial.kind,
         "host": platform.node(),
+        "device": "gpu" if precision.has_gpu() else "cpu",
+        "cpu": cpu_model(),
+        "threads": work.threads,
     }
-    write_json(folder.facts_file, facts)
-    keeper = EpochKeeper(folder, Objective(work.metric), core, trial.optimizer, rows)
-    for result in trial.train(len(rows) + 1):
-        done = result.epoch >= spec.train.epochs
-        report = keeper.keep(result, done)
-        yield {**report, "num_weights": facts["num_weights"], "done": done}
 
 
 @dataclass(frozen=True)
-class _Trial:
+class BuiltTrial:
     """A built trial: its trained part, and how to train it from an epoch on."""
 
     kind: str
@@ -185,7 +207,7 @@ class _Trial:
     backbone: Backbone | None = None
 
 
-def _banked_trial(spec: TrialSpec, work: SharedWork) -> _Trial | None:
+def _banked_trial(spec: TrialSpec, work: SharedWork) -> BuiltTrial | None:
     """A transfer head on the features of a bank; None where no bank serves it."""
     from models.build import make_optimizer
     from models.heads import train_head
@@ -215,10 +237,10 @@ def _banked_trial(spec: TrialSpec, work: SharedWork) -> _Trial | None:
             start_epoch=start_epoch,
         )
 
-    return _Trial("bank", head, optimizer, train, key)
+    return BuiltTrial("bank", head, optimizer, train, key)
 
 
-def _live_trial(spec: TrialSpec, work: SharedWork) -> _Trial:
+def _live_trial(spec: TrialSpec, work: SharedWork) -> BuiltTrial:
     """Training on pixels: conv nets, and heads that no bank serves."""
     from models.build import build_network, make_optimizer
     from models.training import train_live
@@ -246,10 +268,10 @@ def _live_trial(spec: TrialSpec, work: SharedWork) -> _Trial:
             start_epoch=start_epoch,
         )
 
-    return _Trial("live", network.core, optimizer, train, key)
+    return BuiltTrial("live", network.core, optimizer, train, key)
 
 
-def _continue(trial: _Trial, folder: TrialFolder) -> list[dict[str, float]] | None:
+def _continue(trial: BuiltTrial, folder: TrialFolder) -> list[dict[str, float]] | None:
     """Restores a trial's last state; its finished epochs, or None where the state is damaged."""
     from models.state import restore_state
 
@@ -292,7 +314,8 @@ class EpochKeeper:
         """Writes an epoch.
 
         Returns:
-            Its metrics, with the running best as `objective`, `best_epoch`, `best_val_accuracy`.
+            Its metrics, with the running best as `objective`, `best_epoch`, `best_val_accuracy`,
+            `best_val_loss`.
         """
         row = {"epoch": result.epoch, **result.metrics}
         if self._best is None or self._objective.key(row) > self._objective.key(self._best):
@@ -311,6 +334,7 @@ class EpochKeeper:
             "objective": self._best[self._objective.metric],
             "best_epoch": self._best["epoch"],
             "best_val_accuracy": self._best["val_accuracy"],
+            "best_val_loss": self._best["val_loss"],
         }
 
     def _keep_best(self, result: "EpochResult") -> None:

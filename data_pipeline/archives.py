@@ -1,14 +1,17 @@
 """Unpacking an archive that may come from anybody.
 
 Refused whole: a member whose path is absolute, climbs with "..", or holds a backslash or a drive;
-links, devices and pipes; encryption; more than MAX_FILES members or MAX_BYTES of content; content
-of more than MAX_RATIO times the archive beyond the first MAX_FREE_BYTES (photos hardly shrink; a
-bomb shrinks a thousandfold). Sizes are counted as bytes come out, not taken from headers.
-Permissions, owners and times in the archive are not applied. `__MACOSX` is left out.
+a path that comes twice; links, devices and pipes; sparse members; encryption; more than MAX_FILES
+members or MAX_BYTES of content; content of more than MAX_RATIO times the archive beyond the first
+MAX_FREE_BYTES (photos hardly shrink; a bomb shrinks a thousandfold); extended headers of more than
+MAX_HEADER_BYTES. Sizes are counted as bytes come out, not taken from headers. Permissions, owners
+and times in the archive are not applied. `__MACOSX` is left out. An archive inside stays a file.
 """
 
 import lzma
+import os
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -25,6 +28,16 @@ MAX_BYTES = 200 * 2**30
 MAX_RATIO = 100
 MAX_FREE_BYTES = 64 * 2**20
 CHUNK_BYTES = 2**20
+# Python's reader takes a tar's extended headers (long names, pax) into memory as they are, and a
+# few kilobytes of gzip can hold one of gigabytes. Honest ones are some hundred bytes a member.
+MAX_HEADER_BYTES = 16 * 2**20
+EXTENDED_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 Member = tuple[str, IO[bytes] | None]
 """A path in the archive and its content; None for a folder."""
@@ -39,6 +52,11 @@ BROKEN = (
     UnicodeError,
     ValueError,
     OSError,
+    struct.error,
+    LookupError,
+    RuntimeError,  # a zip that wants a password; headers that lead to headers without end
+    OverflowError,
+    MemoryError,
 )
 
 
@@ -54,11 +72,9 @@ def unpack(archive: Path, folder: Path, *, progress: Progress | None = None) -> 
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as file, closing(_zip_members(file)) as members:
                 _write(archive, folder, members, len(file.infolist()), progress or silent)
-        elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tar, closing(_tar_members(tar)) as members:
-                _write(archive, folder, members, None, progress or silent)
         else:
-            raise DataError("not an archive; zip and tar (plain, gz, bz2, xz) can be unpacked")
+            with _open_tar(archive) as tar, closing(_tar_members(tar)) as members:
+                _write(archive, folder, members, None, progress or silent)
     except DataError as error:
         raise DataError(f"{archive}: {error}") from error
     except BROKEN as error:
@@ -77,6 +93,44 @@ def _zip_members(file: zipfile.ZipFile) -> Generator[Member, None, None]:
         else:
             with file.open(info) as content:
                 yield info.filename, content
+
+
+class _Tar(tarfile.TarFile):
+    """A tar that is read from a stranger: it counts what its extended headers take."""
+
+    header_bytes = 0
+
+
+class _TarMember(tarfile.TarInfo):
+    """A member whose extended headers and sparse maps are refused before they are read."""
+
+    def _proc_member(self, tar: _Tar) -> tarfile.TarInfo:
+        if self.type in EXTENDED_HEADERS:
+            tar.header_bytes += self.size
+            if not 0 <= self.size <= tar.header_bytes <= MAX_HEADER_BYTES:
+                raise DataError(
+                    f"its extended headers take more than {MAX_HEADER_BYTES // 2**20} MiB: taken "
+                    "for a bomb"
+                )
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            self._refuse_sparse()
+        member: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        return member
+
+    def _refuse_sparse(self, *_: object) -> None:
+        raise DataError(f"member {self.name!r} is sparse: refused, pack it without holes")
+
+    # How the three versions of pax' sparse format are read, each with an unbounded map.
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
+
+
+def _open_tar(archive: Path) -> tarfile.TarFile:
+    try:
+        return _Tar.open(archive, tarinfo=_TarMember)
+    except tarfile.ReadError as error:
+        raise DataError(
+            "not an archive; zip and tar (plain, gz, bz2, xz) can be unpacked"
+        ) from error
 
 
 def _tar_members(file: tarfile.TarFile) -> Generator[Member, None, None]:
@@ -105,6 +159,8 @@ def _write(
             target.mkdir(parents=True, exist_ok=True)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(target):
+                raise DataError(f"member {name!r} comes twice (on this file system): refused")
             room -= _copy(content, target, room, compressed)
         progress("unpack", count, total)
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from data_pipeline.addresses import split_login, without_secrets
 from data_pipeline.errors import DataError
 from data_pipeline.files import write_atomically
 from data_pipeline.progress import Progress, silent
@@ -37,6 +38,8 @@ def locked(path: Path) -> Iterator[None]:
 def download(url: str, target: Path, progress: Progress | None = None) -> Path:
     """Downloads a URL to a file, telling progress ("download", bytes, bytes in all or None).
 
+    User and password in the URL are sent to its host, and to none that it redirects to.
+
     Raises:
         DataError: no answer within TIMEOUT_S, a refusal, or an end before the end.
     """
@@ -47,25 +50,34 @@ def download(url: str, target: Path, progress: Progress | None = None) -> Path:
     headers = {"User-Agent": "pawtune", "Accept-Encoding": "identity"}
     if done:
         headers |= {"Range": f"bytes={done}-", "If-Range": _read(version)}
+    address, login = split_login(url)
+    shown = without_secrets(url)
     try:
-        response = _open(urllib.request.Request(url, headers=headers))
+        request = urllib.request.Request(address, headers=headers)
+        if login is not None:
+            request.add_unredirected_header("Authorization", login)
+        response = _open(request, shown)
+    except ValueError as error:  # no host, a space, a port that is no number
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{shown}: not an address: {without_secrets(str(error))}") from None
     except urllib.error.HTTPError as error:
         error.close()
         if done and error.code == 416:  # nothing is left after our part: it is not of this file
             part.unlink()
             return download(url, target, progress)
-        raise DataError(f"{url}: the server answered {error.code} {error.reason}") from error
+        raise DataError(f"{shown}: the server answered {error.code} {error.reason}") from error
     with response:
         if not _continues(response, done):
             done = 0
             part.unlink(missing_ok=True)
             write_atomically(version, _version(response))
         length = response.headers.get("Content-Length")
-        total = done + int(length) if length else None
+        total = done + int(length) if length and length.isdigit() else None
         with part.open("ab") as file:
-            done = _receive(url, response, file, done, total, progress)
+            done = _receive(shown, response, file, done, total, progress)
     if total is not None and done != total:
-        raise DataError(f"{url}: {_broke_off(done, total)}")
+        raise DataError(f"{shown}: {_broke_off(done, total)}")
     os.replace(part, target)
     version.unlink()
     return target
@@ -75,7 +87,7 @@ def _read(path: Path) -> str:
     return path.read_text("utf-8") if path.exists() else ""
 
 
-def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
+def _open(request: urllib.request.Request, shown: str) -> http.client.HTTPResponse:
     """Opens a URL within TIMEOUT_S in all.
 
     The time limit of urlopen holds for each address of a host and not for looking up its name,
@@ -97,7 +109,8 @@ def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
         raise result
     if isinstance(result, BaseException):
         reason = getattr(result, "reason", result)
-        raise DataError(f"{request.full_url}: cannot be reached ({reason}); {REMEDY}") from result
+        told = f"{shown}: cannot be reached ({without_secrets(str(reason))}); {REMEDY}"
+        raise DataError(told) from None
     return result
 
 

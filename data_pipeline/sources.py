@@ -3,6 +3,9 @@
 A folder is used in place. An archive is unpacked once into the cache, under the hash of its bytes.
 A URL is downloaded once, its archive unpacked and then dropped. `sample` is drawn once. All of it
 is made under a temporary name and moved into place, so that what is in the cache is whole.
+
+Of a URL with credentials in it only what `without_secrets` leaves is written down. That is enough
+to find the unpacked archive again; not to download it once more.
 """
 
 import difflib
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline import archives, sample
+from data_pipeline.addresses import has_secrets, is_blotted, without_secrets
 from data_pipeline.downloads import download, locked
 from data_pipeline.errors import DataError
 from data_pipeline.files import write_atomically
@@ -63,7 +67,10 @@ def resolve_source(data: str, *, cache: Path, progress: Progress | None = None) 
     if data.startswith(("http://", "https://")):
         return _inner_root(_downloaded(data, cache, progress))
     if "://" in data:
-        raise DataError(f"{data}: only http:// and https:// can be downloaded; fetch it yourself")
+        raise DataError(
+            f"{without_secrets(data)}: only http:// and https:// can be downloaded; fetch it "
+            "yourself"
+        )
     path = Path(os.path.realpath(os.path.expanduser(data)))
     if data and path.is_dir():
         return path
@@ -108,7 +115,7 @@ def _downloaded(url: str, cache: Path, progress: Progress) -> Path:
     and, were it a broken one, be found again at each try.
     """
     prepare_cache(cache)
-    note = cache / "downloads" / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.json"
+    note = _note(cache, url)
     with locked(note.with_suffix(".lock")):
         try:
             place = cache / "archives" / str(json.loads(note.read_bytes())["archive"])
@@ -116,15 +123,29 @@ def _downloaded(url: str, cache: Path, progress: Progress) -> Path:
                 return place
         except (OSError, ValueError, KeyError, TypeError):
             pass  # not downloaded yet
+        if is_blotted(url):
+            raise DataError(
+                f"{url}: the address was kept without its credentials, and what it led to is no "
+                "longer in the cache; give the whole address, or a folder, with --data"
+            )
         archive = download(url, note.with_suffix(".archive"), progress)
         try:
             place = _unpacked(archive, cache, progress)
         except DataError as error:
-            raise DataError(f"{url}: {str(error).removeprefix(f'{archive}: ')}") from error
+            told = str(error).removeprefix(f"{archive}: ")
+            raise DataError(f"{without_secrets(url)}: {told}") from error
         finally:
             archive.unlink(missing_ok=True)
-        write_atomically(note, json.dumps({"url": url, "archive": place.name}))
+        shown = without_secrets(url)
+        # Under the address as a run folder keeps it, too: a resumed search knows no other.
+        for address in {url, shown} if has_secrets(url) else {url}:
+            content = json.dumps({"url": shown, "archive": place.name})
+            write_atomically(_note(cache, address), content)
         return place
+
+
+def _note(cache: Path, url: str) -> Path:
+    return cache / "downloads" / f"{hashlib.sha256(os.fsencode(url)).hexdigest()[:32]}.json"
 
 
 def _made_once(cache: Path, place: Path, make: Callable[[Path], object]) -> Path:

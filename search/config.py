@@ -19,6 +19,7 @@ from search.config_sections import ResourcesConfig, SamplerConfig, SchedulerConf
 from search.domains import Choices, FloatRange, IntRange, Strict
 from search.errors import UserError
 from search.objective import Metric
+from search.redaction import without_secrets
 from search.run_folder import NAME_RULE
 from search.settings import Setting, explain
 from search.space_config import SpaceConfig
@@ -202,10 +203,26 @@ def load_config(
     return config
 
 
-def dump_config(config: SearchConfig, versions: Mapping[str, str] | None = None) -> str:
-    """search.yaml: every setting, in a stable order; and, for the record, the versions used."""
+def dump_config(
+    config: SearchConfig, versions: Mapping[str, str] | None = None, *, with_secrets: bool = False
+) -> str:
+    """search.yaml: every setting, in a stable order; and, for the record, the versions used.
+
+    Credentials in addresses are blotted out, unless it is the search itself that reads the text.
+    """
     record = {"versions": dict(versions)} if versions else {}
-    return write_yaml({**config.model_dump(mode="json"), **record})
+    content = config.model_dump(mode="json") if with_secrets else plain_settings(config)
+    return write_yaml({**content, **record})
+
+
+def plain_settings(config: SearchConfig) -> dict[str, Any]:
+    """Every setting as JSON, credentials in addresses blotted out; a path is no address."""
+    content = config.model_dump(mode="json")
+    for section in (content, content["resources"]):
+        for key, value in section.items():
+            if isinstance(value, str) and "://" in value:
+                section[key] = without_secrets(value)
+    return content
 
 
 def parse_duration(text: str) -> float:

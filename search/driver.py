@@ -2,10 +2,13 @@
 
 import shutil
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ray import tune
 
@@ -52,8 +55,10 @@ def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
     run = create_run_folder(Path(config.runs_dir), config.name or default_name(config))
     config = config.model_copy(update={"name": run.name})
     started = time.monotonic()
-    with RunLock(run):
+    with RunLock(run), reporter.stages.noted_in(run):
         try:
+            # From here on `pawtune status` knows the run.
+            write_text(run.config_file, dump_config(config, versions=installed_versions()))
             manifest = load_data(config, reporter)
             trials, work = _prepare(config, run, manifest, reporter)
         except BaseException:
@@ -61,7 +66,7 @@ def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
             raise
         worker = tune.with_parameters(TrialWorker, work=work)
         reason = run_trials(config, run, trials, worker, reporter)
-        _finish(config, run, reason, time.monotonic() - started)
+        _finish(config, run, reason, time.monotonic() - started, reporter.stages.seconds)
     return Run(run)
 
 
@@ -93,7 +98,7 @@ def resume_search(
     """
     reporter = reporter or Reporter(quiet=True)
     started = time.monotonic()
-    with RunLock(run):
+    with RunLock(run), reporter.stages.noted_in(run):
         config = _config_to_resume(run, more_trials, data, address)
         manifest = _manifest_to_resume(run, config, reporter)
         if retry_failed:
@@ -105,8 +110,7 @@ def resume_search(
         trials, work = _prepare(config, run, manifest, reporter)
         worker = tune.with_parameters(TrialWorker, work=work)
         reason = run_trials(config, run, replace(trials, past=past), worker, reporter)
-        before = read_json(run.summary_file)["seconds"] if run.summary_file.exists() else 0
-        _finish(config, run, reason, time.monotonic() - started + before)
+        _finish(config, run, reason, time.monotonic() - started, reporter.stages.seconds)
     return Run(run)
 
 
@@ -136,7 +140,9 @@ def _manifest_to_resume(run: RunFolder, config: SearchConfig, reporter: Reporter
 
 def default_name(config: SearchConfig) -> str:
     """Data and time, as a folder name."""
-    data = "".join(c if c.isalnum() else "-" for c in Path(config.data).stem)
+    # Of a URL its path only: what follows may hold a token.
+    place = urlsplit(config.data).path if "://" in config.data else config.data
+    data = "".join(c if c.isalnum() else "-" for c in Path(place).stem)[:60]
     return f"{data.strip('-') or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
@@ -186,11 +192,25 @@ def _prepare(
     return Trials(baselines, families.names, len(manifest.class_names), plan), work
 
 
-def _finish(config: SearchConfig, run: RunFolder, reason: str | None, seconds: float) -> None:
+def _finish(
+    config: SearchConfig,
+    run: RunFolder,
+    reason: str | None,
+    seconds: float,
+    stages: Mapping[str, float],
+) -> None:
+    """Ranks the trials and records the end; times are added to those of earlier sessions."""
     rows = rank_trials(run, Objective(config.metric))
     if rows:
         write_leaderboard(run, rows)
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row.status] = counts.get(row.status, 0) + 1
-    write_json(run.summary_file, {"reason": reason, "seconds": round(seconds, 1), "counts": counts})
+    counts = Counter(row.status for row in rows)
+    before = read_json(run.summary_file) if run.summary_file.exists() else {}
+    spent = Counter(before.get("stages", {}))
+    spent.update(stages)
+    summary = {
+        "reason": reason,
+        "seconds": round(seconds + before.get("seconds", 0), 1),
+        "stages": {name: round(value, 1) for name, value in spent.items()},
+        "counts": dict(counts),
+    }
+    write_json(run.summary_file, summary)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_pipeline.manifest import Manifest
-from search.config import SearchConfig, dump_config
+from search.config import SearchConfig, dump_config, plain_settings
 from search.driver import load_data, with_absolute_paths
 from search.families import Families, baselines_of, find_families, live_sizes
 from search.progress import Reporter
@@ -23,7 +23,7 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return {
-            "config": self.config.model_dump(mode="json"),
+            "config": plain_settings(self.config),
             "counts": self.manifest.counts(),
             "rejects": len(self.manifest.rejects),
             "families": list(self.families.names),

@@ -147,7 +147,7 @@ def pack(folder: Path, config: SearchConfig) -> None:
     card = folder / f"pawtune-{ours.version}.dist-info"  # a run records pawtune's version
     card.mkdir()
     (card / "METADATA").write_text(f"Name: pawtune\nVersion: {ours.version}\n", encoding="utf-8")
-    (folder / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(dump_config(config, with_secrets=True), encoding="utf-8")
 
 
 def find(api: JobsApi, job_id: str) -> Job:

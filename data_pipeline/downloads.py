@@ -50,9 +50,9 @@ def download(url: str, target: Path, progress: Progress | None = None) -> Path:
     headers = {"User-Agent": "pawtune", "Accept-Encoding": "identity"}
     if done:
         headers |= {"Range": f"bytes={done}-", "If-Range": _read(version)}
-    address, login = split_login(url)
     shown = without_secrets(url)
     try:
+        address, login = split_login(url)
         request = urllib.request.Request(address, headers=headers)
         if login is not None:
             request.add_unredirected_header("Authorization", login)

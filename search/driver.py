@@ -1,5 +1,6 @@
 """Runs a search: data, shared work, trials, leaderboard. One story from configuration to run."""
 
+import re
 import shutil
 import time
 from collections import Counter
@@ -8,7 +9,6 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ray import tune
 
@@ -141,8 +141,8 @@ def _manifest_to_resume(run: RunFolder, config: SearchConfig, reporter: Reporter
 def default_name(config: SearchConfig) -> str:
     """Data and time, as a folder name."""
     # Of a URL its path only: what follows may hold a token.
-    place = urlsplit(config.data).path if "://" in config.data else config.data
-    data = "".join(c if c.isalnum() else "-" for c in Path(place).stem)[:60]
+    place = re.split("[?#]", config.data)[0] if "://" in config.data else config.data
+    data = re.sub("[^A-Za-z0-9]", "-", Path(place).stem)[:60]
     return f"{data.strip('-') or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import zip_longest
 
 import keras
 import tensorflow as tf
 
 from models.hardware import cpu_has_bfloat16
 from models.spec import Precision
+
+CONTEXT_MB = 512  # of a process on a GPU, beside what TensorFlow allocates
+MIN_LIMIT_MB = 256
 
 
 def resolve_precision(precision: Precision, has_gpu: bool) -> str:
@@ -62,10 +68,51 @@ def has_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def share_gpus() -> None:
-    """Let TensorFlow take GPU memory as it needs it, not the whole card: others train there too."""
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+def share_gpus(share: float | None = None) -> None:
+    """Take of the GPUs' memory what is this process's; to be told before it first computes.
+
+    Args:
+        share: What the scheduler gave this process. 0: no GPU is used, whatever can be seen. A
+            part of one: TensorFlow may take that part of its memory, and no more. Else, and where
+            the memory is not known, memory is taken as it is needed, not the whole card at once.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if share == 0:
+        with suppress(RuntimeError):  # this process has computed before: told too late
+            tf.config.set_visible_devices([], "GPU")
+        return
+    megabytes = gpu_megabytes() if share is not None and share < 1 else []
+    for gpu, total in zip_longest(gpus, megabytes[: len(gpus)]):
+        if total is None or share is None:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        else:
+            limit = tf.config.LogicalDeviceConfiguration(memory_limit=memory_limit(total, share))
+            if tf.config.get_logical_device_configuration(gpu) is None:
+                tf.config.set_logical_device_configuration(gpu, [limit])
+
+
+def memory_limit(total_mb: int, share: float) -> int:
+    """Megabytes that TensorFlow may allocate on a GPU of which a process has a share.
+
+    CUDA itself needs some of every process's part: its context and the libraries' code.
+
+    >>> memory_limit(24576, 0.5)
+    11776
+    """
+    return max(MIN_LIMIT_MB, int(total_mb * share) - CONTEXT_MB)
+
+
+def gpu_megabytes() -> list[int]:
+    """Memory of the GPUs that this process sees, in their order; empty where nobody says."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible:
+        command.append(f"--id={visible}")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return [int(line) for line in done.stdout.split()]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
 
 
 def limit_threads(count: int) -> None:

@@ -3,9 +3,11 @@
 import logging
 import math
 import os
+import platform
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -115,3 +117,20 @@ def plan_resources(
     fits = [totals["CPU"] / cpus if cpus else math.inf, totals["GPU"] / gpus if gpus else math.inf]
     most = max(1, math.floor(min(fits) + 1e-9))
     return ResourcePlan(cpus, gpus, min(config.concurrency or most, most))
+
+
+def assigned_gpus() -> float | None:
+    """GPUs, or the part of one, that Ray gave this process; None outside of Ray's workers."""
+    if not ray.is_initialized() or ray.get_runtime_context().worker.mode != ray.WORKER_MODE:
+        return None
+    return float(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0))
+
+
+def place() -> dict[str, Any]:
+    """Where a trial runs: the machine, Ray's node on it, and the GPUs that the trial sees."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return {
+        "host": platform.node(),
+        "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else None,
+        "gpus": visible.split(",") if visible and assigned_gpus() != 0.0 else [],
+    }

@@ -57,7 +57,8 @@ def find_families(
 
 def _find(key: Backbone, given: Path | None, run: RunFolder | None) -> Path:
     kept = run.backbone_weights(*key) if run is not None else None
-    return kept if kept is not None and kept.exists() else find_weights(*key, given)
+    # Its facts are written last: without them the driver was killed while it put them there.
+    return kept if kept is not None and _facts(kept).exists() else find_weights(*key, given)
 
 
 def baselines_of(config: SearchConfig, families: Families) -> list[TrialSpec]:

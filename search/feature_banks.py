@@ -26,6 +26,7 @@ from models.bank import (
 )
 from models.errors import ModelError
 from models.views import ViewTable, make_view_table
+from search.cluster import assigned_gpus
 
 if TYPE_CHECKING:
     from models.features import ViewEncoder
@@ -125,6 +126,8 @@ def open_or_build(
         if not folder.exists()
     )
     done = 0
+    if missing:
+        progress(done, missing)
     banks: list[FeatureBank] = []
     for (images, views), folder in zip(parts, folders, strict=True):
         if not folder.exists():
@@ -193,6 +196,6 @@ def _encoder(recipe: BankRecipe, threads: int) -> "ViewEncoder":
     from models.transfer import load_backbone
 
     precision.limit_threads(threads)
-    precision.share_gpus()
+    precision.share_gpus(assigned_gpus())
     backbone = load_backbone(recipe.backbone, recipe.image_size, recipe.weights)
     return ViewEncoder(backbone, recipe.backbone, recipe.policy, precision.has_gpu())

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,9 @@ from ray import tune
 
 from models.spec import TrialSpec
 from search.live_view import TrialEvent
-from search.run_folder import RunFolder, Status
+from search.run_folder import RunFolder, Status, TrialFolder
 from search.scheduler import FamilyScheduler
+from search.storage import StorageError, must_exist, patiently
 from search.unsaved import Unsaved
 
 ALIKE_FAILURES = 3  # this many with one error and no trial that got anywhere: hopeless
@@ -64,7 +66,7 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
         self._scheduler = scheduler
         self._stop = stop
         self._show = show
-        self._started: dict[str, float] = {}
+        self._started: dict[str, tuple[float, float]] = {}  # by the clock; by one that only goes on
         self._before: dict[str, float] = {}  # seconds in earlier sessions
         self._running: dict[str, Any] = {}
         self._last: dict[str, dict[str, Any]] = {}
@@ -75,8 +77,9 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
         """A worker took the trial, for the first time or again."""
         trial_id = trial.config["trial_id"]
         if trial_id not in self._started:
-            self._started[trial_id] = time.time()
-            self._before[trial_id] = self._run.new_trial(trial_id).seconds_so_far()
+            self._started[trial_id] = time.time(), time.monotonic()
+            folder = self._run.new_trial(trial_id)
+            self._before[trial_id] = patiently(lambda: _seconds_so_far(folder))
         self._running[trial.config["trial_id"]] = trial
         self._write(trial, "running")
         self._show(self._event(trial, "running"))
@@ -86,7 +89,7 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
     ) -> None:
         """An epoch ended, or the trial failed."""
         self._last[trial.config["trial_id"]] = result
-        if "failure" not in result:
+        if "epoch" in result:
             self._show(self._event(trial, "running"))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -95,6 +98,9 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
         result = self._last.get(trial_id, {})
         if "failure" in result:
             self._fail(trial, result["failure"])
+        elif "storage" in result:
+            self._stop.stop(result["storage"])
+            self._end(trial, "stopped", result["storage"])
         elif result.get("epoch", 0) >= trial.config["spec"]["train"]["epochs"]:
             self._end(trial, "completed")
         elif self._scheduler is not None and trial_id in self._scheduler.stopped:
@@ -107,7 +113,8 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
     def close(self) -> None:
         """Marks what was still running when the search ended; it can be continued."""
         for trial in list(self._running.values()):
-            self._end(trial, "stopped", self._stop.reason or "interrupted")
+            with suppress(StorageError):  # it then stays marked as running, which goes on as well
+                self._end(trial, "stopped", self._stop.reason or "interrupted")
 
     def _fail(self, trial: Any, reason: str) -> None:
         alike = reason.partition(":")[0]  # the kind of error; numbers and places differ
@@ -132,15 +139,23 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
 
     def _write(self, trial: Any, status: Status, reason: str | None = None) -> None:
         trial_id = trial.config["trial_id"]
-        now = time.time()
+        now = time.time(), time.monotonic()
         started = self._started.get(trial_id, now)
-        details: dict[str, Any] = {"reason": reason, "started": started}
+        details: dict[str, Any] = {"reason": reason, "started": started[0]}
         if status != "running":
+            # Not the difference of two looks at the clock: somebody may set it in between.
+            seconds = now[1] - started[1]
             details |= {
-                "finished": now,
-                "seconds": round(now - started + self._before.get(trial_id, 0), 3),
+                "finished": round(started[0] + seconds, 6),
+                "seconds": round(seconds + self._before.get(trial_id, 0), 3),
             }
-        self._run.new_trial(trial_id).write_status(status, **details)
+        folder = self._run.new_trial(trial_id)
+
+        def write() -> None:
+            must_exist(self._run.root)  # else a folder would be made where it is away
+            folder.write_status(status, **details)
+
+        patiently(write)
 
     def _event(self, trial: Any, status: Status, reason: str | None = None) -> TrialEvent:
         spec = trial.config["spec"]
@@ -154,3 +169,8 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
             reason=reason,
             params=dict(TrialSpec.model_validate(spec).params()),
         )
+
+
+def _seconds_so_far(folder: TrialFolder) -> float:
+    must_exist(folder.root)
+    return folder.seconds_so_far()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from search.errors import UserError
+from search.storage import must_exist
 
 Status = Literal["pending", "running", "completed", "stopped", "failed"]
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -145,12 +146,18 @@ class TrialFolder:
             return float(recorded)
         return sum(row.get("seconds", 0.0) for row in self.read_metrics())
 
-    def write_attempts(self, attempts: int) -> None:
-        write_json(self.attempts_file, {"attempts": attempts})
+    def write_attempts(self, attempts: int, claim: str | None = None) -> None:
+        write_json(self.attempts_file, {"attempts": attempts, "claim": claim})
 
     def read_attempts(self) -> int:
         """How often a worker has begun this trial; 0 before the first."""
         return int(read_json(self.attempts_file)["attempts"]) if self.attempts_file.exists() else 0
+
+    def read_claim(self) -> str | None:
+        """Which worker has this trial."""
+        must_exist(self.root)  # a run folder that is away says nothing about claims
+        content = read_json(self.attempts_file) if self.attempts_file.exists() else {}
+        return content.get("claim")
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Writes all epochs so far: one row an epoch, one column a metric."""
@@ -231,6 +238,21 @@ class RunFolder:
     @property
     def best_card(self) -> Path:
         return self.root / "best" / "model_card.json"
+
+    @property
+    def confirm_dir(self) -> Path:
+        """Trials trained again with other seeds; never among `trials/`, the search's own."""
+        return self.root / "confirm"
+
+    @property
+    def refit_dir(self) -> Path:
+        """Trials trained on the training and validation images together."""
+        return self.root / "refit"
+
+    @property
+    def ensemble_dir(self) -> Path:
+        """The soft vote that was kept: `model.keras`, `ensemble.json`."""
+        return self.root / "ensemble"
 
     @property
     def test_ledger(self) -> Path:

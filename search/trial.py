@@ -5,11 +5,10 @@ is reset: Keras' session, seeds and precision policy. The worker writes its own 
 reports an epoch; what was reported is on disk.
 """
 
-import io
 import platform
-import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,19 +22,21 @@ from models.errors import ModelError
 from models.hardware import cpu_model
 from models.spec import TransferSpec, TrialSpec
 from models.views import ViewSampler, serves
+from search.attempts import TakenOverError, begin_attempt
+from search.cluster import assigned_gpus, place
 from search.families import Backbone
+from search.keeping import EpochKeeper, restore_best
 from search.objective import Objective
-from search.run_folder import RunFolder, TrialFolder, write_bytes, write_json, write_text
+from search.run_folder import RunFolder, TrialFolder, write_json, write_text
 from search.shared_work import SharedWork
+from search.storage import StorageError, must_exist, patiently
 
 if TYPE_CHECKING:
     import keras
 
     from models.scoring import EpochResult
 
-MAX_ATTEMPTS = 4
 MEMORY_GROWTH_MB = 200.0  # since the first trial; TensorFlow keeps some 6 MB of every trial
-STATE_INTERVAL_S = 2.0  # epochs shorter than this would spend more on saving than on training
 
 
 class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
@@ -45,6 +46,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         """Called once a process. Nothing that can fail is done here: Tune would retry it."""
         self._work = work
         self._epochs: Iterator[dict[str, Any]] | None = None
+        self._claim = ""
         self._suspect = False
         self._worn = False
         self._memory_mark = 0.0
@@ -53,7 +55,8 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         """Trains one epoch.
 
         Returns:
-            The epoch's metrics with `objective`, `best_epoch` and `done`; or `failure`, one line.
+            The epoch's metrics with `objective`, `best_epoch` and `done`; or `failure`, one line;
+            or `storage`, one line, where the run folder is to blame and the trial may go on.
         """
         if self._worn:
             # Tune starts the trial elsewhere: it has not begun, so nothing is lost. Not sooner: a
@@ -62,20 +65,27 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         folder = RunFolder(self._work.run_root).new_trial(self.config["trial_id"])
         try:
             if self._epochs is None:
-                begin_attempt(folder)
+                self._claim = begin_attempt(folder)
                 self._epochs = self._begin(folder)
             return next(self._epochs)
+        except TakenOverError:
+            ray.actor.exit_actor()
+            raise
+        except StorageError as error:
+            return {"storage": f"{error} (on {platform.node()})", "done": True}
         except Exception as error:  # whatever a trial does, the search goes on
             # A loss that diverged says nothing against the process; an unknown error may.
             self._suspect = not isinstance(error, ModelError)
-            write_text(folder.error_file, traceback.format_exc())
+            text = traceback.format_exc()
+            with suppress(StorageError):
+                patiently(lambda: write_text(folder.error_file, text))
             reason = " ".join(str(error).split())[:500]
             return {"failure": f"{type(error).__name__}: {reason}", "done": True}
 
     def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
         claim_process(self._work.threads)
         spec = TrialSpec.model_validate(self.config["spec"])
-        return run_trial(spec, folder, self._work)
+        return run_trial(spec, folder, self._work, self._claim)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes the next trial, or sees that a fresh process had better do so."""
@@ -111,49 +121,39 @@ def claim_process(threads: int) -> None:
     from models import precision
 
     precision.limit_threads(threads)
-    precision.share_gpus()
+    precision.share_gpus(assigned_gpus())
 
 
-def begin_attempt(folder: TrialFolder) -> None:
-    """Counts how often a trial was begun: one that kills its worker must not do so for ever.
-
-    Raises:
-        LostWorkerError: Too many workers died of it.
-    """
-    attempts = folder.read_attempts() + 1
-    folder.write_attempts(attempts)
-    if attempts > MAX_ATTEMPTS:
-        raise LostWorkerError(
-            f"the worker process died {MAX_ATTEMPTS} times in this trial: out of memory, or killed "
-            "from outside; give trials more memory (fewer at once: --concurrency)"
-        )
-
-
-class LostWorkerError(RuntimeError):
-    """A trial's workers died again and again."""
-
-
-def run_trial(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[dict[str, Any]]:
+def run_trial(
+    spec: TrialSpec, folder: TrialFolder, work: SharedWork, claim: str | None = None
+) -> Iterator[dict[str, Any]]:
     """Trains one trial, from its last kept state where there is one.
 
     Args:
         spec: The trial.
         folder: Where its state, best epoch and metrics go.
         work: The shared pixels and labels.
+        claim: As `begin_attempt` gave it; None: nobody else can have the trial.
 
     Yields:
         One report an epoch, after everything it says is on disk.
     """
+    from models.state import save_state
+
+    if claim is None:
+        folder.root.mkdir(parents=True, exist_ok=True)
     policy = begin_session(spec)
     trial = build_trial(spec, work)
-    rows = _continue(trial, folder)
+    objective = Objective(work.metric)
+    rows = patiently(lambda: _continue(trial, folder, objective))
     if rows is None:  # what it should continue from is damaged: begin again, with new weights
         folder.drop_last()
         trial, rows = build_trial(spec, work), []
     core = trial.core
     facts = describe_training(trial, policy, work)
-    write_json(folder.facts_file, facts)
-    keeper = EpochKeeper(folder, Objective(work.metric), core, trial.optimizer, rows)
+    patiently(lambda: write_json(folder.facts_file, facts))
+    keep_state = partial(save_state, core, trial.optimizer, folder=folder.last)
+    keeper = EpochKeeper(folder, objective, core, keep_state, rows, claim)
     for result in trial.train(len(rows) + 1):
         done = result.epoch >= spec.train.epochs
         report = keeper.keep(result, done)
@@ -189,7 +189,7 @@ def describe_training(trial: "BuiltTrial", policy: str, work: SharedWork) -> dic
         "trainable_weights": sum(int(np.prod(w.shape)) for w in trial.core.trainable_weights),
         "precision": policy,
         "training": trial.kind,
-        "host": platform.node(),
+        **place(),
         "device": "gpu" if precision.has_gpu() else "cpu",
         "cpu": cpu_model(),
         "threads": work.threads,
@@ -271,77 +271,22 @@ def _live_trial(spec: TrialSpec, work: SharedWork) -> BuiltTrial:
     return BuiltTrial("live", network.core, optimizer, train, key)
 
 
-def _continue(trial: BuiltTrial, folder: TrialFolder) -> list[dict[str, float]] | None:
+def _continue(
+    trial: BuiltTrial, folder: TrialFolder, objective: Objective
+) -> list[dict[str, float]] | None:
     """Restores a trial's last state; its finished epochs, or None where the state is damaged."""
     from models.state import restore_state
 
+    must_exist(folder.root)  # else nothing found there would mean that nothing was kept
     try:
         last = restore_state(trial.core, trial.optimizer, folder.last) or 0
     except ModelError:
+        must_exist(folder.last)
         return None
     rows = [row for row in folder.read_metrics() if row["epoch"] <= last]
-    return rows if len(rows) == last else None
-
-
-class EpochKeeper:
-    """Keeps a trial's best epoch, its state to continue from, and its metrics, in that order.
-
-    Args:
-        folder: The trial's.
-        objective: What makes an epoch the best.
-        core: The trained part, whose weights are kept.
-        optimizer: Belongs to the state.
-        rows: Epochs finished before, where the trial continues.
-    """
-
-    def __init__(
-        self,
-        folder: TrialFolder,
-        objective: Objective,
-        core: "keras.Model",
-        optimizer: "keras.optimizers.Optimizer",
-        rows: list[dict[str, float]],
-    ) -> None:
-        self._folder = folder
-        self._objective = objective
-        self._core = core
-        self._optimizer = optimizer
-        self._rows = rows
-        self._best = objective.best(rows) if rows else None
-        self._saved_at = time.monotonic()
-
-    def keep(self, result: "EpochResult", done: bool) -> dict[str, Any]:
-        """Writes an epoch.
-
-        Returns:
-            Its metrics, with the running best as `objective`, `best_epoch`, `best_val_accuracy`,
-            `best_val_loss`.
-        """
-        row = {"epoch": result.epoch, **result.metrics}
-        if self._best is None or self._objective.key(row) > self._objective.key(self._best):
-            self._best = row
-            self._keep_best(result)
-        self._rows.append(row)
-        now = time.monotonic()
-        if not done and now - self._saved_at > STATE_INTERVAL_S:
-            from models.state import save_state
-
-            save_state(self._core, self._optimizer, result.epoch, self._folder.last)
-            self._saved_at = now
-        self._folder.write_metrics(self._rows)
-        return {
-            **row,
-            "objective": self._best[self._objective.metric],
-            "best_epoch": self._best["epoch"],
-            "best_val_accuracy": self._best["val_accuracy"],
-            "best_val_loss": self._best["val_loss"],
-        }
-
-    def _keep_best(self, result: "EpochResult") -> None:
-        self._folder.best.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder.best / ".new.weights.h5"
-        self._core.save_weights(temporary)
-        temporary.replace(self._folder.best_weights)
-        predictions = io.BytesIO()
-        np.save(predictions, result.val_probabilities.astype("float32"), allow_pickle=False)
-        write_bytes(self._folder.best_predictions, predictions.getvalue())
+    if len(rows) != last:
+        must_exist(folder.root)
+        return None
+    if rows:
+        restore_best(folder, int(objective.best(rows)["epoch"]))
+    return rows

@@ -1,7 +1,9 @@
 """A trial on its worker: what it keeps, and that nothing of one trial reaches the next."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,13 @@ import ray
 from data_pipeline.images import decode_split
 from data_pipeline.manifest import build_manifest
 from models.spec import ConvSpec, TrainSpec, TrialSpec
+from search.attempts import MAX_ATTEMPTS, LostWorkerError, TakenOverError, begin_attempt
+from search.keeping import EpochKeeper, restore_best
 from search.objective import Objective
 from search.run_folder import RunFolder
 from search.shared_work import PixelRefs, SharedWork
-from search.trial import EpochKeeper, TrialWorker, private_megabytes, run_trial
+from search.storage import StorageError
+from search.trial import TrialWorker, private_megabytes, run_trial
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 EPOCHS = 3
@@ -65,7 +70,7 @@ def test_a_used_worker_gives_what_a_fresh_one_gives(work: SharedWork) -> None:
 
 
 def test_a_trial_continues_from_its_last_state(work: SharedWork, monkeypatch: Any) -> None:
-    monkeypatch.setattr("search.trial.STATE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("search.keeping.STATE_INTERVAL_S", 0.0)
     whole = train(work, spec(), "whole")
     folder = RunFolder(work.run_root).new_trial("cut")
     epochs: Iterator[dict[str, Any]] = run_trial(spec(), folder, work)
@@ -77,7 +82,7 @@ def test_a_trial_continues_from_its_last_state(work: SharedWork, monkeypatch: An
 
 
 def test_a_damaged_state_is_begun_again(work: SharedWork, monkeypatch: Any) -> None:
-    monkeypatch.setattr("search.trial.STATE_INTERVAL_S", 0.0)
+    monkeypatch.setattr("search.keeping.STATE_INTERVAL_S", 0.0)
     whole = train(work, spec(), "whole")
     folder = RunFolder(work.run_root).new_trial("damaged")
     next(run_trial(spec(), folder, work))
@@ -93,7 +98,8 @@ def test_the_best_epoch_is_kept_whatever_follows(work: SharedWork) -> None:
 
     folder = RunFolder(work.run_root).new_trial("kept")
     core = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
-    keeper = EpochKeeper(folder, Objective(), core, keras.optimizers.SGD(), [])
+    folder.root.mkdir(parents=True)
+    keeper = EpochKeeper(folder, Objective(), core, save_state=lambda epoch: None, rows=[])
     reports = []
     for epoch, accuracy in enumerate([0.5, 0.9, 0.7], start=1):
         core.set_weights([np.full((2, 2), epoch, np.float32)])
@@ -123,3 +129,95 @@ def test_a_worker_that_grew_is_replaced(work: SharedWork, monkeypatch: Any) -> N
     assert worker.reset_config({})
     with pytest.raises(Exit):
         worker.step()
+
+
+class Weights:
+    """Stands for a network: its weights are a text."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def save_weights(self, filepath: Path) -> None:
+        filepath.write_text(self.text)
+
+
+def keep(keeper: EpochKeeper, core: Weights, epoch: int, accuracy: float) -> None:
+    core.text = f"epoch {epoch}"
+    metrics = {"val_accuracy": accuracy, "val_loss": 1 - accuracy}
+    predictions = np.full((2, 2), epoch, np.float32)
+    keeper.keep(SimpleNamespace(epoch=epoch, metrics=metrics, val_probabilities=predictions), False)
+
+
+def test_a_trial_that_goes_on_has_the_best_epoch_of_its_last_state(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Best at epoch 1, state after 2, better at 3 and 4, dead: it repeats from 3 on."""
+    folder = RunFolder(tmp_path).new_trial("0001")
+    folder.root.mkdir(parents=True)
+    core = Weights()
+    keeper = EpochKeeper(folder, Objective(), core, lambda epoch: None, [])
+    keep(keeper, core, 1, 0.7)
+    monkeypatch.setattr("search.keeping.STATE_INTERVAL_S", 0.0)
+    keep(keeper, core, 2, 0.6)
+    monkeypatch.setattr("search.keeping.STATE_INTERVAL_S", 60.0)
+    keep(keeper, core, 3, 0.8)
+    keep(keeper, core, 4, 0.9)
+    assert folder.best_weights.read_text() == "epoch 4"
+    rows = folder.read_metrics()[:2]
+    restore_best(folder, int(Objective().best(rows)["epoch"]))
+    assert folder.best_weights.read_text() == "epoch 1"
+    assert np.load(folder.best_predictions)[0, 0] == 1
+    # The machine differs, and no later epoch is better this time.
+    again = EpochKeeper(folder, Objective(), core, lambda epoch: None, rows)
+    keep(again, core, 3, 0.65)
+    assert folder.best_weights.read_text() == "epoch 1"
+
+
+def test_a_worker_whose_trial_another_has_begun_writes_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path).new_trial("0001")
+    (tmp_path / "trials").mkdir()
+    core = Weights()
+    lost = EpochKeeper(folder, Objective(), core, lambda epoch: None, [], begin_attempt(folder))
+    keep(lost, core, 1, 0.5)
+    mine = EpochKeeper(folder, Objective(), core, lambda epoch: None, [], begin_attempt(folder))
+    keep(mine, core, 1, 0.6)
+    with pytest.raises(TakenOverError, match="trial 0001 was begun again"):
+        keep(lost, core, 2, 0.9)
+    assert [row["val_accuracy"] for row in folder.read_metrics()] == [0.6]
+
+
+def test_a_trial_that_gets_on_may_lose_its_worker_again(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("search.keeping.STATE_INTERVAL_S", 0.0)
+    folder = RunFolder(tmp_path).new_trial("0001")
+    (tmp_path / "trials").mkdir()
+    core = Weights()
+    for epoch in range(1, 3 * MAX_ATTEMPTS):
+        rows = folder.read_metrics()
+        claim = begin_attempt(folder)
+        keep(EpochKeeper(folder, Objective(), core, lambda e: None, rows, claim), core, epoch, 0.5)
+    for _ in range(MAX_ATTEMPTS):
+        begin_attempt(folder)
+    with pytest.raises(LostWorkerError, match="died 4 times"):
+        begin_attempt(folder)
+
+
+def test_a_run_folder_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run").new_trial("0001")
+    folder.root.mkdir(parents=True)
+    core = Weights()
+    keeper = EpochKeeper(folder, Objective(), core, lambda e: None, [], begin_attempt(folder))
+    keep(keeper, core, 1, 0.5)
+    (tmp_path / "run").rename(tmp_path / "away")
+    back = threading.Timer(1.5, lambda: (tmp_path / "away").rename(tmp_path / "run"))
+    back.start()
+    keep(keeper, core, 2, 0.6)
+    back.join()
+    assert [row["epoch"] for row in folder.read_metrics()] == [1, 2]
+
+
+def test_a_run_folder_that_stays_away_is_told(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("search.storage.PATIENCE_S", 0.2)
+    folder = RunFolder(tmp_path / "gone").new_trial("0001")
+    with pytest.raises(StorageError, match=r"could not be used for 0.2 s: .* No such file"):
+        begin_attempt(folder)
+    assert not (tmp_path / "gone").exists()

@@ -61,6 +61,7 @@ class SleepingWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         metrics = {"loss": 0.5, "accuracy": accuracy, "val_loss": 0.5, "val_accuracy": accuracy}
         more = {"learning_rate": 0.001, "images_per_second": 900.0, "seconds": 0.2}
         best = {"objective": accuracy, "best_val_accuracy": accuracy, "best_epoch": self.epoch}
+        best["best_val_loss"] = 0.5
         done = self.epoch >= self.epochs
         return {**metrics, **more, **best, "epoch": self.epoch, "num_weights": 1000, "done": done}
 

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from search.history import FINAL_STOP
+from search.objective import Metric, Objective
 from search.run_folder import Status
 
-MAX_ROWS = 12  # running trials shown at once: with bars and counts this fits 24 lines
-SHOWN_PARAMETERS = 12
+MAX_ROWS = 12  # running trials shown at once: with bar, counts and the best this fits 24 lines
 NAME_CHARACTERS = 40
 
 
@@ -43,9 +45,17 @@ class RunningTrial:
 
 @dataclass(frozen=True)
 class BestTrial:
-    """A trial's best epoch so far."""
+    """A trial's best epoch so far.
+
+    Attributes:
+        value: What the search optimises.
+        accuracy: On validation.
+        loss: On validation; of equal values the smaller is the better.
+    """
 
     value: float
+    accuracy: float
+    loss: float
     name: str
     epoch: int
     params: Mapping[str, Any]
@@ -57,16 +67,20 @@ class SearchState:
 
     Attributes:
         total: Trials to run, baselines included.
+        metric: What the search optimises.
         train_images: In the training split: what a backbone would see in every epoch.
+        val_images: In the validation split: what a backbone would see once a trial.
         saved_epochs: Not run because the scheduler stopped trials.
         saved_passes: Images that trials on the feature bank did not push through a backbone.
     """
 
     total: int = 0
+    metric: Metric = "val_accuracy"
     train_images: int = 0
+    val_images: int = 0
     saved_epochs: int = 0
     saved_passes: int = 0
-    ended: Counter[Status] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)  # by status, or `unfinished`
     running: dict[str, RunningTrial] = field(default_factory=dict)
     bests: dict[str, BestTrial] = field(default_factory=dict)
 
@@ -82,7 +96,12 @@ class SearchState:
     @property
     def best(self) -> BestTrial | None:
         """The best of the trials that have not failed; the earliest of equals."""
-        return max(self.bests.values(), key=lambda best: best.value, default=None)
+        objective = Objective(self.metric)
+
+        def key(best: BestTrial) -> tuple[float, float]:
+            return objective.key({"val_loss": best.loss, self.metric: best.value})
+
+        return max(self.bests.values(), key=key, default=None)
 
     def take(self, event: TrialEvent, on_bank: bool = False) -> bool:
         """Takes what happened to a trial.
@@ -98,27 +117,37 @@ class SearchState:
         epoch = int(result.get("epoch", 0))
         if event.status == "running":
             self.running[event.trial_id] = RunningTrial(
-                event.name, event.family, epoch, event.epochs, result.get("best_val_accuracy")
+                event.name, event.family, epoch, event.epochs, result.get("objective")
             )
-        else:
+        elif event.status != "pending":  # what waits to be continued has not ended
             self.running.pop(event.trial_id, None)
-            self.ended[event.status] += 1
-            if event.status == "stopped" and event.reason == "asha":
+            early = event.status == "stopped" and event.reason == FINAL_STOP
+            self.ended[
+                "unfinished" if event.status == "stopped" and not early else event.status
+            ] += 1
+            if early:
                 self.saved_epochs += event.epochs - epoch
-            if on_bank:
-                self.saved_passes += epoch * self.train_images
+            if on_bank and epoch:
+                self.saved_passes += epoch * self.train_images + self.val_images
         before = self.best
         if event.status == "failed":  # what it had reached does not count
             self.bests.pop(event.trial_id, None)
-        elif "best_val_accuracy" in result:
-            value, epoch = float(result["best_val_accuracy"]), int(result["best_epoch"])
-            self.bests[event.trial_id] = BestTrial(value, event.name, epoch, event.params)
+        elif "objective" in result:
+            self.bests[event.trial_id] = BestTrial(
+                value=float(result["objective"]),
+                accuracy=float(result["best_val_accuracy"]),
+                loss=float(result["best_val_loss"]),
+                name=event.name,
+                epoch=int(result["best_epoch"]),
+                params=event.params,
+            )
         return self.best is not None and self.best != before
 
     def counts(self) -> str:
         """How many trials ended how: `8 done, 3 stopped early, 1 failed`."""
-        words = {"completed": "done", "stopped": "stopped early", "failed": "failed"}
-        told = [f"{self.ended[s]} {word}" for s, word in words.items() if self.ended[s]]  # type: ignore[index]
+        words = {"completed": "done", "stopped": "stopped early", "unfinished": "unfinished"}
+        words["failed"] = "failed"
+        told = [f"{self.ended[s]} {word}" for s, word in words.items() if self.ended[s]]
         return ", ".join(told) or "none done yet"
 
     def saved(self) -> str:
@@ -132,7 +161,7 @@ class SearchState:
 
 
 def show_state(state: SearchState) -> RenderableType:
-    """The state for a terminal of any width: nothing wraps, long names are cut."""
+    """The state for a terminal of any width: long names are cut, parameters wrap."""
     parts: list[RenderableType] = []
     if state.running:
         parts.append(_running_table(state))
@@ -142,7 +171,7 @@ def show_state(state: SearchState) -> RenderableType:
     line.append(f", {len(state.running)} running, {waiting} to come")
     parts.append(line)
     if state.best is not None:
-        parts.append(_best_line(state.best))
+        parts += _best_lines(state.best, state.metric)
     if state.saved():
         parts.append(Text(f"saved {state.saved()}", "dim", no_wrap=True, overflow="ellipsis"))
     return Group(*parts)
@@ -163,18 +192,20 @@ def _running_table(state: SearchState) -> Table:
     return table
 
 
-def _best_line(best: BestTrial) -> Text:
+def _best_lines(best: BestTrial, metric: Metric) -> list[RenderableType]:
+    """Name and value on a line that is cut, then all parameters, wrapped."""
     line = Text(no_wrap=True, overflow="ellipsis")
-    line.append("best ")
+    line.append(f"best {metric} ")
     line.append(f"{best.value:.4f}", "bold green")
+    if metric != "val_accuracy":
+        line.append(f" (val_accuracy {best.accuracy:.4f})")
     name = (
         best.name if len(best.name) <= NAME_CHARACTERS else f"{best.name[: NAME_CHARACTERS - 1]}…"
     )
     line.append(f" {name}", "bold")
-    line.append(f" (epoch {best.epoch})")
-    told = list(describe_params(best.params))[:SHOWN_PARAMETERS]
-    line.append(f": {', '.join(told)}" if told else "", "dim")
-    return line
+    line.append(f", epoch {best.epoch}")
+    told = Text(", ".join(describe_params(best.params)), "dim", overflow="ellipsis")
+    return [line, Padding(told, (0, 0, 0, 2))] if told else [line]
 
 
 def describe_params(params: Mapping[str, Any]) -> list[str]:

@@ -6,28 +6,21 @@ and a line at every tenth of the way.
 """
 
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
+from search.bars import BYTE_STAGES, TRIALS, Bar, Bars
 from search.live_view import NAME_CHARACTERS, SearchState, TrialEvent, show_state
+from search.stages import Stages
 
 if TYPE_CHECKING:
     from data_pipeline.manifest import Manifest
@@ -37,12 +30,12 @@ if TYPE_CHECKING:
 
 FEW_TRIALS = 30  # up to here a pipe gets a line for each
 REFRESH_HZ = 4
-BYTE_STAGES = frozenset({"download"})
-TRIALS = "trials"
 
 
 class Reporter:
-    """Shows a search to a person.
+    """Shows a search to a person; as a context manager it takes the live view away at the end.
+
+    Results go to stdout after that end: on a terminal the live view holds stdout too.
 
     Args:
         quiet: Show nothing but warnings.
@@ -52,12 +45,24 @@ class Reporter:
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
         self.console = console or Console(file=sys.stderr, highlight=False)
         self.state = SearchState()
+        self.stages = Stages()
         self._quiet = quiet
         self._run: RunFolder | None = None
-        self._bars: Progress | None = None
+        self._trials: Bar | None = None
         self._live: Live | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._told: set[str] = set()  # stages of which a pipe has had its line
         self._told_tenth = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     @property
     def _is_live(self) -> bool:
@@ -74,10 +79,11 @@ class Reporter:
 
     def stage(self, name: str, done: int, total: int | None) -> None:
         """Work before the trials: `done` of `total` (bytes for downloads, else items)."""
+        self.stages.take(name, done, total)
         if self._is_live:
-            self._bar(name, done, total)
-        elif total is not None and done >= total and name not in self._tasks:
-            self._tasks[name] = TaskID(0)
+            self._show(Bars(self.stages.bars))
+        elif total is not None and done >= total and name not in self._told:
+            self._told.add(name)
             amount = f"{total / 1e6:.1f} MB" if name in BYTE_STAGES else str(total)
             self.note(f"{name}: {amount} done")
 
@@ -96,16 +102,19 @@ class Reporter:
         """The trials begin."""
         from search.watching import read_past
 
-        self._drop_bars()
+        self.close()
+        self.stages.over()
         self._run = run
         self.state = read_past(run)  # empty where the search is new
         self.state.total += total
+        now, behind = time.time(), self.state.progress
+        self._trials = Bar(TRIALS, behind, self.state.total, began=now, at=now, behind=behind)
         device = f"{plan.gpus:g} GPU" if plan.gpus else f"{plan.cpus:g} CPU"
         self.note(f"run {run.name}: {total} trials, {plan.concurrency} at a time, {device} each")
         by_name = Path("runs").resolve() / run.name == run.root
         self.note(f"watch it: pawtune tensorboard {run.name if by_name else run.root}")
         if self._is_live:
-            self._bar(TRIALS, 0, total)
+            self._show_trials()
 
     def event(self, event: TrialEvent) -> None:
         """Something happened to a trial."""
@@ -113,14 +122,15 @@ class Reporter:
         if self._is_live:
             if event.status == "failed":
                 self.note(f"{event.name} failed: {event.reason}")
-            if TRIALS in self._tasks:
-                self._bar(TRIALS, self.state.progress, self.state.total)
+            self._show_trials()
         elif event.status != "running" and self._is_worth_a_line(event, is_best):
             self.note(self._line(event))
 
     def close(self) -> None:
         """Takes the live view away."""
-        self._drop_bars()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def _trained_on_bank(self, event: TrialEvent) -> bool:
         """Read from the trial's facts, once, when it ends."""
@@ -139,10 +149,10 @@ class Reporter:
 
     def _line(self, event: TrialEvent) -> str:
         result, state = event.result, self.state
-        value = result.get("best_val_accuracy")
+        value = result.get("objective")
         if value is not None and event.status != "failed":
             epochs = f"epoch {int(result['best_epoch'])} of {int(result['epoch'])}"
-            told = f"val_accuracy {value:.4f} ({epochs})"
+            told = f"{state.metric} {value:.4f} ({epochs})"
         else:
             told = event.reason or "no epoch finished"
         best = f"; best so far {state.best.value:.4f} {state.best.name}" if state.best else ""
@@ -150,51 +160,20 @@ class Reporter:
         place = f"[{state.num_ended}/{state.total}]"
         return f"{place} {event.name} {event.status}{why}: {told}{best}"
 
-    def _bar(self, name: str, done: float, total: int | None) -> None:
+    def _show_trials(self) -> None:
+        if self._trials is None:
+            return
+        state = self.state
+        if state.progress != self._trials.done:
+            self._trials = replace(self._trials, done=state.progress, at=time.time())
+        # Built here, drawn by another thread: that one sees no state while it changes.
+        self._show(Group(Bars([self._trials]), show_state(state)))
+
+    def _show(self, view: RenderableType) -> None:
         if self._live is None:
-            self._bars = _make_bars()
             self._live = Live(console=self.console, refresh_per_second=REFRESH_HZ, transient=True)
             self._live.start()
-        assert self._bars is not None
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=total)
-        self._bars.update(self._tasks[name], completed=done, total=total)
-        # Built here, drawn by another thread: that one sees no state while it changes.
-        trials = [show_state(self.state)] if name == TRIALS else []
-        self._live.update(Group(self._bars, *trials))
-
-    def _drop_bars(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = self._bars = None
-            self._tasks.clear()
-
-
-class _AmountColumn(ProgressColumn):
-    """Megabytes for downloads, counts for the rest."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._bytes, self._items = DownloadColumn(), MofNCompleteColumn()
-
-    def render(self, task: Task) -> Text:
-        """The amount of one bar."""
-        column = self._bytes if task.description in BYTE_STAGES else self._items
-        return column.render(task)
-
-
-def _make_bars() -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        _AmountColumn(),
-        TimeElapsedColumn(),
-        TextColumn("·"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        expand=True,
-        auto_refresh=False,
-    )
+        self._live.update(view)
 
 
 def leaderboard_table(rows: "list[Row]", title: str) -> Table:

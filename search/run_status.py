@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from search.run import Run
+from search.watching import is_running
 
 
 @dataclass(frozen=True)
@@ -12,12 +13,14 @@ class RunStatus:
     """How far a run is.
 
     Attributes:
+        running: Whether a driver holds it.
         ended: Whether its end is on record; one that was killed has none.
         reason: Why it ended early, or None.
         counts: Trials by status.
         best: Name and validation accuracy of the best trial so far, if one finished an epoch.
     """
 
+    running: bool
     ended: bool
     reason: str | None
     counts: dict[str, int]
@@ -29,21 +32,25 @@ class RunStatus:
 
     def text(self) -> str:
         """All of it in one line."""
-        if not self.ended:
+        if self.running:
+            state = "running"
+        elif not self.ended:
             state = "no end on record yet"
         else:
             state = f"ended early, {self.reason}" if self.reason else "ended"
         counts = ", ".join(f"{number} {status}" for status, number in self.counts.items())
-        best = f"; best val_accuracy {self.best[1]:.4f}, {self.best[0]}" if self.best else ""
+        best = f"; best trial {self.best[0]}, val_accuracy {self.best[1]:.4f}" if self.best else ""
         return f"{state}; trials: {counts or 'none yet'}{best}"
 
 
 def of_run(run: Run) -> RunStatus:
     """How far a run is now."""
-    ended = run.folder.summary_file.exists()
+    running = is_running(run.folder)
+    ended = run.folder.summary_file.exists() and not running
     counts = Counter(trial.read_status()["status"] for trial in run.folder.trials())
     usable = [row for row in run.rows() if row.best_val_accuracy is not None]
     return RunStatus(
+        running=running,
         ended=ended,
         reason=run.summary()["reason"] if ended else None,
         counts=dict(counts),

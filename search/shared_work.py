@@ -110,6 +110,7 @@ def decode_pixels(
     }
     pending = [shard for refs in shards.values() for shard in refs]
     of_all = len(pending)
+    progress(0, total)
     while pending:
         _, pending = ray.wait(pending, num_returns=1)
         progress(total * (of_all - len(pending)) // of_all, total)

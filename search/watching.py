@@ -1,7 +1,12 @@
 """Watching a search from outside: read from its folder, on whatever machine sees it."""
 
 import csv
+import json
 import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -9,15 +14,18 @@ from rich.live import Live
 from rich.text import Text
 
 from models.spec import BASELINES
+from search.bars import TRIALS, Bar, Bars
 from search.config import SearchConfig
-from search.history import read_history
+from search.history import FINAL_STOP, read_history
 from search.live_view import SearchState, TrialEvent, show_state
 from search.lock import STALE_S
 from search.objective import Objective
 from search.run import Run
 from search.run_folder import RunFolder, TrialFolder, read_json
+from search.stages import read_stage
 
 WATCH_S = 2.0
+REFRESH_HZ = 1
 
 
 def watch(run: Run, console: Console) -> None:
@@ -26,30 +34,67 @@ def watch(run: Run, console: Console) -> None:
     Raises:
         UserError: A file of the run is damaged.
     """
-    with Live(show_run(run), console=console, auto_refresh=False) as live:
+    # The view shows passing time by itself, and asks the folder for news every WATCH_S.
+    with Live(show_run(run), console=console, refresh_per_second=REFRESH_HZ) as live:
         try:
             while is_running(run.folder):
                 time.sleep(WATCH_S)
-                live.update(show_run(run), refresh=True)
-            live.update(show_run(run), refresh=True)
+                live.update(show_run(run))
         except KeyboardInterrupt:
             pass
 
 
 def show_run(run: Run) -> RenderableType:
     """A search at this moment, for a terminal."""
-    state = read_state(run)
-    ended = run.folder.summary_file.exists()
-    if is_running(run.folder):
-        words = "running"
-    elif ended and run.summary().get("reason"):
-        words = f"ended early, {run.summary()['reason']}"
-    else:
-        words = "ended" if ended else f"its driver is gone; go on with: pawtune resume {run.name}"
     head = Text(no_wrap=True, overflow="ellipsis")
     head.append(run.name, "bold")
-    head.append(f": {state.num_ended} of {state.total} trials, {words}")
-    return Group(head, show_state(state))
+    parts: list[RenderableType] = [head]
+    stage = read_stage(run.folder) if is_running(run.folder) else None
+    if stage is not None:
+        head.append(": before the first trial")
+        return Group(head, Bars([stage]))
+    state = read_state(run)
+    head.append(f": {state.num_ended} of {state.total} trials, {_state_words(run)}")
+    if is_running(run.folder):
+        parts.append(Bars([_trials_bar(run.folder, state)]))
+    return Group(*parts, show_state(state))
+
+
+def _state_words(run: Run) -> str:
+    ended = run.folder.summary_file.exists()
+    if is_running(run.folder):
+        return "running"
+    if ended and run.summary().get("reason"):
+        return f"ended early, {run.summary()['reason']}"
+    return "ended" if ended else f"its driver is gone; go on with: pawtune resume {run.name}"
+
+
+def _trials_bar(folder: RunFolder, state: SearchState) -> Bar:
+    """How far the trials are; the pace is that of this driver's own session."""
+    now, since = time.time(), _driver_since(folder)
+    trials = [(trial, trial.read_status()) for trial in folder.trials()]
+    ours = [(trial, status) for trial, status in trials if (status.get("started") or 0) >= since]
+    behind = len([status for _, status in trials if _is_over(status)])
+    behind -= len([status for _, status in ours if _is_over(status)])
+    begun = [status["started"] for _, status in ours if status.get("started")]
+    files = [trial.metrics_file for trial, _ in ours]
+    news = [file.stat().st_mtime for file in files if file.exists()]
+    began = min(begun, default=now)
+    return Bar(TRIALS, state.progress, state.total, began, max(news, default=began), behind)
+
+
+def _driver_since(folder: RunFolder) -> float:
+    """When the driver that holds the run took it, in Unix seconds; 0 where it does not say."""
+    try:
+        since = json.loads((folder.root / "driver.lock").read_text(encoding="utf-8"))["since"]
+        return datetime.fromisoformat(since).timestamp()
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def _is_over(status: Mapping[str, Any]) -> bool:
+    stopped_for_good = status["status"] == "stopped" and status.get("reason") == FINAL_STOP
+    return status["status"] in ("completed", "failed") or stopped_for_good
 
 
 def is_running(folder: RunFolder) -> bool:
@@ -64,33 +109,47 @@ def read_state(run: Run) -> SearchState:
     Raises:
         UserError: A file of the run is damaged.
     """
-    config, trials = run.config(), list(run.folder.trials())
-    running = is_running(run.folder)
-    state = SearchState(train_images=_train_images(run.folder))
-    for trial in trials:
-        if running or trial.read_status()["status"] != "running":
-            _take(state, trial, Objective(config.metric))
-    state.total = max(len(trials), _planned(config, run.folder))
+    folder, running = run.folder, is_running(run.folder)
+    state = _empty_state(folder)
+    for trial in folder.trials():
+        status = trial.read_status()
+        # While a driver runs, what an earlier one left unfinished waits for its turn.
+        waits = not _is_over(status) and running != (status["status"] == "running")
+        _take(state, trial, waits)
+    state.total = max(len(list(folder.trials())), _planned(run.config(), folder))
     return state
 
 
 def read_past(folder: RunFolder) -> SearchState:
     """What earlier sessions of a search have behind them: the trials that are over."""
-    state = SearchState(train_images=_train_images(folder))
+    state = _empty_state(folder)
     if any(folder.trials()):
-        objective = Objective(Run(folder).config().metric)
-        over = {trial.trial_id for trial in read_history(folder, objective) if trial.over}
+        over = {past.trial_id for past in read_history(folder, _objective(folder)) if past.over}
         for trial in folder.trials():
-            if trial.trial_id in over:
-                _take(state, trial, objective)
+            _take(state, trial, waits=trial.trial_id not in over)
     state.total = state.num_ended
     return state
 
 
-def _take(state: SearchState, trial: TrialFolder, objective: Objective) -> None:
-    event = _last_event(trial, objective)
+def _empty_state(folder: RunFolder) -> SearchState:
+    images = _count_images(folder)
+    return SearchState(
+        metric=_objective(folder).metric,
+        train_images=images["train"],
+        val_images=images["validation"],
+    )
+
+
+def _objective(folder: RunFolder) -> Objective:
+    return Objective(Run(folder).config().metric) if folder.config_file.exists() else Objective()
+
+
+def _take(state: SearchState, trial: TrialFolder, waits: bool) -> None:
+    """Adds a trial to a state; of one that waits for a worker, only the best epoch counts."""
+    event = _last_event(trial, Objective(state.metric))
     if event is not None:
         facts = read_json(trial.facts_file) if trial.facts_file.exists() else {}
+        event = replace(event, status="pending") if waits else event
         state.take(event, on_bank=facts.get("training") == "bank")
 
 
@@ -105,8 +164,10 @@ def _last_event(trial: TrialFolder, objective: Objective) -> TrialEvent | None:
         best = objective.best(epochs)
         result = {
             "epoch": epochs[-1]["epoch"],
+            "objective": best[objective.metric],
             "best_epoch": best["epoch"],
             "best_val_accuracy": best["val_accuracy"],
+            "best_val_loss": best["val_loss"],
         }
     return TrialEvent(
         trial_id=trial.trial_id,
@@ -120,13 +181,13 @@ def _last_event(trial: TrialFolder, objective: Objective) -> TrialEvent | None:
     )
 
 
-def _train_images(folder: RunFolder) -> int:
-    """Counted, not loaded: a manifest is checked against its fingerprint, every 2 s here."""
+def _count_images(folder: RunFolder) -> Counter[str]:
+    """By split. Counted, not loaded: a manifest is checked against its fingerprint, each 2 s."""
     file = folder.root / "manifest.csv"
     if not file.exists():
-        return 0
+        return Counter()
     with file.open(encoding="utf-8", newline="") as stream:
-        return sum(row.get("split") == "train" for row in csv.DictReader(stream))
+        return Counter(str(row.get("split")) for row in csv.DictReader(stream))
 
 
 def _planned(config: SearchConfig, folder: RunFolder) -> int:

@@ -47,6 +47,7 @@ class ScriptedWorker(TrialWorker):
                 "val_accuracy": value,
                 "val_loss": 1 - value,
                 "best_val_accuracy": best,
+                "best_val_loss": 1 - best,
                 "best_epoch": values.index(best) + 1,
                 "done": epoch == epochs,
             }

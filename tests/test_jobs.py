@@ -85,7 +85,7 @@ def test_submit_follow_and_ask(guarded: Head, images: Path, tmp_path: Path) -> N
     assert (asked["status"], asked["run"]) == ("SUCCEEDED", "first")
     assert asked["trials"]["counts"] == {"completed": 1}
     run = guarded.pawtune("status", "first", cwd=tmp_path)
-    assert "run first: ended; trials: 1 completed; best val_accuracy" in run.stdout
+    assert "run first: ended; trials: 1 completed; best trial" in run.stdout
     assert job_id in [job["job_id"] for job in guarded.json("list", cwd=tmp_path)]
     again = guarded.pawtune("submit", *options, *where, cwd=tmp_path)
     refused(again, "--name must be new, got 'first'", "nothing was submitted")
@@ -116,7 +116,7 @@ def test_stop_keeps_finished_epochs(guarded: Head, images: Path, tmp_path: Path)
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.5)
     asked = guarded.pawtune("status", "long", cwd=tmp_path)
-    assert "run long: no end on record yet; trials: 1 running" in asked.stdout
+    assert "run long: running; trials: 1 running" in asked.stdout
     leaves_it_running(guarded, job_id, tmp_path)
     started = time.monotonic()
     stopped = guarded.pawtune("stop", job_id, *where, cwd=tmp_path)

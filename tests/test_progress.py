@@ -1,24 +1,30 @@
 """Progress as people and pipes see it: a real pseudo-terminal, a real pipe."""
 
 import io
+import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from models.spec import baseline
+from search.bars import Bar, Bars
 from search.cluster import ResourcePlan
 from search.leaderboard import Row
-from search.live_view import SearchState, TrialEvent
+from search.live_view import SearchState, TrialEvent, show_state
 from search.progress import Reporter, leaderboard_table
 from search.run import Run
 from search.run_folder import Status
-from search.watching import is_running, show_run
+from search.stages import read_stage
+from search.watching import is_running, read_state, show_run
 from tests.run_folders import RunMaker
 from tests.terminal import Screen, run_in_terminal
 
@@ -43,7 +49,8 @@ reporter.trials({total}, plan, RunFolder(Path("/runs/pets")))
 params = {{"family": "conv", "flip": "horizontal", "learning_rate": 0.00123}}
 
 def tell(number, name, status, epoch, best, reason=None):
-    result = {{"epoch": epoch, "best_epoch": 1, "best_val_accuracy": best}} if epoch else {{}}
+    result = {{"epoch": epoch, "objective": best, "best_epoch": 1}} if epoch else {{}}
+    result |= {{"best_val_accuracy": best, "best_val_loss": 0.5}} if epoch else {{}}
     event = TrialEvent(f"{{number:04d}}", name, "conv", 20, status, result, reason, params)
     reporter.event(event)
     time.sleep({pause})
@@ -85,10 +92,11 @@ def test_a_terminal_shows_what_runs_and_the_best_so_far(width: int) -> None:
     assert "1/20" in shown
     assert "conv-0002 failed: DivergedError: loss must stay finite" in shown
     # The failed trial's 0.99 does not count.
-    assert "best 0.8000 conv-a-very-long-name" in shown
+    assert "best val_accuracy 0.8000 conv-a-very-long-name" in shown
+    assert "learning_rate 0.00123" in shown
     assert "saved 16 epochs (early stopping)" in shown
     assert any("hash" in frame for frame in screen.frames)
-    assert ("learning_rate 0.00123" in shown) == (width == 200)
+    assert " left" in shown
     assert screen.colours
 
 
@@ -148,23 +156,103 @@ def test_quiet_leaves_warnings_only() -> None:
 
 
 def event(trial_id: str, status: Status, epoch: int, value: float | None) -> TrialEvent:
-    result = {} if value is None else {"epoch": epoch, "best_epoch": epoch}
+    result: dict[str, float] = {}
     if value is not None:
-        result["best_val_accuracy"] = value  # type: ignore[assignment]
+        result = {"epoch": epoch, "best_epoch": epoch, "objective": value}
+        result |= {"best_val_accuracy": value, "best_val_loss": 1 - value}
     reason = "asha" if status == "stopped" else None
     return TrialEvent(trial_id, f"t-{trial_id}", "conv", 20, status, result, reason)
 
 
 def test_the_state_counts_what_was_saved() -> None:
     state = SearchState(total=3, train_images=100)
+    state.val_images = 30
     assert state.take(event("0001", "running", 5, 0.7))
     assert not state.take(event("0001", "stopped", 5, 0.7))
     assert not state.take(event("0002", "completed", 20, 0.7), on_bank=True)
     assert state.best is not None
     assert state.best.name == "t-0001"  # of equals, the earlier
-    assert (state.saved_epochs, state.saved_passes) == (15, 2000)
+    # 20 epochs of 100 images, and the validation images once: live heads keep their features too.
+    assert (state.saved_epochs, state.saved_passes) == (15, 2030)
     assert state.counts() == "1 done, 1 stopped early"
     assert not state.running
+
+
+def test_the_best_is_what_the_search_optimises() -> None:
+    state = SearchState(total=3, metric="val_loss")
+    for number, accuracy, loss in ((1, 0.9, 0.5), (2, 0.8, 0.3), (3, 0.7, 0.4)):
+        result = {"epoch": 1, "best_epoch": 1, "objective": loss}
+        result |= {"best_val_accuracy": accuracy, "best_val_loss": loss}
+        happened = event(f"{number:04d}", "completed", 1, None)
+        state.take(replace(happened, result=result))
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(show_state(state))
+    shown = console.export_text()
+    assert "best val_loss 0.3000 (val_accuracy 0.8000) t-0002, epoch 1" in shown
+
+
+def test_of_equal_values_the_smaller_loss_is_the_best() -> None:
+    """As the leaderboard ranks them."""
+    state = SearchState(total=2)
+    first = event("0001", "completed", 5, 0.9)
+    state.take(first)
+    assert state.take(
+        replace(first, trial_id="0002", name="t-0002", result={**first.result, "best_val_loss": 0})
+    )
+    assert state.best is not None
+    assert state.best.name == "t-0002"
+
+
+def test_a_trial_cut_short_by_the_end_was_not_stopped_early() -> None:
+    state = SearchState(total=2)
+    state.take(event("0001", "running", 5, 0.7))
+    state.take(replace(event("0001", "stopped", 5, 0.7), reason="interrupted"))
+    assert state.counts() == "1 unfinished"
+    assert state.saved() == ""
+
+
+def test_time_left_follows_the_pace_of_this_session() -> None:
+    bar = Bar("trials", done=6, total=10, began=1000.0, at=1200.0, behind=4)
+    assert bar.seconds_left(now=1200.0) == pytest.approx(400)  # 2 in 200 s, 4 to go
+    assert bar.seconds_left(now=1260.0) == pytest.approx(340)  # no news: it runs down
+    assert bar.seconds_left(now=9999.0) == 0
+    assert bar.times(now=1260.0) == "0:04:20, 0:05:40 left"
+    assert replace(bar, done=4).seconds_left(now=1200.0) is None
+    assert replace(bar, total=None).seconds_left(now=1200.0) is None
+    assert replace(bar, done=10).times(now=5000.0) == "0:03:20"
+    assert Bar("download", 12_100_000, 67_300_000, 0, 0).amount() == "12.1 of 67.3 MB"
+
+
+@pytest.mark.parametrize("width", [30, 80, 200])
+def test_bars_fit_any_width(width: int) -> None:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    now = time.time()
+    bars = [
+        Bar("feature bank EfficientNetV2B0 at 160 px", 12_000, 34_800, now - 90, now),
+        Bar("decode at 160 px", 2800, 2800, now - 100, now - 90),
+    ]
+    console.print(Bars(bars))
+    lines = console.export_text().splitlines()
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= width
+    if width >= 80:
+        assert "12,000/34,800 0:01:30, 0:02:51 left" in lines[0]
+        assert lines[1].rstrip().endswith("2,800/2,800 0:00:10")
+
+
+def test_results_reach_stdout_while_stderr_is_a_terminal(tiny_images: Path, tmp_path: Path) -> None:
+    """`pawtune run --dry-run --json > plan.json`: the live view must not swallow the plan."""
+    plan = tmp_path / "plan.json"
+    arguments = ["pawtune", "run", "--data", str(tiny_images), "--families=conv", "--dry-run"]
+    code = (
+        "import os, sys; from search.__main__ import main;"
+        f"os.dup2(os.open({str(plan)!r}, os.O_WRONLY | os.O_CREAT), 1); "
+        f"sys.argv = {[*arguments, '--json']}; main()"
+    )
+    screen = run_in_terminal(code, 80)
+    assert json.loads(plan.read_text())["families"] == ["conv"]
+    assert any("hash" in frame for frame in screen.frames)
+    assert "families" not in screen.text
 
 
 def test_a_trial_that_fails_is_not_the_best() -> None:
@@ -190,9 +278,10 @@ def test_watching_follows_a_run_to_its_end(tiny_images: Path, runs_dir: Path) ->
     maker = RunMaker(runs_dir, tiny_images, "watched", trials=3, baselines="off")
     maker.proposals(1, ["conv"])
     running = maker.folder.trial(maker.add(baseline("tutorial_3", 10), epochs=4))
-    running.write_status("running", started=1.0)
+    running.write_status("running", started=time.time() - 100)
     lock = maker.folder.root / "driver.lock"
-    lock.write_text("{}")
+    since = datetime.fromtimestamp(time.time() - 200, UTC)
+    lock.write_text(json.dumps({"since": since.isoformat(timespec="seconds")}))
     assert is_running(maker.folder)
 
     def end() -> None:
@@ -209,6 +298,8 @@ def test_watching_follows_a_run_to_its_end(tiny_images: Path, runs_dir: Path) ->
     assert screen.overflowed == []
     written = "".join(screen.frames)
     assert "watched: 1 of 3 trials, running" in written
+    # 4 of 10 epochs in 100 s: 1.6 trials to go take 400 s.
+    assert re.search(r"trials\s+━.*1/3 0:01:4\d, 0:06:[34]\d left", written)
     assert "tutorial_3" in written
     assert "4/10" in written
     assert "watched: 2 of 3 trials, ended early, interrupted" in screen.text
@@ -240,4 +331,41 @@ def test_a_resumed_search_counts_what_is_behind_it(tiny_images: Path, runs_dir: 
     assert state.best is not None
     assert state.best.name == "tutorial_3"
     assert state.saved_epochs == 7
-    assert state.saved_passes == 3 * sum(maker.manifest.counts()["train"].values())
+    images = {split: sum(labels.values()) for split, labels in maker.manifest.counts().items()}
+    assert state.saved_passes == 3 * images["train"] + images["validation"]
+    # What was done before this session says nothing about its pace.
+    assert reporter._trials is not None
+    assert reporter._trials.seconds_left(time.time()) is None
+    assert (reporter._trials.done, reporter._trials.total) == (2, 5)
+
+
+def test_watching_sees_the_stage_before_the_trials(tiny_images: Path, runs_dir: Path) -> None:
+    maker = RunMaker(runs_dir, tiny_images, "begun", baselines="off")
+    (maker.folder.root / "driver.lock").write_text("{}")
+    reporter = Reporter(quiet=True)
+    with reporter.stages.noted_in(maker.folder):
+        reporter.stage("feature bank MobileNetV2 at 160 px", 0, 34_800)
+        console = Console(width=100, record=True, file=io.StringIO())
+        console.print(show_run(Run(maker.folder)))
+        shown = console.export_text()
+        assert "begun: before the first trial" in shown
+        assert re.search(r"feature bank MobileNetV2 at 160 px\s+0/34,800 0:00:0\d", shown)
+        assert not any(maker.folder.root.glob(".stage*"))
+    assert read_stage(maker.folder) is None
+    assert list(reporter.stages.seconds) == ["feature bank MobileNetV2 at 160 px"]
+
+
+def test_watching_a_resumed_search_tells_what_waits_from_what_ended(
+    tiny_images: Path, runs_dir: Path
+) -> None:
+    maker = RunMaker(runs_dir, tiny_images, "again", trials=4, baselines="off", families=["conv"])
+    maker.add(baseline("tutorial_1", 10), accuracy=0.6)
+    maker.add(baseline("tutorial_2", 10), epochs=4, accuracy=0.9, status="stopped", reason="x")
+    (maker.folder.root / "driver.lock").write_text('{"since": "2026-11-22T10:00:00+00:00"}')
+    state = read_state(Run(maker.folder))
+    assert state.counts() == "1 done"  # the other waits to be continued, and leads already
+    assert state.best is not None
+    assert state.best.name == "tutorial_2"
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(show_run(Run(maker.folder)))
+    assert "1/4" in console.export_text()

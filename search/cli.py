@@ -98,15 +98,17 @@ def run(
     from search.progress import Reporter
 
     search_config = configured(context.params)
-    reporter = Reporter(quiet=quiet)
     if dry_run:
         from search.dry_run import describe
 
-        _emit(describe(search_config, reporter), as_json)
+        with Reporter(quiet=quiet) as reporter:
+            plan = describe(search_config, reporter)
+        _emit(plan, as_json)
         return
     from search.driver import run_search
 
-    result = run_search(search_config, reporter)
+    with Reporter(quiet=quiet) as reporter:
+        result = run_search(search_config, reporter)
     _show_outcome(result, as_json)
 
 
@@ -211,14 +213,15 @@ def resume(
     more = (trials or "+0").removeprefix("+")
     if not more.isdigit():
         raise UserError(f"--trials must be a number of trials to add, got {trials!r}; give +20")
-    result = resume_search(
-        open_run(run, runs_dir).folder,
-        more_trials=int(more),
-        retry_failed=retry_failed,
-        data=data,
-        address=address,
-        reporter=Reporter(quiet=quiet),
-    )
+    with Reporter(quiet=quiet) as reporter:
+        result = resume_search(
+            open_run(run, runs_dir).folder,
+            more_trials=int(more),
+            retry_failed=retry_failed,
+            data=data,
+            address=address,
+            reporter=reporter,
+        )
     _show_outcome(result, as_json)
 
 
@@ -372,7 +375,9 @@ def preview(
     from search.preview import preview_data
     from search.progress import Reporter
 
-    _emit(preview_data(data, out, image_size=image_size, seed=seed, reporter=Reporter()), as_json)
+    with Reporter() as reporter:
+        shown = preview_data(data, out, image_size=image_size, seed=seed, reporter=reporter)
+    _emit(shown, as_json)
 
 
 @app.command()

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.files import shown
 from data_pipeline.hashing import Facts
 from data_pipeline.layout import SPLITS, Candidate, Reject
-from data_pipeline.manifest_files import escape
 
 NEAR_DISTANCE = 6
 # Drawings, scans or icons may all look alike to the hash. One group of more than 20 images and a
@@ -91,7 +91,7 @@ def reject_label_clashes(kept: Mapping[str, Candidate], facts: Mapping[str, Fact
         for path in paths:
             other = next((at for at in paths if kept[at].label != kept[path].label), None)
             if other is not None:
-                rejects.append(Reject(path, f"same content under another label: {escape(other)}"))
+                rejects.append(Reject(path, f"same content under another label: {shown(other)}"))
     return rejects
 
 
@@ -113,5 +113,5 @@ def reject_crossings(
                 own = np.uint64(int(facts[path].perceptual_hash, 16))
                 twin = earliest[int(np.argmin(distances(hashes, own)))]
                 kind = "" if facts[path].sha256 == facts[twin].sha256 else "near "
-                rejects.append(Reject(path, f"{kind}duplicate of {escape(twin)}, in another split"))
+                rejects.append(Reject(path, f"{kind}duplicate of {shown(twin)}, in another split"))
     return rejects

@@ -20,10 +20,10 @@ truncated, corrupt, empty  rejected
 =========================  ==================================================================
 """
 
+import errno
 import functools
 import hashlib
 import io
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,11 +34,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data_pipeline.errors import DataError
+from data_pipeline.files import NOT_REGULAR, read_regular, shown
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MIN_SIDE_PX = 8
 MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 512 * 2**20
+# Pictures of larger files are not counted: a GIF tells their number only to who goes through all,
+# and one of 500 MiB can have tens of millions.
+MAX_COUNTED_BYTES = 4 * 2**20
 
 # Of large images, which open_image rejects by a stricter rule, and of broken EXIF blocks, which it
 # passes over: told for every such file, they would bury what the user should read.
@@ -62,17 +66,11 @@ def read_file(path: Path) -> bytes:
         DataError: the file is empty, too large or cannot be read (the reason, without the name).
     """
     try:
-        # A pipe in the place of a file would keep open() waiting for ever.
-        if path.exists() and not path.is_file():
-            raise DataError("not a regular file")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_FILE_BYTES:
-                limit = f"at most {MAX_FILE_BYTES // 2**20} MiB is read"
-                raise DataError(f"file of {size / 2**20:,.0f} MiB; {limit}")
-            data = file.read()
+        data = read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}") from error
+        told = error.strerror or str(error)
+        plain = told == NOT_REGULAR or error.errno == errno.EFBIG
+        raise DataError(told if plain else f"cannot be read: {told}") from error
     if not data:
         raise DataError("empty file (0 bytes)")
     return data
@@ -94,7 +92,7 @@ def open_image(data: bytes) -> Image.Image:
     # Pillow's readers raise nearly anything on corrupt input: OSError, SyntaxError, struct.error,
     # zlib.error, IndexError. One bad file must not end a run over 25,000.
     except Exception as error:
-        raise DataError(f"corrupt image: {error}") from error
+        raise DataError(f"corrupt image: {' '.join(str(error).split())}") from error
 
 
 def _identify(data: bytes) -> Image.Image:
@@ -110,9 +108,10 @@ def _identify(data: bytes) -> Image.Image:
         raise DataError(f"{width} x {height} px is more than {MAX_PIXELS // 10**6} megapixels")
     if min(width, height) < MIN_SIDE_PX:
         raise DataError(f"{width} x {height} px; each side must have at least {MIN_SIDE_PX} px")
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":
-        raise DataError(f"animated or with several pages ({frames} frames)")
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        counted = getattr(image, "n_frames") if len(data) <= MAX_COUNTED_BYTES else None  # noqa: B009
+        count = f" ({counted} frames)" if counted else ""
+        raise DataError(f"animated or with several pages{count}")
     return image
 
 
@@ -150,7 +149,7 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
     try:
         return np.asarray(open_image(read_file(path)))
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{shown(path)}: {error}") from error
 
 
 def resize_bilinear(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -221,5 +220,5 @@ def decode_split(root: Path, entries: Sequence[ImageFile], size: int) -> NDArray
                 raise DataError("changed since the manifest was made; make the manifest again")
             images[index] = resize_bilinear(np.asarray(open_image(data)), size)
         except DataError as error:
-            raise DataError(f"{path}: {error}") from error
+            raise DataError(f"{shown(path)}: {error}") from error
     return images

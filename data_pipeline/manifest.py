@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from data_pipeline import manifest_files
 from data_pipeline.duplicates import group_near, reject_crossings, reject_label_clashes
 from data_pipeline.errors import DataError
+from data_pipeline.files import shown
 from data_pipeline.hashing import read_all
 from data_pipeline.layout import SPLITS, Candidate, Layout, Reject, read_layout
-from data_pipeline.manifest_files import escape
 from data_pipeline.progress import Progress
 from data_pipeline.splits import CARVED_SHARES, WHOLE_SHARES, Member, deal
 
@@ -117,12 +117,32 @@ class Manifest:
             layout=header.layout,
             fingerprint=header.fingerprint,
         )
+        _check_dealt_once(folder, manifest)
         if fingerprint(manifest.entries) != manifest.fingerprint:
             raise DataError(
-                f"{folder}: manifest.csv does not have the fingerprint in manifest.json; one of "
+                f"{shown(folder)}: manifest.csv does not have the fingerprint in manifest.json; "
+                "one of "
                 "them was changed or is from another run; restore both"
             )
         return manifest
+
+
+def _check_dealt_once(folder: Path, manifest: Manifest) -> None:
+    """What no manifest of ours holds: one file or one content in two places."""
+    paths = {entry.path for entry in manifest.entries}
+    places: dict[str, tuple[str, str]] = {}
+    for entry in manifest.entries:
+        place = (entry.split, entry.label)
+        if places.setdefault(entry.sha256, place) != place:
+            raise DataError(
+                f"{shown(folder)}: manifest.csv has one content under two splits or labels, "
+                f"{shown(entry.path)}; this is no manifest of pawtune's: restore it"
+            )
+    if len(paths) != len(manifest.entries):
+        raise DataError(
+            f"{shown(folder)}: manifest.csv has a path twice; this is no manifest of pawtune's: "
+            "restore it"
+        )
 
 
 def fingerprint(entries: Iterable[ManifestEntry]) -> str:
@@ -194,7 +214,7 @@ def _check_classes_filled(
 ) -> None:
     """Every class folder that was given must hold a usable image."""
     if not kept:
-        raise DataError(f"{root}: no usable images{_first_reasons(rejects)}")
+        raise DataError(f"{shown(root)}: no usable images{_first_reasons(rejects)}")
     given = [None] if layout.name == "classes" else layout.name.split("_")
     filled = {(found.split, found.label) for found in kept.values()}
     for split in given:
@@ -203,7 +223,7 @@ def _check_classes_filled(
                 inside = [r for r in rejects if f"/{label}/" in f"/{r.path}"]
                 place = f"class folder {label!r}" + (f" of {split}" if split else "")
                 raise DataError(
-                    f"{root}: {place} holds no usable image{_first_reasons(inside)}; "
+                    f"{shown(root)}: {place} holds no usable image{_first_reasons(inside)}; "
                     "add images or remove the folder"
                 )
 
@@ -211,7 +231,7 @@ def _check_classes_filled(
 def _first_reasons(rejects: list[Reject]) -> str:
     if not rejects:
         return ""
-    return f" ({len(rejects)} left out; {escape(rejects[0].path)}: {rejects[0].reason})"
+    return f" ({len(rejects)} left out; {shown(rejects[0].path)}: {rejects[0].reason})"
 
 
 def _decide_splits(
@@ -236,7 +256,7 @@ def _check_splits_filled(manifest: Manifest) -> None:
             if count == 0:
                 groups = {entry.group for entry in manifest.entries if entry.label == label}
                 raise DataError(
-                    f"{manifest.root}: class {label!r} leaves no image for {split} (it has "
+                    f"{shown(manifest.root)}: class {label!r} leaves no image for {split} (it has "
                     f"{len(groups)} different images); add images: at least 3 to be split in "
                     "three, at least 2 in a validation folder that test is taken from"
                 )
@@ -248,7 +268,7 @@ def _warn_mixed_groups(entries: Iterable[ManifestEntry]) -> list[str]:
         groups[entry.group].append(entry)
     return [
         "near duplicates under different labels: "
-        + ", ".join(escape(entry.path) for entry in members)
+        + ", ".join(shown(entry.path) for entry in members)
         for members in groups.values()
         if len({entry.label for entry in members}) > 1
     ]

@@ -8,7 +8,9 @@ as the start of such a group as \\udc5c. Both files are thus valid UTF-8 and giv
 import csv
 import io
 import json
+import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -16,9 +18,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from data_pipeline.errors import DataError
-from data_pipeline.files import write_atomically
+from data_pipeline.files import read_regular, shown, write_atomically
 
 FORMAT = 1
+MAX_BYTES = 2**30  # some 250 bytes an image
+MAX_CLASSES = 100_000
 
 
 def escape(path: str) -> str:
@@ -36,14 +40,35 @@ def unescape(text: str) -> str:
     )
 
 
+def _file_name(text: str) -> str:
+    """A written path as the file system takes it."""
+    path = unescape(text)
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError(f"no file can have the name {text!r}") from None
+    if "\0" in path:
+        raise ValueError(f"a path must hold no zero byte, got {text!r}")
+    return path
+
+
 def _inside_root(text: str) -> str:
-    parts = PurePosixPath(text).parts
-    if not parts or parts[0] == "/" or ".." in parts or "\0" in text:
+    path = _file_name(text)
+    parts = PurePosixPath(path).parts
+    if not parts or parts[0].startswith("/") or ".." in parts:
         raise ValueError(f"a path must stay below the root, got {text!r}")
-    return unescape(text)
+    return path
+
+
+def _printable(text: str) -> str:
+    """A class name: it is drawn, printed and put into pages, and folders keep to the same rule."""
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        raise ValueError(f"a class name must be printable, got {text!r}")
+    return text
 
 
 EscapedPath = Annotated[str, AfterValidator(_inside_root)]
+ClassName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_printable)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -67,7 +92,7 @@ class RejectRow(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: Annotated[str, AfterValidator(unescape)]
+    path: Annotated[str, AfterValidator(_file_name)]
     reason: str
 
 
@@ -77,8 +102,8 @@ class Header(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     format: Literal[1]
-    root: Annotated[str, AfterValidator(unescape)]
-    class_names: Annotated[list[str], Field(min_length=2)]
+    root: Annotated[str, AfterValidator(_file_name)]
+    class_names: Annotated[list[ClassName], Field(min_length=2, max_length=MAX_CLASSES)]
     rejects: list[RejectRow]
     warnings: list[str]
     seed: int
@@ -113,39 +138,42 @@ def load(folder: Path) -> tuple[list[EntryRow], Header]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{folder / 'manifest.json'}: {where}: {first['msg']}") from error
+        told = shown(f"{folder / 'manifest.json'}: {where}: {first['msg']}")
+        raise DataError(told) from error
     for row in rows:
         if row.label not in header.class_names:
             raise DataError(
-                f"{folder / 'manifest.csv'}: label {row.label!r} of {row.path} is not among the "
-                f"class names {', '.join(header.class_names)}"
+                f"{shown(folder / 'manifest.csv')}: label {row.label!r} of {shown(row.path)} is "
+                f"not among the class names {', '.join(header.class_names[:20])}"
             )
     return rows, header
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode()
+        return read_regular(path, MAX_BYTES, follow_links=False).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the manifest cannot be read: {error}") from error
+        told = getattr(error, "strerror", None) or error
+        raise DataError(f"{shown(path)}: the manifest cannot be read: {told}") from error
 
 
 def _read_rows(path: Path) -> list[EntryRow]:
     reader = csv.DictReader(io.StringIO(_read(path), newline=""), strict=True)
     columns = tuple(EntryRow.model_fields)
-    if tuple(reader.fieldnames or ()) != columns:
-        raise DataError(
-            f"{path}: the columns must be {', '.join(columns)}; "
-            f"got {', '.join(reader.fieldnames or ()) or 'none'}"
-        )
     rows = []
     try:
+        if tuple(reader.fieldnames or ()) != columns:
+            found = ", ".join(reader.fieldnames or ()) or "none"
+            raise DataError(
+                f"{shown(path)}: the columns must be {', '.join(columns)}; got {shown(found)[:200]}"
+            )
         for row in reader:
             rows.append(EntryRow.model_validate(row))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path} line {reader.line_num}: {where}: {first['msg']}") from error
+        told = f"{path} line {reader.line_num}: {where}: {first['msg']}"
+        raise DataError(shown(told)) from error
     except csv.Error as error:
-        raise DataError(f"{path} line {reader.line_num}: {error}") from error
+        raise DataError(shown(f"{path} line {reader.line_num}: {error}")) from error
     return rows

@@ -12,14 +12,18 @@ from typing import Any
 
 from ray import tune
 
+from data_pipeline.errors import DataError
 from data_pipeline.manifest import Manifest, build_manifest
 from data_pipeline.sources import cache_dir, resolve_source
 from search import cluster
 from search.config import SearchConfig, dump_config, load_config
+from search.errors import UserError
 from search.families import baselines_of, find_families, live_sizes, store_backbones
 from search.history import forget_failures, read_history
+from search.interruption import INTERRUPTIONS, interruptible
 from search.leaderboard import rank_trials, write_leaderboard
 from search.lock import RunLock
+from search.object_store import bytes_to_share, smallest_store, too_small
 from search.objective import Objective
 from search.progress import Reporter
 from search.run import Run
@@ -31,6 +35,7 @@ from search.run_folder import (
     write_text,
 )
 from search.shared_work import PixelStore, SharedWork, prepare_banks
+from search.storage import must_exist, patiently
 from search.trial import TrialWorker
 from search.tuning import Trials, run_trials
 from search.versions import installed_versions
@@ -55,18 +60,25 @@ def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
     run = create_run_folder(Path(config.runs_dir), config.name or default_name(config))
     config = config.model_copy(update={"name": run.name})
     started = time.monotonic()
-    with RunLock(run), reporter.stages.noted_in(run):
+    with RunLock(run), reporter.stages.noted_in(run), interruptible():
         try:
-            # From here on `pawtune status` knows the run.
+            # From here on `pawtune status` knows the run, and `pawtune resume` can begin it.
             write_text(run.config_file, dump_config(config, versions=installed_versions()))
             manifest = load_data(config, reporter)
             trials, work = _prepare(config, run, manifest, reporter)
-        except BaseException:
+        except INTERRUPTIONS:
+            reason: str | None = "interrupted"
+        except Exception as error:
             shutil.rmtree(run.root)  # made a moment ago, and no trial has started
-            raise
-        worker = tune.with_parameters(TrialWorker, work=work)
-        reason = run_trials(config, run, trials, worker, reporter)
-        _finish(config, run, reason, time.monotonic() - started, reporter.stages.seconds)
+            raise _told(error) from error
+        else:
+            worker = tune.with_parameters(TrialWorker, work=work)
+            reason = run_trials(config, run, trials, worker, reporter)
+        seconds = time.monotonic() - started
+        try:
+            patiently(lambda: _finish(config, run, reason, seconds, reporter.stages.seconds))
+        except OSError as error:
+            raise _told(error) from error
     return Run(run)
 
 
@@ -98,19 +110,29 @@ def resume_search(
     """
     reporter = reporter or Reporter(quiet=True)
     started = time.monotonic()
-    with RunLock(run), reporter.stages.noted_in(run):
+    with RunLock(run), reporter.stages.noted_in(run), interruptible():
         config = _config_to_resume(run, more_trials, data, address)
-        manifest = _manifest_to_resume(run, config, reporter)
-        if retry_failed:
-            forget_failures(run)
-        past = read_history(run, Objective(config.metric))
-        for trial in past:
-            if not trial.over:
-                run.trial(trial.trial_id).write_attempts(0)
-        trials, work = _prepare(config, run, manifest, reporter)
-        worker = tune.with_parameters(TrialWorker, work=work)
-        reason = run_trials(config, run, replace(trials, past=past), worker, reporter)
-        _finish(config, run, reason, time.monotonic() - started, reporter.stages.seconds)
+        try:
+            manifest = _manifest_to_resume(run, config, reporter)
+            if retry_failed:
+                forget_failures(run)
+            past = read_history(run, Objective(config.metric))
+            for trial in past:
+                if not trial.over:  # takes it from workers that a killed driver may have left
+                    run.trial(trial.trial_id).write_attempts(0)
+            trials, work = _prepare(config, run, manifest, reporter)
+        except INTERRUPTIONS:
+            reason: str | None = "interrupted"
+        except OSError as error:
+            raise _told(error) from error
+        else:
+            worker = tune.with_parameters(TrialWorker, work=work)
+            reason = run_trials(config, run, replace(trials, past=past), worker, reporter)
+        seconds = time.monotonic() - started
+        try:
+            patiently(lambda: _finish(config, run, reason, seconds, reporter.stages.seconds))
+        except OSError as error:
+            raise _told(error) from error
     return Run(run)
 
 
@@ -133,9 +155,24 @@ def _config_to_resume(
 
 def _manifest_to_resume(run: RunFolder, config: SearchConfig, reporter: Reporter) -> Manifest:
     """The recorded splits, on the images where they are now; each is checked when decoded."""
-    manifest = Manifest.load(run.root)
+    try:
+        manifest = Manifest.load(run.root)
+    except DataError:
+        if any(run.trials()):
+            raise
+        return load_data(config, reporter)  # the driver was killed before it had made them
     root = resolve_source(config.data, cache=cache_dir(), progress=reporter.stage)
     return replace(manifest, root=str(root))
+
+
+def _told(error: Exception) -> Exception:
+    """A full or absent disk in words for people; any other error as it is."""
+    if not isinstance(error, OSError):
+        return error
+    return UserError(
+        f"the files of a search must be readable and its folders writable: {error}; make room, or "
+        "bring the storage back, and give the command again"
+    )
 
 
 def default_name(config: SearchConfig) -> str:
@@ -175,6 +212,12 @@ def _prepare(
     manifest.save(run.root)
     cache = cache_dir()
     backbones = store_backbones(run, families, plan.threads, cache)
+    sizes = live_sizes(config, families, baselines)
+    in_banks = backbones if config.speed.bank else {}
+    needed = bytes_to_share(manifest, sizes, in_banks, config.speed.views)
+    warning = too_small(needed, smallest_store())
+    if warning:
+        reporter.say(warning)
     pixels = PixelStore(manifest, reporter.stage)
     banks = prepare_banks(config, manifest, backbones, pixels, plan, cache, reporter.stage)
     write_text(run.config_file, dump_config(config, versions=installed_versions()))
@@ -185,7 +228,7 @@ def _prepare(
         class_names=manifest.class_names,
         train_labels=manifest.labels("train"),
         val_labels=manifest.labels("validation"),
-        pixels={size: pixels.at(size) for size in live_sizes(config, families, baselines)},
+        pixels={size: pixels.at(size) for size in sizes},
         backbones=backbones,
         banks=banks,
     )
@@ -200,6 +243,7 @@ def _finish(
     stages: Mapping[str, float],
 ) -> None:
     """Ranks the trials and records the end; times are added to those of earlier sessions."""
+    must_exist(run.root)
     rows = rank_trials(run, Objective(config.metric))
     if rows:
         write_leaderboard(run, rows)

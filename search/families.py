@@ -132,11 +132,13 @@ class StoredBackbone:
         weights: The file, in Keras' own format.
         source_hash: Of the file it was read from.
         num_weights: How many there are.
+        num_features: Of an image, once pooled.
     """
 
     weights: Path
     source_hash: str
     num_weights: int
+    num_features: int
 
 
 def store_backbones(
@@ -151,7 +153,7 @@ def store_backbones(
         ModelError: A weights file does not fit its backbone.
     """
     found: dict[Backbone, StoredBackbone] = {}
-    pending: dict[Backbone, tuple[ray.ObjectRef[int], str]] = {}
+    pending: dict[Backbone, tuple[ray.ObjectRef[tuple[int, int]], str]] = {}
     for (name, size), file in families.weights.items():
         target = run.backbone_weights(name, size)
         if file == target:  # the run is resumed
@@ -167,11 +169,12 @@ def store_backbones(
             pending[name, size] = _store.remote(name, size, file, target, threads), source_hash
     for (name, size), (task, source_hash) in pending.items():
         try:
-            num_weights = ray.get(task)
+            num_weights, num_features = ray.get(task)
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, ModelError) else error from None
         target = run.backbone_weights(name, size)
-        write_json(_facts(target), {"source_hash": source_hash, "num_weights": num_weights})
+        facts = {"num_weights": num_weights, "num_features": num_features}
+        write_json(_facts(target), {"source_hash": source_hash, **facts})
         kept = _cached(cache, name, size, source_hash)
         write_bytes(kept, target.read_bytes())
         write_bytes(_facts(kept), _facts(target).read_bytes())  # last: it says that all is there
@@ -189,11 +192,13 @@ def _facts(weights: Path) -> Path:
 
 def _stored(weights: Path) -> StoredBackbone:
     facts = read_json(_facts(weights))
-    return StoredBackbone(weights, str(facts["source_hash"]), int(facts["num_weights"]))
+    # Older runs do not say how many features there are.
+    counts = int(facts["num_weights"]), int(facts.get("num_features", 0))
+    return StoredBackbone(weights, str(facts["source_hash"]), *counts)
 
 
 @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
-def _store(name: str, image_size: int, source: Path, target: Path, threads: int) -> int:
+def _store(name: str, image_size: int, source: Path, target: Path, threads: int) -> tuple[int, int]:
     from models.precision import limit_threads
     from models.transfer import load_backbone
 
@@ -203,4 +208,4 @@ def _store(name: str, image_size: int, source: Path, target: Path, threads: int)
     temporary = target.with_name(f".{target.name}.tmp.weights.h5")
     backbone.save_weights(temporary)
     temporary.replace(target)
-    return int(backbone.count_params())
+    return int(backbone.count_params()), int(backbone.output_shape[-1])

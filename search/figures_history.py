@@ -190,12 +190,19 @@ def _curve_legend(
     axes.legend(handles=handles, loc="best", handlelength=1.4)
 
 
+def _time_unit(seconds: float) -> tuple[str, float]:
+    """The unit of an axis of so many seconds, and its length in seconds."""
+    units = (("hours", 3600.0), ("minutes", 60.0))
+    return next(((name, size) for name, size in units if seconds >= 3 * size), ("seconds", 1.0))
+
+
 def draw_time_line(data: ReportData) -> Drawing | None:
     """Which trial ran when: how full the workers were."""
     ran = [t for t in data.trials if t.started is not None and t.finished is not None]
     if not ran:
         return None
     start = min(trial.started or 0.0 for trial in ran)
+    unit, unit_s = _time_unit(max(trial.finished or 0.0 for trial in ran) - start)
     lanes: list[float] = []  # when each lane is free again
     with styled():
         axes = new_axes(1.0)
@@ -205,7 +212,7 @@ def draw_time_line(data: ReportData) -> Drawing | None:
             lanes[lane : lane + 1] = [ended]
             colour = FAILED if trial.row.status == "failed" else kind_colour(trial.kind)
             bar = axes.barh(
-                lane, ended - begun, left=begun, height=0.8, color=colour, edgecolor=SURFACE,
+                lane, (ended - begun) / unit_s, left=begun / unit_s, height=0.8, color=colour, edgecolor=SURFACE,
                 linewidth=0.3 if len(ran) > MANY_TRIALS else 0.8,
                 alpha=0.55 if trial.row.status == "stopped" else 1,
             )[0]  # fmt: skip
@@ -217,7 +224,7 @@ def draw_time_line(data: ReportData) -> Drawing | None:
         axes.set_yticks([])
         axes.set_ylabel("at once" if len(lanes) > 1 else "")
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("seconds since the first trial")
+        axes.set_xlabel(f"{unit} since the first trial")
         kinds = sorted({trial.kind for trial in ran}, reverse=True)
         handles = [
             Line2D([], [], color=kind_colour(kind), linewidth=5, label=kind) for kind in kinds

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from search.figure_parts import count
-from search.report_data import ReportData
+from search.report_checks import finite
+from search.report_data import ReportData, TrialView
 from search.report_words import duration
 
 
@@ -57,9 +58,13 @@ def _budget_lines(data: ReportData) -> list[str]:
     if starts and ends:
         trials_s = max(0.0, max(ends) - min(starts))
         line = f"From the first trial's start to the last one's end: {duration(trials_s)}"
-        if whole:
-            rest = max(0.0, whole - trials_s)
-            line += f"; before and after (reading, decoding, ranking): {duration(rest)}"
+        stages = read_stages(data)
+        told = "".join(f"; {name}: {duration(seconds)}" for name, seconds in stages.items())
+        if whole and whole < trials_s:  # resumed: nobody worked between its sessions
+            line += f", of which the search was at work for {duration(whole)}{told}"
+        elif whole:
+            rest = max(0.0, whole - trials_s - sum(stages.values()))
+            line += f"{told}; the rest (starting Ray and TensorFlow, ranking): {duration(rest)}"
         lines.append(f"{line}.")
     saved = saved_epochs(data)
     if saved:
@@ -68,10 +73,21 @@ def _budget_lines(data: ReportData) -> list[str]:
         lines.append(f"Early stopping left out {count(saved, 'epoch')} of {planned:,} ({share}).")
     passes = saved_passes(data)
     if passes:
+        made = count_bank_passes(data)
         lines.append(
-            f"The feature bank stood in for {passes:,} passes of an image through a backbone."
+            f"The feature bank stood in for {passes:,} passes of an image through a backbone; "
+            f"making it takes {made:,}, once for all searches on these images."
         )
     return lines
+
+
+def read_stages(data: ReportData) -> dict[str, float]:
+    """What each stage before the trials took, in seconds, the longest first."""
+    recorded = (data.summary or {}).get("stages")
+    known = recorded.items() if isinstance(recorded, dict) else ()
+    seconds = {str(name): finite(value) for name, value in known}
+    told = {name: value for name, value in seconds.items() if value}
+    return dict(sorted(told.items(), key=lambda item: -item[1]))
 
 
 def saved_epochs(data: ReportData) -> int:
@@ -84,9 +100,26 @@ def saved_epochs(data: ReportData) -> int:
 
 
 def saved_passes(data: ReportData) -> int:
-    """Images that trials on the feature bank did not push through their backbone."""
+    """Images that trials on the feature bank did not push through their backbone.
+
+    Live, that is every training image in every epoch, and every validation image once a trial.
+    """
     if data.manifest is None:
         return 0
-    images = sum(data.manifest.counts()["train"].values())
-    epochs = sum(len(t.epochs) for t in data.trials if t.facts.get("training") == "bank")
-    return images * epochs
+    train, validation = (len(data.manifest.split(name)) for name in ("train", "validation"))
+    epochs = [len(trial.epochs) for trial in _on_bank(data)]
+    return train * sum(epochs) + validation * len(epochs)
+
+
+def count_bank_passes(data: ReportData) -> int:
+    """Images that making the banks pushes through their backbones."""
+    if data.manifest is None:
+        return 0
+    train, validation = (len(data.manifest.split(name)) for name in ("train", "validation"))
+    params = [trial.row.params for trial in _on_bank(data)]
+    banks = {(str(known.get("backbone")), str(known.get("image_size"))) for known in params}
+    return len(banks) * (train * data.config.speed.views + validation)
+
+
+def _on_bank(data: ReportData) -> list[TrialView]:
+    return [t for t in data.trials if t.epochs and t.facts.get("training") == "bank"]

@@ -16,7 +16,7 @@ from search.objective import Objective
 from search.outline import markdown_table, outline
 from search.redaction import without_secrets
 from search.run_folder import RunFolder, read_json
-from search.trial_events import METRICS, TrialEvents
+from search.trial_events import TrialEvents, metric_columns
 
 SEARCH_RUN = "search"  # the run that belongs to no trial
 LAYOUT = {
@@ -45,7 +45,7 @@ def begin_search_events(
     folder = run.tensorboard_dir / SEARCH_RUN
     remove_event_files(folder)
     file = EventFile(folder)
-    file.add_columns(parameter_columns(families, config), METRICS)
+    file.add_columns(parameter_columns(families, config), metric_columns(config.metric))
     file.add_layout(LAYOUT)
     file.add_text("configuration", f"```yaml\n{without_secrets(dump_config(config))}```")
     grid = samples.grid()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from models.spec import TrialSpec
 from search.event_files import EventFile, remove_event_files
 from search.event_pictures import Samples
-from search.objective import Objective
+from search.objective import Metric, Objective
 from search.run_folder import RunFolder, TrialFolder, read_json
 
 Epoch = Mapping[str, float]
@@ -32,8 +32,16 @@ METRICS = {
     "trial/weights": "weights",
     "trial/seconds": "seconds",
     "trial/stopped_early": "stopped early",
+    "trial/failed": "failed",
 }
+BALANCED = "val_balanced_accuracy"
+BALANCED_AT_BEST = {f"trial/{BALANCED}_at_best": f"{BALANCED} (at best)"}
 NAME_CHARACTERS = 40
+
+
+def metric_columns(metric: Metric) -> dict[str, str]:
+    """Tags of the metrics in the HParams table, with their headings; what is optimised first."""
+    return {**BALANCED_AT_BEST, **METRICS} if metric == BALANCED else METRICS
 
 
 def run_label(trial_id: str, name: str) -> str:
@@ -85,10 +93,11 @@ class TrialEvents:
         status = self._trial.read_status()
         if status["status"] in ("completed", "stopped", "failed"):
             wall_time = status.get("finished") or time.time()
-            if self._rows and status["status"] != "failed":
-                stopped = float(status["status"] == "stopped")
-                step = int(self._rows[-1]["epoch"])
-                self._file.add_scalars({"trial/stopped_early": stopped}, step, wall_time)
+            # HParams has a filter for failed trials, but does not show which ones failed.
+            ways = {"stopped": "trial/stopped_early", "failed": "trial/failed"}
+            ended = {tag: float(status["status"] == way) for way, tag in ways.items()}
+            step = int(self._rows[-1]["epoch"]) if self._rows else 0
+            self._file.add_scalars(ended, step, wall_time)
             self._file.end_session(status["status"] != "failed", wall_time)
         self._file.close()
 
@@ -122,6 +131,8 @@ class TrialEvents:
             "trial/best_epoch": best["epoch"],
             "trial/seconds": sum(known.get("seconds", 0.0) for known in rows),
         }
+        if self._objective.metric == BALANCED:
+            values[f"trial/{BALANCED}_at_best"] = best[BALANCED]
         if num_weights is not None:
             values["trial/weights"] = num_weights
         self._file.add_scalars(values, int(row["epoch"]), wall_time)

@@ -18,10 +18,10 @@ from search.figures_space import place_values
 from search.importance import rank_parameters
 from search.redaction import without_secrets
 from search.report import write_report
-from search.report_budget import budget
+from search.report_budget import budget, count_bank_passes, saved_epochs, saved_passes
 from search.report_data import read_report_data
 from search.run import Run, open_run
-from search.run_folder import RunFolder, read_json
+from search.run_folder import RunFolder, read_json, write_json
 from tests.command_line import pawtune
 from tests.run_folders import RunMaker, make_images
 
@@ -319,6 +319,34 @@ def test_the_budget_adds_up(maker: RunMaker) -> None:
     assert (row.kind, row.trials, row.epochs, row.planned) == ("conv", 2, 13, 20)
     assert row.training_s == pytest.approx(13 * 6.0)
     assert row.other_s == pytest.approx(2 * 2.0)
+
+
+def test_the_bank_saves_what_live_trials_would_compute(maker: RunMaker) -> None:
+    maker.add(baseline("tutorial_4", 10), epochs=10)
+    maker.add(baseline("tutorial_5", 10), epochs=3)
+    maker.add(baseline("tutorial_5", 10), epochs=0, status="failed", reason="OSError: no")
+    data = read_report_data(Run(maker.finish()))
+    assert data.manifest is not None
+    train, validation = (len(data.manifest.split(name)) for name in ("train", "validation"))
+    assert (train, validation) == (56, 12)
+    passes = 13 * 56 + 2 * 12
+    assert (saved_passes(data), count_bank_passes(data)) == (passes, 17 * 56 + 12)
+    assert f"stood in for {passes:,} passes" in budget(data).lines[-1]
+    assert saved_epochs(data) == 7
+
+
+def test_the_budget_tells_the_stages_and_the_sessions(maker: RunMaker) -> None:
+    maker.add(renamed("conv-0001"), epochs=10)
+    summary = {"reason": None, "seconds": 200.0, "stages": {"hash": 1.5, "decode at 160 px": 9.0}}
+    write_json(maker.folder.summary_file, summary)
+    (line, *_) = budget(read_report_data(Run(maker.folder))).lines
+    assert line == (
+        "From the first trial's start to the last one's end: 1 min 2 s; decode at 160 px: 9.0 s; "
+        "hash: 1.5 s; the rest (starting Ray and TensorFlow, ranking): 2 min 8 s."
+    )
+    write_json(maker.folder.summary_file, {**summary, "seconds": 40.0, "stages": "odd"})
+    (line, *_) = budget(read_report_data(Run(maker.folder))).lines
+    assert line.endswith("1 min 2 s, of which the search was at work for 40.0 s.")
 
 
 def test_importance_finds_the_parameter_that_decides(maker: RunMaker) -> None:

@@ -66,6 +66,8 @@ def test_a_search_has_a_run_a_trial_with_every_epoch_once(runs_dir: Path) -> Non
     assert curves["best_val_accuracy"] == [(1, 0.5), (2, 0.9), (3, 0.9)]
     assert curves["trial/best_epoch"] == [(1, 1.0), (2, 2.0), (3, 2.0)]
     assert curves["trial/stopped_early"] == [(3, 0.0)]
+    failed = [read_scalars(folder / label)["trial/failed"] for label in labels]
+    assert failed == [[(3, 0.0)], [(0, 1.0)], [(3, 0.0)]]
     # 1 success, 2 failure
     assert [status_of(folder / label) for label in labels] == [1, 2, 1]
     for trial, label in zip(search.run.trials(), labels, strict=True):
@@ -84,6 +86,18 @@ def test_columns_are_the_union_of_all_families_from_the_start(runs_dir: Path) ->
     metrics = {info.name.tag for info in columns.experiment.metric_infos}
     assert "best_val_accuracy" in metrics
     assert "trial/stopped_early" in metrics
+
+
+def test_what_the_search_optimises_has_a_column(tiny_images: Path, runs_dir: Path) -> None:
+    maker = RunMaker(runs_dir, tiny_images, epochs=4, metric="val_balanced_accuracy")
+    maker.baselines(["tutorial_1"])
+    resumed(maker)
+    tag = "trial/val_balanced_accuracy_at_best"
+    (columns,) = hparams(maker.folder.tensorboard_dir / SEARCH_RUN, "experiment")
+    assert columns.experiment.metric_infos[0].name.tag == tag
+    rows = maker.folder.trial("0001").read_metrics()
+    curve = read_scalars(maker.folder.tensorboard_dir / "0001-tutorial_1")[tag]
+    assert curve[-1][1] == round(max(row["val_balanced_accuracy"] for row in rows), 4)
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -70,15 +70,13 @@ def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
             reason: str | None = "interrupted"
         except Exception as error:
             shutil.rmtree(run.root)  # made a moment ago, and no trial has started
-            raise _told(error) from error
+            if isinstance(error, OSError):
+                raise _told(error) from error
+            raise
         else:
             worker = tune.with_parameters(TrialWorker, work=work)
             reason = run_trials(config, run, trials, worker, reporter)
-        seconds = time.monotonic() - started
-        try:
-            patiently(lambda: _finish(config, run, reason, seconds, reporter.stages.seconds))
-        except OSError as error:
-            raise _told(error) from error
+        _finish(config, run, reason, time.monotonic() - started, reporter.stages.seconds)
     return Run(run)
 
 
@@ -128,11 +126,7 @@ def resume_search(
         else:
             worker = tune.with_parameters(TrialWorker, work=work)
             reason = run_trials(config, run, replace(trials, past=past), worker, reporter)
-        seconds = time.monotonic() - started
-        try:
-            patiently(lambda: _finish(config, run, reason, seconds, reporter.stages.seconds))
-        except OSError as error:
-            raise _told(error) from error
+        _finish(config, run, reason, time.monotonic() - started, reporter.stages.seconds)
     return Run(run)
 
 
@@ -165,10 +159,8 @@ def _manifest_to_resume(run: RunFolder, config: SearchConfig, reporter: Reporter
     return replace(manifest, root=str(root))
 
 
-def _told(error: Exception) -> Exception:
-    """A full or absent disk in words for people; any other error as it is."""
-    if not isinstance(error, OSError):
-        return error
+def _told(error: OSError) -> UserError:
+    """A full or absent disk in words for people."""
     return UserError(
         f"the files of a search must be readable and its folders writable: {error}; make room, or "
         "bring the storage back, and give the command again"
@@ -243,18 +235,25 @@ def _finish(
     stages: Mapping[str, float],
 ) -> None:
     """Ranks the trials and records the end; times are added to those of earlier sessions."""
-    must_exist(run.root)
-    rows = rank_trials(run, Objective(config.metric))
-    if rows:
-        write_leaderboard(run, rows)
-    counts = Counter(row.status for row in rows)
-    before = read_json(run.summary_file) if run.summary_file.exists() else {}
-    spent = Counter(before.get("stages", {}))
-    spent.update(stages)
-    summary = {
-        "reason": reason,
-        "seconds": round(seconds + before.get("seconds", 0), 1),
-        "stages": {name: round(value, 1) for name, value in spent.items()},
-        "counts": dict(counts),
-    }
-    write_json(run.summary_file, summary)
+
+    def finish() -> None:
+        must_exist(run.root)
+        rows = rank_trials(run, Objective(config.metric))
+        if rows:
+            write_leaderboard(run, rows)
+        counts = Counter(row.status for row in rows)
+        before = read_json(run.summary_file) if run.summary_file.exists() else {}
+        spent = Counter(before.get("stages", {}))
+        spent.update(stages)
+        summary = {
+            "reason": reason,
+            "seconds": round(seconds + before.get("seconds", 0), 1),
+            "stages": {name: round(value, 1) for name, value in spent.items()},
+            "counts": dict(counts),
+        }
+        write_json(run.summary_file, summary)
+
+    try:
+        patiently(finish)
+    except OSError as error:
+        raise _told(error) from error

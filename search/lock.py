@@ -6,6 +6,7 @@ import platform
 import secrets
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +50,11 @@ class RunLock:
         except FileExistsError:
             self._refuse_if_held()
             write_text(self._file, json.dumps(content))
+        except OSError as error:
+            raise UserError(
+                f"a run folder must be writable, got {self._run.root}: {error.strerror}; "
+                "make it so, or copy the run elsewhere"
+            ) from error
         self._thread.start()
         return self
 
@@ -101,7 +107,8 @@ class RunLock:
     ) -> None:
         self._released.set()
         self._thread.join(timeout=BEAT_S)
-        self._file.unlink(missing_ok=True)
+        with suppress(OSError):  # a lock whose process is gone holds nobody up
+            self._file.unlink(missing_ok=True)
 
 
 def _process_start(pid: int) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
 from ray.tune.search import Searcher
@@ -27,7 +27,8 @@ from search import space
 from search.config import SamplerConfig, SearchConfig
 from search.history import PastTrial
 from search.objective import Objective
-from search.run_folder import RunFolder, write_json
+from search.run_folder import RunFolder, TrialFolder, write_json
+from search.storage import must_exist, patiently
 from search.unsaved import Unsaved
 
 logger = logging.getLogger(__name__)
@@ -101,8 +102,10 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         self._study = optuna.create_study(
             sampler=make_sampler(config.sampler, config.seed), direction=self.objective.direction
         )
-        run.study_file.unlink(missing_ok=True)  # `trials/` is the truth: rebuilt from it below
-        self._file = open_study_file(run.study_file, run.name, self.objective)
+        for suffix in ("", "-journal", "-wal", "-shm"):  # a killed driver may leave the others
+            # `trials/` is the truth: the study is rebuilt from it below.
+            run.study_file.with_name(run.study_file.name + suffix).unlink(missing_ok=True)
+        self._file: optuna.Study | None = open_study_file(run.study_file, run.name, self.objective)
         for trial in past:
             if trial.over:
                 self._remember(trial)
@@ -123,12 +126,15 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
             self._asked[trial_id], spec = proposal
         name = f"{self._next_number:04d}"
         self._next_number += 1
-        folder = self._run.new_trial(name)
-        content = spec.model_dump(mode="json")
-        write_json(folder.spec_file, {"baseline": is_baseline, "params": spec.params(), **content})
-        folder.write_status("pending")
+        content = {"baseline": is_baseline, "params": spec.params(), **spec.model_dump(mode="json")}
+        patiently(lambda: self._write_new(self._run.new_trial(name), content))
         self._track(trial_id, spec, {})
         return self._handed_out(name, spec, is_baseline)
+
+    def _write_new(self, folder: TrialFolder, content: dict[str, Any]) -> None:
+        must_exist(self._run.root)
+        write_json(folder.spec_file, content)
+        folder.write_status("pending")
 
     def _track(self, trial_id: str, spec: TrialSpec, values: Mapping[int, float]) -> None:
         self._specs[trial_id] = spec
@@ -146,7 +152,7 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         ended = self._frozen(trial.spec, state, trial.values, *self._point(trial.spec))
         if ended.params:
             self._study.add_trial(ended)
-        self._file.add_trial(ended)
+        self._add_to_file(ended)
 
     def _point(self, spec: TrialSpec) -> tuple[space.Params, dict[str, BaseDistribution]]:
         """A spec as a point of this space; an empty one where it lies outside."""
@@ -238,7 +244,18 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         ended.datetime_start = self._started.pop(trial_id)
         if asked is None and params:
             self._study.add_trial(ended)
-        self._file.add_trial(ended)
+        self._add_to_file(ended)
+
+    def _add_to_file(self, ended: optuna.trial.FrozenTrial) -> None:
+        """The study file is derived: one that cannot be written ends no search."""
+        if self._file is None:
+            return
+        try:
+            self._file.add_trial(ended)
+        except StorageInternalError as error:
+            self._file = None
+            first = str(error).splitlines()[0]
+            self._say(f"study.db is not written any more: {first}; `pawtune resume` makes it anew")
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the run folder is the truth, and Tune's snapshots are never read."""

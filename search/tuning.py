@@ -17,6 +17,7 @@ from ray import tune
 from models.spec import TrialSpec
 from search.cluster import ResourcePlan
 from search.config import SearchConfig
+from search.errors import UserError
 from search.history import PastTrial
 from search.objective import Objective
 from search.optuna_searcher import OptunaSearcher
@@ -24,6 +25,7 @@ from search.progress import Reporter
 from search.records import RecordKeeper, StopSignal
 from search.run_folder import RunFolder
 from search.scheduler import FamilyScheduler
+from search.storage import storage_error
 from search.tensorboard import TensorBoardLogger
 
 TUNE_ENVIRONMENT = {
@@ -114,6 +116,14 @@ def run_trials(
     try:
         with _graceful_signals(stop, reporter):
             tuner.fit()
+    except Exception as error:
+        lost = storage_error(error)
+        if lost is None:
+            raise
+        raise UserError(
+            f"{lost}; what had finished is kept: make room, or bring the storage back, then "
+            f"`pawtune resume {run.root}`"
+        ) from error
     finally:
         keeper.close()
         shutil.rmtree(run.tune_dir, ignore_errors=True)

@@ -212,8 +212,8 @@ def draw_time_line(data: ReportData) -> Drawing | None:
             lanes[lane : lane + 1] = [ended]
             colour = FAILED if trial.row.status == "failed" else kind_colour(trial.kind)
             bar = axes.barh(
-                lane, (ended - begun) / unit_s, left=begun / unit_s, height=0.8, color=colour, edgecolor=SURFACE,
-                linewidth=0.3 if len(ran) > MANY_TRIALS else 0.8,
+                lane, (ended - begun) / unit_s, left=begun / unit_s, height=0.8, color=colour,
+                edgecolor=SURFACE, linewidth=0.3 if len(ran) > MANY_TRIALS else 0.8,
                 alpha=0.55 if trial.row.status == "stopped" else 1,
             )[0]  # fmt: skip
             mark_trial(bar, trial.trial_id)

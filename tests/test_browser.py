@@ -1,21 +1,16 @@
 """Report and TensorBoard in a real browser, on a real search of both families."""
 
-import json
 import shutil
-import signal
-import socket
 import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from search.run import Run, open_run
 from search.trial_events import run_label
+from tests.board import fetch, free_port, run_board
 from tests.browser import Browser, run_browser
 from tests.run_folders import RunMaker
 
@@ -156,45 +151,11 @@ def test_a_trial_under_the_pointer_stands_out_everywhere(browser: Browser, repor
     )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def board(finished: Run) -> Iterator[str]:
     """`pawtune tensorboard` on the finished run; yields its address."""
-    port = free_port()
-    command = [sys.executable, "-m", "search", "tensorboard", str(finished.folder.root)]
-    process = subprocess.Popen(
-        [*command, "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while not (runs := fetch(f"{address}/data/runs")) or len(runs) < 7:
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline, "TensorBoard did not show all runs within 60 s"
-            time.sleep(0.3)
+    with run_board(finished.folder.root, num_runs=7) as address:
         yield address
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.communicate(timeout=20)
-        except subprocess.TimeoutExpired:  # a loaded machine: its end is tested elsewhere
-            process.kill()
-            process.communicate()
-
-
-def fetch(address: str, body: dict[str, Any] | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(address, data, {"content-type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-    except OSError:
-        return None
 
 
 # TensorBoard's pages are made of shadow roots within shadow roots.

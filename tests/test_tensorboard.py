@@ -21,6 +21,7 @@ from search.search_events import SEARCH_RUN
 from search.tensorboard import TensorBoardLogger
 from search.tensorboard_server import event_folder
 from search.trial_events import TrialEvents, run_label
+from tests.board import fetch, run_board
 from tests.event_reading import read_events, read_scalars, read_tags
 from tests.run_folders import BACKBONE_WEIGHTS, RunMaker
 from tests.test_tuning import Search
@@ -150,6 +151,48 @@ def trial_of(maker: RunMaker, number: int) -> TrialEvents:
     return TrialEvents(maker.folder, folder, Objective(), Samples(maker.folder))
 
 
+@pytest.mark.slow
+def test_tensorboard_itself_shows_epochs_in_time_and_a_resumed_curve_once(
+    made: RunMaker,
+) -> None:
+    made.finish()
+    first = resumed(made)  # the files of a run of two trials, each with 4 epochs
+    trial = made.folder.trial("0002")
+    trial.write_status("running", started=time.time())
+    first.on_trial_start(0, [], fake_trial("0002"))
+    label = "0002-tutorial_4"
+    with run_board(made.folder.root, num_runs=3) as address:
+
+        def points() -> list[tuple[int, float]]:
+            asked = f"{address}/data/plugin/scalars/scalars?tag=val_accuracy&run={label}"
+            return [(step, round(value, 4)) for _, step, value in fetch(asked) or []]
+
+        for epoch in (5, 6):
+            first.on_trial_result(0, [], fake_trial("0002"), an_epoch(epoch, 0.5))
+            written = time.monotonic()
+            while points()[-1:] != [(epoch, 0.5)]:
+                assert time.monotonic() - written < 10, "an epoch must be there within 10 s"
+                time.sleep(0.2)
+        # SIGKILL, and a resume that goes on from epoch 3 while TensorBoard keeps running.
+        rows = trial.read_metrics()[:3]
+        trial.write_metrics(rows)
+        again = resumed(made)
+        again.on_trial_start(0, [], fake_trial("0002"))
+        for epoch in (4, 5):
+            again.on_trial_result(0, [], fake_trial("0002"), an_epoch(epoch, 0.25))
+        expected = [(row["epoch"], round(row["val_accuracy"], 4)) for row in rows]
+        deadline = time.monotonic() + 20
+        while points() != [*expected, (4, 0.25), (5, 0.25)]:
+            assert time.monotonic() < deadline, points()
+            time.sleep(0.2)
+    for logger in (first, again):
+        logger.on_trial_complete(0, [], fake_trial("0002"))
+
+
+def an_epoch(number: int, val_accuracy: float) -> dict[str, float]:
+    return {"epoch": number, "val_accuracy": val_accuracy, "val_loss": 1.0, "seconds": 1.0}
+
+
 def test_epochs_that_come_again_replace_what_followed(made: RunMaker) -> None:
     """A worker died after epoch 4, and the trial went on from the state of epoch 2."""
     events = trial_of(made, 1)
@@ -157,7 +200,7 @@ def test_epochs_that_come_again_replace_what_followed(made: RunMaker) -> None:
     before = read_scalars(folder)["val_accuracy"]
     assert [step for step, _ in before] == [1, 2, 3, 4]
     for epoch in (3, 4):
-        events.add({"epoch": epoch, "val_accuracy": 0.25, "val_loss": 1.0, "seconds": 1.0})
+        events.add(an_epoch(epoch, 0.25))
     assert read_scalars(folder)["val_accuracy"] == [*before[:2], (3, 0.25), (4, 0.25)]
     assert len(list(folder.glob("events.*"))) == 1
     events.end()
@@ -169,7 +212,7 @@ def test_a_reader_that_is_open_drops_the_points_that_were_replaced(made: RunMake
     events = trial_of(made, 1)
     reader = EventAccumulator(str(made.folder.tensorboard_dir / "0001-tutorial_1"))
     reader.Reload()
-    events.add({"epoch": 3, "val_accuracy": 0.25, "val_loss": 1.0, "seconds": 1.0})
+    events.add(an_epoch(3, 0.25))
     reader.Reload()
     assert [point.step for point in reader.Scalars("val_accuracy")] == [1, 2, 3]
     events.end()
@@ -202,8 +245,7 @@ def test_a_resumed_run_has_one_continuous_curve_a_trial(made: RunMaker) -> None:
     again = resumed(made)
     again.on_trial_start(0, [], fake_trial("0002"))
     for epoch in (3, 4):
-        result = {"epoch": epoch, "val_accuracy": 0.5, "val_loss": 1.0, "seconds": 1.0}
-        again.on_trial_result(0, [], fake_trial("0002"), result)
+        again.on_trial_result(0, [], fake_trial("0002"), an_epoch(epoch, 0.5))
     trial.write_status("completed", finished=2.0)
     again.on_trial_complete(0, [], fake_trial("0002"))
     again.on_experiment_end([])

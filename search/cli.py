@@ -347,20 +347,22 @@ def score(
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="From `pawtune best`.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER...")],
+    out: Annotated[Path | None, typer.Option(help="A file to write; default: stdout.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--format", help="csv or json; default: as --out ends.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Label images with a model."""
-    from search.prediction import predict_labels
+    """Label images with a model; what cannot be read is listed, with its reason.
 
-    results = predict_labels(model, images)
-    if as_json:
-        _print_json(list(results))
-        return
-    for item in results:
-        if item["label"] is None:
-            print(f"{item['path']}\tunreadable: {item['reason']}", file=sys.stderr)
-        else:
-            print(f"{item['path']}\t{item['label']}\t{max(item['probabilities'].values()):.4f}")
+    Example: pawtune predict best.keras PHOTOS --out labels.csv
+    """
+    from search.prediction import predict
+
+    counts = predict(model, images, "json" if as_json else kind, out)
+    print(counts, file=sys.stderr)
+    if counts.labelled == 0:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -95,7 +95,7 @@ def saved_epochs(data: ReportData) -> int:
     return sum(
         trial.planned_epochs - len(trial.epochs)
         for trial in data.trials
-        if trial.row.status == "stopped" and trial.reason == "asha"
+        if trial.outcome == "stopped early"
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from data_pipeline.errors import DataError
 from data_pipeline.manifest import Manifest
 from search.config import SearchConfig
+from search.history import FINAL_STOP
 from search.leaderboard import Row
 from search.objective import Objective
 from search.report_checks import check_epochs, finite, plain, read_looks
@@ -55,6 +56,13 @@ class TrialView:
     def kind(self) -> str:
         """`baseline`, or the family."""
         return "baseline" if self.baseline else self.row.family
+
+    @property
+    def outcome(self) -> str:
+        """What became of it, in words."""
+        if self.row.status != "stopped":
+            return self.row.status
+        return "stopped early" if self.reason == FINAL_STOP else "unfinished"
 
     @property
     def usable(self) -> bool:

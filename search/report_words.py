@@ -101,6 +101,8 @@ def _test_card(data: ReportData) -> Card:
     look = data.looks[-1]
     low, high = look["interval_95"]
     name = next((t.row.name for t in data.trials if t.trial_id == look["trial_id"]), "?")
+    if look.get("model", "trial") != "trial":  # a refit or an ensemble, by its own name
+        name = look.get("title") or look["model"]
     detail = f"95% interval {low:.4f} to {high:.4f}; {look['correct']} of {look['n']} right, {name}"
     if len(data.looks) > 1:
         detail += f". Look {len(data.looks)} at this split: no longer an honest test"
@@ -123,9 +125,8 @@ def _baseline_card(data: ReportData) -> Card:
 
 
 def _trials_card(data: ReportData) -> Card:
-    statuses = Counter(trial.row.status for trial in data.trials)
-    words = {"stopped": "stopped early"}
-    listed = [f"{number} {words.get(status, status)}" for status, number in statuses.items()]
+    outcomes = Counter(trial.outcome for trial in data.trials)
+    listed = [f"{number} {outcome}" for outcome, number in outcomes.most_common()]
     return _card("Trials", str(len(data.trials)), ", ".join(listed) or "none was proposed")
 
 

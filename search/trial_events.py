@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from models.spec import TrialSpec
 from search.event_files import EventFile, remove_event_files
 from search.event_pictures import Samples
+from search.history import FINAL_STOP
 from search.objective import Metric, Objective
 from search.run_folder import RunFolder, TrialFolder, read_json
 
@@ -94,8 +95,10 @@ class TrialEvents:
         if status["status"] in ("completed", "stopped", "failed"):
             wall_time = status.get("finished") or time.time()
             # HParams has a filter for failed trials, but does not show which ones failed.
-            ways = {"stopped": "trial/stopped_early", "failed": "trial/failed"}
-            ended = {tag: float(status["status"] == way) for way, tag in ways.items()}
+            ended = {
+                "trial/stopped_early": float(status.get("reason") == FINAL_STOP),
+                "trial/failed": float(status["status"] == "failed"),
+            }
             step = int(self._rows[-1]["epoch"]) if self._rows else 0
             self._file.add_scalars(ended, step, wall_time)
             self._file.end_session(status["status"] != "failed", wall_time)

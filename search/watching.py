@@ -1,5 +1,6 @@
 """Watching a search from outside: read from its folder, on whatever machine sees it."""
 
+import contextlib
 import csv
 import json
 import time
@@ -34,6 +35,9 @@ def watch(run: Run, console: Console) -> None:
     Raises:
         UserError: A file of the run is damaged.
     """
+    if not console.is_terminal or console.is_dumb_terminal:
+        _watch_in_lines(run, console)
+        return
     # The view shows passing time by itself, and asks the folder for news every WATCH_S.
     with Live(show_run(run), console=console, refresh_per_second=REFRESH_HZ) as live:
         try:
@@ -42,6 +46,25 @@ def watch(run: Run, console: Console) -> None:
                 live.update(show_run(run))
         except KeyboardInterrupt:
             pass
+
+
+def _watch_in_lines(run: Run, console: Console) -> None:
+    """For a pipe: a line at once, at every tenth of the way, and at the end."""
+    told = -1
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            running, state = is_running(run.folder), read_state(run)
+            tenth = 10 * state.num_ended // max(1, state.total)
+            if tenth > told or not running:
+                best = state.best
+                lead = f"; best {state.metric} {best.value:.4f} {best.name}" if best else ""
+                line = f"[{state.num_ended}/{state.total}] {_state_words(run)}: {state.counts()}"
+                console.print(f"{line}, {len(state.running)} running{lead}", markup=False,
+                              soft_wrap=True)  # fmt: skip
+                told = tenth
+            if not running:
+                return
+            time.sleep(WATCH_S)
 
 
 def show_run(run: Run) -> RenderableType:

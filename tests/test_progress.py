@@ -24,7 +24,7 @@ from search.progress import Reporter, leaderboard_table
 from search.run import Run
 from search.run_folder import Status
 from search.stages import read_stage
-from search.watching import is_running, read_state, show_run
+from search.watching import is_running, read_state, show_run, watch
 from tests.run_folders import RunMaker
 from tests.terminal import Screen, run_in_terminal
 
@@ -304,6 +304,29 @@ def test_watching_follows_a_run_to_its_end(tiny_images: Path, runs_dir: Path) ->
     assert "4/10" in written
     assert "watched: 2 of 3 trials, ended early, interrupted" in screen.text
     assert "1 done, 1 failed, 0 running, 1 to come" in screen.text
+
+
+def test_watching_in_a_pipe_gives_few_plain_lines(tiny_images: Path, runs_dir: Path) -> None:
+    maker = RunMaker(runs_dir, tiny_images, "piped", trials=2, baselines="off", families=["conv"])
+    maker.add(baseline("tutorial_3", 10), accuracy=0.8)
+    lock = maker.folder.root / "driver.lock"
+    lock.write_text("{}")
+
+    def end() -> None:
+        maker.add(baseline("tutorial_2", 10), status="failed", epochs=0, reason="OSError: no")
+        maker.finish()
+        lock.unlink()
+
+    timer = threading.Timer(0.5, end)
+    timer.start()
+    text = io.StringIO()
+    watch(Run(maker.folder), Console(file=text))
+    timer.join()
+    value = Run(maker.folder).rows()[0].best_val_accuracy
+    assert text.getvalue().splitlines() == [
+        f"[1/2] running: 1 done, 0 running; best val_accuracy {value:.4f} tutorial_3",
+        f"[2/2] ended: 1 done, 1 failed, 0 running; best val_accuracy {value:.4f} tutorial_3",
+    ]
 
 
 def test_a_run_whose_driver_died_says_how_to_go_on(tiny_images: Path, runs_dir: Path) -> None:

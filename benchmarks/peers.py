@@ -4,9 +4,11 @@ Nothing here is pawtune's: each peer is written as its own examples are, and giv
 (prefetching, two trials at once, no checkpoints). Run as a script it measures one peer:
 
     python benchmarks/peers.py ray-tune --images FOLDER --weights FILE --epochs 1,3
+    python benchmarks/peers.py ray-tune --images FOLDER --epochs 1,3
 
-FOLDER holds train/<class>/ and validation/<class>/. Prints one line of JSON: for each number of
-epochs the seconds that two trials took, and their validation accuracies.
+with a backbone's weights a search over heads, without them one over convolutional nets. FOLDER
+holds train/<class>/ and validation/<class>/. Prints one line of JSON: for each number of epochs the
+seconds that two trials took, and their validation accuracies.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 Point = dict[str, Any]
 
-# Two points of the default space that both peers are timed on: costs differ little between points.
-POINTS: tuple[Point, Point] = (
+# Two points of a space that both peers are timed on: costs differ little between points.
+HEADS: tuple[Point, Point] = (
     {
         "flip": "horizontal",
         "rotation_factor": 0.2,
@@ -47,6 +49,13 @@ POINTS: tuple[Point, Point] = (
         "dropout": 0.4,
     },
 )
+# The tutorial's third net; its space varies what does not change an epoch's cost.
+NETS: tuple[Point, Point] = (
+    {"flip": "horizontal_and_vertical", "rotation_factor": 0.9, "dropout": 0.2},
+    {"flip": "horizontal", "rotation_factor": 0.2, "dropout": 0.4},
+)
+NET_SHAPE: dict[str, Any] = {"filters": (32, 32, 64), "dense_width": 128, "batch_norm": False}
+NET_BATCH, NET_RATE = 32, 1e-3
 CONCURRENCY = 2
 
 
@@ -142,8 +151,8 @@ def conv_model(
     return compile_model(keras.Sequential(layers), "adam", learning_rate)
 
 
-def read_images(folder: str, split: str, image_size: int, batch_size: int) -> tuple[Any, int]:
-    """A split from its files, decoded in every epoch, and the number of its classes."""
+def read_images(folder: str, split: str, image_size: int, batch_size: int) -> Any:
+    """A split from its files, decoded in every epoch."""
     import keras
     import tensorflow as tf
 
@@ -154,7 +163,25 @@ def read_images(folder: str, split: str, image_size: int, batch_size: int) -> tu
         shuffle=split == "train",
         verbose=False,
     )
-    return dataset.prefetch(tf.data.AUTOTUNE), len(dataset.class_names)
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def build(task: dict[str, Any], point: Point) -> Any:
+    """The model of a point: a head where there are a backbone's weights, else a net."""
+    if task["weights"]:
+        return transfer_model(point, task["image_size"], task["weights"], task["classes"])
+    return conv_model(
+        image_size=task["image_size"],
+        num_classes=task["classes"],
+        learning_rate=NET_RATE,
+        **NET_SHAPE,
+        **{name: point[name] for name in ("flip", "rotation_factor", "dropout")},
+    )
+
+
+def points(task: dict[str, Any]) -> tuple[Point, Point]:
+    """What is trained."""
+    return HEADS if task["weights"] else NETS
 
 
 def train_in_ray(config: dict[str, Any]) -> None:
@@ -167,10 +194,10 @@ def train_in_ray(config: dict[str, Any]) -> None:
             tune.report({"val_accuracy": (logs or {})["val_accuracy"]})
 
     task = config["task"]
-    size, batch_size = task["image_size"], int(config["batch_size"])
-    train, num_classes = read_images(task["images"], "train", size, batch_size)
-    validation, _ = read_images(task["images"], "validation", size, batch_size)
-    model = transfer_model(config, size, task["weights"], num_classes)
+    size, batch_size = task["image_size"], int(config.get("batch_size", NET_BATCH))
+    train = read_images(task["images"], "train", size, batch_size)
+    validation = read_images(task["images"], "validation", size, batch_size)
+    model = build(task, config)
     model.fit(
         train,
         validation_data=validation,
@@ -188,24 +215,25 @@ def measure_ray_tune(task: dict[str, Any]) -> dict[str, Any]:
     space = {
         "flip": tune.choice(["none", "horizontal", "horizontal_and_vertical"]),
         "rotation_factor": tune.quniform(0.0, 0.9, 0.05),
+        "dropout": tune.quniform(0.0, 0.6, 0.1),
+        "task": task,
+    }
+    of_heads = {
         "learning_rate": tune.loguniform(1e-4, 1e-2),
         "batch_size": tune.choice([16, 32, 64, 128]),
         "optimizer": tune.choice(["adam", "adamw", "sgd"]),
         "pooling": tune.choice(["average", "max"]),
         "dense_width": tune.choice([0, 64, 128, 256, 512]),
-        "dropout": tune.quniform(0.0, 0.6, 0.1),
-        "task": task,
     }
-    search = OptunaSearch(
-        metric="val_accuracy", mode="max", points_to_evaluate=[dict(point) for point in POINTS]
-    )
+    given = [dict(point) for point in points(task)]
+    search = OptunaSearch(metric="val_accuracy", mode="max", points_to_evaluate=given)
     with tempfile.TemporaryDirectory() as storage:
         tuner = tune.Tuner(
             tune.with_resources(train_in_ray, {"cpu": 1}),
-            param_space=space,
+            param_space={**space, **(of_heads if task["weights"] else {})},
             tune_config=tune.TuneConfig(
                 search_alg=search,
-                num_samples=len(POINTS),
+                num_samples=len(given),
                 max_concurrent_trials=CONCURRENCY,
             ),
             run_config=tune.RunConfig(storage_path=storage, verbose=0),
@@ -225,15 +253,13 @@ def measure_keras_tuner(task: dict[str, Any]) -> dict[str, Any]:
 
     class HyperModel(keras_tuner.HyperModel):  # type: ignore[misc]
         def build(self, hp: Any) -> Any:
-            point = POINTS[hp.Choice("point", [0, 1])]
-            return transfer_model(point, task["image_size"], task["weights"], task["classes"])
+            return build(task, points(task)[hp.Choice("point", [0, 1])])
 
         def fit(self, hp: Any, model: Any, **options: Any) -> Any:
-            batch_size = POINTS[hp.get("point")]["batch_size"]
-            splits = ("train", "validation")
+            batch_size = points(task)[hp.get("point")].get("batch_size", NET_BATCH)
             train, validation = (
-                read_images(task["images"], split, task["image_size"], batch_size)[0]
-                for split in splits
+                read_images(task["images"], split, task["image_size"], batch_size)
+                for split in ("train", "validation")
             )
             return model.fit(train, validation_data=validation, **options)
 
@@ -241,14 +267,14 @@ def measure_keras_tuner(task: dict[str, Any]) -> dict[str, Any]:
         tuner = keras_tuner.RandomSearch(
             HyperModel(),
             objective="val_accuracy",
-            max_trials=len(POINTS),
+            max_trials=2,
             directory=storage,
             overwrite=True,
         )
         started = time.perf_counter()
         tuner.search(epochs=task["epochs"], verbose=0)
         seconds = time.perf_counter() - started
-        trials = tuner.oracle.get_best_trials(len(POINTS))
+        trials = tuner.oracle.get_best_trials(2)
     return {"seconds": seconds, "val_accuracies": [trial.score for trial in trials]}
 
 
@@ -259,14 +285,14 @@ def main() -> None:
     )
     parser.add_argument("peer", choices=["ray-tune", "keras-tuner"])
     parser.add_argument("--images", required=True, help="train/<class>/, validation/<class>/")
-    parser.add_argument("--weights", required=True, help="MobileNetV2 without its top")
+    parser.add_argument("--weights", help="MobileNetV2 without its top; left out: nets")
     parser.add_argument("--image-size", type=int, default=160)
     parser.add_argument("--epochs", default="1,3", help="two numbers: start-up and slope follow")
     options = parser.parse_args()
     classes = len([path for path in Path(options.images, "train").iterdir() if path.is_dir()])
     task = {
         "images": str(Path(options.images).resolve()),
-        "weights": str(Path(options.weights).resolve()),
+        "weights": str(Path(options.weights).resolve()) if options.weights else None,
         "image_size": options.image_size,
         "classes": classes,
     }
@@ -279,10 +305,8 @@ def main() -> None:
     else:
         measure = measure_keras_tuner
         # What TensorFlow does once in a process is no trial's: else it would look like start-up.
-        train, _ = read_images(task["images"], "train", options.image_size, 32)
-        transfer_model(POINTS[0], options.image_size, task["weights"], classes).fit(
-            train.take(1), verbose=0
-        )
+        train = read_images(task["images"], "train", options.image_size, 32)
+        build(task, points(task)[0]).fit(train.take(1), verbose=0)
     measured = {int(e): measure({**task, "epochs": int(e)}) for e in options.epochs.split(",")}
     print(json.dumps(measured))
 

@@ -139,8 +139,9 @@ def measure_peer(peer: str, images: Path, options: argparse.Namespace) -> dict[s
     """What `peers.py` says: by number of epochs, seconds and accuracies of two trials."""
     python = options.keras_tuner_python if peer == "keras-tuner" else sys.executable
     command = [
-        *(python, str(PEERS), peer, "--images", str(images), "--weights", str(options.weights)),
+        *(python, str(PEERS), peer, "--images", str(images)),
         *("--image-size", str(options.image_size), "--epochs", options.peer_epochs),
+        *(("--weights", str(options.weights)) if options.weights else ()),
     ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment())
     if done.returncode:

@@ -16,13 +16,15 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from search.errors import UserError
+from search.guarded import read_object, read_rows
 from search.storage import must_exist
 
 Status = Literal["pending", "running", "completed", "stopped", "failed"]
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+TRIAL_RULE = re.compile(r"[0-9]{1,9}")
 INTEGER_COLUMNS = frozenset({"epoch"})
 
 
@@ -56,16 +58,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is missing, or is not a JSON object.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"a run folder's {path.name} must be readable JSON: {path}: {error}; "
-            "restore the file, or start the search anew"
-        ) from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
+    return read_object(path)
 
 
 @dataclass(frozen=True)
@@ -131,13 +124,7 @@ class TrialFolder:
         """The last status written; `pending` where none was."""
         if not self.status_file.exists():
             return {"status": "pending"}
-        value = read_json(self.status_file)
-        if value.get("status") not in get_args(Status):
-            raise UserError(
-                f"{self.status_file}: status must be one of {', '.join(get_args(Status))}, "
-                f"got {value.get('status')!r}"
-            )
-        return value
+        return read_json(self.status_file)
 
     def seconds_so_far(self) -> float:
         """Seconds of work in earlier sessions: 0 for a new trial."""
@@ -171,21 +158,11 @@ class TrialFolder:
         """All finished epochs, in order; an empty list before the first.
 
         Raises:
-            UserError: A cell is not a number.
+            UserError: A cell is not a number, or out of its range.
         """
         if not self.metrics_file.exists():
             return []
-        with self.metrics_file.open(newline="", encoding="utf-8") as stream:
-            try:
-                return [
-                    {k: int(v) if k in INTEGER_COLUMNS else float(v) for k, v in row.items()}
-                    for row in csv.DictReader(stream)
-                ]
-            except (TypeError, ValueError) as error:
-                raise UserError(
-                    f"{self.metrics_file} must hold numbers only: {error}; "
-                    "delete the trial's folder to leave it out"
-                ) from error
+        return read_rows(self.metrics_file, INTEGER_COLUMNS)
 
     def drop_last(self) -> None:
         """Frees the state to continue from: the trial is over."""
@@ -288,8 +265,17 @@ class RunFolder:
 
     def trials(self) -> Iterator[TrialFolder]:
         """Every trial that was proposed, in the order of proposal."""
-        for spec_file in sorted(self.trials_dir.glob("*/spec.json")):
+        for spec_file in sorted(self.trials_dir.glob("[!.]*/spec.json")):
+            check_trial_id(spec_file.parent)
             yield TrialFolder(spec_file.parent)
+
+
+def check_trial_id(folder: Path) -> None:
+    if not TRIAL_RULE.fullmatch(folder.name):
+        raise UserError(
+            f"a trial's folder must be called by its number, such as 0007, got {folder.name!r} "
+            f"in {folder.parent}; move it away"
+        )
 
 
 def create_run_folder(runs_dir: Path, name: str) -> RunFolder:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.manifest import Manifest, ManifestEntry
 from search.classification import ClassScore, confusion_matrix, score_classes
+from search.guarded import read_array
 from search.run_folder import TrialFolder
 
 
@@ -71,16 +72,16 @@ def read_validation(trial: TrialFolder, manifest: Manifest) -> ValidationView | 
 
 def read_probabilities(trial: TrialFolder, manifest: Manifest) -> NDArray[np.float32] | str:
     """(N, C) a trial's probabilities for the validation split; or, in words, why there are none."""
+    expected = (sum(manifest.counts()["validation"].values()), len(manifest.class_names))
     try:
-        probabilities = np.load(trial.best_predictions, allow_pickle=False)
+        probabilities = read_array(trial.best_predictions, expected)
     except FileNotFoundError:
         return f"trial {trial.trial_id} kept no validation predictions"
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         return f"the validation predictions of trial {trial.trial_id} cannot be read: {error}"
-    expected = (sum(manifest.counts()["validation"].values()), len(manifest.class_names))
-    if probabilities.shape != expected or not np.isfinite(probabilities).all():
+    if not (np.isfinite(probabilities) & (probabilities >= -0.01) & (probabilities <= 1.01)).all():
         return (
-            f"the validation predictions of trial {trial.trial_id} do not fit the manifest: "
-            f"expected {expected[0]} images of {expected[1]} classes, got {probabilities.shape}"
+            f"the validation predictions of trial {trial.trial_id} must be probabilities from 0 "
+            "to 1; some are not"
         )
-    return np.asarray(probabilities, np.float32)
+    return probabilities

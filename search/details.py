@@ -4,6 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
+from search.guarded import read_text
 from search.leaderboard import as_dicts
 from search.run import Run
 from search.run_folder import read_json
@@ -24,7 +25,7 @@ def describe_trial(run: Run, trial_id: str) -> dict[str, Any]:
         "reason": folder.read_status().get("reason"),
         "facts": read_json(folder.facts_file) if folder.facts_file.exists() else {},
         "history": folder.read_metrics(),
-        "error": folder.error_file.read_text() if folder.error_file.exists() else None,
+        "error": read_text(folder.error_file) if folder.error_file.exists() else None,
     }
 
 

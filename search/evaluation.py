@@ -22,6 +22,7 @@ from search.classification import (
     score_classes,
 )
 from search.errors import UserError
+from search.guarded import MAX_JSON_BYTES, read_look, read_text
 from search.inference import predict_files
 from search.intervals import wilson_interval
 from search.leaderboard import Row
@@ -204,11 +205,15 @@ def _best_baseline(run: RunFolder, rows: list[Row]) -> Row | None:
 
 
 def read_ledger(run: RunFolder) -> list[dict[str, Any]]:
-    """Every look so far, oldest first."""
+    """Every look so far, oldest first.
+
+    Raises:
+        UserError: A line is not what a look leaves.
+    """
     if not run.test_ledger.exists():
         return []
-    lines = run.test_ledger.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.strip()]
+    lines = read_text(run.test_ledger, MAX_JSON_BYTES).splitlines()
+    return [read_look(run.test_ledger, line) for line in lines if line.strip()]
 
 
 def _append(run: RunFolder, look: dict[str, Any]) -> None:

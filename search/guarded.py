@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,9 +109,10 @@ def check_spec(path: Path, content: dict[str, Any]) -> None:
     content["name"] = shown(spec["name"])[:1000]
     if not isinstance(content.get("baseline", False), bool):
         _refuse(path, "baseline", "true or false", content["baseline"])
-    if not isinstance(content.get("params"), dict):
-        _refuse(path, "params", "an object", content.get("params"))
-    content.setdefault("baseline", False)
+    if not isinstance(content.get("params", {}), dict):
+        _refuse(path, "params", "an object", content["params"])
+    for key, missing in (("baseline", False), ("params", {})):
+        content.setdefault(key, missing)
 
 
 def check_status(path: Path, content: dict[str, Any]) -> None:
@@ -153,11 +154,32 @@ def check_summary(path: Path, content: dict[str, Any]) -> None:
         _refuse(path, "reason", "words or null", reason)
     content["reason"] = None if reason is None else shown(reason)[:1000]
     seconds = content.get("seconds")
-    if seconds is None or not _is_number(seconds, MAX_SECONDS) or seconds < 0:
+    if not _is_number(seconds, MAX_SECONDS) or seconds < 0:
         _refuse(path, "seconds", "a number from 0", seconds)
     counts = content.setdefault("counts", {})
     if not isinstance(counts, dict) or not all(isinstance(n, int) for n in counts.values()):
         _refuse(path, "counts", "trials by status", counts)
+
+
+def check_refit(path: Path, content: dict[str, Any]) -> None:
+    """What `pawtune refit` wrote."""
+    for key in ("epochs", "train_images", "validation_images"):
+        value = content.get(key)
+        if not isinstance(value, int) or not 0 < value < 2**31:
+            _refuse(path, key, "a whole number from 1", value)
+
+
+def check_ensemble(path: Path, content: dict[str, Any]) -> None:
+    """What `pawtune ensemble` wrote."""
+    members = content.get("members")
+    if not isinstance(members, list) or not 2 <= len(members) <= 1000:
+        _refuse(path, "members", "a list of two or more", members)
+    for member in members:
+        if not isinstance(member, dict) or not isinstance(member.get("trial_id"), str):
+            _refuse(path, "members", "objects with a trial_id", member)
+    accuracy = content.get("accuracy")
+    if not _is_number(accuracy, 1) or accuracy < 0:
+        _refuse(path, "accuracy", "a number from 0 to 1", accuracy)
 
 
 CHECKS: Mapping[str, Callable[[Path, dict[str, Any]], None]] = {
@@ -166,6 +188,8 @@ CHECKS: Mapping[str, Callable[[Path, dict[str, Any]], None]] = {
     "facts.json": check_facts,
     "attempts.json": check_attempts,
     "summary.json": check_summary,
+    "refit.json": check_refit,
+    "ensemble.json": check_ensemble,
 }
 
 
@@ -268,7 +292,7 @@ def read_array(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
     return values.reshape(shape, order="F" if fortran else "C").astype(np.float32)
 
 
-def _is_number(value: Any, limit: float) -> bool:
+def _is_number(value: Any, limit: float) -> TypeGuard[float]:
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from models.build import make_optimizer
 from models.scoring import EpochResult, balancing_weights, epoch_result
 from models.spec import TrainSpec
-from models.training import Labels, Logits, epoch_order, reset_randomness
+from models.training import Labels, Logits, epoch_order, reset_randomness, train_batch
 
 Features = NDArray[np.floating]
 # (features, labels, order) → (loss, accuracy), both means over the epoch
@@ -109,29 +109,18 @@ def compile_epoch(
     def epoch(
         features: tf.Tensor, labels: tf.Tensor, order: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        def train_batch(
+        def train_next(
             start: tf.Tensor, loss_sum: tf.Tensor, hits: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             chosen = order[start : start + batch_size]
+            inputs = tf.cast(tf.gather(features, chosen), "float32")
             targets = tf.gather(labels, chosen)
-            with tf.GradientTape() as tape:
-                logits = head(tf.cast(tf.gather(features, chosen), "float32"), training=True)
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
-                if class_weights is not None:
-                    losses *= tf.gather(class_weights, targets)
-                loss = optimizer.scale_loss(tf.reduce_mean(losses))
-            gradients = tape.gradient(loss, [weight.value for weight in head.trainable_variables])
-            optimizer.apply(gradients, head.trainable_variables)
-            correct = tf.cast(tf.argmax(logits, axis=1, output_type="int32") == targets, "float32")
-            return (
-                start + batch_size,
-                loss_sum + tf.reduce_sum(losses),
-                hits + tf.reduce_sum(correct),
-            )
+            losses, right = train_batch(head, optimizer, inputs, targets, class_weights)
+            return start + batch_size, loss_sum + losses, hits + right
 
         count = tf.size(order)
         _, loss_sum, hits = tf.while_loop(
-            lambda start, *_: start < count, train_batch, (0, 0.0, 0.0)
+            lambda start, *_: start < count, train_next, (0, 0.0, 0.0)
         )
         return loss_sum / tf.cast(count, "float32"), hits / tf.cast(count, "float32")
 

@@ -6,15 +6,20 @@
 
 An epoch depends on the seed, its number, and the state before it (weights, optimizer) alone:
 a trial that `models.state` continues equals one that was never interrupted.
+
+Keras' `fit` is not used: on small images it takes 0.4 to 0.65 s to begin and 0.07 s for each
+epoch, where the compiled step below takes 0.12 s and 0.006.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from time import perf_counter
+from typing import cast
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from models.build import Network, make_optimizer
@@ -24,6 +29,8 @@ from models.spec import TrainSpec
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int32]
 Logits = NDArray[np.float32]
+# (B, ...) inputs, (B,) labels → losses of the batch, summed, and how many it had right
+Step = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def train_live(
@@ -37,7 +44,7 @@ def train_live(
     optimizer: keras.optimizers.Optimizer | None = None,
     start_epoch: int = 1,
 ) -> Iterator[EpochResult]:
-    """Keras' own `fit`, epoch by epoch; the caller may stop, save or prune between them.
+    """Train epoch by epoch; the caller may stop, save or prune between them.
 
     The image arrays are only ever sliced by batch, so they may be read-only and shared.
 
@@ -58,32 +65,30 @@ def train_live(
         DivergedError: the loss became NaN or infinite.
     """
     optimizer = optimizer or make_optimizer(spec)
-    optimizer.build(network.core.trainable_variables)  # first built inside fit: 0.15 s longer
-    network.model.compile(
-        optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        # On a GPU Keras would compile by XLA: seconds in each trial, for each size of batch.
-        jit_compile=False,
-    )
-    batches = ShuffledBatches(train_images, train_labels, spec.batch_size)
-    class_weight = None
+    optimizer.build(network.core.trainable_variables)
+    class_weights = None
     if spec.class_weights:
-        weights = balancing_weights(train_labels, network.core.output_shape[-1])
-        class_weight = dict(enumerate(weights.tolist()))
+        class_weights = balancing_weights(train_labels, network.core.output_shape[-1])
+    step = compile_step(network.model, optimizer, class_weights)
     validate = _validator(network, val_images)
     for epoch in range(start_epoch, spec.epochs + 1):
         start = perf_counter()
         reset_randomness(network.model, spec.seed, epoch)
-        batches.shuffle(spec.seed, epoch)
-        # shuffle=False: else Keras shuffles the batches again, by Python's global random state.
-        fitted = network.model.fit(batches, class_weight=class_weight, shuffle=False, verbose=0)
+        order = epoch_order(len(train_images), spec.seed, epoch)
+        loss_sum = hits = 0.0
+        for first in range(0, len(order), spec.batch_size):
+            # By index: the images stay where all trials read them, but for one batch.
+            chosen = order[first : first + spec.batch_size]
+            batch_loss, batch_hits = step(train_images[chosen], train_labels[chosen])
+            loss_sum, hits = loss_sum + batch_loss, hits + batch_hits
+        # Numbers only now: a GPU that is asked for each batch's waits for each batch.
+        loss, accuracy = float(loss_sum) / len(order), float(hits) / len(order)
         trained = perf_counter()
         val_logits = validate()
         yield epoch_result(
             epoch,
-            loss=float(fitted.history["loss"][-1]),
-            accuracy=float(fitted.history["accuracy"][-1]),
+            loss=loss,
+            accuracy=accuracy,
             val_logits=val_logits,
             val_labels=val_labels,
             learning_rate=float(optimizer.learning_rate),
@@ -106,31 +111,52 @@ def reset_randomness(model: keras.Model, seed: int, epoch: int) -> None:
         state.assign(pair >> 1)  # the state is int32 in TensorFlow
 
 
-class ShuffledBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is untyped
-    """Batches gathered by index, the last one smaller; 36 MB on top of a 230 MB array.
+def compile_step(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    class_weights: NDArray[np.float32] | None,
+) -> Step:
+    """One graph that trains a model on a batch of images.
 
-    `fit(array)` would copy the whole array in every trial (+303 MB).
+    Args:
+        model: (B, S, S, 3) pixels → (B, C) logits.
+        optimizer: built for the model's trainable weights.
+        class_weights: (C,) factors of the loss; None weighs all alike.
     """
+    size = model.input_shape[1:]
+    signature = [tf.TensorSpec((None, *size), "uint8"), tf.TensorSpec((None,), "int32")]
 
-    def __init__(self, images: Images, labels: Labels, batch_size: int) -> None:
-        super().__init__()
-        self.images = images
-        self.labels = labels
-        self.batch_size = batch_size
-        self.order = np.arange(len(images))
+    # Autograph would rewrite all of Keras in search of loops. XLA would compile for seconds in
+    # each trial, and again for the smaller last batch.
+    @tf.function(autograph=False, input_signature=signature)  # type: ignore[untyped-decorator]
+    def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return train_batch(model, optimizer, images, labels, class_weights)
 
-    def shuffle(self, seed: int, epoch: int) -> None:
-        """Take the images in the order of this epoch."""
-        self.order = epoch_order(len(self.images), seed, epoch)
+    return cast(Step, step)
 
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-        return -(-len(self.order) // self.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[Images, Labels]:
-        """The batch at `index`: (B, S, S, 3) images, (B,) labels."""
-        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return self.images[chosen], self.labels[chosen]
+def train_batch(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    inputs: tf.Tensor,
+    labels: tf.Tensor,
+    class_weights: NDArray[np.float32] | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """One step of training as Keras' `fit` makes it: mean cross-entropy over the batch.
+
+    Returns:
+        Losses of the batch, summed, and how many it had right; float32 scalars.
+    """
+    with tf.GradientTape() as tape:
+        logits = model(inputs, training=True)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        if class_weights is not None:
+            losses *= tf.gather(class_weights, labels)
+        loss = optimizer.scale_loss(tf.reduce_mean(losses))
+    weights = model.trainable_variables
+    optimizer.apply(tape.gradient(loss, [weight.value for weight in weights]), weights)
+    right = tf.cast(tf.argmax(logits, axis=1, output_type="int32") == labels, "float32")
+    return tf.reduce_sum(losses), tf.reduce_sum(right)
 
 
 def _validator(network: Network, images: Images) -> Callable[[], Logits]:

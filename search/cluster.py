@@ -5,7 +5,8 @@ import math
 import os
 import platform
 import socket
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from search.config import ResourcesConfig
 from search.errors import UserError
 
 PROBE_TIMEOUT_S = 5.0
+UNLIMITED_NODES = 100  # where an autoscaler names no limit
 # Read by Ray and TensorFlow when a worker process starts; a local cluster inherits them.
 WORKER_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a CPU trial sees no GPU
@@ -73,49 +75,123 @@ def _probe(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S).close()
 
 
-def available_resources() -> tuple[dict[str, float], dict[str, float]]:
-    """CPUs and GPUs of the whole cluster and of its largest node.
+@dataclass(frozen=True)
+class NodeKind:
+    """Nodes that are alike.
 
-    What the autoscaler may add counts: a cluster that starts with no GPU worker must scale up.
+    Attributes:
+        cpus, gpus: Of one node.
+        count: How many there are, or may come to be.
     """
-    totals = {"CPU": 0.0, "GPU": 0.0}
-    largest = {"CPU": 0.0, "GPU": 0.0}
-    for node in ray.nodes():
-        if node["Alive"]:
-            for kind in totals:
-                amount = float(node["Resources"].get(kind, 0))
-                totals[kind] += amount
-                largest[kind] = max(largest[kind], amount)
-    ceiling = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-    for kind in totals:
-        amount = float(ceiling.get(kind, 0))
-        if 0 < amount < 1e9:  # Ray says "no limit" by a huge number
-            totals[kind] = max(totals[kind], amount)
-            largest[kind] = max(largest[kind], amount)
-    return totals, largest
+
+    cpus: float
+    gpus: float
+    count: int = 1
+
+    def fits(self, cpus: float, gpus: float) -> int:
+        """Trials at once on one node."""
+        most = [self.cpus / cpus if cpus else math.inf, self.gpus / gpus if gpus else math.inf]
+        return math.floor(min(most) + 1e-9)
 
 
-def plan_resources(
-    config: ResourcesConfig, totals: Mapping[str, float], largest: Mapping[str, float]
-) -> ResourcePlan:
+@dataclass(frozen=True)
+class Capacity:
+    """What a cluster has, and what its autoscaler may add to it.
+
+    Attributes:
+        nodes: Those that are there.
+        addable: What may come; empty where nothing scales the cluster.
+    """
+
+    nodes: tuple[NodeKind, ...]
+    addable: tuple[NodeKind, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[NodeKind, ...]:
+        """All nodes that there may be."""
+        # Nodes of an autoscaler's kind are among those it may have: they are not counted twice.
+        ours = {(kind.cpus, kind.gpus) for kind in self.addable}
+        there = [node for node in self.nodes if (node.cpus, node.gpus) not in ours]
+        return (*there, *self.addable)
+
+    @property
+    def largest(self) -> dict[str, float]:
+        """The most that one node has of each."""
+        return {
+            "CPU": max((kind.cpus for kind in self.kinds), default=0.0),
+            "GPU": max((kind.gpus for kind in self.kinds), default=0.0),
+        }
+
+    def text(self) -> str:
+        """In words: what there is, and what may come."""
+        told = [f"{_nodes(self.nodes)} now"]
+        if self.addable:
+            told.append(f"its autoscaler may have {_nodes(self.addable)}")
+        return "; ".join(told)
+
+
+def _nodes(kinds: Sequence[NodeKind]) -> str:
+    alike = Counter[tuple[float, float]]()
+    for kind in kinds:
+        alike[kind.cpus, kind.gpus] += kind.count
+    parts = [f"{count} x {amount(cpus, gpus)}" for (cpus, gpus), count in sorted(alike.items())]
+    return ", ".join(parts) or "no node"
+
+
+def amount(cpus: float, gpus: float) -> str:
+    """CPUs and GPUs in words."""
+    return f"{cpus:g} CPU" + (f" + {gpus:g} GPU" if gpus else "")
+
+
+def available_resources() -> Capacity:
+    """The cluster's nodes and what its autoscaler may add.
+
+    The latter counts: a cluster that starts with no GPU worker must scale up.
+    """
+    nodes = tuple(
+        NodeKind(float(node["Resources"].get("CPU", 0)), float(node["Resources"].get("GPU", 0)))
+        for node in ray.nodes()
+        if node["Alive"]
+    )
+    config = ray._private.state.state.get_cluster_config()
+    groups = config.node_group_configs if config is not None else ()
+    addable = tuple(
+        NodeKind(
+            cpus=float(group.resources.get("CPU", 0)),
+            gpus=float(group.resources.get("GPU", 0)),
+            count=group.max_count if group.max_count >= 0 else UNLIMITED_NODES,
+        )
+        for group in groups
+        if group.max_count != 0
+    )
+    return Capacity(nodes, addable)
+
+
+def plan_resources(config: ResourcesConfig, capacity: Capacity) -> ResourcePlan:
     """Fits trials onto a cluster: on GPUs where there are any, else on CPUs.
 
     Raises:
         UserError: A request that this cluster can never meet.
     """
+    largest = capacity.largest
     gpus = config.gpus_per_trial
     if gpus is None:
-        gpus = 1.0 if totals["GPU"] else 0.0
+        gpus = 1.0 if largest["GPU"] else 0.0
     cpus = float(config.cpus_per_trial)
     for option, asked, kind in (("gpus", gpus, "GPU"), ("cpus", cpus, "CPU")):
         if asked > largest[kind]:
             raise UserError(
                 f"--{option}-per-trial must fit on one node, got {asked:g}: the largest node has "
-                f"{largest[kind]:g} {kind}s (the cluster {totals[kind]:g}); ask for less, or join "
+                f"{largest[kind]:g} {kind}s ({capacity.text()}); ask for less, or join "
                 "a larger cluster with --address"
             )
-    fits = [totals["CPU"] / cpus if cpus else math.inf, totals["GPU"] / gpus if gpus else math.inf]
-    most = max(1, math.floor(min(fits) + 1e-9))
+    most = sum(kind.count * kind.fits(cpus, gpus) for kind in capacity.kinds)
+    if not most:
+        raise UserError(
+            f"--cpus-per-trial and --gpus-per-trial must fit on one node together, got "
+            f"{amount(cpus, gpus)}: no node has both ({capacity.text()}); ask for less, or join a "
+            "larger cluster with --address"
+        )
     return ResourcePlan(cpus, gpus, min(config.concurrency or most, most))
 
 

@@ -200,7 +200,7 @@ def _prepare(
     families = find_families(config, reporter.say, run)
     baselines = baselines_of(config, families)
     cluster.connect(config.resources.address)
-    plan = cluster.plan_resources(config.resources, *cluster.available_resources())
+    plan = cluster.plan_resources(config.resources, cluster.available_resources())
     manifest.save(run.root)
     cache = cache_dir()
     backbones = store_backbones(run, families, plan.threads, cache)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from search.errors import UserError
+
 PATIENCE_S = 60.0  # a server that restarts, a disk that somebody clears
 PAUSE_S = 0.5
 
@@ -31,9 +33,8 @@ def patiently(use: Callable[[], Result]) -> Result:
             return use()
         except StorageError:
             raise
-        except (OSError, RuntimeError) as error:
-            # h5py tells a full disk as either, by the number of the error in its text.
-            if isinstance(error, RuntimeError) and "errno" not in str(error):
+        except (OSError, RuntimeError, UserError) as error:
+            if not _is_of_storage(error):
                 raise
             now = time.monotonic()
             deadline = deadline or now + PATIENCE_S
@@ -43,6 +44,14 @@ def patiently(use: Callable[[], Result]) -> Result:
                     f"the run folder could not be used for {PATIENCE_S:g} s: {reason}"
                 ) from error
         time.sleep(PAUSE_S)
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """Whether it is, in whatever words, that a file could not be used."""
+    if isinstance(error, UserError):
+        return isinstance(error.__cause__, OSError)
+    # h5py tells a full disk as either kind, by the number of the error in its text.
+    return isinstance(error, OSError) or "errno" in str(error)
 
 
 def must_exist(folder: Path) -> None:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from search.cluster import plan_resources
+from search.cluster import Capacity, NodeKind, plan_resources
 from search.config import ResourcesConfig
 from search.errors import UserError
 
-CPU_ONLY = {"CPU": 2.0, "GPU": 0.0}
-FOUR_GPUS = {"CPU": 16.0, "GPU": 4.0}
-TWO_GPU_NODE = {"CPU": 8.0, "GPU": 2.0}
+CPU_ONLY = Capacity((NodeKind(2, 0),))
+FOUR_GPUS = Capacity((NodeKind(8, 2), NodeKind(8, 2)))
+GPUS_TO_COME = Capacity((NodeKind(2, 0),), addable=(NodeKind(8, 1, count=4),))
 
 
 @pytest.mark.parametrize(
@@ -21,17 +21,18 @@ TWO_GPU_NODE = {"CPU": 8.0, "GPU": 2.0}
         ({"concurrency": 3}, 1.0, 3),
         ({"concurrency": 99}, 1.0, 4),
         ({"cpus_per_trial": 8.0}, 1.0, 2),
+        ({"cpus_per_trial": 5.0}, 1.0, 2),  # what is left on two nodes makes no third
     ],
 )
 def test_trials_take_gpus_where_there_are_any(
     options: dict[str, float], expected_gpus: float, expected_concurrency: int
 ) -> None:
-    plan = plan_resources(ResourcesConfig.model_validate(options), FOUR_GPUS, TWO_GPU_NODE)
+    plan = plan_resources(ResourcesConfig.model_validate(options), FOUR_GPUS)
     assert (plan.gpus, plan.concurrency) == (expected_gpus, expected_concurrency)
 
 
 def test_without_gpus_trials_take_cpus() -> None:
-    plan = plan_resources(ResourcesConfig(), CPU_ONLY, CPU_ONLY)
+    plan = plan_resources(ResourcesConfig(), CPU_ONLY)
     assert (plan.cpus, plan.gpus, plan.concurrency, plan.threads) == (1.0, 0.0, 2, 1)
     assert plan.per_trial == {"cpu": 1.0}
 
@@ -45,4 +46,27 @@ def test_without_gpus_trials_take_cpus() -> None:
 )
 def test_impossible_requests_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        plan_resources(ResourcesConfig.model_validate(options), CPU_ONLY, CPU_ONLY)
+        plan_resources(ResourcesConfig.model_validate(options), CPU_ONLY)
+
+
+def test_gpus_that_the_autoscaler_may_add_count() -> None:
+    plan = plan_resources(ResourcesConfig(), GPUS_TO_COME)
+    assert (plan.gpus, plan.concurrency) == (1.0, 4)
+    with pytest.raises(
+        UserError, match=r"got 2: the largest node has 1 GPUs \(1 x 2 CPU now; its "
+    ):
+        plan_resources(ResourcesConfig(gpus_per_trial=2.0), GPUS_TO_COME)
+
+
+def test_nodes_of_the_autoscaler_that_are_there_count_once() -> None:
+    some_up = Capacity((NodeKind(2, 0), NodeKind(8, 1)), addable=(NodeKind(8, 1, count=4),))
+    assert plan_resources(ResourcesConfig(), some_up).concurrency == 4
+
+
+def test_cpus_and_gpus_on_different_nodes_do_not_help() -> None:
+    apart = Capacity((NodeKind(8, 0), NodeKind(2, 1)))
+    with pytest.raises(
+        UserError,
+        match=r"got 4 CPU \+ 1 GPU: no node has both \(1 x 2 CPU \+ 1 GPU, 1 x 8 CPU now\)",
+    ):
+        plan_resources(ResourcesConfig(cpus_per_trial=4.0), apart)

@@ -1,7 +1,6 @@
 """Runs a search: data, shared work, trials, leaderboard. One story from configuration to run."""
 
 import re
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -12,17 +11,23 @@ from typing import Any
 
 from ray import tune
 
+from data_pipeline.buckets import is_address
 from data_pipeline.errors import DataError
 from data_pipeline.manifest import Manifest, build_manifest
 from data_pipeline.sources import cache_dir, resolve_source
 from search import cluster
 from search.config import SearchConfig, dump_config, load_config
 from search.errors import UserError
-from search.families import baselines_of, find_families, live_sizes, store_backbones
+from search.families import (
+    baselines_of,
+    find_families,
+    live_sizes,
+    share_backbones,
+    store_backbones,
+)
 from search.history import forget_failures, read_history
 from search.interruption import INTERRUPTIONS, interruptible
 from search.leaderboard import rank_trials, write_leaderboard
-from search.lock import RunLock
 from search.object_store import bytes_to_share, smallest_store, too_small
 from search.objective import Objective
 from search.progress import Reporter
@@ -31,6 +36,7 @@ from search.run_folder import (
     RunFolder,
     create_run_folder,
     read_json,
+    remove_run_folder,
     write_json,
     write_text,
 )
@@ -38,6 +44,7 @@ from search.shared_work import PixelStore, SharedWork, prepare_banks
 from search.storage import must_exist, patiently
 from search.trial import TrialWorker
 from search.tuning import Trials, run_trials
+from search.uploads import driving, keep_trials
 from search.versions import installed_versions
 
 
@@ -57,10 +64,10 @@ def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
     """
     reporter = reporter or Reporter(quiet=True)
     config = with_absolute_paths(config)
-    run = create_run_folder(Path(config.runs_dir), config.name or default_name(config))
+    run = create_run_folder(config.runs_dir, config.name or default_name(config))
     config = config.model_copy(update={"name": run.name})
     started = time.monotonic()
-    with RunLock(run), reporter.stages.noted_in(run), interruptible():
+    with driving(run, reporter.say, new=True), reporter.stages.noted_in(run), interruptible():
         try:
             # From here on `pawtune status` knows the run, and `pawtune resume` can begin it.
             write_text(run.config_file, dump_config(config, versions=installed_versions()))
@@ -69,7 +76,7 @@ def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
         except INTERRUPTIONS:
             reason: str | None = "interrupted"
         except Exception as error:
-            shutil.rmtree(run.root)  # made a moment ago, and no trial has started
+            remove_run_folder(run)  # made a moment ago, and no trial has started
             if isinstance(error, OSError):
                 raise _told(error) from error
             raise
@@ -108,7 +115,7 @@ def resume_search(
     """
     reporter = reporter or Reporter(quiet=True)
     started = time.monotonic()
-    with RunLock(run), reporter.stages.noted_in(run), interruptible():
+    with driving(run, reporter.say), reporter.stages.noted_in(run), interruptible():
         config = _config_to_resume(run, more_trials, data, address)
         try:
             manifest = _manifest_to_resume(run, config, reporter)
@@ -118,6 +125,7 @@ def resume_search(
             for trial in past:
                 if not trial.over:  # takes it from workers that a killed driver may have left
                     run.trial(trial.trial_id).write_attempts(0)
+            keep_trials(run, [trial.trial_id for trial in past if not trial.over])
             trials, work = _prepare(config, run, manifest, reporter)
         except INTERRUPTIONS:
             reason: str | None = "interrupted"
@@ -136,7 +144,7 @@ def _config_to_resume(
     config = load_config(run.config_file, [], {})
     update: dict[str, Any] = {
         "name": run.name,
-        "runs_dir": str(run.root.parent),
+        "runs_dir": run.runs_dir,
         "trials": config.trials + more_trials,
     }
     if data is not None:
@@ -177,11 +185,14 @@ def default_name(config: SearchConfig) -> str:
 
 def with_absolute_paths(config: SearchConfig) -> SearchConfig:
     """The same search from any folder: workers and later commands run elsewhere."""
-    update: dict[str, Any] = {"runs_dir": str(Path(config.runs_dir).expanduser().resolve())}
+    given = {"runs_dir": config.runs_dir, "weights": config.weights}
     if Path(config.data).expanduser().exists():
-        update["data"] = str(Path(config.data).expanduser().resolve())
-    if config.weights:
-        update["weights"] = str(Path(config.weights).expanduser().resolve())
+        given["data"] = config.data
+    update = {
+        key: str(Path(place).expanduser().resolve())
+        for key, place in given.items()
+        if place and not is_address(place)
+    }
     return config.model_copy(update=update)
 
 
@@ -203,7 +214,7 @@ def _prepare(
     plan = cluster.plan_resources(config.resources, cluster.available_resources())
     manifest.save(run.root)
     cache = cache_dir()
-    backbones = store_backbones(run, families, plan.threads, cache)
+    backbones = share_backbones(run, store_backbones(run, families, plan.threads, cache))
     sizes = live_sizes(config, families, baselines)
     in_banks = backbones if config.speed.bank else {}
     needed = bytes_to_share(manifest, sizes, in_banks, config.speed.views)
@@ -214,7 +225,7 @@ def _prepare(
     banks = prepare_banks(config, manifest, backbones, pixels, plan, cache, reporter.stage)
     write_text(run.config_file, dump_config(config, versions=installed_versions()))
     work = SharedWork(
-        run_root=run.root,
+        run_root=run.root if run.mirror is None else run.place,
         metric=config.metric,
         threads=plan.threads,
         class_names=manifest.class_names,

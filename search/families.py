@@ -1,7 +1,7 @@
 """Which families can run: a frozen backbone needs its ImageNet weights."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import ray
@@ -13,6 +13,7 @@ from models.views import serves
 from models.weights import backbone_name, find_weights
 from search.config import Choices, SearchConfig
 from search.run_folder import RunFolder, read_json, write_bytes, write_json
+from search.sent_files import file_here
 
 Backbone = tuple[str, int]  # name, image size in pixels
 
@@ -133,12 +134,32 @@ class StoredBackbone:
         source_hash: Of the file it was read from.
         num_weights: How many there are.
         num_features: Of an image, once pooled.
+        content: The file's bytes, where a worker may not see it.
     """
 
     weights: Path
     source_hash: str
     num_weights: int
     num_features: int
+    content: "ray.ObjectRef[bytes] | None" = None
+
+    def file(self) -> Path:
+        """The weights on this node."""
+        return file_here(self.weights, self.content)
+
+
+def share_backbones(
+    run: RunFolder, backbones: dict[Backbone, StoredBackbone]
+) -> dict[Backbone, StoredBackbone]:
+    """Puts weights where workers of a run in an object store find them; in a folder they do."""
+    if run.mirror is None:
+        return backbones
+    for backbone in backbones.values():
+        run.keep(backbone.weights, _facts(backbone.weights))
+    return {
+        key: replace(backbone, content=ray.put(backbone.weights.read_bytes()))
+        for key, backbone in backbones.items()
+    }
 
 
 def store_backbones(

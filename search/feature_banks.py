@@ -27,6 +27,7 @@ from models.bank import (
 from models.errors import ModelError
 from models.views import ViewTable, make_view_table
 from search.cluster import assigned_gpus
+from search.sent_files import file_here
 
 if TYPE_CHECKING:
     from models.features import ViewEncoder
@@ -63,6 +64,7 @@ class BankRecipe:
         weights_hash: Hash of the file they were read from.
         policy: Keras dtype policy to compute under.
         seed: Of the views' angles.
+        content: The weights' bytes, where a worker may not see the file.
     """
 
     backbone: str
@@ -71,6 +73,7 @@ class BankRecipe:
     weights_hash: str
     policy: str
     seed: int
+    content: "ray.ObjectRef[bytes] | None" = None
 
     def folder(self, cache: Path, hashes: Sequence[str], num_views: int) -> Path:
         """Where the bank of these images lies in the cache."""
@@ -197,5 +200,7 @@ def _encoder(recipe: BankRecipe, threads: int) -> "ViewEncoder":
 
     precision.limit_threads(threads)
     precision.share_gpus(assigned_gpus())
-    backbone = load_backbone(recipe.backbone, recipe.image_size, recipe.weights)
+    backbone = load_backbone(
+        recipe.backbone, recipe.image_size, file_here(recipe.weights, recipe.content)
+    )
     return ViewEncoder(backbone, recipe.backbone, recipe.policy, precision.has_gpu())

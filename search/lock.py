@@ -40,7 +40,7 @@ class RunLock:
         content = {
             "host": platform.node(),
             "pid": os.getpid(),
-            "process": _process_start(os.getpid()),
+            "process": process_start(os.getpid()),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
             "token": self._token,
         }
@@ -66,7 +66,7 @@ class RunLock:
         except (OSError, ValueError, KeyError, TypeError):
             return  # half-written by a driver that died at once
         if host == platform.node():
-            held = _process_start(pid) is not None and _process_start(pid) == started
+            held = process_start(pid) is not None and process_start(pid) == started
         else:
             held = self._beats()
         if held:
@@ -111,7 +111,7 @@ class RunLock:
             self._file.unlink(missing_ok=True)
 
 
-def _process_start(pid: int) -> str | None:
+def process_start(pid: int) -> str | None:
     """When a process started, which tells it from a later one of the same number; None: gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

@@ -14,12 +14,16 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from data_pipeline.buckets import explained, is_address, join, split
 from search.errors import UserError
 from search.guarded import read_object, read_rows
+
+if TYPE_CHECKING:
+    from search.mirror import Mirror
 from search.storage import must_exist
 
 Status = Literal["pending", "running", "completed", "stopped", "failed"]
@@ -63,9 +67,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """One trial's folder, `trials/<id>/`."""
+    """One trial's folder, `trials/<id>/`; of a run in an object store, its local copy."""
 
     root: Path
+    mirror: "Mirror | None" = field(default=None, compare=False, repr=False)
 
     @property
     def trial_id(self) -> str:
@@ -105,7 +110,7 @@ class TrialFolder:
 
     @property
     def best_weights(self) -> Path:
-        return self.best / "core.weights.h5"
+        return _at_hand(self.best / "core.weights.h5", self.mirror)
 
     @property
     def best_predictions(self) -> Path:
@@ -171,13 +176,39 @@ class TrialFolder:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One search's folder. Paths only: nothing is created by asking for one."""
+    """One search's folder. Paths only: nothing is created by asking for one.
+
+    Attributes:
+        root: The folder; of a run in an object store, its local copy.
+        mirror: Keeps that copy; None for a run that lies in its folder.
+    """
 
     root: Path
+    mirror: "Mirror | None" = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
         return self.root.name
+
+    @property
+    def place(self) -> str:
+        """Where the run lies, for people and for other processes: a path, or an address."""
+        return self.mirror.address if self.mirror is not None else str(self.root)
+
+    @property
+    def runs_dir(self) -> str:
+        """Where it lies among others."""
+        return split(self.place)[0] if self.mirror is not None else str(self.root.parent)
+
+    def refresh(self) -> None:
+        """Fetches what changed, where the run lies in an object store."""
+        if self.mirror is not None:
+            self.mirror.pull()
+
+    def keep(self, *paths: Path) -> None:
+        """Sends files that were just written to where the run lies, in this order."""
+        if self.mirror is not None:
+            self.mirror.push(*paths)
 
     @property
     def config_file(self) -> Path:
@@ -243,7 +274,7 @@ class RunFolder:
 
     def backbone_weights(self, backbone: str, image_size: int) -> Path:
         """A frozen backbone's weights; Keras ships different ones for some image sizes."""
-        return self.backbones_dir / f"{backbone}-{image_size}.weights.h5"
+        return _at_hand(self.backbones_dir / f"{backbone}-{image_size}.weights.h5", self.mirror)
 
     def trial(self, trial_id: str) -> TrialFolder:
         """One trial by its identifier.
@@ -251,7 +282,7 @@ class RunFolder:
         Raises:
             UserError: The run has no such trial.
         """
-        folder = TrialFolder(self.trials_dir / trial_id)
+        folder = TrialFolder(self.trials_dir / trial_id, self.mirror)
         if not NAME_RULE.fullmatch(trial_id) or not folder.spec_file.exists():
             known = ", ".join(trial.trial_id for trial in self.trials()) or "none yet"
             raise UserError(
@@ -261,13 +292,18 @@ class RunFolder:
         return folder
 
     def new_trial(self, trial_id: str) -> TrialFolder:
-        return TrialFolder(self.trials_dir / trial_id)
+        return TrialFolder(self.trials_dir / trial_id, self.mirror)
 
     def trials(self) -> Iterator[TrialFolder]:
         """Every trial that was proposed, in the order of proposal."""
         for spec_file in sorted(self.trials_dir.glob("[!.]*/spec.json")):
             check_trial_id(spec_file.parent)
-            yield TrialFolder(spec_file.parent)
+            yield TrialFolder(spec_file.parent, self.mirror)
+
+
+def _at_hand(path: Path, mirror: "Mirror | None") -> Path:
+    """A large file's path; it is fetched where the run lies in an object store."""
+    return mirror.fetch(path) if mirror is not None else path
 
 
 def check_trial_id(folder: Path) -> None:
@@ -278,8 +314,13 @@ def check_trial_id(folder: Path) -> None:
         )
 
 
-def create_run_folder(runs_dir: Path, name: str) -> RunFolder:
+def create_run_folder(runs_dir: str | Path, name: str) -> RunFolder:
     """Makes an empty run folder; an existing one is never touched.
+
+    Args:
+        runs_dir: A folder, or an address in an object store, where a run is made by what is first
+            written into it: whoever writes asks before, by `must_be_new`.
+        name: Of the run.
 
     Raises:
         UserError: The name is unfit or in use, or `runs_dir` cannot be written.
@@ -289,7 +330,13 @@ def create_run_folder(runs_dir: Path, name: str) -> RunFolder:
             "--name must be 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or "
             f"digit, got {name!r}; choose another, for example 'cats-1'"
         )
-    root = runs_dir.expanduser().resolve() / name
+    if is_address(runs_dir):
+        from search.mirror import open_mirror
+
+        mirror = open_mirror(join(str(runs_dir), name))
+        mirror.empty()
+        return RunFolder(mirror.root, mirror)
+    root = Path(runs_dir).expanduser().resolve() / name
     try:
         root.mkdir(parents=True)
         (root / "trials").mkdir()
@@ -306,12 +353,46 @@ def create_run_folder(runs_dir: Path, name: str) -> RunFolder:
     return RunFolder(root)
 
 
+def must_be_new(run: RunFolder) -> None:
+    """Refuses to begin a run in an object store where there is one; a folder was asked before.
+
+    Raises:
+        UserError: The name is in use.
+        DataError: The store cannot be read, or has no such bucket.
+    """
+    if run.mirror is None:
+        return
+    store = run.mirror.store
+    try:
+        in_use = store.stat("search.yaml") is not None
+    except OSError as error:
+        raise explained(run.place, error) from error
+    if in_use:
+        raise UserError(
+            f"--name must be new, got {run.name!r}, which exists in {run.runs_dir}; nothing was "
+            "overwritten: choose another name, or delete that run first"
+        )
+
+
+def remove_run_folder(run: RunFolder) -> None:
+    """Deletes a run that was made a moment ago."""
+    if run.mirror is None:
+        shutil.rmtree(run.root)
+        return
+    if run.mirror.uploader is not None:
+        run.mirror.uploader.abandon()
+    run.mirror.discard()
+
+
 def open_run_folder(run: str | Path, runs_dir: str | Path = "runs") -> RunFolder:
-    """Opens a run by name under `runs_dir`, or by path.
+    """Opens a run by name under `runs_dir`, by path, or by its address in an object store.
 
     Raises:
         UserError: There is no such run.
+        DataError: An object store cannot be read.
     """
+    if is_address(run) or is_address(runs_dir):
+        return _open_stored(str(run), str(runs_dir))
     candidates = [Path(runs_dir).expanduser() / run, Path(run).expanduser()]
     for candidate in candidates:
         if (candidate / "search.yaml").is_file():
@@ -322,4 +403,31 @@ def open_run_folder(run: str | Path, runs_dir: str | Path = "runs") -> RunFolder
     raise UserError(
         f"RUN must be the name of a run under {base}, or its path, got {str(run)!r}; "
         f"runs there: {listing}"
+    )
+
+
+def _open_stored(run: str, runs_dir: str) -> RunFolder:
+    from data_pipeline.buckets import ObjectStore
+    from search.mirror import open_mirror
+
+    address = run if is_address(run) else join(runs_dir, run)
+    parent, name = split(address)
+    if not NAME_RULE.fullmatch(name) or not is_address(parent):
+        raise UserError(
+            f"RUN in an object store must be like s3://bucket/runs/pets, got {run!r}; "
+            "give --runs-dir s3://bucket/runs with a name, or the run's whole address"
+        )
+    mirror = open_mirror(address)
+    mirror.pull()
+    folder = RunFolder(mirror.root, mirror)
+    if folder.config_file.is_file():
+        return folder
+    mirror.empty()
+    try:
+        known = ", ".join(ObjectStore(parent).folders()[-10:]) or "none"
+    except OSError as error:
+        raise explained(parent, error) from error
+    raise UserError(
+        f"RUN must be the name of a run under {parent}, or its address, got {run!r}; "
+        f"runs there: {known}"
     )

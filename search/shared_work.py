@@ -41,7 +41,7 @@ class SharedWork:
     """Everything a worker is handed besides its own spec.
 
     Attributes:
-        run_root: The run folder.
+        run_root: The run folder, or its address in an object store.
         metric: What decides on a trial's best epoch.
         threads: TensorFlow threads of a trial: its CPUs.
         class_names: Labels by index.
@@ -52,7 +52,7 @@ class SharedWork:
         banks: By (name, image size); empty where banks are switched off.
     """
 
-    run_root: Path
+    run_root: Path | str
     metric: Metric
     threads: int
     class_names: tuple[str, ...]
@@ -152,6 +152,7 @@ def prepare_banks(
             image_size=size,
             weights=backbone.weights,
             weights_hash=backbone.source_hash,
+            content=backbone.content,
             policy=_bank_policy(config.speed.precision, plan),
             seed=config.seed,
         )

@@ -18,6 +18,7 @@ import numpy as np
 import ray
 from ray import tune
 
+from data_pipeline.errors import DataError
 from models.errors import ModelError
 from models.hardware import cpu_model
 from models.spec import TransferSpec, TrialSpec
@@ -27,9 +28,10 @@ from search.cluster import assigned_gpus, place
 from search.families import Backbone
 from search.keeping import EpochKeeper, restore_best
 from search.objective import Objective
-from search.run_folder import RunFolder, TrialFolder, write_json, write_text
+from search.run_folder import TrialFolder, write_json, write_text
 from search.shared_work import SharedWork
 from search.storage import StorageError, must_exist, patiently
+from search.trial_copy import TrialCopy
 
 if TYPE_CHECKING:
     import keras
@@ -47,6 +49,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         self._work = work
         self._epochs: Iterator[dict[str, Any]] | None = None
         self._claim = ""
+        self._copy: TrialCopy | None = None
         self._suspect = False
         self._worn = False
         self._memory_mark = 0.0
@@ -62,12 +65,16 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
             # Tune starts the trial elsewhere: it has not begun, so nothing is lost. Not sooner: a
             # process that ends while it is handed a trial takes the trial with it.
             ray.actor.exit_actor()
-        folder = RunFolder(self._work.run_root).new_trial(self.config["trial_id"])
+        copy = self._copy = self._copy or TrialCopy(self._work.run_root, self.config["trial_id"])
         try:
             if self._epochs is None:
-                self._claim = begin_attempt(folder)
-                self._epochs = self._begin(folder)
-            return next(self._epochs)
+                copy.pull()
+                self._claim = begin_attempt(copy.folder)
+                copy.push()
+                self._epochs = self._begin(copy.folder)
+            report = next(self._epochs)
+            copy.push(last=report["done"])
+            return report
         except TakenOverError:
             ray.actor.exit_actor()
             raise
@@ -77,8 +84,9 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
             # A loss that diverged says nothing against the process; an unknown error may.
             self._suspect = not isinstance(error, ModelError)
             text = traceback.format_exc()
-            with suppress(StorageError):
-                patiently(lambda: write_text(folder.error_file, text))
+            with suppress(StorageError, DataError):
+                patiently(lambda: write_text(copy.folder.error_file, text))
+                copy.push(last=True)
             reason = " ".join(str(error).split())[:500]
             return {"failure": f"{type(error).__name__}: {reason}", "done": True}
 
@@ -92,12 +100,20 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         memory = private_megabytes()
         self._memory_mark = self._memory_mark or memory + MEMORY_GROWTH_MB
         self._worn = self._suspect or memory > self._memory_mark
-        self._epochs = None
+        self._let_go()
         return True
 
     def cleanup(self) -> None:
         """Ends the epoch loop so that its resources go."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Ends a trial that the search has stopped."""
         self._epochs = None
+        if self._copy is not None:
+            with suppress(TakenOverError, DataError):
+                self._copy.push(last=True)
+            self._copy = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Nothing: trials keep their own state in the run folder."""
@@ -249,7 +265,7 @@ def _live_trial(spec: TrialSpec, work: SharedWork) -> BuiltTrial:
     key, backbone = None, None
     if isinstance(spec.model, TransferSpec):
         key = (spec.model.backbone, spec.model.image_size)
-        backbone = load_backbone(*key, work.backbones[key].weights)
+        backbone = load_backbone(*key, work.backbones[key].file())
     network = build_network(
         spec.model, len(work.class_names), seed=spec.train.seed, backbone=backbone
     )

@@ -27,6 +27,7 @@ from search.run_folder import RunFolder
 from search.scheduler import FamilyScheduler
 from search.storage import storage_error
 from search.tensorboard import TensorBoardLogger
+from search.uploads import upload_callbacks
 
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours write what is needed
@@ -106,7 +107,11 @@ def run_trials(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(run.tune_dir),
-            callbacks=[keeper, TensorBoardLogger(run, config, trials.families)],
+            callbacks=[
+                keeper,
+                *upload_callbacks(run, stop.stop),
+                TensorBoardLogger(run, config, trials.families),
+            ],
             failure_config=tune.FailureConfig(max_failures=_restarts(trials.plan)),
             stop=stop,
             verbose=0,
@@ -122,7 +127,7 @@ def run_trials(
             raise
         raise UserError(
             f"{lost}; what had finished is kept: make room, or bring the storage back, then "
-            f"`pawtune resume {run.root}`"
+            f"`pawtune resume {run.place}`"
         ) from error
     finally:
         keeper.close()

@@ -10,6 +10,7 @@ import random
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -19,17 +20,21 @@ from data_pipeline.errors import DataError
 SCHEMES = ("s3://", "gs://")
 CHUNK_BYTES = 2**20
 LONGEST_PAUSE_S = 5.0
-REFUSED = (
-    "ACCESS_DENIED INVALID_ACCESS_KEY_ID INVALID_CLIENT_TOKEN_ID SIGNATURE_DOES_NOT_MATCH "
-    "UNRECOGNIZED_CLIENT MISSING_AUTHENTICATION_TOKEN EXPIRED_TOKEN UNAUTHENTICATED "
-    "PERMISSION_DENIED InvalidAccessKeyId ExpiredToken 401 403"
-).split()
+REFUSED = re.compile(
+    r"\b(ACCESS_DENIED|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|SIGNATURE_DOES_NOT_MATCH|"
+    r"UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION_TOKEN|EXPIRED_TOKEN|UNAUTHENTICATED|"
+    r"PERMISSION_DENIED|InvalidAccessKeyId|ExpiredToken|HTTP status 40[13])\b"
+)
 CREDENTIALS = (
     "credentials come from the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
     "GOOGLE_APPLICATION_CREDENTIALS), from ~/.aws, or from the machine's role"
 )
 
 Result = TypeVar("Result")
+
+
+class StoreError(DataError, OSError):
+    """A store refuses, or does not answer; the text is for people."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +111,16 @@ def one_line(error: BaseException) -> str:
     return re.sub(r" \(Request ID: \S*\)", "", " ".join(str(error).split()))[:300]
 
 
-def explained(address: str, error: OSError) -> DataError:
+def explained(address: str, error: OSError) -> StoreError:
     """What a person can do about a store that fails, in one line."""
+    if isinstance(error, StoreError):
+        return error
     text = one_line(error)
     if "NO_SUCH_BUCKET" in text or "NoSuchBucket" in text:
-        return DataError(f"{address}: there is no such bucket; make it, or name another")
-    if any(re.search(rf"\b{code}\b", text) for code in REFUSED):
-        return DataError(f"{address}: the object store refuses access ({text}); {CREDENTIALS}")
-    return DataError(f"{address}: the object store does not answer ({text}); try again later")
+        return StoreError(f"{address}: there is no such bucket; make it, or name another")
+    if REFUSED.search(text):
+        return StoreError(f"{address}: the object store refuses access ({text}); {CREDENTIALS}")
+    return StoreError(f"{address}: the object store does not answer ({text}); try again later")
 
 
 class ObjectStore:
@@ -151,7 +158,7 @@ class ObjectStore:
     def _path(self, name: str) -> str:
         return f"{self._base}/{name}" if name else self._base
 
-    def list(self, folder: str = "") -> dict[str, Stored]:
+    def files(self, folder: str = "") -> dict[str, Stored]:
         """All files below a folder; none where there is no such folder.
 
         Names that would lead out of a local copy are left out.
@@ -221,7 +228,5 @@ class ObjectStore:
 
     def delete(self, name: str) -> None:
         """Deletes a file; one that is not there is no failure."""
-        try:
+        with suppress(FileNotFoundError):
             self._files.delete_file(self._path(name))
-        except FileNotFoundError:
-            pass

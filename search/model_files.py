@@ -31,9 +31,9 @@ REMEDY = "make one with `pawtune best RUN --out best.keras`"
 # By module, as Keras writes them: what pawtune's nets, heads and all backbones consist of.
 LAYERS = """
     Activation Add Average AveragePooling2D BatchNormalization Concatenate Conv2D Cropping2D Dense
-    DepthwiseConv2D Dropout Flatten GlobalAveragePooling2D GlobalMaxPooling2D Identity InputLayer
-    LayerNormalization MaxPooling2D Maximum Multiply Normalization Permute RandomFlip
-    RandomRotation ReLU Rescaling Reshape Resizing SeparableConv2D Softmax Subtract ZeroPadding2D
+    DepthwiseConv2D Dropout Flatten GlobalAveragePooling2D GlobalMaxPooling2D InputLayer
+    LayerNormalization MaxPooling2D Multiply Normalization ReLU Rescaling Reshape SeparableConv2D
+    Softmax ZeroPadding2D
 """
 MODULES = {
     "keras.layers": frozenset(LAYERS.split()),
@@ -41,11 +41,11 @@ MODULES = {
     "keras.src.models.functional": frozenset({"Functional"}),
     "keras.initializers": None,  # None: any
     "keras.regularizers": None,
-    "keras.src.ops.core": frozenset({"Cast", "Slice"}),
+    "keras.src.ops.core": frozenset({"Cast"}),
     "keras.src.ops.image": frozenset({"Resize"}),
-    "keras.src.ops.nn": None,
-    "keras.src.ops.numpy": None,
+    "keras.src.ops.numpy": frozenset({"Add", "Flip", "Multiply", "Round"}),
     "keras.src.applications.convnext": frozenset({"LayerScale", "StochasticDepth"}),
+    "keras.src.applications.inception_resnet_v2": frozenset({"CustomScaleLayer"}),
 }
 WITH_CODE = frozenset({"function", "__lambda__", "__numpy__", "__tensor__", "__typespec__"})
 

@@ -5,10 +5,10 @@
     python benchmarks/early_stopping.py runs/heads --out early_stopping.json
 
 Takes runs whose trials all ran to their end (`scheduler.name=none`). Their curves are played back
-through pawtune's own scheduler, in --orders random orders, two trials at a time by the seconds that
-each epoch took, for several settings. Of each: the share of the seconds that the trials would have
-taken, how often the best trial of the run was found, the best value missed on average, and what
-the scheduler itself took for each epoch reported to it.
+through pawtune's own scheduler, in --orders random orders, two trials at a time by the seconds
+that each epoch took, for several settings. Of each: the share of the epochs and of the seconds that
+the trials took, how often the best trial of the run was found, the best value missed on average,
+and what the scheduler itself took for each epoch reported to it.
 
 Proposals do not react to the replay: it is the scheduler alone that is judged. Takes seconds.
 """
@@ -101,7 +101,8 @@ def judge(
     sign = 1 if objective.mode == "max" else -1
     best = max(sign * curve.bests[-1] for curve in curves)
     whole = sum(sum(curve.seconds) for curve in curves)
-    shares, missed, spent, told = [], [], 0.0, 0
+    every = sum(len(curve.bests) for curve in curves)
+    epochs, shares, missed, spent, told = [], [], [], 0.0, 0
     for seed in range(orders):
         shuffled = random.Random(seed).sample(curves, len(curves))
         scheduler = FamilyScheduler(
@@ -112,10 +113,12 @@ def judge(
         )
         lengths, seconds = replay(shuffled, scheduler)
         spent, told = spent + seconds, told + sum(lengths)
+        epochs.append(sum(lengths) / every)
         pairs = list(zip(shuffled, lengths, strict=True))
         shares.append(sum(sum(curve.seconds[:length]) for curve, length in pairs) / whole)
         missed.append(best - max(sign * curve.bests[length - 1] for curve, length in pairs))
     return {
+        "of the epochs": round(mean(epochs), 3),
         "of the seconds": round(mean(shares), 3),
         "best found": round(mean(value <= 1e-12 for value in missed), 3),
         "missed": round(mean(missed), 5),

@@ -9,7 +9,7 @@ import os
 import platform
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from tensorboardX.proto import api_pb2, layout_pb2
@@ -31,6 +31,8 @@ from tensorboardX.record_writer import masked_crc32c
 from search.outline import Layer
 from search.pictures import Pixels, encode_jpeg
 
+# Field 7 of HParamInfo, `differs`, set: tensorboardX's copy of the format does not have it yet.
+DIFFERS = b"\x38\x01"
 Value = str | int | float | bool
 Layout = Mapping[str, Mapping[str, Sequence[str]]]  # category -> chart -> regular expressions
 
@@ -93,19 +95,30 @@ class EventFile:
         )
         self._add_plugin("custom_scalars", "custom_scalars__config__", b"", tensor)
 
-    def add_columns(self, parameters: Mapping[str, type], metrics: Mapping[str, str]) -> None:
+    def add_columns(
+        self,
+        parameters: Mapping[str, type],
+        metrics: Mapping[str, str],
+        shown_first: Collection[str] = (),
+    ) -> None:
         """Says which columns the HParams table has.
 
         Args:
             parameters: Names and their types: str, bool, or a number's.
             metrics: Tags of curves, whose last values are shown, and their headings.
+            shown_first: Parameters that matter most.
         """
+
+        # TensorBoard shows the first few parameters until others are ticked: those of which it is
+        # told that they differ, by name, then the rest.
+        def describe(name: str, kind: type) -> api_pb2.HParamInfo:
+            info = api_pb2.HParamInfo(name=name, type=types.get(kind, api_pb2.DATA_TYPE_FLOAT64))
+            differs = DIFFERS if name in shown_first else b""
+            return api_pb2.HParamInfo.FromString(info.SerializeToString() + differs)
+
         types = {str: api_pb2.DATA_TYPE_STRING, bool: api_pb2.DATA_TYPE_BOOL}
         experiment = api_pb2.Experiment(
-            hparam_infos=[
-                api_pb2.HParamInfo(name=name, type=types.get(kind, api_pb2.DATA_TYPE_FLOAT64))
-                for name, kind in parameters.items()
-            ],
+            hparam_infos=[describe(name, kind) for name, kind in parameters.items()],
             metric_infos=[
                 api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=heading)
                 for tag, heading in metrics.items()

@@ -67,7 +67,8 @@ def draw_standing(data: ReportData) -> Drawing | None:
             axes.axvline(data.majority_share, color=MUTED, linestyle=(0, (3, 3)), linewidth=1.2)
         axes.grid(axis="y", visible=False)
         ends += [trial.row.best_val_accuracy or 0.0 for trial in rows]
-        stretched = stretch_accuracy(axes, "x", [*ends, data.majority_share or min(ends)])
+        shown = [*ends, data.majority_share or min(ends)]
+        stretched = stretch_accuracy(axes, "x", shown, tick_gap=0.11)
         axes.set_xlabel("validation accuracy of the best epoch")
         listing = ", ".join(f"{t.row.name} {t.row.best_val_accuracy:.4f}" for t in rows[::-1])
         svg = to_svg(axes, "standing", f"Validation accuracy, best first: {listing}.", tips(data))
@@ -140,6 +141,10 @@ def draw_learning_curves(data: ReportData, family: str) -> Drawing | None:
         if leader is not None and metric == "val_accuracy":
             epochs = [epoch["epoch"] for epoch in leader.epochs]
             axes.plot(epochs, leader.values("accuracy"), color=INK, ls=(0, (3, 2)), linewidth=1.2)
+        drawn = [value for trial in trials for value in trial.values(metric)]
+        if leader is not None and metric == "val_accuracy":
+            drawn += leader.values("accuracy")
+        stretched = stretch_accuracy(axes, "y", drawn)
         whole_numbers(axes)
         axes.set_xlabel("epoch")
         axes.set_ylabel(metric_words(data))
@@ -155,7 +160,7 @@ def draw_learning_curves(data: ReportData, family: str) -> Drawing | None:
     caption = "An open end is a trial stopped early, a cross a failure."
     if best is not None and leader is not None:
         caption += f" In ink: {short(leader.row.name, 60)}, the best of its family."
-    return Drawing(svg, caption)
+    return Drawing(svg, caption + stretched)
 
 
 def _curve(

@@ -1,6 +1,6 @@
 """Figures of the search space: importance, parallel coordinates, slices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ def draw_importance(data: ReportData, family: str) -> Drawing | None:
     shares = rank_parameters(data, family)
     if shares is None:
         return None
+    known = {name for trial in data.of_family(family) for name in trial.row.params}
+    shares = {_as_in_leaderboard(name, known): share for name, share in shares.items()}
     names, values = list(shares), list(shares.values())
     with styled():
         axes = new_axes(0.6 + ROW_INCHES * len(names))
@@ -62,6 +64,12 @@ def draw_importance(data: ReportData, family: str) -> Drawing | None:
         listing = ", ".join(f"{name} {value:.0%}" for name, value in shares.items())
         svg = to_svg(axes, f"importance-{family}", f"{family}: {listing}.")
     return Drawing(svg, f"From {sum(t.usable for t in data.of_family(family))} {family} trials.")
+
+
+def _as_in_leaderboard(name: str, known: Set[str]) -> str:
+    """A parameter of the search space as trials call it: `dropout` for `head_dropout`."""
+    plain = name.removeprefix("head_").removeprefix("conv_")
+    return plain if plain in known and name not in known else name
 
 
 def varied_parameters(trials: Sequence[TrialView]) -> list[str]:
@@ -133,9 +141,11 @@ def draw_parallel(data: ReportData, family: str) -> Drawing | None:
             spots.append(places)
             axes.axhline(row, color=GRID, linewidth=0.8, zorder=1)
             for place, label in (labels if len(labels) <= 6 else _thinned(labels)).items():
+                # The outermost begin and end with the axis: no long one runs into a name.
+                side, shift = {0.0: ("left", 3), 1.0: ("right", -3)}.get(place, ("center", 0))
                 axes.annotate(
-                    label, (place, row), (0, -11), textcoords="offset points", ha="center",
-                    fontsize=8.5, color=MUTED, zorder=5,
+                    label, (place, row), (shift, -11), textcoords="offset points",
+                    ha=side, fontsize=8.5, color=MUTED, zorder=5,
                 )  # fmt: skip
         rows = range(len(columns))
         for number in sorted(range(len(trials)), key=lambda n: -trials[n].row.rank):
@@ -192,7 +202,7 @@ def _draw_slice(data: ReportData, name: str, trials: list[TrialView]) -> Drawing
         scatter_by_kind(axes, trials, places, scores, size=13)
         labels = labels if len(labels) <= 6 else _thinned(labels)
         texts = list(labels.values())
-        crowded = sum(map(len, texts)) > 26
+        crowded = sum(map(len, texts)) > 22
         axes.set_xticks(
             list(labels), [short(text, 11) for text in texts], rotation=30 if crowded else 0,
             ha="right" if crowded else "center", rotation_mode="anchor" if crowded else "default",

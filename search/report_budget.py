@@ -64,7 +64,8 @@ def _budget_lines(data: ReportData) -> list[str]:
             line += f", of which the search was at work for {duration(whole)}{told}"
         elif whole:
             rest = max(0.0, whole - trials_s - sum(stages.values()))
-            line += f"{told}; the rest (starting Ray and TensorFlow, ranking): {duration(rest)}"
+            what = "starting Ray and TensorFlow" if stages else "reading, decoding, feature bank"
+            line += f"{told}; the rest ({what}, ranking): {duration(rest)}"
         lines.append(f"{line}.")
     saved = saved_epochs(data)
     if saved:

@@ -93,13 +93,12 @@ def _parameter_section(data: ReportData) -> Section:
         if drawing is None:
             usable = sum(trial.usable for trial in data.of_family(family))
             missing.append(
-                f"{family}: importance needs {MIN_TRIALS} trials with a finished epoch that "
-                f"lie in the search space and differ; there are {usable} with one."
+                f"{family}: importance needs {MIN_TRIALS} trials that differ, lie in the search "
+                f"space and have finished an epoch; {usable} have finished one."
             )
     parallel = [space.draw_parallel(data, family) for family in data.families]
-    # Figures of one kind side by side; of one family, where another's bars are missing.
-    pairs = zip(important, parallel, strict=True)
-    drawings = [*important, *parallel] if all(important) else [d for pair in pairs for d in pair]
+    # The page fills its columns one after the other: a family has a column.
+    drawings = [drawing for pair in zip(important, parallel, strict=True) for drawing in pair]
     drawn = tuple(drawing for drawing in drawings if drawing is not None)
     return Section(
         "parameters",

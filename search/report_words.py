@@ -115,7 +115,9 @@ def _baseline_card(data: ReportData) -> Card:
         "" if data.majority_share is None else f"; most frequent class {data.majority_share:.4f}"
     )
     if best is None or baseline is None:
-        return _card("Against the baselines", "–", f"no baseline has finished an epoch{reference}")
+        none_ran = data.config.baselines == "off" and not any(t.baseline for t in data.trials)
+        why = "the search ran without them" if none_ran else "no baseline has finished an epoch"
+        return _card("Against the baselines", "–", f"{why}{reference}")
     accuracy = baseline.row.best_val_accuracy or 0.0
     detail = f"best baseline {baseline.row.name}: {accuracy:.4f}{reference}"
     if best.trial_id == baseline.trial_id:

@@ -19,6 +19,7 @@ from search.run_folder import RunFolder, read_json
 from search.trial_events import TrialEvents, metric_columns
 
 SEARCH_RUN = "search"  # the run that belongs to no trial
+SHOWN_FIRST = ("family", "flip", "learning_rate", "optimizer", "rotation_factor")
 LAYOUT = {
     "training and validation": {
         "accuracy": ["^accuracy$", "^val_accuracy$"],
@@ -45,7 +46,8 @@ def begin_search_events(
     folder = run.tensorboard_dir / SEARCH_RUN
     remove_event_files(folder)
     file = EventFile(folder)
-    file.add_columns(parameter_columns(families, config), metric_columns(config.metric))
+    columns = parameter_columns(families, config)
+    file.add_columns(columns, metric_columns(config.metric), SHOWN_FIRST)
     file.add_layout(LAYOUT)
     file.add_text("configuration", f"```yaml\n{without_secrets(dump_config(config))}```")
     grid = samples.grid()

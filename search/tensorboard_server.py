@@ -7,9 +7,10 @@ from types import ModuleType
 from search.errors import UserError
 from search.event_pictures import Samples
 from search.run import Run
-from search.search_events import rebuild_events
+from search.search_events import SEARCH_RUN, rebuild_events
 
 RELOAD_S = 5
+TICKED_RUNS = 40  # up to here TensorBoard's older tabs show every run from the start
 # TensorBoard reads event files without TensorFlow, but loads it where it is installed: 8 s until
 # the page answers instead of 2. A module of this name is its own switch against that.
 WITHOUT_TENSORFLOW = "tensorboard.compat.notf"
@@ -37,6 +38,12 @@ def serve(run: Run, host: str = "127.0.0.1", port: int | None = None) -> int:
     options += ["--reload_interval", str(RELOAD_S)]
     if port is not None:
         options += ["--port", str(port)]
+    if len(list(folder.iterdir())) > TICKED_RUNS:
+        print(
+            f"with more than {TICKED_RUNS} runs TensorBoard ticks none; in Scalars, Images, Text "
+            f"and Custom scalars tick those to see: pictures and texts are in {SEARCH_RUN!r}",
+            file=sys.stderr,
+        )
     board = program.TensorBoard(default.get_plugins())
     board.configure(argv=["tensorboard", *options])
     return int(board.main())

@@ -158,7 +158,7 @@ def test_one_trial(maker: RunMaker) -> None:
     assert "Two trials that differ are needed to compare parameters." in page.text
     assert "Two trials with a finished epoch are needed" in page.text
     assert "Nobody has looked yet: pawtune test made" in page.text
-    assert "no baseline has finished an epoch" in page.text
+    assert "no baseline has finished an epoch; most frequent class" in page.text
 
 
 def test_two_hundred_trials_stay_small(maker: RunMaker) -> None:
@@ -204,6 +204,12 @@ def test_ten_classes(tmp_path: Path, runs_dir: Path) -> None:
     page = report(maker.finish())
     assert "10 classes" in page.text
     assert "class 9" in page.text
+
+
+def test_a_search_without_baselines_says_so(tiny_images: Path, runs_dir: Path) -> None:
+    maker = RunMaker(runs_dir, tiny_images, baselines="off")
+    maker.proposals(2, ["conv"])
+    assert "the search ran without them; most frequent class" in report(maker.finish()).text
 
 
 def test_nothing_has_begun(maker: RunMaker) -> None:
@@ -367,6 +373,19 @@ def test_importance_finds_the_parameter_that_decides(maker: RunMaker) -> None:
     assert shares is not None
     assert next(iter(shares)) == "learning_rate"
     assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_importance_calls_parameters_as_the_leaderboard_does(maker: RunMaker) -> None:
+    maker.proposals(40, ["conv"])
+    maker.proposals(40, ["transfer"])
+    page = report(maker.finish())
+    told = page.figures["importance-conv"] + page.figures["importance-transfer"]
+    assert "dropout" in told
+    assert "head_" not in told
+    assert "conv_dropout" not in told
+    columns = {name for row in Run(maker.folder).rows() for name in row.params}
+    named = re.findall(r"([a-z_]+) \d+%", told)
+    assert set(named) <= columns | {"filter_growth"}
 
 
 def test_a_pareto_front() -> None:

@@ -17,7 +17,7 @@ from search.objective import Objective
 from search.outline import outline
 from search.run import Run
 from search.run_folder import RunFolder, read_json, write_json
-from search.search_events import SEARCH_RUN
+from search.search_events import SEARCH_RUN, SHOWN_FIRST
 from search.tensorboard import TensorBoardLogger
 from search.tensorboard_server import event_folder
 from search.trial_events import TrialEvents, run_label
@@ -87,6 +87,17 @@ def test_columns_are_the_union_of_all_families_from_the_start(runs_dir: Path) ->
     metrics = {info.name.tag for info in columns.experiment.metric_infos}
     assert "best_val_accuracy" in metrics
     assert "trial/stopped_early" in metrics
+
+
+def test_what_matters_most_is_shown_before_it_is_ticked(made: RunMaker) -> None:
+    """TensorBoard shows the first five parameters: those that differ, by name, before the rest."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData as Theirs
+
+    resumed(made)
+    (ours,) = hparams(made.folder.tensorboard_dir / SEARCH_RUN, "experiment")
+    infos = Theirs.FromString(ours.SerializeToString()).experiment.hparam_infos
+    assert sorted(info.name for info in infos if info.differs) == sorted(SHOWN_FIRST)
+    assert len(infos) > 15
 
 
 def test_what_the_search_optimises_has_a_column(tiny_images: Path, runs_dir: Path) -> None:

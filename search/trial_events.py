@@ -113,7 +113,7 @@ class TrialEvents:
         spec = TrialSpec.model_validate({k: self._content[k] for k in TrialSpec.model_fields})
         views = self._samples.views(spec.model)
         if views is not None:
-            file.add_image("augmentation", views)
+            file.add_image("trial/augmentation", views)  # after `best`, of which there is one
         self._file = file
         facts = read_json(self._trial.facts_file) if self._trial.facts_file.exists() else {}
         wall_time = self._started

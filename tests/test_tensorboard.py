@@ -279,7 +279,7 @@ def test_pictures_texts_and_graph_of_the_search(made: RunMaker) -> None:
         "custom_scalars__config__",
     } <= read_tags(search)
     assert any(event.graph_def for event in read_events(search))
-    assert "augmentation" in read_tags(made.folder.tensorboard_dir / "0002-tutorial_4")
+    assert "trial/augmentation" in read_tags(made.folder.tensorboard_dir / "0002-tutorial_4")
 
 
 def test_credentials_are_not_shown(tiny_images: Path, runs_dir: Path) -> None:

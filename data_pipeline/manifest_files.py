@@ -113,17 +113,28 @@ class Header(BaseModel):
 
 def save(folder: Path, entries: Sequence[Mapping[str, Any]], header: Mapping[str, Any]) -> None:
     """Writes both files, each atomically; the folder is made."""
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, tuple(EntryRow.model_fields), lineterminator="\n")
-    writer.writeheader()
-    for entry in entries:
-        writer.writerow({**entry, "path": escape(entry["path"])})
+    columns = tuple(EntryRow.model_fields)
+    rows = [
+        columns,
+        *(tuple({**e, "path": escape(e["path"])}[c] for c in columns) for e in entries),
+    ]
     rejects = [{**reject, "path": escape(reject["path"])} for reject in header["rejects"]]
     content = {"format": FORMAT, **header, "root": escape(header["root"]), "rejects": rejects}
-    write_atomically(folder / "manifest.csv", table.getvalue())
+    write_atomically(folder / "manifest.csv", "".join(_csv_line(row) for row in rows))
     write_atomically(
         folder / "manifest.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     )
+
+
+def _csv_line(row: Sequence[Any]) -> str:
+    """One line of CSV. A lone carriage return must be quoted: readers take it for a line's end.
+
+    Python's writer quotes what its own line end consists of, so that must hold one; it is dropped
+    here, as ours is a line feed.
+    """
+    line = io.StringIO(newline="")
+    csv.writer(line, lineterminator="\r\n").writerow(row)
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def load(folder: Path) -> tuple[list[EntryRow], Header]:

@@ -148,7 +148,8 @@ def _write(records: Iterable[Record], kind: str, stream: TextIO) -> Counts:
 
 
 def _csv_writer(stream: TextIO) -> Callable[[Record], object]:
-    writer = csv.DictWriter(stream, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    # Its usual line end, a carriage return and a line feed, has it quote either in a name.
+    writer = csv.DictWriter(stream, CSV_COLUMNS, extrasaction="ignore")
     writer.writeheader()
     return writer.writerow
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
+from rich.text import Text
 
+from data_pipeline.files import shown
 from data_pipeline.images import decode_split
 from data_pipeline.manifest import Manifest, build_manifest
 from data_pipeline.preview import augmentation_grids, sample_grid
@@ -31,6 +33,7 @@ class Preview:
             "root": self.manifest.root,
             "class_names": list(self.manifest.class_names),
             "counts": self.manifest.counts(),
+            "files": len(self.manifest.entries) + len(self.manifest.rejects),
             "rejects": [{"path": r.path, "reason": r.reason} for r in self.manifest.rejects],
             "warnings": list(self.manifest.warnings),
             "pictures": [str(path) for path in self.pictures],
@@ -39,21 +42,24 @@ class Preview:
     def show(self, console: Any) -> None:
         """For people: a table of counts, what is left out and why, where the pictures are."""
         counts = self.manifest.counts()
-        table = Table(title=f"{self.manifest.root}", title_justify="left")
+        # As text, not as markup: a folder may be called "[/red]".
+        table = Table(title=Text(shown(self.manifest.root)), title_justify="left")
         table.add_column("class")
         for split in counts:
             table.add_column(split, justify="right")
         for label in self.manifest.class_names:
-            table.add_row(label, *(str(counts[split].get(label, 0)) for split in counts))
+            table.add_row(Text(label), *(str(counts[split].get(label, 0)) for split in counts))
         console.print(table)
+        used, rejected = len(self.manifest.entries), len(self.manifest.rejects)
+        print(f"{used + rejected} files: {used} used, {rejected} left out")
         for reject in self.manifest.rejects[:SHOWN_REJECTS]:
-            print(f"left out: {reject.path!r}: {reject.reason}")
+            print(f"left out: {shown(reject.path)}: {shown(reject.reason)}")
         if len(self.manifest.rejects) > SHOWN_REJECTS:
             print(f"… and {len(self.manifest.rejects) - SHOWN_REJECTS} more (--json lists all)")
         for warning in self.manifest.warnings:
-            print(f"warning: {warning}")
+            print(f"warning: {shown(warning)}")
         for path in self.pictures:
-            print(f"picture: {path}")
+            print(f"picture: {shown(path)}")
 
 
 def preview_data(

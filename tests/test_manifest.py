@@ -411,8 +411,8 @@ def test_an_interrupted_reading_keeps_what_it_read(root: Path, tmp_path: Path) -
 
 
 def test_save_and_load_give_back_the_manifest(root: Path, tmp_path: Path) -> None:
-    names = ['say "cheese", please.png', "two\nlines\r.png", "caf\udce9.png", r"a\udce9b.png"]
-    write_classes(root, {"cat": 4, "dog": 4})
+    names = ['say "cheese", please.png', "two\nlines.png", "return\r.png", "caf\udce9.png", r"a\udce9b.png"]
+    write_classes(root, {"cat": 6, "dog": 4})
     for number, name in enumerate(names):
         (root / "cat" / f"{number}.png").rename(root / "cat" / name)
     (root / "dog" / "bad\udcff.txt").write_text("x")

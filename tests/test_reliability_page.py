@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def test_every_row_names_a_test_that_exists() -> None:
     page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    page, _, _ = page.partition("<!-- files:")  # that table is held by tests/test_hostile_files.py
     rows = [line for line in page.splitlines() if line.startswith("|")][2:]
     assert rows
     for row in rows:

@@ -112,16 +112,21 @@ def compose_complete(
         trained, extractor = _build_parts(spec, num_classes, backbone, seed=0, plain=True)
         trained.set_weights(core.get_weights())
         raw = keras.Input((None, None, 3), dtype="uint8", name="raw_pixels")
-        # Not layers.Resizing: it cuts uint8 off instead of rounding, and a model that begins
-        # with it runs in training mode when called without saying training=False.
-        x = keras.ops.cast(raw, "float32")
-        x = keras.ops.image.resize(x, (spec.image_size, spec.image_size), interpolation="bilinear")
-        x = keras.ops.round(x)
+        x = resized(raw, spec.image_size)
         if extractor is not None:
             x = extractor(x, training=False)
         logits = trained(x, training=False)
         probabilities = keras.layers.Softmax(name="probabilities")(logits)
         return keras.Model(raw, probabilities, name="pawtune")
+
+
+def resized(raw: keras.KerasTensor, image_size: int) -> keras.KerasTensor:
+    """Raw pixels of any size as training saw them: bilinear, rounded to whole values."""
+    # Not layers.Resizing: it cuts uint8 off instead of rounding, and a model that begins
+    # with it runs in training mode when called without saying training=False.
+    x = keras.ops.cast(raw, "float32")
+    x = keras.ops.image.resize(x, (image_size, image_size), interpolation="bilinear")
+    return keras.ops.round(x)
 
 
 def make_optimizer(train: TrainSpec) -> keras.optimizers.Optimizer:

@@ -6,15 +6,14 @@ from typing import Any
 
 def card_markdown(card: Mapping[str, Any]) -> str:
     """The card as one Markdown page."""
-    trial, validation, test = card["trial"], card["validation"], card["test"]
+    test = card["test"]
     parts = [
-        f"# Model card: {_plain(trial['name'])}",
-        f"From the search `{card['run']}`, trial {trial['trial_id']}, epoch {trial['best_epoch']} "
-        f"of {trial['epochs']}. Takes raw images, (N, H, W, 3) uint8 of any size; gives a "
+        f"# Model card: {_plain(card.get('title', card['trial']['name']))}",
+        f"{_origin(card)} Takes raw images, (N, H, W, 3) uint8 of any size; gives a "
         f"probability for each of {len(card['class_names'])} classes: "
         f"{', '.join(_plain(name) for name in card['class_names'])}.",
         "## Accuracy",
-        _table(("split", "accuracy", "95% interval", "images"), _accuracies(validation, test)),
+        _table(("split", "accuracy", "95% interval", "images"), _accuracies(card)),
         _remark(test),
         "## Data",
         f"Fingerprint of contents, labels and splits: `{card['data_fingerprint']}`",
@@ -27,12 +26,42 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _accuracies(
-    validation: Mapping[str, Any], test: Mapping[str, Any] | None
-) -> Iterable[tuple[str, ...]]:
+def _origin(card: Mapping[str, Any]) -> str:
+    """What the model is and how it came about."""
+    trial, record, kind = card["trial"], card.get("record", {}), card.get("model", "trial")
+    if kind == "refit":
+        return (
+            f"Trial {trial['trial_id']} of the search `{card['run']}`, trained anew on its "
+            f"{record['train_images']} training and {record['validation_images']} validation "
+            f"images together for {record['epochs']} epochs, the number that was best on "
+            "validation. No validation images were left to choose an epoch or to score it on: "
+            "its own accuracy is known from the test split alone."
+        )
+    if kind == "ensemble":
+        members = "; ".join(
+            f"{member['trial_id']} {_plain(member['name'])} (epoch {member['epoch']}, validation "
+            f"accuracy {member['accuracy']:.4f})"
+            for member in record["members"]
+        )
+        return (
+            f"From the search `{card['run']}`: the mean of the probabilities of "
+            f"{len(record['members'])} trials: {members}."
+        )
+    return (
+        f"From the search `{card['run']}`, trial {trial['trial_id']}, epoch "
+        f"{trial['best_epoch']} of {trial['epochs']}."
+    )
+
+
+def _accuracies(card: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
+    validation, test = card["validation"], card["test"]
     images = str(validation["images"])
+    seen = {
+        "refit": "validation, of the trial before it was refit",
+        "ensemble": "validation, as seen; its members were picked on these images",
+    }
     yield (
-        "validation, as seen",
+        seen.get(card.get("model", "trial"), "validation, as seen"),
         f"{validation['accuracy']:.4f}",
         _interval(validation["interval_95"]),
         images,
@@ -69,6 +98,10 @@ def _counts(counts: Mapping[str, Mapping[str, int]]) -> str:
 def _settings(spec: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for part in ("model", "train"):
         yield from ((f"{part}.{key}", _plain(value)) for key, value in spec[part].items())
+    for number, member in enumerate(spec.get("members", ()), start=1):
+        for part in ("model", "train"):
+            values = (f"{key} {_plain(value)}" for key, value in member[part].items())
+            yield f"member {number}, {part}", ", ".join(values)
 
 
 def _made_with(card: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -7,17 +7,17 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.spec import TransferSpec, TrialSpec
+from data_pipeline.files import shown
+from models.spec import ConvSpec, TransferSpec, TrialSpec, check_limits
 from search.card_text import card_markdown
 from search.errors import UserError
 from search.leaderboard import Row
+from search.model_files import CARD_MEMBER
 from search.quiet import load_tensorflow
-from search.run_folder import RunFolder, read_json, write_json, write_text
+from search.run_folder import RunFolder, TrialFolder, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     import keras
-
-CARD_MEMBER = "pawtune.json"  # inside the .keras archive; Keras itself passes over it
 
 
 def choose(rows: list[Row], *, trial_id: str | None = None, rank: int | None = None) -> Row:
@@ -51,20 +51,31 @@ def load_spec(run: RunFolder, trial_id: str) -> TrialSpec:
     Raises:
         UserError: The file is no valid specification.
     """
+    return read_spec(run.trial(trial_id))
+
+
+def read_spec(trial: TrialFolder) -> TrialSpec:
+    """The specification in a trial's folder.
+
+    Raises:
+        UserError: The file is no valid specification.
+    """
     from pydantic import ValidationError
 
     from models.spec import explain
 
-    content = read_json(run.trial(trial_id).spec_file)
+    content = read_json(trial.spec_file)
     content = {k: v for k, v in content.items() if k not in ("baseline", "params")}
     try:
         return TrialSpec.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"trial {trial_id}'s spec.json is not valid: {explain(error)}") from error
+        raise UserError(
+            f"trial {trial.trial_id}'s spec.json is not valid: {explain(error)}"
+        ) from error
 
 
-def load_complete(run: RunFolder, trial_id: str, num_classes: int) -> "keras.Model":
-    """A trial's best epoch as a complete model.
+def load_complete(run: RunFolder, trial: TrialFolder, num_classes: int) -> "keras.Model":
+    """A trial's best epoch, or its refit, as a complete model.
 
     Returns:
         (N, H, W, 3) uint8 pixels of any size to (N, num_classes) float32 probabilities;
@@ -74,25 +85,50 @@ def load_complete(run: RunFolder, trial_id: str, num_classes: int) -> "keras.Mod
         UserError: The trial kept no weights, or they do not fit its specification.
     """
     load_tensorflow()
-    from models import build, transfer
+    from models import build
     from models.precision import precision
 
-    spec = load_spec(run, trial_id).model
-    file = run.trial(trial_id).best_weights
+    spec = load_spec(run, trial.trial_id).model
     with precision("float32"):
-        backbone = None
-        if isinstance(spec, TransferSpec):
-            weights = run.backbone_weights(spec.backbone, spec.image_size)
-            backbone = transfer.load_backbone(spec.backbone, spec.image_size, weights)
-        network = build.build_network(spec, num_classes, seed=0, backbone=backbone)
-        try:
-            network.core.load_weights(file)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"trial {trial_id}'s weights must fit its specification: {file}: {error}; "
-                "choose another trial with --rank or --trial"
-            ) from error
-        return build.compose_complete(spec, num_classes, network.core, backbone)
+        backbone = load_backbone_of(run, spec)
+        core = load_core(trial, spec, num_classes, backbone)
+        return build.compose_complete(spec, num_classes, core, backbone)
+
+
+def load_backbone_of(run: RunFolder, spec: ConvSpec | TransferSpec) -> "keras.Model | None":
+    """The frozen backbone of a specification, from the run folder; None where it has none."""
+    from models import transfer
+
+    if not isinstance(spec, TransferSpec):
+        return None
+    weights = run.backbone_weights(spec.backbone, spec.image_size)
+    return transfer.load_backbone(spec.backbone, spec.image_size, weights)
+
+
+def load_core(
+    trial: TrialFolder,
+    spec: ConvSpec | TransferSpec,
+    num_classes: int,
+    backbone: "keras.Model | None",
+) -> "keras.Model":
+    """The trained part of a trial, with its kept weights.
+
+    Raises:
+        UserError: There are none, or they do not fit the specification.
+    """
+    from models import build
+
+    check_limits(spec, num_classes)  # a stranger's may be past any memory
+    network = build.build_network(spec, num_classes, seed=0, backbone=backbone)
+    try:
+        network.core.load_weights(trial.best_weights)
+    except Exception as error:  # h5py and Keras raise a dozen types for a file that is not it
+        raise UserError(
+            f"trial {trial.trial_id}'s weights must fit its specification: {trial.best_weights}: "
+            f"{shown(' '.join(str(error).split()))[:300]}; choose another trial with --rank or "
+            "--trial"
+        ) from error
+    return network.core
 
 
 def save_complete(model: "keras.Model", card: dict[str, Any], out: Path) -> None:
@@ -131,22 +167,3 @@ def card_path(model_file: Path) -> Path:
     if model_file.name == "model.keras":
         return model_file.with_name("model_card.json")
     return model_file.with_suffix(".json")
-
-
-def read_card(model_file: Path) -> dict[str, Any]:
-    """The card inside a model file that `save_complete` wrote.
-
-    Raises:
-        UserError: The file is missing, or is no model of pawtune's.
-    """
-    try:
-        with zipfile.ZipFile(model_file) as archive:
-            card = json.loads(archive.read(CARD_MEMBER))
-        if not isinstance(card.get("class_names"), list):
-            raise KeyError("class_names")
-    except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"MODEL must be a .keras file that `pawtune best` wrote, got {str(model_file)!r}: "
-            f"{error}; make one with `pawtune best RUN --out best.keras`"
-        ) from error
-    return dict(card)

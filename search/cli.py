@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search import job_verbs
+from search import job_verbs, trust_verbs
 
 if TYPE_CHECKING:
     from search.config import SearchConfig
@@ -241,6 +241,8 @@ def leaderboard(run: RunArgument, runs_dir: RunsDir = "runs", as_json: Json = Fa
     estimate = opened.validation(rows)
     if estimate is not None:
         print(f"best trial, {estimate.trial_id}: {estimate}")
+        if note := trust_verbs.note_of(opened, estimate.trial_id):
+            print(note)
     for row in rows:
         if row.status == "failed":
             reason = opened.folder.trial(row.trial_id).read_status().get("reason")
@@ -274,17 +276,23 @@ def best(
     out: Annotated[Path | None, typer.Option(help="The .keras file to write.")] = None,
     trial: Annotated[str | None, typer.Option(help="Another trial than the best.")] = None,
     rank: Annotated[int | None, typer.Option(help="Another rank than 1.")] = None,
+    refit: trust_verbs.Refit = False,
+    ensemble: trust_verbs.Ensemble = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
     """Write the best trial's best epoch as one complete Keras model."""
     from search.run import open_run
 
-    row, path = open_run(run, runs_dir).save_best(out, trial_id=trial, rank=rank)
+    kind = trust_verbs.kind_of(refit, ensemble)
+    chosen, path = open_run(run, runs_dir).save_best(out, trial_id=trial, rank=rank, kind=kind)
+    row = chosen.row
     if as_json:
-        _print_json({"path": str(path), "trial_id": row.trial_id, "name": row.name})
+        names = {"trial_id": chosen.trial_id, "name": row.name, "model": kind}
+        _print_json({"path": str(path), **names})
         return
-    print(f"{row.name} (epoch {row.best_epoch}, val_accuracy {row.best_val_accuracy:.4f}) → {path}")
+    about = f"epoch {row.best_epoch}, val_accuracy {row.best_val_accuracy:.4f}"
+    print(f"{chosen.title} ({about}) → {path}" if kind == "trial" else f"{chosen.title} → {path}")
     print("It takes raw images of any size. Next:")
     print(f"  pawtune predict {path} IMAGE_OR_FOLDER")
 
@@ -298,6 +306,8 @@ def export(
     ] = "keras",
     trial: Annotated[str | None, typer.Option(help="Another trial than the best.")] = None,
     rank: Annotated[int | None, typer.Option(help="Another rank than 1.")] = None,
+    refit: trust_verbs.Refit = False,
+    ensemble: trust_verbs.Ensemble = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
@@ -307,14 +317,21 @@ def export(
     """
     from search.run import open_run
 
-    row, exported = open_run(run, runs_dir).export(out, kind, trial_id=trial, rank=rank)
+    chosen, exported = open_run(run, runs_dir).export(
+        out, kind, trial_id=trial, rank=rank, kind=trust_verbs.kind_of(refit, ensemble)
+    )
     path, difference = str(exported.path), exported.max_difference
     if as_json:
         _print_json(
-            {"path": path, "format": kind, "trial_id": row.trial_id, "max_difference": difference}
+            {
+                "path": path,
+                "format": kind,
+                "trial_id": chosen.trial_id,
+                "max_difference": difference,
+            }
         )
         return
-    print(f"{row.name} as {kind} → {path}")
+    print(f"{chosen.title} as {kind} → {path}")
     print(f"checked: no probability differs from the Keras model's by more than {difference:.1e}")
 
 
@@ -326,19 +343,28 @@ def score(
     ] = None,
     trial: Annotated[str | None, typer.Option(help="Another trial than the best.")] = None,
     rank: Annotated[int | None, typer.Option(help="Another rank than 1.")] = None,
+    refit: trust_verbs.Refit = False,
+    ensemble: trust_verbs.Ensemble = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
-    """Score the best trial once on the held-out test split."""
+    """Score the best trial, or another model of the run, once on the held-out test split.
+
+    Example: pawtune test pets
+    """
     from search.run import open_run
     from search.test_report import headlines, tables
 
-    result = open_run(run, runs_dir).test(data, trial_id=trial, rank=rank)
+    kind = trust_verbs.kind_of(refit, ensemble)
+    opened = open_run(run, runs_dir)
+    result = opened.test(data, trial_id=trial, rank=rank, kind=kind)
     if as_json:
         _print_json(result.as_dict())
         return
     for line in headlines(result):
         print(line)
+    if note := trust_verbs.note_of(opened, result.trial_id) if kind == "trial" else None:
+        print(note)
     for table in tables(result):
         _console().print(table)
 
@@ -444,6 +470,7 @@ def tensorboard(
 
 
 job_verbs.add_to(app)
+trust_verbs.add_to(app)
 
 
 @cache_app.command("list")

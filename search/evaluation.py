@@ -1,6 +1,5 @@
 """The test split: scored here and nowhere else, once, and every look is on record."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.manifest import Manifest, ManifestEntry
-from search.checkpoints import load_complete, load_spec
+from search.chosen import Chosen, Kind, choose_model, load_chosen
 from search.classification import (
     ClassScore,
     Comparison,
@@ -27,6 +26,7 @@ from search.inference import predict_files
 from search.intervals import wilson_interval
 from search.leaderboard import Row
 from search.run_folder import RunFolder, read_json, write_text
+from search.unchanged import check_unchanged
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,9 @@ class TestResult:
         comparison: With the best baseline, exact McNemar test; `only_first` counts the images
             that only the trial names right. None without a baseline, or where it is the trial.
         mistakes: Every image named wrong, the most confident first.
+        model: What was scored: a trial's best epoch, its refit, or the ensemble, whose `trial_id`
+            joins those of its members by "+".
+        title: The same for people.
     """
 
     __test__ = False  # not a test class, whatever pytest makes of the name
@@ -78,6 +81,8 @@ class TestResult:
     calibration_error: float
     comparison: Comparison | None
     mistakes: tuple[TestMistake, ...]
+    model: Kind = "trial"
+    title: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -85,16 +90,16 @@ class TestResult:
 
 
 def evaluate(
-    run: RunFolder, manifest: Manifest, root: Path, rows: list[Row], row: Row
+    run: RunFolder, manifest: Manifest, root: Path, rows: list[Row], chosen: Chosen
 ) -> TestResult:
-    """Scores a trial's best epoch on the test split, beside the best baseline, and records it.
+    """Scores a model of the run on the test split, beside the best baseline, and records it.
 
     Args:
         run: The run.
         manifest: Its splits.
         root: Where the images are now.
         rows: The leaderboard.
-        row: The trial to score.
+        chosen: The model to score.
 
     Raises:
         UserError: There is no test split, or a test image is not what it was.
@@ -105,27 +110,29 @@ def evaluate(
             f"a test needs a test split, and run {run.name} has no test images; "
             "start a run on data with more images, or with a test/ folder"
         )
-    check_unchanged(root, entries)
+    check_unchanged(root, entries, what="test")
     labels = manifest.labels("test")
-    probabilities = _predict(run, manifest, root, entries, row.trial_id)
+    probabilities = _predict(run, manifest, root, entries, chosen)
     predicted = probabilities.argmax(axis=1)
     right = predicted == labels
     baseline, comparison = None, None
     baseline_row = _best_baseline(run, rows)
-    if baseline_row is not None and baseline_row.trial_id == row.trial_id:
-        baseline = BaselineScore(row.name, float(right.mean()))
-    elif baseline_row is not None:
-        others = _predict(run, manifest, root, entries, baseline_row.trial_id)
-        others_right = others.argmax(axis=1) == labels
-        baseline = BaselineScore(baseline_row.name, float(others_right.mean()))
-        comparison = compare_paired(right, others_right)
+    if baseline_row is not None:
+        against = choose_model(run, rows, trial_id=baseline_row.trial_id)
+        if against == chosen:
+            baseline = BaselineScore(baseline_row.name, float(right.mean()))
+        else:
+            others = _predict(run, manifest, root, entries, against)
+            others_right = others.argmax(axis=1) == labels
+            baseline = BaselineScore(baseline_row.name, float(others_right.mean()))
+            comparison = compare_paired(right, others_right)
     confusion = confusion_matrix(labels, predicted, len(manifest.class_names))
     result = TestResult(
         accuracy=float(right.mean()),
         correct=int(right.sum()),
         n=len(entries),
         interval_95=wilson_interval(int(right.sum()), len(entries)),
-        trial_id=row.trial_id,
+        trial_id=chosen.trial_id,
         baseline=baseline,
         looks=len(read_ledger(run)) + 1,
         class_names=manifest.class_names,
@@ -134,30 +141,11 @@ def evaluate(
         calibration_error=calibration_error(probabilities, labels),
         comparison=comparison,
         mistakes=_mistakes(entries, manifest.class_names, probabilities, right),
+        model=chosen.kind,
+        title=chosen.title,
     )
     _append(run, {"time": datetime.now(UTC).isoformat(), **result.as_dict()})
     return result
-
-
-def check_unchanged(root: Path, entries: Sequence[ManifestEntry]) -> None:
-    """Refuses images that are missing, or whose content is not what the manifest recorded.
-
-    Raises:
-        UserError: With the first such file.
-    """
-    for entry in entries:
-        try:
-            content = (root / entry.path).read_bytes()
-        except OSError as error:
-            raise UserError(
-                f"every test image must be where the run found it, but {root / entry.path} "
-                f"cannot be read: {error.strerror}; give its new place with --data"
-            ) from error
-        if hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise UserError(
-                f"test images must not change between search and test, but {root / entry.path} "
-                "has other content now; restore it, or start a new run on the new data"
-            )
 
 
 def _predict(
@@ -165,11 +153,11 @@ def _predict(
     manifest: Manifest,
     root: Path,
     entries: Sequence[ManifestEntry],
-    trial_id: str,
+    chosen: Chosen,
 ) -> NDArray[np.float32]:
-    """(N, C) probabilities of a trial's best epoch."""
-    model = load_complete(run, trial_id, len(manifest.class_names))
-    size = load_spec(run, trial_id).model.image_size
+    """(N, C) probabilities of a model."""
+    model = load_chosen(run, chosen, len(manifest.class_names))
+    size = chosen.image_size
     probabilities = []
     for prediction in predict_files(model, [root / entry.path for entry in entries], size):
         if prediction.probabilities is None:

@@ -5,65 +5,95 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from data_pipeline.manifest import Manifest
 from search.checkpoints import load_spec
+from search.chosen import Chosen, refit_folder
 from search.evaluation import read_ledger
 from search.intervals import wilson_interval
 from search.leaderboard import Row, as_dicts
 from search.objective import Metric
 from search.run_folder import RunFolder, read_json
 from search.selection import estimate_validation
-from search.versions import installed_versions
+from search.versions import installed_versions, recorded_versions
 
 
 def make_card(
-    run: RunFolder, rows: Sequence[Row], row: Row, manifest: Manifest, metric: Metric
+    run: RunFolder, rows: Sequence[Row], chosen: Chosen, manifest: Manifest, metric: Metric
 ) -> dict[str, Any]:
-    """The card of one trial's best epoch, as plain JSON values.
+    """The card of a complete model, as plain JSON values.
 
     Args:
         run: The run.
         rows: The leaderboard, best first.
-        row: The trial, one of `rows`.
+        chosen: The model, of one of `rows` or several.
         manifest: The run's splits.
         metric: What the search optimised.
     """
+    row = chosen.row
     (trial,) = as_dicts([row])
-    facts_file = run.trial(row.trial_id).facts_file
-    facts = read_json(facts_file) if facts_file.exists() else {}
+    facts = _facts(run, chosen)
     return {
         "run": run.name,
+        "model": chosen.kind,
+        "title": chosen.title,
         "class_names": list(manifest.class_names),
         "data_fingerprint": manifest.fingerprint,
         "counts": manifest.counts(),
         "trial": trial,
-        "spec": load_spec(run, row.trial_id).model_dump(mode="json"),
+        "spec": _spec(run, chosen),
+        "record": chosen.record,
         "metric": metric,
-        "validation": _validation(run, rows, row, manifest, metric),
-        "test": _last_look(run, row),
+        "validation": _validation(run, rows, chosen, manifest, metric),
+        "test": _last_look(run, chosen),
         "facts": facts,
         "hardware": {
             "trained_on": facts.get("host"),
+            "processor": facts.get("cpu"),
             "precision": facts.get("precision"),
             "written_on": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         },
         "versions": installed_versions(),
-        "search_versions": _search_versions(run),
-        "command": f"pawtune best {run.name} --trial {row.trial_id} --out best.keras",
+        "search_versions": recorded_versions(run.config_file),
+        "command": f"pawtune best {run.name} {chosen.option} --out best.keras",
         "search_command": (f"pawtune run --config {run.name}/search.yaml --name {run.name}-again"),
     }
 
 
+def _facts(run: RunFolder, chosen: Chosen) -> dict[str, Any]:
+    """What the worker found out that trained it; of an ensemble, its best member's."""
+    folder = run.trial(chosen.row.trial_id)
+    if chosen.kind == "refit":
+        folder = refit_folder(run, chosen.trial_id)
+    return read_json(folder.facts_file) if folder.facts_file.exists() else {}
+
+
+def _spec(run: RunFolder, chosen: Chosen) -> dict[str, Any]:
+    if chosen.kind == "ensemble":  # each member has its own; the size is for `predict`
+        members = [member["trial_id"] for member in chosen.record["members"]]
+        return {
+            "model": {"family": "ensemble", "image_size": chosen.image_size},
+            "train": {},
+            "members": [load_spec(run, name).model_dump(mode="json") for name in members],
+        }
+    spec = load_spec(run, chosen.row.trial_id).model_dump(mode="json")
+    if chosen.kind == "refit":
+        spec["train"]["epochs"] = chosen.record["epochs"]
+    return spec
+
+
 def _validation(
-    run: RunFolder, rows: Sequence[Row], row: Row, manifest: Manifest, metric: Metric
+    run: RunFolder, rows: Sequence[Row], chosen: Chosen, manifest: Manifest, metric: Metric
 ) -> dict[str, Any]:
-    """As seen with Wilson's interval; corrected for the choice where this trial is the winner."""
+    """As seen with Wilson's interval; corrected for the choice where this trial is the winner.
+
+    A refit has no validation images left: the figures are the trial's before.
+    """
     images = sum(manifest.counts()["validation"].values())
-    accuracy = row.best_val_accuracy or 0.0
+    accuracy = chosen.row.best_val_accuracy or 0.0
+    if chosen.kind == "ensemble":
+        accuracy = float(chosen.record["accuracy"])
     estimate = estimate_validation(run, manifest, rows, metric)
-    is_winner = estimate is not None and estimate.trial_id == row.trial_id
+    is_winner = estimate is not None and estimate.trial_id == chosen.trial_id
     return {
         "accuracy": accuracy,
         "images": images,
@@ -74,19 +104,13 @@ def _validation(
     }
 
 
-def _last_look(run: RunFolder, row: Row) -> dict[str, Any] | None:
-    """The latest look at the test split with this trial; never a new one."""
+def _last_look(run: RunFolder, chosen: Chosen) -> dict[str, Any] | None:
+    """The latest look at the test split with this model; never a new one."""
     ledger = read_ledger(run)
-    looks = [look for look in ledger if look["trial_id"] == row.trial_id]
+    this = (chosen.kind, chosen.trial_id)
+    looks = [look for look in ledger if (look.get("model", "trial"), look["trial_id"]) == this]
     if not looks:
         return None
     kept = ("time", "accuracy", "correct", "n", "interval_95", "calibration_error", "looks")
     look = {key: looks[-1][key] for key in kept if key in looks[-1]}
     return {**look, "looks_of_run": len(ledger)}
-
-
-def _search_versions(run: RunFolder) -> dict[str, str]:
-    """Versions that the search ran with, where it recorded them."""
-    content = yaml.safe_load(run.config_file.read_text(encoding="utf-8"))
-    recorded = content.get("versions") if isinstance(content, dict) else None
-    return {str(k): str(v) for k, v in recorded.items()} if isinstance(recorded, dict) else {}

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from data_pipeline.errors import DataError
 from data_pipeline.manifest import Manifest
 from search import leaderboard as boards
-from search.checkpoints import choose, load_complete, save_complete
+from search.checkpoints import choose, save_complete
+from search.chosen import choose_model, default_file, load_chosen
 from search.config import SearchConfig, load_config
 from search.leaderboard import Row
 from search.objective import Objective
@@ -17,8 +18,14 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
+    from search.chosen import Chosen, Kind
+    from search.confirmation import Confirmation
+    from search.ensemble import Vote
     from search.evaluation import TestResult
     from search.export import Exported
+    from search.progress import Reporter
+    from search.refitting import Refit
+    from search.reproduction import Reproduction
     from search.selection import ValidationEstimate
 
 
@@ -79,85 +86,210 @@ class Run:
         rows = self.rows() if rows is None else rows
         return estimate_validation(self.folder, manifest, rows, self.config().metric)
 
-    def best(self, trial_id: str | None = None, rank: int | None = None) -> "keras.Model":
-        """The best trial's best epoch, or another trial's, as one complete model.
+    def best(
+        self, trial_id: str | None = None, rank: int | None = None, kind: "Kind" = "trial"
+    ) -> "keras.Model":
+        """The best trial's best epoch, or another model of the run, as one complete model.
+
+        Args:
+            trial_id: Another trial than the best.
+            rank: Another rank than 1.
+            kind: `trial`; or `refit` or `ensemble`, where they were made.
 
         Returns:
             (N, H, W, 3) uint8 pixels, any size, to (N, C) float32 class probabilities.
 
         Raises:
-            UserError: No such trial, or none with a finished epoch.
+            UserError: No such model, or a trial with no finished epoch.
         """
-        row = choose(self.rows(), trial_id=trial_id, rank=rank)
-        return load_complete(self.folder, row.trial_id, len(self.manifest().class_names))
+        chosen = choose_model(self.folder, self.rows(), trial_id=trial_id, rank=rank, kind=kind)
+        return load_chosen(self.folder, chosen, len(self.manifest().class_names))
 
     def save_best(
-        self, out: str | Path | None = None, trial_id: str | None = None, rank: int | None = None
-    ) -> tuple[Row, Path]:
+        self,
+        out: str | Path | None = None,
+        trial_id: str | None = None,
+        rank: int | None = None,
+        kind: "Kind" = "trial",
+    ) -> tuple["Chosen", Path]:
         """Writes the model as one `.keras` file with its card; by default into the run folder.
 
         Raises:
-            UserError: No such trial, or `out` cannot be written.
+            UserError: No such model, or `out` cannot be written.
         """
-        row, model, card = self._model_and_card(trial_id, rank)
-        target = Path(out).expanduser() if out is not None else self.folder.best_model
+        chosen, model, card = self._model_and_card(trial_id, rank, kind)
+        target = Path(out).expanduser() if out is not None else default_file(self.folder, chosen)
         save_complete(model, card, target)
-        return row, target
+        return chosen, target
 
     def export(
         self,
         out: str | Path,
-        kind: str,
+        format: str,
         trial_id: str | None = None,
         rank: int | None = None,
-    ) -> tuple[Row, "Exported"]:
+        kind: "Kind" = "trial",
+    ) -> tuple["Chosen", "Exported"]:
         """Writes the model as `keras`, `savedmodel`, `onnx` or `tflite`, with its card.
 
         Raises:
-            UserError: No such trial or format, `out` cannot be written, or the written model does
+            UserError: No such model or format, `out` cannot be written, or the written model does
                 not answer as the Keras model does.
         """
         from search.export import check_target, export_model
 
         target = Path(out).expanduser()
-        check_target(kind, target)
-        row, model, card = self._model_and_card(trial_id, rank)
-        return row, export_model(model, card, kind, target)
+        check_target(format, target)
+        chosen, model, card = self._model_and_card(trial_id, rank, kind)
+        return chosen, export_model(model, card, format, target)
 
     def _model_and_card(
-        self, trial_id: str | None, rank: int | None
-    ) -> tuple[Row, "keras.Model", dict[str, Any]]:
+        self, trial_id: str | None, rank: int | None, kind: "Kind"
+    ) -> tuple["Chosen", "keras.Model", dict[str, Any]]:
         from search.model_card import make_card
 
         rows = self.rows()
-        row = choose(rows, trial_id=trial_id, rank=rank)
+        chosen = choose_model(self.folder, rows, trial_id=trial_id, rank=rank, kind=kind)
         manifest = self.manifest()
-        card = make_card(self.folder, rows, row, manifest, self.config().metric)
-        return row, load_complete(self.folder, row.trial_id, len(manifest.class_names)), card
+        card = make_card(self.folder, rows, chosen, manifest, self.config().metric)
+        return chosen, load_chosen(self.folder, chosen, len(manifest.class_names)), card
 
     def test(
         self,
         data: str | Path | None = None,
         trial_id: str | None = None,
         rank: int | None = None,
+        kind: "Kind" = "trial",
     ) -> "TestResult":
-        """Scores the best trial on the held-out test split; every look is recorded.
+        """Scores a model on the held-out test split; every look is recorded.
 
         Args:
             data: Where the images are, if they have moved since the search.
             trial_id: Another trial than the best.
             rank: Another rank than 1.
+            kind: `trial`; or `refit` or `ensemble`, where they were made.
 
         Raises:
-            UserError: There is no test split, or its images changed.
+            UserError: There is no such model or no test split, or its images changed.
         """
         from search.evaluation import evaluate
 
         rows = self.rows()
-        row = choose(rows, trial_id=trial_id, rank=rank)
+        chosen = choose_model(self.folder, rows, trial_id=trial_id, rank=rank, kind=kind)
         manifest = self.manifest()
         root = Path(data if data is not None else manifest.root).expanduser()
-        return evaluate(self.folder, manifest, root, rows, row)
+        return evaluate(self.folder, manifest, root, rows, chosen)
+
+    def confirm(
+        self,
+        top: int = 3,
+        seeds: int = 3,
+        *,
+        data: str | None = None,
+        address: str | None = None,
+        reporter: "Reporter | None" = None,
+    ) -> "Confirmation":
+        """Trains the best trials again with other seeds; finished ones are not repeated.
+
+        Args:
+            top: How many trials.
+            seeds: How many other seeds each.
+            data: Where the images are, if they have moved.
+            address: A Ray cluster, or "local"; by default the search's.
+            reporter: Shows progress; by default nothing is shown.
+
+        Raises:
+            UserError, DataError: No trial to confirm, or the images are not those of the search.
+        """
+        from search.confirmation import confirm_trials
+
+        return confirm_trials(
+            self.folder,
+            self.rows(),
+            self.config().metric,
+            top=top,
+            seeds=seeds,
+            data=data,
+            address=address,
+            reporter=reporter,
+        )
+
+    def refit(
+        self,
+        trial_id: str | None = None,
+        rank: int | None = None,
+        *,
+        data: str | None = None,
+        address: str | None = None,
+        reporter: "Reporter | None" = None,
+    ) -> "Refit":
+        """Trains the best trial on training and validation images, for its best number of epochs.
+
+        Args:
+            trial_id: Another trial than the best.
+            rank: Another rank than 1.
+            data: Where the images are, if they have moved.
+            address: A Ray cluster, or "local"; by default the search's.
+            reporter: Shows progress; by default nothing is shown.
+
+        Raises:
+            UserError, DataError: No such trial, or the images are not those of the search.
+        """
+        from search.refitting import refit_trial
+
+        row = choose(self.rows(), trial_id=trial_id, rank=rank)
+        return refit_trial(self.folder, row, data=data, address=address, reporter=reporter)
+
+    def ensemble(self, top: int = 3, anyway: bool = False) -> "Vote":
+        """Lets the best trials vote; keeps the vote as one model where it wins on validation.
+
+        Args:
+            top: How many trials vote.
+            anyway: Keep it even if it does not win.
+
+        Raises:
+            UserError: Fewer than two trials can vote.
+        """
+        from search.ensemble import make_ensemble
+
+        metric = self.config().metric
+        return make_ensemble(
+            self.folder, self.rows(), self.manifest(), metric, top=top, anyway=anyway
+        )
+
+    def reproduce(
+        self,
+        trial_id: str | None = None,
+        rank: int | None = None,
+        *,
+        data: str | None = None,
+        address: str | None = None,
+        tolerance: float | None = None,
+        reporter: "Reporter | None" = None,
+    ) -> "Reproduction":
+        """Trains a trial again and compares every epoch; the run folder is only read.
+
+        Args:
+            trial_id: Another trial than the best.
+            rank: Another rank than 1.
+            data: Where the images are, if they have moved.
+            address: A Ray cluster; by default this machine.
+            tolerance: Allowed difference of a metric; by default 0 on the same machine.
+            reporter: Shows progress; by default nothing is shown.
+
+        Raises:
+            UserError, DataError: No such trial, or the images are not those of the search.
+        """
+        from search.reproduction import reproduce_trial
+
+        return reproduce_trial(
+            self.folder,
+            choose(self.rows(), trial_id=trial_id, rank=rank),
+            data=data,
+            address=address,
+            tolerance=tolerance,
+            reporter=reporter,
+        )
 
 
 def open_run(run: str | Path, runs_dir: str | Path = "runs") -> Run:

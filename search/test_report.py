@@ -13,9 +13,12 @@ LISTED = 20  # mistakes and confusion columns on a terminal; `--json` has all
 def headlines(result: TestResult) -> Iterator[str]:
     """The figures that matter, a line each."""
     low, high = result.interval_95
+    scored = f"trial {result.trial_id}"
+    if result.model != "trial":
+        scored = f"{result.title} ({result.trial_id})"
     yield (
         f"test accuracy {result.accuracy:.4f} ({result.correct} of {result.n}), "
-        f"95% interval {low:.4f} to {high:.4f}, trial {result.trial_id}"
+        f"95% interval {low:.4f} to {high:.4f}, {scored}"
     )
     yield f"expected calibration error {result.calibration_error:.4f}"
     if result.baseline is not None:
@@ -26,7 +29,7 @@ def headlines(result: TestResult) -> Iterator[str]:
     if result.comparison is not None:
         paired = result.comparison
         yield (
-            f"only the trial is right on {paired.only_first} images, only the baseline on "
+            f"only the {result.model} is right on {paired.only_first} images, only the baseline on "
             f"{paired.only_second}: exact McNemar p = {paired.p_value:.4g}"
         )
     if result.looks > 1:

@@ -9,6 +9,7 @@ import pytest
 
 from models.build import build_network
 from models.spec import ConvSpec, TrainSpec, TrialSpec
+from search.chosen import choose_model
 from search.errors import UserError
 from search.export import export_model
 from search.model_card import make_card
@@ -101,7 +102,8 @@ def test_a_model_that_answers_otherwise_is_not_kept(
     pixels = keras.layers.Rescaling(1 / 255)(inputs)
     pooled = keras.layers.GlobalAveragePooling2D()(Forgetful(3.0)(pixels))
     run = Run(folder)
-    card = make_card(folder, run.rows(), run.rows()[0], run.manifest(), "val_accuracy")
+    chosen = choose_model(folder, run.rows())
+    card = make_card(folder, run.rows(), chosen, run.manifest(), "val_accuracy")
     with pytest.raises(UserError, match=r"to within 0\.01, got a difference of .* not kept"):
         export_model(keras.Model(inputs, pooled), card, "keras", tmp_path / "a.keras")
     assert os.listdir(tmp_path) == []

@@ -7,6 +7,7 @@ import pytest
 
 from models.spec import baseline
 from search.card_text import card_markdown
+from search.chosen import choose_model
 from search.leaderboard import Row
 from search.model_card import make_card
 from search.run import Run
@@ -26,7 +27,8 @@ def card_of(maker: RunMaker, number: int) -> tuple[dict[str, object], list[Row]]
     run = Run(maker.folder)
     rows = run.rows()
     row = rows[number]
-    return make_card(maker.folder, rows, row, maker.manifest, "val_accuracy"), rows
+    chosen = choose_model(maker.folder, rows, trial_id=row.trial_id)
+    return make_card(maker.folder, rows, chosen, maker.manifest, "val_accuracy"), rows
 
 
 def test_the_card_of_the_winner(maker: RunMaker) -> None:

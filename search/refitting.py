@@ -1,0 +1,196 @@
+"""A trial's specification trained on the training and validation images together.
+
+More images make a better model, but none are left to choose an epoch on or to score it with: it
+runs for the number of epochs that was best on validation, its last epoch is kept, and what it is
+worth only the test split can say.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from data_pipeline.sources import cache_dir
+from models.spec import TrialSpec
+from models.views import ViewTable
+from search.checkpoints import load_spec
+from search.chosen import refit_folder
+from search.feature_banks import POOLINGS, BankRefs
+from search.leaderboard import Row
+from search.lock import RunLock
+from search.progress import Reporter
+from search.retraining import Workshop, fresh_folder, open_workshop, raised_in, task_options
+from search.run_folder import RunFolder, TrialFolder, write_json
+from search.shared_work import PixelRefs, PixelStore, SharedWork, prepare_banks
+from search.trial import begin_session, build_trial, claim_process, describe_training
+
+RECORD = "refit.json"
+KEPT = ("loss", "accuracy", "learning_rate", "seconds", "images_per_second")
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What was trained.
+
+    Attributes:
+        epochs: All of them; the number that was best on validation.
+        train_images: Of the training split.
+        validation_images: Of the validation split, trained on too.
+        loss: On the images trained on, in the last epoch.
+        accuracy: On the images trained on, in the last epoch.
+    """
+
+    trial_id: str
+    name: str
+    epochs: int
+    train_images: int
+    validation_images: int
+    loss: float
+    accuracy: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json` and `refit.json`."""
+        return asdict(self)
+
+
+def refit_trial(
+    run: RunFolder,
+    row: Row,
+    *,
+    data: str | None = None,
+    address: str | None = None,
+    reporter: Reporter | None = None,
+) -> Refit:
+    """Trains a trial on training and validation images and keeps it in `refit/<id>/`.
+
+    Args:
+        run: The run.
+        row: The trial, with a finished epoch.
+        data: Where the images are, if they have moved.
+        address: A Ray cluster, or "local"; by default the search's.
+        reporter: Shows progress; by default nothing is shown.
+
+    Raises:
+        UserError, DataError, ModelError: The run is held by another driver or damaged, the images
+            are not those that the search saw, or training diverged.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    started = time.monotonic()
+    spec = load_spec(run, row.trial_id)
+    epochs = row.best_epoch or spec.train.epochs
+    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"epochs": epochs})})
+    with RunLock(run):
+        shop = open_workshop(run, [spec], reporter=reporter, data=data, address=address)
+        work = with_validation(shop, reporter)
+        folder = refit_folder(run, row.trial_id)
+        (folder.root / RECORD).unlink(missing_ok=True)
+        fresh_folder(folder.root)
+        task = _train_whole.options(**task_options(shop.plan)).remote(spec, folder.root, work)
+        last: dict[str, float] = {}
+        try:
+            for reference in task:
+                last = ray.get(reference)
+                reporter.stage(f"refit {row.name} (epochs)", int(last["epoch"]), epochs)
+        except ray.exceptions.RayTaskError as error:
+            raise raised_in(error) from None
+        finally:
+            reporter.close()
+        refit = Refit(
+            trial_id=row.trial_id,
+            name=row.name,
+            epochs=epochs,
+            train_images=len(shop.work.train_labels),
+            validation_images=len(shop.work.val_labels),
+            loss=last["loss"],
+            accuracy=last["accuracy"],
+            seconds=round(time.monotonic() - started, 3),
+        )
+        write_json(folder.spec_file, spec.model_dump(mode="json"))
+        # Last: where it is, the refit is whole.
+        write_json(folder.root / RECORD, refit.as_dict())
+    return refit
+
+
+def with_validation(shop: Workshop, reporter: Reporter) -> SharedWork:
+    """The shared work of a search in which the validation images are trained on too.
+
+    The training images' bank is the search's own; only the validation images' augmented views
+    are new. One image stands in for the validation split, which training must score.
+    """
+    work = shop.work
+    moved = tuple(replace(entry, split="train") for entry in shop.manifest.split("validation"))
+    as_training = replace(shop.manifest, entries=(*moved, *shop.manifest.split("validation")))
+    banks = prepare_banks(
+        shop.config,
+        as_training,
+        {key: shop.backbones[key] for key in work.banks},
+        PixelStore(as_training, reporter.stage),
+        shop.plan,
+        cache_dir(),
+        reporter.stage,
+    )
+    return replace(
+        work,
+        train_labels=np.concatenate([work.train_labels, work.val_labels]),
+        val_labels=work.val_labels[:1],
+        pixels={
+            size: PixelRefs(
+                _concatenate.remote(refs.train, refs.validation), _first(refs.validation)
+            )
+            for size, refs in work.pixels.items()
+        },
+        banks={key: _joined(work.banks[key], bank) for key, bank in banks.items()},
+    )
+
+
+def _joined(train: BankRefs, validation: BankRefs) -> BankRefs:
+    """One bank of both splits' views; image i of either has the same angles, which harms none."""
+    angles = np.concatenate([train.table.angles, validation.table.angles])
+    return BankRefs(
+        table=ViewTable(angles, train.table.rings),
+        train={
+            name: _concatenate.remote(train.train[name], validation.train[name])
+            for name in POOLINGS
+        },
+        validation={name: _first(train.validation[name]) for name in POOLINGS},
+    )
+
+
+@ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
+def _concatenate(*parts: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate(parts)
+
+
+def _first(reference: Any) -> Any:
+    """A reference to the first item of an array."""
+    return ray.put(np.array(ray.get(reference)[:1]))
+
+
+@ray.remote(num_returns="streaming", max_retries=0)  # type: ignore[untyped-decorator]
+def _train_whole(spec: TrialSpec, folder: Path, work: SharedWork) -> Iterator[dict[str, float]]:
+    """Trains all epochs and keeps the last.
+
+    Yields:
+        An epoch's metrics on the images trained on.
+    """
+    claim_process(work.threads)
+    policy = begin_session(spec)
+    trial = build_trial(spec, work)
+    kept = TrialFolder(folder)
+    rows = []
+    for result in trial.train(1):
+        row = {"epoch": result.epoch, **{name: result.metrics[name] for name in KEPT}}
+        rows.append(row)
+        kept.write_metrics(rows)
+        yield row
+    write_json(kept.facts_file, describe_training(trial, policy, work))
+    kept.best.mkdir(parents=True, exist_ok=True)
+    temporary = kept.best / ".new.weights.h5"
+    trial.core.save_weights(temporary)
+    temporary.replace(kept.best_weights)

@@ -1,0 +1,164 @@
+"""Training a run's trials again: its images found and checked, its shared work made again."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ray
+
+from data_pipeline.errors import DataError
+from data_pipeline.manifest import Manifest
+from data_pipeline.sources import cache_dir, resolve_source
+from models.errors import ModelError
+from models.spec import TransferSpec, TrialSpec
+from search import cluster
+from search.cluster import ResourcePlan
+from search.config import ResourcesConfig, SearchConfig, load_config
+from search.errors import UserError
+from search.families import Backbone, Families, StoredBackbone, banked, store_backbones
+from search.progress import Reporter
+from search.run_folder import RunFolder
+from search.shared_work import PixelStore, SharedWork, prepare_banks
+from search.unchanged import check_unchanged
+
+LOCAL = "local"  # an address: a cluster started on this machine
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """All that stands ready before trials of a run are trained again.
+
+    Attributes:
+        config: Of the search.
+        manifest: Of the search, on the images where they are now.
+        plan: What each training gets of the cluster, and how many run at once.
+        pixels: Decodes further sizes.
+        backbones: Those of the trials.
+        work: What every training is handed.
+    """
+
+    config: SearchConfig
+    manifest: Manifest
+    plan: ResourcePlan
+    pixels: PixelStore
+    backbones: dict[Backbone, StoredBackbone]
+    work: SharedWork
+
+
+def open_workshop(
+    run: RunFolder,
+    specs: Sequence[TrialSpec],
+    *,
+    reporter: Reporter,
+    data: str | None = None,
+    address: str | None = None,
+    precision: str | None = None,
+    on_cpu: bool = False,
+) -> Workshop:
+    """Finds the images, joins the cluster, and makes what the trials share.
+
+    Args:
+        run: The run; nothing is written to it.
+        specs: The trials to train.
+        reporter: Shows progress.
+        data: Where the images are, if they have moved.
+        address: A Ray cluster, or "local" for this machine; None: as the search had it.
+        precision: Resolved precision to compute in; None: as the search chose.
+        on_cpu: Use no GPU, even where there is one.
+
+    Raises:
+        UserError, DataError, ModelError: The run folder is damaged, or the images are not those
+            that the search saw.
+    """
+    config = load_config(run.config_file, [], {})
+    manifest = locate_images(run, config, data, reporter)
+    check_unchanged(
+        Path(manifest.root),
+        [*manifest.split("train"), *manifest.split("validation")],
+        what="training or validation",
+    )
+    if precision is not None:
+        speed = config.speed.model_copy(update={"precision": precision})
+        config = config.model_copy(update={"speed": speed})
+    cluster.connect(None if address == LOCAL else address or config.resources.address)
+    plan = fit_resources(config.resources, on_cpu=on_cpu)
+    transfers = [spec.model for spec in specs if isinstance(spec.model, TransferSpec)]
+    keys = sorted({(model.backbone, model.image_size) for model in transfers})
+    families = Families(("transfer",), {key: run.backbone_weights(*key) for key in keys})
+    backbones = store_backbones(run, families, plan.threads, cache_dir())
+    with_bank = {(m.backbone, m.image_size) for m in transfers if banked(config, m)}
+    pixels = PixelStore(manifest, reporter.stage)
+    banks = prepare_banks(
+        config,
+        manifest,
+        {key: backbones[key] for key in keys if key in with_bank},
+        pixels,
+        plan,
+        cache_dir(),
+        reporter.stage,
+    )
+    live = sorted({spec.model.image_size for spec in specs if not banked(config, spec.model)})
+    work = SharedWork(
+        run_root=run.root,
+        metric=config.metric,
+        threads=plan.threads,
+        class_names=manifest.class_names,
+        train_labels=manifest.labels("train"),
+        val_labels=manifest.labels("validation"),
+        pixels={size: pixels.at(size) for size in live},
+        backbones=backbones,
+        banks=banks,
+    )
+    return Workshop(config, manifest, plan, pixels, backbones, work)
+
+
+def locate_images(
+    run: RunFolder, config: SearchConfig, data: str | None, reporter: Reporter
+) -> Manifest:
+    """The recorded splits on the images where they are now: as given, as then, or made again.
+
+    Raises:
+        UserError: They are nowhere.
+    """
+    manifest = Manifest.load(run.root)
+    if data is None and Path(manifest.root).is_dir():
+        return manifest
+    try:
+        root = resolve_source(data or config.data, cache=cache_dir(), progress=reporter.stage)
+    except DataError as error:
+        raise UserError(
+            f"the images of run {run.name} are needed again, but: {error}; give the place where "
+            "they are now with --data"
+        ) from error
+    return replace(manifest, root=str(root))
+
+
+def fit_resources(config: ResourcesConfig, *, on_cpu: bool = False) -> ResourcePlan:
+    """The plan of the search, as far as this cluster can meet it."""
+    capacity = cluster.available_resources()
+    largest = capacity.largest
+    gpus = 0.0 if on_cpu else config.gpus_per_trial
+    update = {
+        "cpus_per_trial": min(config.cpus_per_trial, largest["CPU"]),
+        "gpus_per_trial": gpus if gpus is None else min(gpus, largest["GPU"]),
+    }
+    return cluster.plan_resources(config.model_copy(update=update), capacity)
+
+
+def task_options(plan: ResourcePlan) -> dict[str, float]:
+    """What a training asks of Ray, in the words of `remote.options`."""
+    return {"num_cpus": plan.cpus, "num_gpus": plan.gpus}
+
+
+def raised_in(error: ray.exceptions.RayTaskError) -> Exception:
+    """What a task raised, where it is meant for the user; else Ray's own account of it."""
+    cause = error.cause
+    return cause if isinstance(cause, UserError | DataError | ModelError) else error
+
+
+def fresh_folder(folder: Path) -> Path:
+    """An empty folder in the place of what was there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

@@ -1,0 +1,37 @@
+"""Images that a command needs again must be those that the manifest recorded."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipeline.manifest import ManifestEntry
+from search.errors import UserError
+
+
+def check_unchanged(root: Path, entries: Sequence[ManifestEntry], *, what: str) -> None:
+    """Refuses images that are missing, or whose content is not what the manifest recorded.
+
+    Only bytes are compared; nothing is decoded.
+
+    Args:
+        root: Where the images are now.
+        entries: Those that are needed.
+        what: They are called in the message: "test", "training or validation".
+
+    Raises:
+        UserError: With the first such file.
+    """
+    for entry in entries:
+        try:
+            with (root / entry.path).open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(
+                f"every {what} image must be where the run found it, but {root / entry.path} "
+                f"cannot be read: {error.strerror}; give its new place with --data"
+            ) from error
+        if digest != entry.sha256:
+            raise UserError(
+                f"a {what} image must be what the search saw, but {root / entry.path} "
+                "has other content now; restore it, or start a new run on the new data"
+            )

@@ -1,0 +1,83 @@
+"""When a soft vote is offered: counted by hand from stored predictions."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.spec import baseline
+from search.ensemble import count_votes, make_ensemble
+from search.errors import UserError
+from search.run import Run
+from search.run_folder import write_bytes
+from tests.command_line import pawtune
+from tests.run_folders import RunMaker, make_images
+
+
+@pytest.fixture
+def run(runs_dir: Path, tmp_path: Path) -> Run:
+    """Three trials of 30 validation images; their predictions are written by the tests."""
+    maker = RunMaker(runs_dir, make_images(tmp_path / "images", ["a", "b"], 100))
+    for number, accuracy in ((1, 0.9), (2, 0.8), (3, 0.7)):
+        maker.add(baseline(f"tutorial_{number}", 4), is_baseline=True, accuracy=accuracy)
+    maker.finish()
+    return Run(maker.folder)
+
+
+def predict(run: Run, trial_id: str, wrong: range, doubt: float = 0.4) -> None:
+    """Lets a trial be right with certainty but on `wrong`, where it gives the truth `doubt`."""
+    labels = run.manifest().labels("validation")
+    truth = np.ones(len(labels))
+    truth[list(wrong)] = doubt
+    probabilities = np.stack([1 - truth, truth], axis=1)
+    probabilities[labels == 0] = probabilities[labels == 0, ::-1]
+    content = io.BytesIO()
+    np.save(content, probabilities.astype("float32"), allow_pickle=False)
+    write_bytes(run.folder.trial(trial_id).best_predictions, content.getvalue())
+
+
+def test_mistakes_in_different_places_are_outvoted(run: Run) -> None:
+    predict(run, "0001", range(0, 6))
+    predict(run, "0002", range(6, 12))
+    predict(run, "0003", range(12, 18))
+    vote = count_votes(run.folder, run.rows(), run.manifest())
+    assert [member.trial_id for member in vote.members] == ["0001", "0002", "0003"]
+    assert (vote.correct, vote.best_correct, vote.images) == (30, 24, 30)
+    assert (vote.comparison.only_first, vote.comparison.only_second) == (6, 0)
+    assert vote.comparison.p_value == 2 / 64  # six of six, two-sided
+    assert vote.wins
+
+
+def test_a_lead_within_noise_does_not_win(
+    run: Run, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(run, "0001", range(0, 5))
+    predict(run, "0002", range(6, 12))
+    predict(run, "0003", range(12, 18))
+    told = pawtune(capsys, "ensemble", "made", "--runs-dir", runs_dir)
+    assert told.code == 0
+    assert "only the vote is right on 5 images, only 0001 on 0" in told.out
+    assert "p = 0.0625" in told.out
+    assert "it does not win: a lead like this is within noise" in told.out
+    assert not run.folder.ensemble_dir.exists()
+    asked = pawtune(capsys, "test", "made", "--ensemble", "--runs-dir", runs_dir)
+    assert asked.code == 2
+    assert "make it with `pawtune ensemble made`" in asked.err
+    as_json = pawtune(capsys, "ensemble", "made", "--json", "--runs-dir", runs_dir).json
+    assert (as_json["wins"], as_json["kept"], as_json["correct"]) == (False, False, 30)
+
+
+def test_shared_mistakes_stay(run: Run, runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for trial_id in ("0001", "0002", "0003"):
+        predict(run, trial_id, range(0, 6))
+    told = pawtune(capsys, "ensemble", "made", "--runs-dir", runs_dir)
+    assert "it is right exactly as often as 0001 alone" in told.out
+
+
+def test_who_cannot_vote_is_told(run: Run) -> None:
+    run.folder.trial("0002").best_predictions.unlink()
+    with pytest.raises(UserError, match="but trial 0002 kept no validation predictions"):
+        make_ensemble(run.folder, run.rows(), run.manifest(), "val_accuracy", top=3)
+    with pytest.raises(UserError, match="needs two trials or more, got --top 1"):
+        run.ensemble(top=1)

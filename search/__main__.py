@@ -13,7 +13,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except ValueError as error:
-        if type(error).__name__ not in ("UserError", "DataError", "ModelError"):
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if not kinds & {"UserError", "DataError", "ModelError"}:
             raise
         print(f"pawtune: {error}", file=sys.stderr)
         sys.exit(2)

@@ -2,8 +2,8 @@
 
 pyarrow offers no conditional write. What stores do offer is that a listing shows all that was
 written before it (S3 since December 2020, Google's always). So whoever wants a run writes a claim
-and then lists all claims: of two that want it at once, the one that lists later sees the other,
-and withdraws its own. Both may withdraw, and try again after a random pause; both may not hold.
+and then lists all claims, and has it only where there is no other: of two that want it at once, the
+one that lists later sees the other. All but the first by name then withdraw for a moment.
 
 A claim without a heartbeat for STALE_S, by the store's clock, is taken over: a note beside it says
 so, which its driver finds at its next heartbeat if it was asleep, and then ends. Between these two
@@ -26,8 +26,9 @@ from search.errors import UserError
 from search.lock import BEAT_S, STALE_S, process_start
 from search.mirror import CLAIMS, Mirror
 
-ATTEMPTS = 4
+HESITATION_S = 1.5  # so long a claim may be that of somebody who is about to withdraw
 TAKEN = ".taken"
+PATIENCE_S = 5.0
 
 
 class StoreLock:
@@ -46,7 +47,7 @@ class StoreLock:
         self._mirror = mirror
         self._store = mirror.store
         self._folder = f"{CLAIMS}/{what}"
-        self._claim = f"{self._folder}/{secrets.token_hex(8)}"
+        self._claim = self._new_claim()
         self._wait_s = wait_s
         self._content = json.dumps(
             {
@@ -56,6 +57,7 @@ class StoreLock:
                 "since": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         ).encode()
+        self._read: dict[str, dict[str, Any]] = {}
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self.lost = threading.Event()
@@ -69,46 +71,59 @@ class StoreLock:
         return self
 
     def _acquire(self) -> None:
-        deadline = time.monotonic() + self._wait_s
-        attempt = 0
+        deadline = time.monotonic() + max(self._wait_s, HESITATION_S)
         while True:
-            attempt += 1
             self._store.write(self._claim, self._content)
             claims = self._store.files(self._folder)
             others = self._live(claims)
             if not others:
                 break
-            self._store.delete(self._claim)
-            if attempt >= ATTEMPTS and time.monotonic() > deadline:
-                raise UserError(self._refusal(others))
-            time.sleep(random.uniform(0.1, 0.4) * min(attempt, 4))
-        for name in claims:  # of dead drivers; a note tells one that only slept
-            if name != self._claim and not name.endswith(TAKEN) and name + TAKEN not in claims:
-                self._store.write(name + TAKEN, self._content)
+            refused = time.monotonic() > deadline
+            if refused or self._claim != min([self._claim, *others]):
+                self._store.delete(self._claim)  # the first by name stays, so that one gets it
+                self._claim = self._new_claim()
+            if refused:
+                raise UserError(self._refusal(list(others.values())[0]))
+            time.sleep(random.uniform(0.1, 0.3))
+        for name in self._stale(claims):  # a note tells a driver that only slept
+            self._store.write(name + TAKEN, self._content)
 
-    def _live(self, claims: dict[str, Stored]) -> list[dict[str, Any]]:
-        """Those who hold a claim besides ours and seem to live."""
-        now = claims[self._claim].mtime_ns
-        found = []
-        for name, stored in claims.items():
-            if name == self._claim or name.endswith(TAKEN) or name + TAKEN in claims:
+    def _new_claim(self) -> str:
+        return f"{self._folder}/{secrets.token_hex(8)}"
+
+    def _stale(self, claims: dict[str, Stored]) -> list[str]:
+        """Claims without a heartbeat that nobody has taken over yet."""
+        latest = claims[self._claim].mtime_ns - STALE_S * 1e9
+        others = (name for name in claims if not name.endswith(TAKEN))
+        return [n for n in others if claims[n].mtime_ns <= latest and n + TAKEN not in claims]
+
+    def _live(self, claims: dict[str, Stored]) -> dict[str, dict[str, Any]]:
+        """Claims besides ours whose processes seem to live, and what they say."""
+        gone = {self._claim, *self._stale(claims)}
+        found = {}
+        for name in claims:
+            if name in gone or name.endswith(TAKEN) or name + TAKEN in claims:
                 continue
-            try:
-                holder = json.loads(self._store.read(name))
-                host, pid = holder["host"], int(holder["pid"])
-                process = holder["process"]
-            except FileNotFoundError:
-                continue  # withdrawn
-            except (ValueError, KeyError, TypeError):
-                holder, host, pid, process = {}, "", 0, None
-            here = host == platform.node()
-            dead = here and process_start(pid) != process
-            if not dead and now - stored.mtime_ns < STALE_S * 1e9:
-                found.append(holder)
+            holder = self._holder(name)
+            if holder is not None:
+                found[name] = holder
         return found
 
-    def _refusal(self, others: list[dict[str, Any]]) -> str:
-        holder = others[0]
+    def _holder(self, name: str) -> dict[str, Any] | None:
+        """What a claim says; None where it was withdrawn, or its process on this machine died."""
+        try:
+            if name not in self._read:
+                text = insist(lambda: self._store.read(name), PATIENCE_S)
+                self._read[name] = dict(json.loads(text))
+            holder = self._read[name]
+            here = holder["host"] == platform.node()
+            return None if here and process_start(holder["pid"]) != holder["process"] else holder
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            return {}  # none of ours; it goes stale
+
+    def _refusal(self, holder: dict[str, Any]) -> str:
         name = self._mirror.root.name
         who = f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
         if self._wait_s:

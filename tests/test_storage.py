@@ -1,0 +1,304 @@
+"""Runs in an object store: copies, claims, and a search whose driver and storage go away."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.buckets import ObjectStore, insist, is_address, join, split
+from data_pipeline.errors import DataError
+from search.errors import UserError
+from search.guarded import REQUIRED_METRICS
+from search.mirror import Mirror, open_mirror
+from search.run_folder import RunFolder, open_run_folder, write_json, write_text
+from search.store_lock import StoreLock
+from search.trial_copy import TrialCopy
+from tests.command_line import pawtune
+from tests.s3_server import CREDENTIALS, Server, s3_server
+
+EPOCH = dict.fromkeys(REQUIRED_METRICS, 0.5) | {"epoch": 1}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        with s3_server() as server:
+            yield server
+
+
+@pytest.fixture
+def address(server: Server, request: pytest.FixtureRequest) -> str:
+    """A place for this test's run."""
+    return server.address(f"{request.node.name[:60].replace('[', '-').strip(']')}/pets")
+
+
+def test_addresses_are_joined_and_split() -> None:
+    assert is_address("s3://bucket/x")
+    assert is_address("gs://bucket/x")
+    assert not is_address("/shared/s3://x")
+    assert join("gs://bucket", "pets") == "gs://bucket/pets"
+    assert split(join("s3://b/runs?scheme=http", "pets")) == ("s3://b/runs?scheme=http", "pets")
+
+
+def test_credentials_in_an_address_are_refused_and_not_repeated() -> None:
+    with pytest.raises(DataError, match="must hold no credentials before '@'") as refused:
+        ObjectStore("s3://AKIAKEY:hush@bucket/runs")
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("wrong", ["s3:///runs", "s3://bucket/x?endpiont=1"])
+def test_an_address_that_is_none_is_refused(wrong: str) -> None:
+    with pytest.raises(DataError, match="an address must be like s3://bucket/folder"):
+        ObjectStore(wrong)
+
+
+def test_files_go_out_and_come_back_whole(address: str, tmp_path: Path) -> None:
+    store = ObjectStore(address)
+    assert store.files() == {}
+    assert store.stat("a") is None
+    store.write("deep/a.gz", b"not really gzip")
+    store.write("empty", b"")
+    store.write("large", os.urandom(6_000_000))
+    assert {name: s.size for name, s in store.files().items()} == {
+        "deep/a.gz": 15, "empty": 0, "large": 6_000_000,
+    }  # fmt: skip
+    assert store.read("deep/a.gz") == b"not really gzip"
+    counts: list[int] = []
+    store.download("large", tmp_path / "large", counts.append)
+    assert sum(counts) == 6_000_000
+    assert (tmp_path / "large").read_bytes() == store.read("large")
+    store.delete("empty")
+    store.delete("empty")
+    assert store.stat("empty") is None
+
+
+def test_a_name_that_leads_out_is_not_copied(address: str) -> None:
+    store = ObjectStore(address)
+    store.write("a/../../../out", b"x")
+    store.write("search.yaml", b"data: sample\n")
+    assert list(store.files()) == ["search.yaml"]
+
+
+def test_a_missing_bucket_is_told_in_one_line(server: Server) -> None:
+    store = ObjectStore(server.address("x").replace("s3://bucket", "s3://buckte"))
+    no_bucket = pytest.raises(DataError, match=r"s3://buckte/x.*there is no such bucket; make it")
+    with no_bucket as told, StoreLock(Mirror(store.address)):
+        pass
+    assert "\n" not in str(told.value)
+
+
+def test_a_store_that_comes_back_is_waited_for_and_told(server: Server, address: str) -> None:
+    store, said = ObjectStore(address), []
+    asked = []
+
+    def write() -> None:
+        asked.append(1)
+        if len(asked) < 3:
+            raise OSError("AWS Error NETWORK_CONNECTION (Request ID: xyz)")
+        store.write("a", b"1")
+
+    insist(write, 60, said.append)
+    assert store.read("a") == b"1"
+    assert said == [
+        "the object store does not answer, trying again: AWS Error NETWORK_CONNECTION",
+        "the object store answers again",
+    ]
+    with pytest.raises(FileNotFoundError):
+        insist(lambda: store.read("none"), 60)
+
+
+def test_a_copy_follows_the_store(address: str) -> None:
+    store = ObjectStore(address)
+    store.write("search.yaml", b"data: a\n")
+    store.write("trials/0001/status.json", b"{}")
+    store.write("trials/0001/best/core.weights.h5", b"weights")
+    mirror = Mirror(address)
+    mirror.pull()
+    run = RunFolder(mirror.root, mirror)
+    assert run.name == "pets"
+    assert run.config_file.read_text() == "data: a\n"
+    weights = mirror.root / "trials/0001/best/core.weights.h5"
+    assert not weights.exists()
+    assert run.new_trial("0001").best_weights.read_bytes() == b"weights"
+    store.write("search.yaml", b"data: b\n")  # as long, and within the same second
+    store.delete("trials/0001/status.json")
+    run.refresh()
+    assert run.config_file.read_text() == "data: b\n"
+    assert not (mirror.root / "trials/0001/status.json").exists()
+
+
+def test_what_was_written_in_one_second_settles(address: str) -> None:
+    """A store tells times in seconds: two contents of one size may have the same."""
+    store = ObjectStore(address)
+    store.write("search.yaml", b"1")
+    mirror = Mirror(address)
+    mirror.pull()
+    file = mirror.root / "search.yaml"
+    stored = store.stat("search.yaml")
+    assert stored is not None
+    assert file.stat().st_mtime_ns != stored.mtime_ns
+    time.sleep(2.1)
+    mirror.pull()
+    assert file.stat().st_mtime_ns == stored.mtime_ns
+    inode = file.stat().st_ino
+    mirror.pull()
+    assert file.stat().st_ino == inode
+
+
+def test_two_processes_have_two_copies(address: str) -> None:
+    first, second = Mirror(address), Mirror(address)
+    assert first.root != second.root
+    assert first.root.name == second.root.name == "pets"
+    root = first.root
+    write_text(root / "left.txt", "by a driver that was killed")
+    del first
+    third = Mirror(address)
+    assert third.root == root
+    third.pull()
+    assert not (root / "left.txt").exists()
+
+
+def test_runs_are_opened_by_address_and_by_name(address: str) -> None:
+    store = ObjectStore(address)
+    store.write("search.yaml", b"data: sample\n")
+    runs_dir, name = split(address)
+    opened = open_run_folder("pets", runs_dir)
+    assert opened.place == address
+    assert opened.runs_dir == runs_dir
+    assert open_run_folder(address).root == opened.root
+    with pytest.raises(UserError, match="got 'dogs'; runs there: pets"):
+        open_run_folder("dogs", runs_dir)
+
+
+def test_one_driver_holds_a_run(address: str) -> None:
+    held = pytest.raises(UserError, match=rf"pets is held by process {os.getpid()} on .* since")
+    with StoreLock(Mirror(address)), held, StoreLock(Mirror(address)):
+        pass
+    with StoreLock(Mirror(address)):
+        pass
+    assert ObjectStore(address).files() == {}
+
+
+def test_of_many_that_want_a_run_at_once_never_two_have_it(address: str) -> None:
+    inside: list[int] = []
+    most, held, refused = [0], [], []
+
+    def contend(number: int) -> None:
+        try:
+            with StoreLock(mirrors[number], wait_s=20):
+                inside.append(number)
+                most[0] = max(most[0], len(inside))
+                time.sleep(0.05)
+                inside.remove(number)
+            held.append(number)
+        except UserError:
+            refused.append(number)
+
+    mirrors = [Mirror(address) for _ in range(6)]
+    threads = [threading.Thread(target=contend, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+    assert sorted(held) == list(range(6)), refused
+
+
+def test_a_dead_drivers_claim_is_taken_over_and_a_sleeping_one_is_told(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import search.store_lock
+
+    monkeypatch.setattr(search.store_lock, "BEAT_S", 0.2)
+    monkeypatch.setattr(search.store_lock, "STALE_S", 3.0)
+    monkeypatch.setattr(search.store_lock, "HESITATION_S", 0.2)
+    store = ObjectStore(address)
+    elsewhere = {"host": "elsewhere", "pid": 1, "process": "1", "since": "long ago"}
+    with StoreLock(Mirror(address)) as sleeping:
+        # It sleeps: as if on another machine, without a heartbeat.
+        sleeping._released.set()
+        sleeping._thread.join()
+        store.write(sleeping._claim, json.dumps(elsewhere).encode())
+        with pytest.raises(UserError, match="process 1 on elsewhere"), StoreLock(Mirror(address)):
+            pass
+        time.sleep(4.1)
+        with StoreLock(Mirror(address)):
+            sleeping._released.clear()
+            sleeping._beat()  # it wakes
+            assert sleeping.lost.is_set()
+
+
+def test_a_claim_of_a_dead_process_of_this_machine_does_not_hold(address: str) -> None:
+    with StoreLock(Mirror(address)) as lock:
+        content = json.loads(lock._content)
+        lock._released.set()
+        lock._thread.join()
+        lock._store.write(lock._claim, json.dumps({**content, "process": "gone"}).encode())
+        with StoreLock(Mirror(address)):
+            pass
+
+
+def test_a_trials_worker_finds_what_another_kept(address: str) -> None:
+    first = TrialCopy(address, "0001")
+    first.pull()
+    first.folder.write_attempts(1, "a")
+    first.push()
+    first.folder.write_metrics([EPOCH])
+    write_text(first.folder.best_weights, "weights")
+    write_text(first.folder.last / "epoch_1.weights.h5", "state")
+    write_json(first.folder.last / "state.json", {"epoch": 1})
+    first._sent_at = 0
+    first.push()
+    second = TrialCopy(address, "0001")
+    second.pull()
+    assert second.folder.read_metrics() == [EPOCH]
+    assert second.folder.best_weights.read_text() == "weights"
+    second.folder.write_attempts(2, "b")
+    second.push()
+    (second.folder.last / "epoch_1.weights.h5").unlink()
+    write_text(second.folder.last / "epoch_2.weights.h5", "state")
+    second.push(last=True)
+    assert not second.folder.root.exists()
+    assert sorted(ObjectStore(address).files("trials/0001/last")) == [
+        "trials/0001/last/epoch_2.weights.h5", "trials/0001/last/state.json",
+    ]  # fmt: skip
+
+
+def test_a_worker_that_lost_its_trial_sends_nothing(address: str) -> None:
+    from search.attempts import TakenOverError
+
+    first, second = TrialCopy(address, "0001"), TrialCopy(address, "0001")
+    first.pull()
+    first.folder.write_attempts(1, "a")
+    first.push()
+    ObjectStore(address).write("trials/0001/attempts.json", b'{"attempts": 2, "claim": "b"}')
+    with pytest.raises(TakenOverError, match="0001 was begun again"):
+        first.push(last=True)
+    second.pull()
+    assert second.folder.read_claim() == "b"
+
+
+def test_commands_refuse_a_wrong_address_in_one_line(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    none = server.address("nothing/here")
+    refused = pawtune(capsys, "leaderboard", none)
+    assert refused.code == 2
+    assert "RUN must be the name of a run under s3://bucket/nothing" in refused.err
+    started = time.monotonic()
+    away = none.replace(str(server.port), "1")
+    refused = pawtune(capsys, "leaderboard", away)
+    assert refused.code == 2
+    assert "the object store does not answer" in refused.err
+    assert time.monotonic() - started < 10
+
+
+def test_one_mirror_a_process(address: str) -> None:
+    mirror = open_mirror(address)
+    assert open_mirror(address) is mirror

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from data_pipeline.errors import DataError
+from data_pipeline.files import shown
 from data_pipeline.progress import Progress, silent
 
 MAX_FILES = 2_000_000
@@ -76,9 +77,10 @@ def unpack(archive: Path, folder: Path, *, progress: Progress | None = None) -> 
             with _open_tar(archive) as tar, closing(_tar_members(tar)) as members:
                 _write(archive, folder, members, None, progress or silent)
     except DataError as error:
-        raise DataError(f"{archive}: {error}") from error
+        raise DataError(f"{shown(archive)}: {error}") from error
     except BROKEN as error:
-        raise DataError(f"{archive}: cannot be unpacked: {error}") from error
+        told = shown(" ".join(str(error).split()))[:300] or type(error).__name__
+        raise DataError(f"{shown(archive)}: cannot be unpacked: {told}") from error
 
 
 def _zip_members(file: zipfile.ZipFile) -> Generator[Member, None, None]:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from data_pipeline.files import shown
 from models.spec import ConvSpec
 from search.config_sections import ResourcesConfig, SamplerConfig, SchedulerConfig, SpeedConfig
 from search.domains import Choices, FloatRange, IntRange, Strict
@@ -199,7 +200,8 @@ def load_config(
         # Without its file, what a search requires would be called missing.
         problems += explain(error, SearchConfig) if readable else []
     if problems:
-        raise UserError("\n".join(problems))
+        lines = "\n".join(problems).split("\n")
+        raise UserError("\n".join(shown(line) for line in lines if line))
     return config
 
 
@@ -285,16 +287,17 @@ def _parse_override(override: str) -> tuple[str, Any]:
     try:
         return key.strip(), read_yaml(text)
     except YamlError as error:
-        raise UserError(f"--set {key}: {error}") from error
+        raise UserError(f"--set {shown(key)}: {error}") from error
 
 
 def _set(document: dict[str, Any], key: str, value: Any) -> None:
     """Puts a value at a dotted key, making the mappings on the way."""
     *parents, name = key.split(".")
+    key = shown(key)
     for depth, parent in enumerate(parents, start=1):
         inner = document.setdefault(parent, {})
         if not isinstance(inner, dict):
-            whole = ".".join(parents[:depth])
+            whole = shown(".".join(parents[:depth]))
             raise UserError(
                 f"{key}: {whole} is {inner!r:.60}, which has no {name!r}; "
                 f"set {whole} as a whole, or leave it out"

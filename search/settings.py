@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from data_pipeline.files import shown
 from search.domains import Choices, FloatRange, IntRange
 
 _RECEIVED_WIDTH = 60
@@ -78,7 +79,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 def _explain_one(item: dict[str, Any], known: Mapping[str, FieldInfo]) -> str:
     names = [part for part in item["loc"] if isinstance(part, str) and part not in _TAGS]
-    path = ".".join(names)
+    path = shown(".".join(names))  # a key may hold anything
     prefix = f"{path}: " if path else ""
     field = known.get(path) or known.get(".".join(names[:-1]))
     setting = setting_of(field) if field else None

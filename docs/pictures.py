@@ -24,7 +24,7 @@ from rich.text import Text
 from search.run import open_run
 from tests.browser import run_browser
 
-COLUMNS, LINES = 100, 16
+COLUMNS, LINES = 100, 22
 
 
 def main(arguments: list[str]) -> None:

@@ -204,15 +204,14 @@ def _best_lines(best: BestTrial, metric: Metric) -> list[RenderableType]:
     )
     line.append(f" {name}", "bold")
     line.append(f", epoch {best.epoch}")
-    told = Text(", ".join(describe_params(best.params)), "dim", overflow="ellipsis")
+    told = Text("  ".join(describe_params(best.params)), "dim", overflow="ellipsis")
     return [line, Padding(told, (0, 0, 0, 2))] if told else [line]
 
 
 def describe_params(params: Mapping[str, Any]) -> list[str]:
-    """Parameters in few words: `learning_rate 0.001`."""
-    hidden = ("family", "image_size")
+    """Parameters, each a word that does not wrap: `learning_rate=0.001`."""
     return [
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in params.items()
-        if name not in hidden
+        if name != "family"
     ]

@@ -93,7 +93,7 @@ def test_a_terminal_shows_what_runs_and_the_best_so_far(width: int) -> None:
     assert "conv-0002 failed: DivergedError: loss must stay finite" in shown
     # The failed trial's 0.99 does not count.
     assert "best val_accuracy 0.8000 conv-a-very-long-name" in shown
-    assert "learning_rate 0.00123" in shown
+    assert "learning_rate=0.00123" in shown
     assert "saved 16 epochs (early stopping)" in shown
     assert any("hash" in frame for frame in screen.frames)
     assert " left" in shown

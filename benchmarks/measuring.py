@@ -23,6 +23,8 @@ from search.versions import installed_versions
 ROOT = Path(__file__).resolve().parent.parent
 MEGABYTE = 1e6
 POLL_S = 0.05
+# What Ray calls a process that waits for a trial's next epoch, and one that trains it.
+WORKER_TITLES = ("ray::TrialWorker", "ray::ResourceTrainable")
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def trial_workers(driver: int) -> list[int]:
-    """Ray's processes below a driver that train trials, told by the title that Ray gives them."""
+    """Ray's processes below a driver that have a trial, told by the title that Ray gives them."""
     children: dict[int, list[int]] = {}
     titles: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
@@ -138,7 +140,7 @@ def trial_workers(driver: int) -> list[int]:
     while below:
         process = below.pop()
         below += children.get(process, [])
-        if titles.get(process, "").startswith("ray::TrialWorker"):
+        if titles.get(process, "").startswith(WORKER_TITLES):
             found.append(process)
     return found
 

@@ -14,8 +14,13 @@ import ray
 
 from search.config import ResourcesConfig
 from search.errors import UserError
+from search.interruption import undisturbed
+from search.quiet import held_back_stderr
 
-PROBE_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 3.0
+# How every gRPC client begins, and the kind of the frame that every server answers with.
+HTTP2_SETTINGS = 4
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, HTTP2_SETTINGS, 0, 0, 0, 0, 0])
 UNLIMITED_NODES = 100  # where an autoscaler names no limit
 # Read by Ray and TensorFlow when a worker process starts; a local cluster inherits them.
 WORKER_ENVIRONMENT = {
@@ -47,8 +52,11 @@ class ResourcePlan:
 def connect(address: str | None) -> None:
     """Joins the cluster at `address`, or starts one on this machine; joined already: nothing.
 
+    Args:
+        address: host:port of a head; `auto`, the one that runs here; `local` or None, a new one.
+
     Raises:
-        UserError: Nothing answers at the address.
+        UserError: No Ray cluster answers there, or it does not let us in.
     """
     if ray.is_initialized():
         return
@@ -57,22 +65,51 @@ def connect(address: str | None) -> None:
     os.environ.update({k: v for k, v in WORKER_ENVIRONMENT.items() if k not in os.environ})
     logging.getLogger("ray").setLevel(logging.ERROR)
     # `auto` joins a running cluster or fails; an address left out never joins one by accident.
-    options = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    here = address in (None, "", "local")
+    options = {"address": "local", "include_dashboard": False} if here else {"address": address}
     try:
-        _probe(address)
-        ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
-    except (OSError, ValueError, RuntimeError) as error:
+        if not here:
+            _knock(os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else str(address))
+        with undisturbed():
+            ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"--address must be that of a running Ray cluster, got {address!r}: "
-            f"{str(error).splitlines()[0]}; leave it out to use this machine alone"
+            f"--address must be that of a running Ray cluster, got {address!r}: {reason}; "
+            "give host:port of its head (ray start says it), or `local` to use this machine alone"
         ) from error
 
 
-def _probe(address: str | None) -> None:
-    """Notices at once that nothing listens; Ray itself would go on trying for a minute."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S).close()
+def _knock(address: str) -> None:
+    """Notices at once what Ray would try for half a minute or more: nobody there, or no key.
+
+    Raises:
+        OSError, ValueError, RayError: It is no head that lets us in.
+    """
+    if address == "auto":
+        return
+    if "://" in address:
+        raise ValueError("searches join a cluster from inside; from outside use `pawtune submit`")
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        raise ValueError("an address is host:port")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S) as door:
+        if os.environ.get("RAY_USE_TLS") != "1":
+            door.sendall(HTTP2_HELLO)
+            answer = door.recv(9)
+            if len(answer) < 4 or answer[3] != HTTP2_SETTINGS:
+                raise ValueError("what answers there is no head of Ray's")
+    with held_back_stderr():  # refused, Ray's own code says so a dozen times
+        try:
+            ray._raylet.GcsClient(address=address)
+        except ray.exceptions.AuthenticationError as error:
+            refusal = error
+        else:
+            return
+    raise ValueError(
+        f"{str(refusal).split('. ')[0]}: put the cluster's token into ~/.ray/auth_token, or name "
+        "its file in RAY_AUTH_TOKEN_PATH"
+    )
 
 
 @dataclass(frozen=True)

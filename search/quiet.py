@@ -13,7 +13,7 @@ def load_tensorflow() -> None:
     TensorFlow 2.21 writes a dozen lines on CUDA and oneDNN to stderr before it reads
     TF_CPP_MIN_LOG_LEVEL. They would bury the one line that a person asked for.
     """
-    with _held_back_stderr():
+    with held_back_stderr():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
@@ -21,7 +21,7 @@ def load_tensorflow() -> None:
 
 
 @contextmanager
-def _held_back_stderr() -> Iterator[None]:
+def held_back_stderr() -> Iterator[None]:
     """Holds back what anybody, C++ included, writes to stderr; shows it where an error comes."""
     sys.stderr.flush()
     shown = os.dup(2)

@@ -13,12 +13,21 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 START_S = 60
+IP = "127.0.0.2"  # loopback; Ray would turn 127.0.0.1 into the address that others reach
+NODE_PORTS = (
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "metrics-export-port",
+    "runtime-env-agent-port",
+    "node-manager-port",
+    "object-manager-port",
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,8 @@ class Head:
 
     address: str
     environment: dict[str, str]
+    gcs_address: str = ""
+    process_id: int = 0
 
     def pawtune(
         self, *arguments: object, cwd: Path, timeout_s: float = 60, **changes: str | None
@@ -66,34 +77,70 @@ def ray_head(with_token: bool) -> Iterator[Head]:
     """Starts a head of 2 CPUs; ends it and all that it started."""
     folder = Path(tempfile.mkdtemp(prefix="pt-", dir="/tmp"))  # sockets take short paths only
     environment = _environment(folder, with_token)
-    names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
-    names += ("dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
-    names += ("node-manager-port", "object-manager-port")
+    names = ("port", "dashboard-port", "ray-client-server-port", *NODE_PORTS)
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     options = [f"--{name}={port}" for name, port in ports.items()]
-    options += [f"--temp-dir={folder}", "--node-ip-address=127.0.0.2", "--dashboard-host=127.0.0.1"]
-    options += ["--min-worker-port=0", "--max-worker-port=0", "--num-cpus=2", "--num-gpus=0"]
-    options += ["--object-store-memory=150000000", "--disable-usage-stats"]
+    options += [f"--temp-dir={folder}", "--dashboard-host=127.0.0.1", "--num-cpus=2"]
+    with _ray_start(folder, environment, "--head", *options) as process:
+        address, gcs = f"http://127.0.0.1:{ports['dashboard-port']}", f"{IP}:{ports['port']}"
+        _wait(address, process, folder / "log")
+        yield Head(address, environment, gcs, process.pid)
+
+
+@contextmanager
+def ray_node(head: Head, num_cpus: int = 1) -> Iterator[int]:
+    """Starts another node of a head's cluster; yields its process, and ends it."""
+    folder = Path(tempfile.mkdtemp(prefix="pt-", dir="/tmp"))
+    ports = dict(zip(NODE_PORTS, free_ports(len(NODE_PORTS)), strict=True))
+    options = [f"--{name}={port}" for name, port in ports.items()]
+    options += [f"--address={head.gcs_address}", f"--num-cpus={num_cpus}"]
+    with _ray_start(folder, head.environment, *options) as process:
+        yield process.pid
+
+
+@contextmanager
+def _ray_start(
+    folder: Path, environment: dict[str, str], *options: str
+) -> Iterator["subprocess.Popen[bytes]"]:
+    common = [f"--node-ip-address={IP}", "--min-worker-port=0", "--max-worker-port=0"]
+    common += ["--num-gpus=0", "--object-store-memory=150000000", "--disable-usage-stats"]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", *options],
+            [str(Path(sys.executable).parent / "ray"), "start", "--block", *common, *options],
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
-        head = Head(f"http://127.0.0.1:{ports['dashboard-port']}", environment)
-        _wait(head.address, process, folder / "log")
-        yield head
+        yield process
     finally:
-        process.send_signal(signal.SIGTERM)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:  # it waits for jobs that still run
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_tree(process.pid)
             process.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL to a process that a test started and to all that came of it, as a machine dies."""
+    tree, parents = [pid], _parents()
+    for member in tree:  # grows while it is walked
+        tree += [child for child, parent in parents.items() if parent == member]
+    for member in tree:
+        with suppress(ProcessLookupError):
+            os.kill(member, signal.SIGKILL)
+
+
+def _parents() -> dict[int, int]:
+    found = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            found[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
+    return found
 
 
 def _environment(folder: Path, with_token: bool) -> dict[str, str]:

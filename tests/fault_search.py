@@ -1,0 +1,220 @@
+"""`pawtune` with everything real but the arithmetic: for tests that kill it again and again.
+
+Data, decoding, banks, Ray, Tune, Optuna, records, states and event files are those of the product;
+networks are a line of text and a table of accuracies, so that no TensorFlow has to start.
+
+    python -m tests.fault_search run --data … --name …       # as `pawtune run`
+
+`faults.json` beside the run's folder says how long things take; `epochs.log` beside it gets a line
+an epoch.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import ray
+
+import search.driver
+import search.families
+import search.feature_banks
+import search.keeping
+import search.shared_work
+import search.storage
+from data_pipeline.images import decode_split
+from models.bank import Shard
+from models.spec import TrialSpec
+from search.cluster import place
+from search.keeping import EpochKeeper, restore_best
+from search.objective import Objective
+from search.run_folder import TrialFolder, read_json, write_json
+from search.storage import must_exist, patiently
+from search.trial import TrialWorker
+
+FEATURES = 8
+DEFAULTS = {
+    "epoch_s": 0.1,
+    "state_s": 0.3,  # between two states of a trial
+    "decode_s": 0.0,  # of a shard
+    "bank_s": 0.0,  # of a shard
+    "patience_s": 60.0,
+    "hog": "",  # a trial that allocates memory until it dies
+    "limit_mb": 0,  # address space of the hog's worker; 0: none
+    "weights_kb": 1,
+}
+
+
+def faults(runs_dir: Path) -> dict[str, Any]:
+    file = runs_dir / "faults.json"
+    return DEFAULTS | (json.loads(file.read_text()) if file.exists() else {})
+
+
+def accuracy(trial_id: str, epoch: int) -> float:
+    """The same in every attempt, as training is."""
+    digest = hashlib.sha256(f"{trial_id} {epoch}".encode()).digest()
+    return round(0.5 + digest[0] / 1024 + min(epoch, 20) / 100, 4)
+
+
+class TextCore:
+    """Weights that say which epoch of which trial they are of."""
+
+    def __init__(self, trial_id: str, kilobytes: int) -> None:
+        self.text = ""
+        self._name = trial_id
+        self._padding = " " * 1024 * kilobytes
+
+    def train(self, epoch: int) -> None:
+        self.text = f"{self._name} {epoch}"
+
+    def save_weights(self, filepath: Path) -> None:
+        filepath.write_text(self.text + self._padding)
+
+
+class FaultWorker(TrialWorker):
+    """Keeps what a real trial keeps, in the same order."""
+
+    def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
+        runs_dir = self._work.run_root.parent
+        settings = faults(runs_dir)
+        search.keeping.STATE_INTERVAL_S = settings["state_s"]
+        search.storage.PATIENCE_S = settings["patience_s"]
+        # The scheduler may have moved these pixels from a node that is gone.
+        for refs in self._work.pixels.values():
+            assert ray.get(refs.train).shape[0] == len(self._work.train_labels)
+        for bank in self._work.banks.values():
+            assert ray.get(bank.train["average"]).shape[0] == len(self._work.train_labels)
+        spec = TrialSpec.model_validate(self.config["spec"])
+        if settings["hog"] == folder.trial_id:
+            _allocate(settings["limit_mb"])
+        objective = Objective(self._work.metric)
+        rows = patiently(lambda: self._continue(folder, objective))
+        facts = {"num_weights": 1, "training": "live", **place(), "threads": self._work.threads}
+        facts["visible"] = os.environ.get("CUDA_VISIBLE_DEVICES")
+        patiently(lambda: write_json(folder.facts_file, facts))
+        core = TextCore(folder.trial_id, settings["weights_kb"])
+
+        def save(epoch: int) -> None:
+            write_json(folder.last / "state.json", {"epoch": epoch})
+
+        keeper = EpochKeeper(folder, objective, core, save, rows, self._claim)
+        for epoch in range(len(rows) + 1, spec.train.epochs + 1):
+            time.sleep(settings["epoch_s"])
+            core.train(epoch)
+            value = accuracy(folder.trial_id, epoch)
+            metrics = {"accuracy": value, "loss": 1 - value, "val_accuracy": value}
+            metrics |= {"val_loss": 1 - value, "val_balanced_accuracy": value}
+            metrics |= {"seconds": settings["epoch_s"], "images_per_second": 1.0}
+            predictions = np.full((len(self._work.val_labels), 2), epoch, np.float32)
+            result: Any = SimpleNamespace(
+                epoch=epoch, metrics=metrics, val_probabilities=predictions
+            )
+            done = epoch == spec.train.epochs
+            report = keeper.keep(result, done)
+            with (runs_dir / "epochs.log").open("a") as log:
+                now = time.time()
+                log.write(f"{now} {folder.trial_id} {epoch} {os.getpid()} {facts['node']}\n")
+            yield {**report, "num_weights": 1, "done": done}
+
+    def _continue(self, folder: TrialFolder, objective: Objective) -> list[dict[str, float]]:
+        must_exist(folder.root)
+        state = folder.last / "state.json"
+        last = read_json(state)["epoch"] if state.exists() else 0
+        rows = folder.read_metrics()[:last]
+        assert len(rows) == last, f"a state of epoch {last}, and {len(rows)} epochs"
+        if rows:
+            restore_best(folder, int(objective.best(rows)["epoch"]))
+        return rows
+
+
+def _allocate(limit_mb: int) -> None:
+    if limit_mb:
+        resource.setrlimit(resource.RLIMIT_AS, (limit_mb * 2**20, limit_mb * 2**20))
+    held = []
+    while True:
+        held.append(np.ones(2**24))  # 128 MB that are really used
+        time.sleep(0.05)
+
+
+@ray.remote
+def encode_by_chance(seconds: float, start: int, num_images: int, num_views: int) -> Shard:
+    time.sleep(seconds)
+    rng = np.random.default_rng(start)
+    features = rng.random((num_images, num_views, FEATURES)).astype(np.float16)
+    return Shard(features, features)
+
+
+class Encode:
+    """In the place of the task that runs a backbone."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._options: dict[str, float] = {}
+
+    def options(self, **options: float) -> "Encode":
+        self._options = options
+        return self
+
+    def remote(self, recipe: Any, pixels: Any, start: int, table: Any, threads: int) -> Any:
+        task = encode_by_chance.options(**self._options)
+        return task.remote(self._seconds, start, table.num_images, table.num_views)
+
+
+@ray.remote(num_cpus=1)
+def store_nothing(name: str, image_size: int, source: Path, target: Path, threads: int) -> Any:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(source.read_bytes())
+    return 1, FEATURES
+
+
+@ray.remote(num_cpus=1)
+def _decode_after(seconds: float, root: Path, entries: Any, image_size: int) -> Any:
+    time.sleep(seconds)
+    return decode_split(root, entries, image_size)
+
+
+class Decode:
+    """In the place of the task that decodes a shard: the same, after a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def remote(self, root: Path, entries: Any, image_size: int) -> Any:
+        return _decode_after.remote(self._seconds, root, entries, image_size)
+
+
+def replacements(runs_dir: Path) -> list[tuple[Any, str, Any]]:
+    """What a search without arithmetic has in the place of the real thing."""
+    settings = faults(runs_dir)
+    return [
+        (search.driver, "TrialWorker", FaultWorker),
+        (search.families, "_store", store_nothing),
+        (search.feature_banks, "_encode_shard", Encode(settings["bank_s"])),
+        (search.feature_banks, "SHARD_VIEWS", 32),
+        (search.shared_work, "_decode_shard", Decode(settings["decode_s"])),
+        (search.shared_work, "SHARD_IMAGES", 8),
+        (search.storage, "PATIENCE_S", settings["patience_s"]),
+    ]
+
+
+def main() -> None:
+    from search.__main__ import main as pawtune
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell had it ignored
+    for place_, name, new in replacements(Path(os.environ["FAULT_RUNS_DIR"])):
+        setattr(place_, name, new)
+    pawtune()
+
+
+if __name__ == "__main__":
+    # As a module of its own name, not __main__: workers import it to unpickle what is above.
+    from tests import fault_search
+
+    fault_search.main()

@@ -1,0 +1,217 @@
+"""Searches on several nodes: where trials run, what they see, and what a lost node costs.
+
+Nodes are real raylets on this machine: of `ray.cluster_utils.Cluster`, and of `ray start`.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from search.cluster import WORKER_ENVIRONMENT
+from tests.ray_head import Head, kill_tree, ray_head, ray_node
+from tests.test_faults import EPOCHS, Victim, _reap, begin  # noqa: F401  # a fixture
+from tests.whole_run import assert_whole
+
+pytestmark = pytest.mark.slow
+LOOPBACK = "127.0.0.2"
+
+
+@contextmanager
+def nodes(*kinds: dict[str, Any]) -> Iterator[Cluster]:
+    """A cluster of these nodes; the first is the head, which a driver runs beside."""
+    common = {"node_ip_address": LOOPBACK, "object_store_memory": 100 * 2**20}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in WORKER_ENVIRONMENT.items():
+            patch.setenv(name, value)  # as docs/cluster.md has it for `ray start`
+        head, *others = kinds
+        options = {"include_dashboard": False, **common, **head}
+        cluster = Cluster(initialize_head=True, connect=False, head_node_args=options)
+        try:
+            for kind in others:
+                cluster.add_node(wait=False, **common, **kind)
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+def facts(victim: Victim) -> dict[str, dict[str, Any]]:
+    """By trial."""
+    return {
+        trial.trial_id: json.loads(trial.facts_file.read_text()) for trial in victim.run.trials()
+    }
+
+
+def wait_for_end(victim: Victim, timeout_s: float = 120) -> str:
+    out, err = victim.process.communicate(timeout=timeout_s)
+    assert victim.process.returncode == 0, err
+    return str(out + err)
+
+
+def most_at_once(victim: Victim, place: Callable[[str], Any]) -> dict[Any, int]:
+    """By place, the most trials that had epochs at one time there."""
+    spans: dict[str, list[float]] = {}
+    for moment, trial_id, *_ in victim.epochs():
+        spans.setdefault(trial_id, []).append(moment)
+    most: dict[Any, int] = {}
+    for moment, trial_id, *_ in victim.epochs():
+        here = place(trial_id)
+        there = [i for i, times in spans.items() if min(times) <= moment <= max(times)]
+        most[here] = max(most.get(here, 0), sum(place(i) == here for i in there))
+    return most
+
+
+def test_trials_spread_over_all_nodes(tiny_images: Path, runs_dir: Path) -> None:
+    with nodes({"num_cpus": 1}, {"num_cpus": 1}, {"num_cpus": 1}) as cluster:
+        victim = begin(runs_dir, tiny_images, "--trials=6", address=cluster.address, epoch_s=0.4)
+        wait_for_end(victim)
+    assert_whole(victim.run.root, 6, EPOCHS)
+    assert len({fact["node"] for fact in facts(victim).values()}) == 3
+    assert {fact["threads"] for fact in facts(victim).values()} == {1}
+    assert all(fact["gpus"] == [] for fact in facts(victim).values())
+
+
+FOUR_GPUS = ({"num_cpus": 0}, {"num_cpus": 4, "num_gpus": 2}, {"num_cpus": 4, "num_gpus": 2})
+
+
+def test_each_trial_sees_the_gpus_that_are_its_own(tiny_images: Path, runs_dir: Path) -> None:
+    with nodes(*FOUR_GPUS) as cluster:
+        whole = begin(
+            runs_dir / "1", tiny_images, "--trials=8", "--cpus-per-trial=2",
+            address=cluster.address, epoch_s=0.4,
+        )  # fmt: skip
+        wait_for_end(whole)
+        half = begin(
+            runs_dir / "2", tiny_images, "--trials=10", "--gpus-per-trial=0.5",
+            address=cluster.address, epoch_s=0.6,
+        )  # fmt: skip
+        wait_for_end(half)
+        none = begin(runs_dir / "3", tiny_images, "--gpus-per-trial=0", address=cluster.address)
+        wait_for_end(none)
+
+    def card(victim: Victim) -> Callable[[str], tuple[str, str]]:
+        known = facts(victim)
+        return lambda trial_id: (known[trial_id]["node"], known[trial_id]["visible"])
+
+    assert_whole(whole.run.root, 8, EPOCHS)
+    assert {fact["threads"] for fact in facts(whole).values()} == {2}
+    assert set(most_at_once(whole, card(whole)).values()) == {1}
+    assert len(most_at_once(whole, card(whole))) == 4, "not all four cards were used"
+    assert_whole(half.run.root, 10, EPOCHS)
+    assert set(most_at_once(half, card(half)).values()) == {2}
+    assert {fact["visible"] for fact in facts(none).values()} == {""}
+    assert all(fact["gpus"] == [] for fact in facts(none).values())
+
+
+def test_a_node_that_is_killed(tiny_images: Path, runs_dir: Path) -> None:
+    with nodes({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1}) as cluster:
+        victim = begin(runs_dir, tiny_images, "--trials=4", address=cluster.address, epoch_s=0.5)
+        victim.wait_for(lambda: len({node for *_, node in victim.epochs()}) == 2)
+        victim.wait_for(lambda: len(victim.epochs()) >= 8)
+        lost = cluster.list_all_nodes()[1]
+        gone, trial_id = lost.node_id, ""
+        last = {node: (trial, epoch) for _, trial, epoch, _, node in victim.epochs()}
+        trial_id, reached = last[gone]
+        killed = time.time()
+        cluster.remove_node(lost, allow_graceful=False)
+        cluster.add_node(
+            wait=False, num_cpus=1, node_ip_address=LOOPBACK, object_store_memory=100 * 2**20
+        )
+        wait_for_end(victim)
+    tell("node SIGKILL", victim, killed, trial_id, reached)
+    assert_whole(victim.run.root, 4, EPOCHS)
+
+
+def tell(
+    fault: str, victim: Victim, killed: float, trial_id: str, reached: int, most_lost: int = 2
+) -> None:
+    """Prints, and checks, what a trial lost and when it went on."""
+    after = [(t, e) for t, trial, e, *_ in victim.epochs() if trial == trial_id and t > killed]
+    again = [(t, e) for t, e in after if e <= reached]
+    moment, first = min(after)
+    print(
+        f"\n{fault}: trial {trial_id} had {reached} epochs, went on with epoch {first} "
+        f"{moment - killed:.1f} s later; {len(again)} epochs ran twice"
+    )
+    assert len(again) <= most_lost
+
+
+def test_a_node_that_is_drained_as_spot_machines_are(tiny_images: Path, runs_dir: Path) -> None:
+    """The notice first, new trials go elsewhere; then the machine goes."""
+    with nodes({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1}) as cluster:
+        victim = begin(runs_dir, tiny_images, "--trials=4", address=cluster.address, epoch_s=0.5)
+        victim.wait_for(lambda: len({node for *_, node in victim.epochs()}) == 2)
+        lost = cluster.list_all_nodes()[1]
+        told = subprocess.run(
+            [
+                str(Path(sys.executable).parent / "ray"), "drain-node",
+                f"--address={cluster.address}", f"--node-id={lost.node_id}",
+                "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot",
+                "--deadline-remaining-seconds=3",
+            ],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert told.returncode == 0, told.stderr
+        time.sleep(3)
+        last = {node: (trial, epoch) for _, trial, epoch, _, node in victim.epochs()}
+        trial_id, reached = last[lost.node_id]
+        killed = time.time()
+        cluster.remove_node(lost, allow_graceful=False)
+        wait_for_end(victim)
+    tell("node drained", victim, killed, trial_id, reached)
+    assert_whole(victim.run.root, 4, EPOCHS)
+    assert all(node != lost.node_id for t, *_, node in victim.epochs() if t > killed)
+
+
+def test_a_worker_that_is_killed(tiny_images: Path, runs_dir: Path) -> None:
+    with nodes({"num_cpus": 1}) as cluster:
+        victim = begin(runs_dir, tiny_images, "--trials=2", address=cluster.address, epoch_s=0.5)
+        victim.wait_for(lambda: len(victim.epochs()) >= 4)
+        _, trial_id, reached, pid, _ = victim.epochs()[-1]
+        killed = time.time()
+        os.kill(pid, signal.SIGKILL)
+        wait_for_end(victim)
+    tell("worker SIGKILL", victim, killed, trial_id, reached)
+    assert_whole(victim.run.root, 2, EPOCHS)
+
+
+def test_nodes_of_ray_start_and_a_head_that_is_lost(tiny_images: Path, runs_dir: Path) -> None:
+    with ray_head(with_token=True) as head, ray_node(head), ray_node(head):
+        victim = on(head, runs_dir, tiny_images, "--trials=8", epoch_s=0.4)
+        victim.wait_for(lambda: len({node for *_, node in victim.epochs()}) == 3)
+        victim.wait_for(lambda: len(victim.epochs()) >= 12)
+        killed = time.time()
+        kill_tree(head.process_id)
+        out, err = victim.process.communicate(timeout=120)
+        ended = time.time() - killed
+    assert victim.process.returncode != 0
+    assert "Traceback" not in err, err
+    print(f"\nhead lost: the driver ended {ended:.1f} s later: {err.splitlines()[-1:]}")
+    before = {trial.trial_id: len(trial.read_metrics()) for trial in victim.run.trials()}
+    with ray_head(with_token=True) as head:
+        again = time.time()
+        victim.environment |= head.environment
+        victim.process = victim.start(
+            "resume", str(victim.run.root), f"--address={head.gcs_address}", "--quiet"
+        )
+        wait_for_end(victim)
+    first = min(t for t, *_ in victim.epochs() if t > again)
+    print(f"{before} epochs kept; on another head the first new one came in {first - again:.1f} s")
+    assert_whole(victim.run.root, 8, EPOCHS)
+
+
+def on(head: Head, runs_dir: Path, images: Path, *options: str, **settings: Any) -> Victim:
+    """A driver beside a head of `ray start`."""
+    return begin(
+        runs_dir, images, *options, address=head.gcs_address, environment=head.environment,
+        **settings,
+    )  # fmt: skip

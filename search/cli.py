@@ -4,6 +4,7 @@ Nothing heavy is imported before a verb runs: `pawtune --help` must answer at on
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -162,7 +163,7 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
     if not usable:
         print(
             "pawtune: no trial finished an epoch; see what happened: "
-            f"pawtune leaderboard {result.folder.root}",
+            f"pawtune leaderboard {shlex.quote(result.folder.place)}",
             file=sys.stderr,
         )
         raise typer.Exit(130 if reason == "interrupted" else 1)
@@ -171,7 +172,7 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
         print(f"best: {best.name}, val_accuracy {best.best_val_accuracy:.4f}")
         if estimate is not None:
             print(estimate)
-        print(f"kept in {result.folder.root} ({summary['seconds']:.0f} s). Next:")
+        print(f"kept in {result.folder.place} ({summary['seconds']:.0f} s). Next:")
         if reason:
             print(f"  pawtune resume {place}                        # go on where it ended")
         print(f"  pawtune test {place}                          # score it once on the test split")
@@ -183,7 +184,7 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
 
 def _shortest(result: "Run") -> str:
     default = Path("runs").resolve() / result.name
-    return result.name if default == result.folder.root else str(result.folder.root)
+    return result.name if default == result.folder.root else shlex.quote(result.folder.place)
 
 
 @app.command()

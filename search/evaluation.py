@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from search.inference import predict_files
 from search.intervals import wilson_interval
 from search.leaderboard import Row
 from search.run_folder import RunFolder, read_json, write_text
+from search.store_lock import appending
 from search.unchanged import check_unchanged
 
 
@@ -134,7 +135,7 @@ def evaluate(
         interval_95=wilson_interval(int(right.sum()), len(entries)),
         trial_id=chosen.trial_id,
         baseline=baseline,
-        looks=len(read_ledger(run)) + 1,
+        looks=0,
         class_names=manifest.class_names,
         classes=score_classes(confusion, manifest.class_names),
         confusion=tuple(tuple(int(count) for count in line) for line in confusion),
@@ -144,7 +145,9 @@ def evaluate(
         model=chosen.kind,
         title=chosen.title,
     )
-    _append(run, {"time": datetime.now(UTC).isoformat(), **result.as_dict()})
+    with appending(run, run.test_ledger):
+        result = replace(result, looks=len(read_ledger(run)) + 1)
+        _append(run, {"time": datetime.now(UTC).isoformat(), **result.as_dict()})
     return result
 
 

@@ -116,7 +116,7 @@ def status(
         _print_json(state.as_dict())
         return
     print(f"run {run.name}: {state.text()}. Next:")
-    print(f"  pawtune leaderboard {shlex.quote(str(run.folder.root))}")
+    print(f"  pawtune leaderboard {shlex.quote(run.folder.place)}")
 
 
 def _job_status(

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 PATIENCE_S = 600.0  # once trials run; a first contact that fails is told at once
 AT_ONCE = 16  # requests; one takes 20 to 100 ms, nearly all of it waiting
 LARGE = (".h5", ".npz", ".keras")
+OF_MANY = ("trials/", "backbones/", "best/", "confirm/")  # of these there may be gigabytes
 CLAIMS = ".claims"
+OURS = (".", "driver.lock", "tb/", "study.db")  # not sent by commands: scratch, or derived
 UNSETTLED_NS = 500_000_000
 TICK_NS = 2_000_000_000  # a store's clock ticks once a second
 
@@ -40,7 +42,8 @@ _open: "weakref.WeakValueDictionary[str, Mirror]" = weakref.WeakValueDictionary(
 
 def is_small(name: str) -> bool:
     """Whether a file comes with every pull: neither weights nor a state to continue from."""
-    return not name.endswith(LARGE) and "/last/" not in name
+    large = name.endswith(LARGE) and name.startswith(OF_MANY)
+    return not large and "/last/" not in name
 
 
 def copies_of(address: str) -> Path:
@@ -134,7 +137,8 @@ class Mirror:
         stored = self._asked(lambda: self.store.stat(name), 0.0)
         if stored is not None:
             self._there[name] = stored
-            self._get_all([name], 0, 0.0)
+            newest = max(known.mtime_ns for known in self._there.values())
+            self._get_all([name], newest, 0.0)
         return path
 
     def _get_all(self, names: list[str], newest: int, patience_s: float) -> None:
@@ -179,6 +183,22 @@ class Mirror:
             if stored is not None:
                 self._there[name] = stored
                 os.utime(path, ns=(stored.mtime_ns, stored.mtime_ns))
+
+    def push_new(self) -> None:
+        """Sends what was written here since the pull; for commands, not beside a search.
+
+        Raises:
+            DataError: The store cannot be written.
+        """
+        files = [self.root / name for name in self._local_files() if not name.startswith(OURS)]
+        self.push(*(path for path in sorted(files) if not self._is_known(path)))
+
+    def _is_known(self, path: Path) -> bool:
+        local, there = _stat(path), self._there.get(self._name(path))
+        if local is None or there is None:
+            return False
+        times = (there.mtime_ns, there.mtime_ns - UNSETTLED_NS)
+        return local.size == there.size and local.mtime_ns in times
 
     def send_changed(self, paths: Iterable[Path]) -> None:
         """Sends those files that changed since this process sent them; for the driver's thread.

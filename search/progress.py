@@ -5,6 +5,7 @@ pipe there are plain lines, few: each trial of a short search, else every new be
 and a line at every tenth of the way.
 """
 
+import shlex
 import sys
 import time
 from dataclasses import replace
@@ -112,7 +113,8 @@ class Reporter:
         device = f"{plan.gpus:g} GPU" if plan.gpus else f"{plan.cpus:g} CPU"
         self.note(f"run {run.name}: {total} trials, {plan.concurrency} at a time, {device} each")
         by_name = Path("runs").resolve() / run.name == run.root
-        self.note(f"watch it: pawtune tensorboard {run.name if by_name else run.root}")
+        place = run.name if by_name else shlex.quote(run.place)
+        self.note(f"watch it: pawtune tensorboard {place}")
         if self._is_live:
             self._show_trials()
 

@@ -55,6 +55,7 @@ def write_report(
         raise UserError(
             f"--out must be a file that can be written, got {str(target)!r}: {error.strerror}"
         ) from error
+    run.folder.keep_new()
     return target
 
 

@@ -120,6 +120,7 @@ class Run:
         chosen, model, card = self._model_and_card(trial_id, rank, kind)
         target = Path(out).expanduser() if out is not None else default_file(self.folder, chosen)
         save_complete(model, card, target)
+        self.folder.keep_new()
         return chosen, target
 
     def export(
@@ -203,7 +204,7 @@ class Run:
         """
         from search.confirmation import confirm_trials
 
-        return confirm_trials(
+        confirmation = confirm_trials(
             self.folder,
             self.rows(),
             self.config().metric,
@@ -213,6 +214,8 @@ class Run:
             address=address,
             reporter=reporter,
         )
+        self.folder.keep_new()
+        return confirmation
 
     def refit(
         self,
@@ -238,7 +241,9 @@ class Run:
         from search.refitting import refit_trial
 
         row = choose(self.rows(), trial_id=trial_id, rank=rank)
-        return refit_trial(self.folder, row, data=data, address=address, reporter=reporter)
+        refit = refit_trial(self.folder, row, data=data, address=address, reporter=reporter)
+        self.folder.keep_new()
+        return refit
 
     def ensemble(self, top: int = 3, anyway: bool = False) -> "Vote":
         """Lets the best trials vote; keeps the vote as one model where it wins on validation.
@@ -253,9 +258,11 @@ class Run:
         from search.ensemble import make_ensemble
 
         metric = self.config().metric
-        return make_ensemble(
+        vote = make_ensemble(
             self.folder, self.rows(), self.manifest(), metric, top=top, anyway=anyway
         )
+        self.folder.keep_new()
+        return vote
 
     def reproduce(
         self,

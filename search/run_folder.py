@@ -205,6 +205,11 @@ class RunFolder:
         if self.mirror is not None:
             self.mirror.pull()
 
+    def keep_new(self) -> None:
+        """Sends all that a command wrote to where the run lies."""
+        if self.mirror is not None:
+            self.mirror.push_new()
+
     def keep(self, *paths: Path) -> None:
         """Sends files that were just written to where the run lies, in this order."""
         if self.mirror is not None:

@@ -224,7 +224,7 @@ def _next(run: "Run", verb: str, options: str = "", *, note: str) -> None:
 
 def _shortest(run: "Run") -> str:
     default = Path("runs").resolve() / run.name
-    return run.name if default == run.folder.root else str(run.folder.root)
+    return run.name if default == run.folder.root else shlex.quote(run.folder.place)
 
 
 def _print_json(value: Any) -> None:

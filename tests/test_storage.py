@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import search.mirror
 from data_pipeline.buckets import ObjectStore, insist, is_address, join, split
 from data_pipeline.errors import DataError
 from search.errors import UserError
 from search.guarded import REQUIRED_METRICS
 from search.mirror import Mirror, open_mirror
+from search.run import open_run
 from search.run_folder import RunFolder, open_run_folder, write_json, write_text
 from search.store_lock import StoreLock
 from search.trial_copy import TrialCopy
@@ -302,3 +304,62 @@ def test_commands_refuse_a_wrong_address_in_one_line(
 def test_one_mirror_a_process(address: str) -> None:
     mirror = open_mirror(address)
     assert open_mirror(address) is mirror
+
+
+@pytest.fixture
+def search_options(tiny_images: Path, address: str) -> list[str]:
+    """A small conv search into the object store, as options of `pawtune run`."""
+    space = ["conv_depth=2", "filters=[8, 16]", "conv_dense_width=[0, 16]", "learning_rate=0.01"]
+    return [
+        "run", f"--data={tiny_images}", "--families=conv", "--image-size=32", "--no-baselines",
+        "--name=pets", f"--runs-dir={split(address)[0]}", "--quiet",
+        *[f"--set=space.{item}" for item in space],
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_search_lives_in_the_object_store(
+    search_options: list[str],
+    address: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = pawtune(capsys, *search_options, "--trials=2", "--epochs=2")
+    assert ended.code == 0, ended
+    assert f"kept in {address}" in ended.out
+    here = open_mirror(address).root
+    files = ObjectStore(address).files()
+    assert {name for name in files if "/" not in name} == {
+        "leaderboard.csv", "manifest.csv", "manifest.json", "search.yaml", "study.db",
+        "summary.json",
+    }  # fmt: skip
+    for trial_id in ("0001", "0002"):
+        names = {"spec.json", "status.json", "metrics.csv", "facts.json", "best/core.weights.h5"}
+        assert {f"trials/{trial_id}/{name}" for name in names} <= files.keys()
+        assert not [name for name in files if name.startswith(f"trials/{trial_id}/last/")]
+    assert "secret-of-the-test" not in "".join(
+        path.read_text(errors="replace") for path in here.rglob("*") if path.is_file()
+    )
+    again = pawtune(capsys, *search_options, "--trials=1")
+    assert again.code == 2
+    assert "--name must be new, got 'pets'" in again.err
+    # Another machine: nothing of the run is there.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    search.mirror._open.clear()
+    board = pawtune(capsys, "leaderboard", "pets", "--runs-dir", split(address)[0], "--json")
+    assert [row["epochs"] for row in board.json] == [2, 2], board
+    assert pawtune(capsys, "show", address, "0001", "--json").json["epochs"]
+    assert pawtune(capsys, "status", address, "--json").json["counts"] == {"completed": 2}
+    assert pawtune(capsys, "best", address).code == 0
+    assert pawtune(capsys, "test", address, "--json").json["looks"] == 1
+    assert pawtune(capsys, "report", address).code == 0
+    files = ObjectStore(address).files()
+    assert {"best/model.keras", "best/model_card.json", "report.html", "test.jsonl"} <= files.keys()
+    # And a third, which adds a trial and a look.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "third"))
+    search.mirror._open.clear()
+    resumed = pawtune(capsys, "resume", address, "--trials", "+1", "--quiet")
+    assert resumed.code == 0, resumed
+    assert pawtune(capsys, "test", address, "--json").json["looks"] == 2
+    assert [row.epochs for row in open_run(address).rows()] == [2, 2, 2]

@@ -31,6 +31,7 @@ from search.leaderboard import rank_trials, write_leaderboard
 from search.object_store import bytes_to_share, smallest_store, too_small
 from search.objective import Objective
 from search.progress import Reporter
+from search.reach import check_nodes
 from search.run import Run
 from search.run_folder import (
     RunFolder,
@@ -212,6 +213,7 @@ def _prepare(
     baselines = baselines_of(config, families)
     cluster.connect(config.resources.address)
     plan = cluster.plan_resources(config.resources, cluster.available_resources())
+    nodes = check_nodes(run, manifest)
     manifest.save(run.root)
     cache = cache_dir()
     backbones = share_backbones(run, store_backbones(run, families, plan.threads, cache))
@@ -221,7 +223,7 @@ def _prepare(
     warning = too_small(needed, smallest_store())
     if warning:
         reporter.say(warning)
-    pixels = PixelStore(manifest, reporter.stage)
+    pixels = PixelStore(manifest, reporter.stage, nodes)
     banks = prepare_banks(config, manifest, backbones, pixels, plan, cache, reporter.stage)
     write_text(run.config_file, dump_config(config, versions=installed_versions()))
     work = SharedWork(

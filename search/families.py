@@ -12,6 +12,7 @@ from models.spec import BASELINES, ConvSpec, TransferSpec, TrialSpec, baseline
 from models.views import serves
 from models.weights import backbone_name, find_weights
 from search.config import Choices, SearchConfig
+from search.reach import here
 from search.run_folder import RunFolder, read_json, write_bytes, write_json
 from search.sent_files import file_here
 
@@ -187,7 +188,8 @@ def store_backbones(
             write_bytes(_facts(target), _facts(kept).read_bytes())
             found[name, size] = _stored(target)
         else:
-            pending[name, size] = _store.remote(name, size, file, target, threads), source_hash
+            task = _store.options(**here().options()).remote(name, size, file, target, threads)
+            pending[name, size] = task, source_hash
     for (name, size), (task, source_hash) in pending.items():
         try:
             num_weights, num_features = ray.get(task)

@@ -7,6 +7,7 @@ the object store, which every trial on a node reads in place (zero copy).
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,12 @@ from search.config import SearchConfig
 from search.families import Backbone, StoredBackbone
 from search.feature_banks import BankRecipe, BankRefs, ImageSet, open_or_build
 from search.objective import Metric
+from search.reach import Node
 
 Labels = np.ndarray[tuple[int], np.dtype[np.int32]]
 Pixels = np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]
 Progress = Callable[[int, int], None]
+WITHOUT_CPUS = 4  # decoding tasks at once on a node that has no CPUs for tasks
 SHARD_IMAGES = 128  # about 10 MB at 160 px: small enough to spread, large enough to amortise
 
 
@@ -69,11 +72,18 @@ class PixelStore:
     Args:
         manifest: Who is in which split.
         progress: Called with (stage, images done, images in all).
+        nodes: That see the images; empty where all do.
     """
 
-    def __init__(self, manifest: Manifest, progress: Callable[[str, int, int], None]) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        progress: Callable[[str, int, int], None],
+        nodes: Sequence[Node] = (),
+    ) -> None:
         self._manifest = manifest
         self._progress = progress
+        self._nodes = nodes
         self._decoded: dict[int, PixelRefs] = {}
 
     def at(self, image_size: int) -> PixelRefs:
@@ -84,36 +94,46 @@ class PixelStore:
                 Path(self._manifest.root),
                 image_size,
                 partial(self._progress, f"decode at {image_size} px"),
+                self._nodes,
             )
         return self._decoded[image_size]
 
 
 def decode_pixels(
-    manifest: Manifest, root: Path, image_size: int, progress: Progress = lambda done, total: None
+    manifest: Manifest,
+    root: Path,
+    image_size: int,
+    progress: Progress = lambda done, total: None,
+    nodes: Sequence[Node] = (),
 ) -> PixelRefs:
     """Decodes the training and validation splits at one size, once for all trials.
 
     Args:
         manifest: Who is in which split. Test images are not touched.
-        root: The image folder, on a path that every node sees.
+        root: The image folder, on a path that the decoding nodes see.
         image_size: Side in pixels.
         progress: Called with (images done, images in all).
+        nodes: That decode, each its part; empty: any.
     """
     splits = {name: manifest.split(name) for name in ("train", "validation")}
     total = sum(len(entries) for entries in splits.values())
-    shards = {
-        name: [
-            _decode_shard.remote(root, entries[start : start + SHARD_IMAGES], image_size)
-            for start in range(0, len(entries), SHARD_IMAGES)
-        ]
+    pieces = [
+        (name, entries[start : start + SHARD_IMAGES])
         for name, entries in splits.items()
-    }
-    pending = [shard for refs in shards.values() for shard in refs]
-    of_all = len(pending)
+        for start in range(0, len(entries), SHARD_IMAGES)
+    ]
+    places = cycle([node.options() for node in nodes] or [{}])
+    # Ray would start a process for each task that asks for no CPU.
+    most = len(pieces) if not nodes or nodes[0].cpus else WITHOUT_CPUS
+    shards: dict[str, list[ray.ObjectRef[Pixels]]] = {name: [] for name in splits}
+    pending: list[ray.ObjectRef[Pixels]] = []
     progress(0, total)
-    while pending:
-        _, pending = ray.wait(pending, num_returns=1)
-        progress(total * (of_all - len(pending)) // of_all, total)
+    for begun, (name, entries) in enumerate(pieces, start=1):
+        shards[name].append(_decode_shard.options(**next(places)).remote(root, entries, image_size))
+        pending.append(shards[name][-1])
+        while pending and (len(pending) >= most or begun == len(pieces)):
+            _, pending = ray.wait(pending, num_returns=1)
+            progress(total * (begun - len(pending)) // len(pieces), total)
     joined = {name: _join.remote(*refs) for name, refs in shards.items()}
     ray.wait(list(joined.values()), num_returns=len(joined))
     return PixelRefs(train=joined["train"], validation=joined["validation"])

@@ -24,6 +24,7 @@ class Bar:
         began: Of this session.
         at: When `done` was reached: until more is done, the time left runs down from there.
         behind: Was done before `began`, and says nothing about the pace.
+        whole: Items that are done as a whole, to be told where `done` counts parts of others.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Bar:
     began: float
     at: float
     behind: float = 0.0
+    whole: int | None = None
 
     def seconds_left(self, now: float) -> float | None:
         """By the mean pace since `began`; None before anything is done."""
@@ -46,7 +48,8 @@ class Bar:
         if self.name in BYTE_STAGES:
             of = "" if self.total is None else f" of {self.total / 1e6:.1f}"
             return f"{self.done / 1e6:.1f}{of} MB"
-        return f"{int(self.done):,}" + ("" if self.total is None else f"/{int(self.total):,}")
+        done = int(self.done) if self.whole is None else self.whole
+        return f"{done:,}" + ("" if self.total is None else f"/{int(self.total):,}")
 
     def times(self, now: float) -> str:
         """How long so far, and how long still: `0:12:30, 0:03:10 left`."""

@@ -168,6 +168,7 @@ class Reporter:
         state = self.state
         if state.progress != self._trials.done:
             self._trials = replace(self._trials, done=state.progress, at=time.time())
+        self._trials = replace(self._trials, whole=state.num_ended)
         # Built here, drawn by another thread: that one sees no state while it changes.
         self._show(Group(Bars([self._trials]), show_state(state)))
 

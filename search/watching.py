@@ -103,7 +103,8 @@ def _trials_bar(folder: RunFolder, state: SearchState) -> Bar:
     files = [trial.metrics_file for trial, _ in ours]
     news = [file.stat().st_mtime for file in files if file.exists()]
     began = min(begun, default=now)
-    return Bar(TRIALS, state.progress, state.total, began, max(news, default=began), behind)
+    at = max(news, default=began)
+    return Bar(TRIALS, state.progress, state.total, began, at, behind, whole=state.num_ended)
 
 
 def _driver_since(folder: RunFolder) -> float:

@@ -220,6 +220,7 @@ def test_time_left_follows_the_pace_of_this_session() -> None:
     assert replace(bar, done=4).seconds_left(now=1200.0) is None
     assert replace(bar, total=None).seconds_left(now=1200.0) is None
     assert replace(bar, done=10).times(now=5000.0) == "0:03:20"
+    assert replace(bar, done=5.6, whole=4).amount() == "4/10"  # parts of trials are not trials
     assert Bar("download", 12_100_000, 67_300_000, 0, 0).amount() == "12.1 of 67.3 MB"
 
 

@@ -3,7 +3,9 @@
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
+from data_pipeline.files import shown
 from search.guarded import read_text
 from search.leaderboard import as_dicts
 from search.run import Run
@@ -31,11 +33,14 @@ def describe_trial(run: Run, trial_id: str) -> dict[str, Any]:
 
 def trial_tables(details: dict[str, Any]) -> list[Table]:
     """The trial for a terminal: one table of settings, one of epochs."""
-    settings = Table(title=f"trial {details['trial_id']}: {details['name']}", show_header=False)
+    # As text, not as markup: names and facts may be a stranger's.
+    title = Text(f"trial {details['trial_id']}: {details['name']}")
+    settings = Table(title=title, show_header=False)
     status = details["status"] + (f" ({details['reason']})" if details["reason"] else "")
     about = {"status": status, "best epoch": details["best_epoch"], "seconds": details["seconds"]}
     for name, value in {**about, **details["facts"], **details["params"]}.items():
-        settings.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+        told = f"{value:,}" if isinstance(value, int) else str(value)
+        settings.add_row(Text(shown(name)), Text(shown(told)))
     epochs = Table(title="epochs")
     for column in EPOCH_COLUMNS:
         epochs.add_column(column, justify="right")

@@ -12,10 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from data_pipeline.files import read_regular
 from search.errors import UserError
 from search.run_folder import RunFolder, write_text
 
+MAX_BYTES = 10_000  # of a lock file
 BEAT_S = 5.0
+TAKING_S = 0.3
 STALE_S = 60.0  # without a heartbeat, from a machine that cannot be asked
 
 
@@ -50,6 +53,8 @@ class RunLock:
         except FileExistsError:
             self._refuse_if_held()
             write_text(self._file, json.dumps(content))
+            time.sleep(TAKING_S)  # who finds the same dead lock at this moment writes it too,
+            self._refuse_if_held(but_by_us=True)  # and only the last one to do so has the run
         except OSError as error:
             raise UserError(
                 f"a run folder must be writable, got {self._run.root}: {error.strerror}; "
@@ -58,13 +63,15 @@ class RunLock:
         self._thread.start()
         return self
 
-    def _refuse_if_held(self) -> None:
+    def _refuse_if_held(self, but_by_us: bool = False) -> None:
         try:
-            holder = json.loads(self._file.read_text(encoding="utf-8"))
+            holder = json.loads(read_regular(self._file, MAX_BYTES, follow_links=False))
             host, pid, since = holder["host"], int(holder["pid"]), holder["since"]
             started = holder["process"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return  # half-written by a driver that died at once
+        if but_by_us and holder.get("token") == self._token:
+            return
         if host == platform.node():
             held = process_start(pid) is not None and process_start(pid) == started
         else:
@@ -72,7 +79,7 @@ class RunLock:
         if held:
             raise UserError(
                 f"a run has one driver at a time, and {self._run.name} is held by process {pid} on "
-                f"{host} since {since}; wait for it, or stop it (kill -INT {pid} there) first"
+                f"{shown(str(host))} since {shown(str(since))}; wait for it, or stop it (kill -INT {pid} there) first"
             )
 
     def _beats(self) -> bool:

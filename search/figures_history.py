@@ -234,8 +234,10 @@ def draw_time_line(data: ReportData) -> Drawing | None:
         handles = [
             Line2D([], [], color=kind_colour(kind), linewidth=5, label=kind) for kind in kinds
         ]
+        if any(trial.row.status == "failed" for trial in ran):
+            handles.append(Line2D([], [], color=FAILED, linewidth=5, label="failed"))
         axes.legend(
-            handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, handlelength=1.0
+            handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, handlelength=1.0
         )
         end = max(trial.finished or 0.0 for trial in ran) - start
         told = f"{len(ran)} trials over {end:.0f} seconds, up to {len(lanes)} at once."

@@ -35,6 +35,7 @@ ROW_INCHES = 0.25
 SLICE_INCHES = (2.5, 1.75)
 LOGARITHMIC = frozenset({"learning_rate"})
 MAX_LABELS = 4
+MAX_CHARACTERS = 42  # of all labels of an axis, a gap after each included
 MAX_BRIGHT = 10
 
 
@@ -111,12 +112,20 @@ def _label(value: Any) -> str:
     return compact(value) if isinstance(value, float) else short(str(value), 14)
 
 
-def _thinned(labels: Mapping[float, str], most: int = MAX_LABELS) -> dict[float, str]:
-    """At most so many labels, evenly chosen, the first and the last among them."""
+def thin_labels(
+    labels: Mapping[float, str], most: int = MAX_LABELS, characters: int = MAX_CHARACTERS
+) -> dict[float, str]:
+    """As many labels as an axis has room for, evenly chosen, the first and the last among them.
+
+    >>> thin_labels({0.0: "16-16", 0.3: "32-32", 0.7: "32-64-128-256", 1.0: "64-64"}, characters=20)
+    {0.0: '16-16', 1.0: '64-64'}
+    """
     items = list(labels.items())
-    if len(items) <= most:
-        return dict(items)
-    return dict(items[round(n * (len(items) - 1) / (most - 1))] for n in range(most))
+    for number in range(min(most, len(items)), 2, -1):
+        chosen = [items[round(n * (len(items) - 1) / (number - 1))] for n in range(number)]
+        if sum(len(text) + 2 for _, text in chosen) <= characters:
+            return dict(chosen)
+    return dict([items[0], items[-1]])
 
 
 def draw_parallel(data: ReportData, family: str) -> Drawing | None:
@@ -140,7 +149,8 @@ def draw_parallel(data: ReportData, family: str) -> Drawing | None:
             places, labels = place_values(values, name)
             spots.append(places)
             axes.axhline(row, color=GRID, linewidth=0.8, zorder=1)
-            for place, label in (labels if len(labels) <= 6 else _thinned(labels)).items():
+            few = len(labels) <= 6
+            for place, label in thin_labels(labels, 6 if few else MAX_LABELS).items():
                 # The outermost begin and end with the axis: no long one runs into a name.
                 side, shift = {0.0: ("left", 3), 1.0: ("right", -3)}.get(place, ("center", 0))
                 axes.annotate(
@@ -200,7 +210,7 @@ def _draw_slice(data: ReportData, name: str, trials: list[TrialView]) -> Drawing
     with styled():
         axes = new_axes(SLICE_INCHES[1], SLICE_INCHES[0])
         scatter_by_kind(axes, trials, places, scores, size=13)
-        labels = labels if len(labels) <= 6 else _thinned(labels)
+        labels = labels if len(labels) <= 6 else thin_labels(labels, characters=100)
         texts = list(labels.values())
         crowded = sum(map(len, texts)) > 22
         axes.set_xticks(

@@ -9,6 +9,7 @@ from search.figure_parts import best_of, count, count_drawn
 from search.figures import Drawing
 from search.importance import MIN_TRIALS
 from search.report_data import ReportData
+from search.report_words import NOTHING_TO_TEST
 
 REPRODUCE = (
     "The same seed gives the same splits and the same training; proposals also depend on the order "
@@ -78,6 +79,8 @@ def _test_section(data: ReportData) -> Section:
         told = "The held-out split as pawtune test recorded it; this page does not look at it."
         return Section("test", "Test", told)
     nobody = f"Nobody has looked yet: pawtune test {data.run.name} looks once and records it."
+    if data.best is None:
+        nobody = f"Nobody has looked, and {NOTHING_TO_TEST}."
     return Section("test", "Test", missing=(nobody,))
 
 

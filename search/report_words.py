@@ -11,6 +11,7 @@ from search.report_data import ReportData
 from search.yaml_text import YamlError, read_yaml
 
 Card = dict[str, Any]
+NOTHING_TO_TEST = "there is nothing to test yet"
 
 
 def duration(seconds: float | None) -> str:
@@ -96,7 +97,9 @@ def _corrected_cards(data: ReportData) -> list[Card]:
 
 def _test_card(data: ReportData) -> Card:
     if not data.looks:
-        detail = f"not looked at yet: pawtune test {data.run.name}"
+        detail = (
+            f"not looked at yet: pawtune test {data.run.name}" if data.best else NOTHING_TO_TEST
+        )
         return _card("Test accuracy", "–", detail, main=True)
     look = data.looks[-1]
     low, high = look["interval_95"]
@@ -195,10 +198,16 @@ def recorded_versions(config_text: str) -> Mapping[str, Any]:
 def commands(data: ReportData) -> str:
     """What to type to go on with this run."""
     name = data.run.name
-    return "\n".join(
-        [
-            f"pawtune run --config runs/{name}/search.yaml --name {name}-again   # the same search",
-            f"pawtune best {name} --out best.keras    # the best epoch as one Keras model",
-            f"pawtune test {name}                     # one look at the held-out test split",
-        ]
-    )
+    lines = [
+        (f"pawtune run --config runs/{name}/search.yaml --name {name}-again", "the same search"),
+    ]
+    if data.summary is None or data.summary.get("reason"):
+        lines.append((f"pawtune resume {name}", "go on with this one"))
+    if data.best is not None:
+        lines.append((f"pawtune best {name} --out best.keras", "the best epoch as one Keras model"))
+        lines.append((f"pawtune test {name}", "one look at the held-out test split"))
+    elif data.trials:
+        trial_id = data.trials[0].trial_id
+        lines.append((f"pawtune show {name} {trial_id}", "what became of a trial, in full"))
+    width = max(len(command) for command, _ in lines)
+    return "\n".join(f"{command:<{width}}  # {why}" for command, why in lines)

@@ -14,7 +14,7 @@ from models.spec import TrialSpec, baseline, baseline_names
 from search.figure_parts import best_of, compact, count_drawn, stretch_accuracy
 from search.figures import new_axes, styled
 from search.figures_results import pareto_front
-from search.figures_space import place_values
+from search.figures_space import place_values, thin_labels
 from search.importance import rank_parameters
 from search.redaction import without_secrets
 from search.report import write_report
@@ -176,6 +176,10 @@ def test_only_failures(maker: RunMaker) -> None:
     assert "3 trials failed." in page.text
     assert "There is no confusion matrix: no trial has finished an epoch." in page.text
     assert set(page.figures) == {"timeline"}
+    assert "Nobody has looked, and there is nothing to test yet." in page.text
+    assert "pawtune show made 0001" in page.text
+    assert "pawtune resume made" in page.text
+    assert "pawtune best" not in page.text
 
 
 def test_a_trial_cut_short_is_not_called_stopped_early(small: RunMaker) -> None:
@@ -400,6 +404,15 @@ def test_places_on_an_axis() -> None:
     assert place_values(["64-128", "16-32", "16-32"], "filters")[0] == [1.0, 0.0, 0.0]
     assert place_values([True, False], "batch_norm")[1] == {0.0: "False", 1.0: "True"}
     assert place_values([32, 32], "batch_size")[0] == [0.5, 0.5]
+
+
+def test_labels_of_an_axis_do_not_cover_each_other() -> None:
+    widths = ["16-16", "16-32-64", "32-32-64-64", "32-64-128-256", "64-128-256-512"]
+    labels = {place / 4: text for place, text in enumerate(widths)}
+    assert list(thin_labels(labels).values()) == [widths[0], widths[2], widths[4]]
+    assert list(thin_labels(labels, characters=30).values()) == [widths[0], widths[4]]
+    assert list(thin_labels(labels, 6, 99).values()) == widths
+    assert thin_labels({0.5: "only"}) == {0.5: "only"}
 
 
 def test_an_axis_of_accuracy_is_stretched_where_it_helps() -> None:

@@ -77,6 +77,7 @@ def ray_cluster() -> Iterator[dict[str, Any]]:
     import ray
 
     ray.init(
+        address="local",  # left out, Ray would join whatever cluster runs on this machine
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,

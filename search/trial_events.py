@@ -85,9 +85,17 @@ class TrialEvents:
             self._file.close()
             self._rows = kept
             self._file = self._write_anew()
-        self._rows.append(row)
-        self._write_epoch(len(self._rows), time.time(), num_weights)
+        for each in (*self._not_told(row), row):
+            self._rows.append(each)
+            self._write_epoch(len(self._rows), time.time(), num_weights)
         self._file.flush()
+
+    def _not_told(self, row: Epoch) -> list[Epoch]:
+        """Epochs before this one that a worker had kept when it died, but not reported."""
+        last = self._rows[-1]["epoch"] if self._rows else 0
+        if row["epoch"] <= last + 1:
+            return []
+        return [kept for kept in self._trial.read_metrics() if last < kept["epoch"] < row["epoch"]]
 
     def end(self) -> None:
         """Says how the trial ended, by its own status, and closes the file."""

@@ -49,6 +49,8 @@ DEFAULTS = {
     "hog": "",  # a trial that allocates memory until it dies
     "limit_mb": 0,  # address space of the hog's worker; 0: none
     "weights_kb": 1,
+    "fsize_kb": 0,  # no file of a worker may be larger; 0: no limit
+    "log_dir": "",  # where epochs.log goes; beside the run's folder where none is said
 }
 
 
@@ -92,6 +94,9 @@ class FaultWorker(TrialWorker):
         for bank in self._work.banks.values():
             assert ray.get(bank.train["average"]).shape[0] == len(self._work.train_labels)
         spec = TrialSpec.model_validate(self.config["spec"])
+        if settings["fsize_kb"]:
+            limit = settings["fsize_kb"] * 1024
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         if settings["hog"] == folder.trial_id:
             _allocate(settings["limit_mb"])
         objective = Objective(self._work.metric)
@@ -118,7 +123,7 @@ class FaultWorker(TrialWorker):
             )
             done = epoch == spec.train.epochs
             report = keeper.keep(result, done)
-            with (runs_dir / "epochs.log").open("a") as log:
+            with (Path(settings["log_dir"] or runs_dir) / "epochs.log").open("a") as log:
                 now = time.time()
                 log.write(f"{now} {folder.trial_id} {epoch} {os.getpid()} {facts['node']}\n")
             yield {**report, "num_weights": 1, "done": done}
@@ -154,13 +159,12 @@ def encode_by_chance(seconds: float, start: int, num_images: int, num_views: int
 class Encode:
     """In the place of the task that runs a backbone."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, options: dict[str, Any] | None = None) -> None:
         self._seconds = seconds
-        self._options: dict[str, float] = {}
+        self._options = options or {}
 
-    def options(self, **options: float) -> "Encode":
-        self._options = options
-        return self
+    def options(self, **options: Any) -> "Encode":
+        return Encode(self._seconds, options)
 
     def remote(self, recipe: Any, pixels: Any, start: int, table: Any, threads: int) -> Any:
         task = encode_by_chance.options(**self._options)
@@ -183,11 +187,15 @@ def _decode_after(seconds: float, root: Path, entries: Any, image_size: int) -> 
 class Decode:
     """In the place of the task that decodes a shard: the same, after a while."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, options: dict[str, Any] | None = None) -> None:
         self._seconds = seconds
+        self._options = options or {}
 
-    def remote(self, root: Path, entries: Any, image_size: int) -> Any:
-        return _decode_after.remote(self._seconds, root, entries, image_size)
+    def options(self, **options: Any) -> "Decode":
+        return Decode(self._seconds, options)
+
+    def remote(self, *arguments: Any) -> Any:
+        return _decode_after.options(**self._options).remote(self._seconds, *arguments)
 
 
 def replacements(runs_dir: Path) -> list[tuple[Any, str, Any]]:

@@ -95,6 +95,11 @@ def ray_node(head: Head, num_cpus: int = 1) -> Iterator[int]:
     options = [f"--{name}={port}" for name, port in ports.items()]
     options += [f"--address={head.gcs_address}", f"--num-cpus={num_cpus}"]
     with _ray_start(folder, head.environment, *options) as process:
+        deadline = time.monotonic() + START_S
+        while "Ray runtime started" not in (folder / "log").read_text():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"no Ray node:\n{(folder / 'log').read_text()}")
+            time.sleep(0.2)
         yield process.pid
 
 

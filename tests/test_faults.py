@@ -46,7 +46,7 @@ class Victim:
         **settings: Any,
     ) -> None:
         self.run = RunFolder(runs_dir / "r")
-        self.epochs_log = runs_dir / "epochs.log"
+        self.epochs_log = Path(settings.get("log_dir") or runs_dir) / "epochs.log"
         runs_dir.mkdir(parents=True, exist_ok=True)
         (runs_dir / "faults.json").write_text(json.dumps(settings))
         weights = runs_dir / "weights.h5"

@@ -1,10 +1,12 @@
 """Going on with a search from its folder: nothing finished is lost, nothing runs twice."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +15,13 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from models.spec import baseline
 from search.config import load_config
 from search.errors import UserError
 from search.history import read_history, running_best
 from search.lock import RunLock
 from search.objective import Objective
+from search.records import RecordKeeper, StopSignal
 from search.run import open_run
 from search.run_folder import RunFolder, create_run_folder, read_json
 from search.scheduler import FamilyScheduler
@@ -52,6 +56,76 @@ def test_the_lock_of_a_dead_driver_is_taken_over(runs_dir: Path) -> None:
     with RunLock(run):
         pass
     assert not (run.root / "driver.lock").exists()
+
+
+def of_another_machine(run: RunFolder, beat: float) -> None:
+    holder = {"host": "elsewhere", "pid": 1, "process": "1", "since": "then", "token": "theirs"}
+    lock = run.root / "driver.lock"
+    lock.write_text(json.dumps(holder))
+    os.utime(lock, (beat, beat))
+
+
+def test_a_driver_elsewhere_is_known_by_its_heartbeat(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the file system's clock was set back by an hour after its last beat."""
+    monkeypatch.setattr("search.lock.BEAT_S", 0.2)
+    run = create_run_folder(runs_dir, "r")
+    of_another_machine(run, time.time())
+    with pytest.raises(UserError, match="held by process 1 on elsewhere since then"):
+        RunLock(run).__enter__()
+    for beat in (time.time() - 61, time.time() + 3600):
+        of_another_machine(run, beat)
+        with RunLock(run):
+            pass
+    of_another_machine(run, time.time() + 3600)
+    alive = threading.Timer(0.5, os.utime, [run.root / "driver.lock"])
+    alive.start()
+    with pytest.raises(UserError, match="on elsewhere"):
+        RunLock(run).__enter__()
+    alive.join()
+
+
+def test_one_of_two_that_find_a_dead_driver_gets_the_run(runs_dir: Path) -> None:
+    run = create_run_folder(runs_dir, "r")
+    of_another_machine(run, time.time() - 61)
+    first, second = RunLock(run), RunLock(run)
+    outcomes: list[str] = []
+
+    def take(lock: RunLock) -> None:
+        try:
+            lock.__enter__()
+            outcomes.append("held")
+        except UserError:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=take, args=[lock]) for lock in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    first.__exit__(None, None, None)
+    assert sorted(outcomes) == ["held", "refused"]
+
+
+def test_durations_do_not_go_by_a_clock_that_somebody_sets(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create_run_folder(runs_dir, "r")
+    spec = baseline("tutorial_1", epochs=3).model_dump(mode="json")
+    trial = SimpleNamespace(config={"trial_id": "0001", "spec": spec})
+    run.new_trial("0001").root.mkdir()
+    keeper = RecordKeeper(run, None, StopSignal(), lambda event: None)
+    clock = SimpleNamespace(time=lambda: 1e9, monotonic=time.monotonic)
+    monkeypatch.setattr("search.records.time", clock)
+    keeper.on_trial_start(0, [], trial)
+    clock.time = lambda: 1e9 - 3600  # set back by an hour
+    keeper.on_trial_result(0, [], trial, {"epoch": 3})
+    keeper.on_trial_complete(0, [], trial)
+    status = run.new_trial("0001").read_status()
+    assert status["status"] == "completed"
+    assert 0 <= status["seconds"] < 5
+    assert status["started"] == 1e9 <= status["finished"]
 
 
 def test_asha_knows_what_finished_before() -> None:

@@ -20,11 +20,13 @@ from pathlib import Path
 
 from data_pipeline import archives, sample
 from data_pipeline.addresses import has_secrets, is_blotted, without_secrets
+from data_pipeline.buckets import is_address
 from data_pipeline.downloads import download, locked
 from data_pipeline.errors import DataError
 from data_pipeline.files import write_atomically
 from data_pipeline.layout import is_junk
 from data_pipeline.progress import Progress, silent
+from data_pipeline.stored_files import copy_stored, find_stored, state_of
 
 __all__ = [
     "NAMES",
@@ -66,10 +68,12 @@ def resolve_source(data: str, *, cache: Path, progress: Progress | None = None) 
         return _inner_root(_downloaded(CATS_AND_DOGS_URL, cache, progress))
     if data.startswith(("http://", "https://")):
         return _inner_root(_downloaded(data, cache, progress))
+    if is_address(data):
+        return _inner_root(_from_store(data, cache, progress))
     if "://" in data:
         raise DataError(
-            f"{without_secrets(data)}: only http:// and https:// can be downloaded; fetch it "
-            "yourself"
+            f"{without_secrets(data)}: only http://, https://, s3:// and gs:// can be "
+            "downloaded; fetch it yourself"
         )
     path = Path(os.path.realpath(os.path.expanduser(data)))
     if data and path.is_dir():
@@ -106,6 +110,29 @@ def _unpacked(archive: Path, cache: Path, progress: Progress) -> Path:
     return _made_once(
         cache, place, lambda folder: archives.unpack(archive, folder, progress=progress)
     )
+
+
+def _from_store(address: str, cache: Path, progress: Progress) -> Path:
+    """The folder in the cache that holds a folder, or an archive's content, of an object store."""
+    store, found = find_stored(address)
+    prepare_cache(cache)
+    place = cache / "stored" / state_of(store, found)
+
+    def copy(folder: Path) -> None:
+        if list(found) != [""]:
+            copy_stored(store, found, folder, progress)
+            return
+        archive = folder.with_name(f"{folder.name}.archive")
+        try:
+            copy_stored(store, found, archive, progress)
+            archives.unpack(archive, folder, progress=progress)
+        except DataError as error:
+            text = str(error).removeprefix(f"{archive}: ").removeprefix(f"{address}: ")
+            raise DataError(f"{address}: {text}") from error
+        finally:
+            archive.unlink(missing_ok=True)
+
+    return _made_once(cache, place, copy)
 
 
 def _downloaded(url: str, cache: Path, progress: Progress) -> Path:

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import ray
 
+from data_pipeline.buckets import is_address
+from data_pipeline.progress import silent
+from data_pipeline.sources import cache_dir
+from data_pipeline.stored_files import stored_file
 from models.bank import file_hash
 from models.errors import ModelError
 from models.spec import BASELINES, ConvSpec, TransferSpec, TrialSpec, baseline
@@ -46,7 +50,7 @@ def find_families(
     asked = config.families
     if asked is not None and "transfer" not in asked:
         return Families(tuple(asked))
-    given = Path(config.weights).expanduser() if config.weights else None
+    given = _given_weights(config.weights) if config.weights else None
     try:
         weights = {key: _find(key, given, run) for key in sorted(_backbones(config))}
     except ModelError as error:
@@ -55,6 +59,12 @@ def find_families(
         say(f"transfer is left out: {error}")
         return Families(("conv",))
     return Families(tuple(asked or ("conv", "transfer")), weights)
+
+
+def _given_weights(place: str) -> Path:
+    if is_address(place):
+        return stored_file(place, cache_dir(), silent)
+    return Path(place).expanduser()
 
 
 def _find(key: Backbone, given: Path | None, run: RunFolder | None) -> Path:

@@ -16,6 +16,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.buckets import is_address, join
 from data_pipeline.sources import NAMES
 from search.config import SearchConfig, dump_config
 from search.errors import UserError
@@ -73,7 +74,8 @@ def submit(api: JobsApi, config: SearchConfig, *, shared: bool, quiet: bool) -> 
             "resources": config.resources.model_copy(update={"address": "auto"}),
         }
     )
-    folder = f"{config.runs_dir.rstrip('/')}/{name}"
+    in_store = is_address(config.runs_dir)
+    folder = join(config.runs_dir, name) if in_store else f"{config.runs_dir.rstrip('/')}/{name}"
     if here and Path(folder).exists():
         raise UserError(
             f"--name must be new, got {name!r}, which exists in {config.runs_dir}; nothing was "
@@ -109,13 +111,15 @@ def placed(config: SearchConfig, here: bool, shared: bool) -> SearchConfig:
     if config.data not in NAMES and "://" not in config.data:
         names = f"a name ({', '.join(NAMES)}), a URL or "
         update["data"] = _placed_path(config.data, "--data", names, here, shared)
-    if config.weights:
+    if config.weights and not is_address(config.weights):
         update["weights"] = _placed_path(config.weights, "--weights", "", here, shared)
+    if is_address(config.runs_dir):
+        return config.model_copy(update=update)
     runs = Path(config.runs_dir).expanduser()
     if not here and not runs.is_absolute():
         raise UserError(
             "--runs-dir must be the full path of a folder that every node of the cluster sees, "
-            f"got {config.runs_dir!r}; give for example --runs-dir /shared/runs"
+            f"got {config.runs_dir!r}; give for example --runs-dir /shared/runs, or s3://BUCKET/runs"
         )
     update["runs_dir"] = str(runs.resolve() if here else runs)
     return config.model_copy(update=update)

@@ -26,6 +26,7 @@ from typing import Any, Self
 
 from data_pipeline.buckets import Stored, explained, insist
 from search.errors import UserError
+from search.guarded import shown
 from search.lock import BEAT_S, STALE_S, process_start
 from search.mirror import CLAIMS, Mirror
 from search.run_folder import RunFolder
@@ -148,12 +149,13 @@ class StoreLock:
 
     def _refusal(self, holder: dict[str, Any]) -> str:
         name = self._mirror.root.name
-        who = f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
+        pid, host, since = (shown(str(holder.get(key))) for key in ("pid", "host", "since"))
+        who = f"process {pid} on {host} since {since}"
         if self._wait_s:
             return f"{name} is held by {who}, for more than {self._wait_s:g} s; try again later"
         return (
             f"a run has one driver at a time, and {name} is held by {who}; wait for it, or stop it "
-            f"(kill -INT {holder.get('pid')} there) first"
+            f"(kill -INT {pid} there) first"
         )
 
     def _beat(self) -> None:

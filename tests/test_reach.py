@@ -1,4 +1,4 @@
-"""Nodes that do not see the run folder, or the images: real nodes, in mount namespaces of their own.
+"""Nodes that do not see the run folder, or the images: real ones, in mount namespaces.
 
 Such a node sees an empty folder where the others see the runs or the photographs.
 """

@@ -2,24 +2,35 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
 import search.mirror
 from data_pipeline.buckets import ObjectStore, insist, is_address, join, split
 from data_pipeline.errors import DataError
+from data_pipeline.manifest import build_manifest
+from data_pipeline.progress import silent
+from data_pipeline.sources import resolve_source
+from data_pipeline.stored_files import stored_file
 from search.errors import UserError
 from search.guarded import REQUIRED_METRICS
 from search.mirror import Mirror, open_mirror
 from search.run import open_run
-from search.run_folder import RunFolder, open_run_folder, write_json, write_text
+from search.run_folder import RunFolder, open_run_folder, read_json, write_json, write_text
 from search.store_lock import StoreLock
 from search.trial_copy import TrialCopy
+from search.trial_events import run_label
 from tests.command_line import pawtune
+from tests.event_reading import read_scalars
 from tests.s3_server import CREDENTIALS, Server, s3_server
 
 EPOCH = dict.fromkeys(REQUIRED_METRICS, 0.5) | {"epoch": 1}
@@ -306,6 +317,62 @@ def test_one_mirror_a_process(address: str) -> None:
     assert open_mirror(address) is mirror
 
 
+def _upload(store: ObjectStore, folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            store.write(path.relative_to(folder).as_posix(), path.read_bytes())
+
+
+def test_images_in_an_object_store_are_copied_once(
+    server: Server, address: str, tiny_images: Path, tmp_path: Path
+) -> None:
+    _upload(ObjectStore(address), tiny_images)
+    told: list[tuple[str, int, int | None]] = []
+    root = resolve_source(address, cache=tmp_path, progress=lambda *news: told.append(news))
+    assert build_manifest(root).fingerprint == build_manifest(tiny_images).fingerprint
+    size = sum(path.stat().st_size for path in tiny_images.rglob("*.*"))
+    assert told[0] == ("download", 0, size)
+    assert told[-1] == ("download", size, size)
+    told.clear()
+    assert resolve_source(address, cache=tmp_path, progress=lambda *n: told.append(n)) == root
+    assert told == []
+    ObjectStore(address).write("blue/new.png", b"more")
+    assert resolve_source(address, cache=tmp_path) != root
+
+
+def test_an_archive_and_weights_in_an_object_store(
+    address: str, tiny_images: Path, tmp_path: Path
+) -> None:
+    archive = shutil.make_archive(str(tmp_path / "pets"), "zip", tiny_images)
+    store = ObjectStore(address)
+    store.write("pets.zip", Path(archive).read_bytes())
+    root = resolve_source(join(address, "pets.zip"), cache=tmp_path / "cache")
+    assert build_manifest(root).fingerprint == build_manifest(tiny_images).fingerprint
+    store.write("broken.zip", b"PK no archive")
+    with pytest.raises(DataError, match=r"^s3://bucket/\S+broken.zip\S*: "):
+        resolve_source(join(address, "broken.zip"), cache=tmp_path / "cache")
+    assert not list((tmp_path / "cache" / "stored").glob("*.archive"))
+    store.write("top.h5", b"weights")
+    file = stored_file(join(address, "top.h5"), tmp_path / "cache", silent)
+    assert (file.name, file.read_bytes()) == ("top.h5", b"weights")
+    with pytest.raises(DataError, match="it must be a file, and is a folder"):
+        stored_file(address, tmp_path / "cache", silent)
+
+
+def test_data_that_is_not_there_is_refused_in_one_line(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = server.address("no/such/pets")
+    for address, reason in {
+        missing: "there is nothing; check the path below the bucket",
+        missing.replace("//bucket", "//buckte"): "there is no such bucket; check its name",
+    }.items():
+        refused = pawtune(capsys, "run", "--data", address, "--runs-dir", tmp_path / "runs")
+        assert refused.code == 2
+        assert refused.err.splitlines()[-1] == f"pawtune: {address}: {reason}"
+    assert not list((tmp_path / "runs").glob("*"))
+
+
 @pytest.fixture
 def search_options(tiny_images: Path, address: str) -> list[str]:
     """A small conv search into the object store, as options of `pawtune run`."""
@@ -363,3 +430,98 @@ def test_a_search_lives_in_the_object_store(
     assert resumed.code == 0, resumed
     assert pawtune(capsys, "test", address, "--json").json["looks"] == 2
     assert [row.epochs for row in open_run(address).rows()] == [2, 2, 2]
+
+
+LONG = 800  # epochs of some 20 ms, of which a trial sends what it has every 2 s
+
+
+def _reached(address: str) -> int:
+    """Epochs of the furthest trial, as the store has them."""
+    store = ObjectStore(address)
+    files = [name for name in store.files("trials") if name.endswith("/metrics.csv")]
+    return max((store.read(name).count(b"\n") - 1 for name in files), default=0)
+
+
+def _wait_for_epochs(address: str, epochs: int, driver: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 300
+    while _reached(address) < epochs:
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+def _check_whole(address: str, trials: int, epochs: int) -> None:
+    """Every trial is over, and has each of its epochs once: in its rows and in its curve."""
+    run = open_run(address)
+    rows = run.rows()
+    assert len(rows) == trials
+    for trial in run.folder.trials():
+        numbers = [row["epoch"] for row in trial.read_metrics()]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert trial.read_status()["status"] in ("completed", "stopped")
+        label = run_label(trial.trial_id, read_json(trial.spec_file)["name"])
+        curve = read_scalars(run.folder.tensorboard_dir / label)["val_accuracy"]
+        assert [step for step, _ in curve] == numbers
+    assert max(row.epochs for row in rows) == epochs
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{run.folder.study_file}")
+    assert len(study.trials) == trials
+    assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert [n for n in ObjectStore(address).files() if "/last/" in n or ".claims" in n] == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_killed_search_goes_on_from_the_store_on_another_machine(
+    search_options: list[str],
+    address: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = [sys.executable, "-m", "search", *search_options, "--trials=3", f"--epochs={LONG}"]
+    quiet = subprocess.DEVNULL
+    first = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "first")}
+    driver = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=first)
+    try:
+        _wait_for_epochs(address, 5, driver)
+        refused = pawtune(capsys, "resume", address, "--quiet")
+        assert refused.code == 2
+        assert f"pets is held by process {driver.pid} on " in refused.err
+    finally:
+        driver.kill()
+        driver.wait(timeout=30)
+    reached = _reached(address)
+    assert 5 <= reached < LONG
+    shutil.rmtree(tmp_path / "first")
+    search.mirror._open.clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "second"))
+    assert pawtune(capsys, "leaderboard", address, "--json").json[0]["epochs"] >= reached
+    resumed = pawtune(capsys, "resume", address, "--quiet")
+    assert resumed.code == 0, resumed
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "third"))
+    search.mirror._open.clear()
+    _check_whole(address, trials=3, epochs=LONG)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_store_that_is_away_for_20_s_costs_nothing(
+    server: Server, search_options: list[str], address: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "search", *search_options, "--trials=3", f"--epochs={LONG}"]
+    with (tmp_path / "err").open("wb") as log:
+        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+        try:
+            _wait_for_epochs(address, 5, driver)
+            with server.away():
+                time.sleep(20)
+            driver.wait(timeout=400)
+        finally:
+            driver.kill()
+            driver.wait(timeout=30)
+    said = (tmp_path / "err").read_text()
+    assert driver.returncode == 0, said
+    assert "the object store does not answer, trying again" in said
+    assert "the object store answers again" in said
+    search.mirror._open.clear()
+    _check_whole(address, trials=3, epochs=LONG)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from data_pipeline.files import read_regular
+from data_pipeline.files import read_regular, shown
 from search.errors import UserError
 from search.run_folder import RunFolder, write_text
 
@@ -79,7 +79,8 @@ class RunLock:
         if held:
             raise UserError(
                 f"a run has one driver at a time, and {self._run.name} is held by process {pid} on "
-                f"{shown(str(host))} since {shown(str(since))}; wait for it, or stop it (kill -INT {pid} there) first"
+                f"{shown(str(host))} since {shown(str(since))}; wait for it, or stop it "
+                f"(kill -INT {pid} there) first"
             )
 
     def _beats(self) -> bool:

@@ -217,6 +217,18 @@ def test_epochs_that_come_again_replace_what_followed(made: RunMaker) -> None:
     events.end()
 
 
+def test_an_epoch_that_was_kept_but_not_reported_is_in_the_curve(made: RunMaker) -> None:
+    """A worker died between the two, and the trial went on after it."""
+    events = trial_of(made, 1)
+    folder = made.folder.new_trial("0001")
+    rows = folder.read_metrics()
+    folder.write_metrics([*rows, {**rows[-1], "epoch": 5, "val_accuracy": 0.5}])
+    events.add(an_epoch(6, 0.25))
+    events.end()
+    curve = read_scalars(made.folder.tensorboard_dir / "0001-tutorial_1")["val_accuracy"]
+    assert curve[4:] == [(5, 0.5), (6, 0.25)]
+
+
 def test_a_reader_that_is_open_drops_the_points_that_were_replaced(made: RunMaker) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

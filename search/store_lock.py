@@ -25,8 +25,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from data_pipeline.buckets import Stored, explained, insist
+from data_pipeline.files import shown
 from search.errors import UserError
-from search.guarded import shown
 from search.lock import BEAT_S, STALE_S, process_start
 from search.mirror import CLAIMS, Mirror
 from search.run_folder import RunFolder

@@ -205,6 +205,7 @@ def commands(data: ReportData) -> str:
         lines.append((f"pawtune resume {name}", "go on with this one"))
     if data.best is not None:
         lines.append((f"pawtune best {name} --out best.keras", "the best epoch as one Keras model"))
+        lines.append((f"pawtune reproduce {name}", "trains it again and compares every epoch"))
         lines.append((f"pawtune test {name}", "one look at the held-out test split"))
     elif data.trials:
         trial_id = data.trials[0].trial_id

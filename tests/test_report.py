@@ -145,6 +145,7 @@ def test_a_usual_run_has_every_section_and_figure(usual: RunMaker) -> None:
     assert f"{best.best_val_accuracy:.4f}" in page.text
     assert "95% interval 0.8920 to 0.9616" in page.text
     assert "DivergedError: loss must stay finite" in page.text
+    assert "pawtune reproduce made" in page.text
     assert "Early stopping left out" in page.text
     assert "passes of an image through a backbone" in page.text
     assert len([alt for alt in page.pictures if "training image" in alt]) == 16

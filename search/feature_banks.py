@@ -28,6 +28,7 @@ from models.errors import ModelError
 from models.views import ViewTable, make_view_table
 from search.cluster import assigned_gpus
 from search.sent_files import file_here
+from search.turns import own_turn
 
 if TYPE_CHECKING:
     from models.features import ViewEncoder
@@ -134,10 +135,13 @@ def open_or_build(
     banks: list[FeatureBank] = []
     for (images, views), folder in zip(parts, folders, strict=True):
         if not folder.exists():
-            table = make_view_table(len(images.hashes), views, recipe.seed)
-            for count in _build(recipe, folder, images.pixels(), table, resources):
-                done += count
-                progress(done, missing)
+            pixels = images.pixels()
+            with own_turn(folder):
+                if not folder.exists():  # else another search has built it meanwhile
+                    table = make_view_table(len(images.hashes), views, recipe.seed)
+                    for count in _build(recipe, folder, pixels, table, resources):
+                        done += count
+                        progress(done, missing)
         banks.append(load_bank(folder))
     full, plain = banks
     return BankRefs(

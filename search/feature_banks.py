@@ -130,14 +130,13 @@ def open_or_build(
         if not folder.exists()
     )
     done = 0
-    if missing:
-        progress(done, missing)
     banks: list[FeatureBank] = []
     for (images, views), folder in zip(parts, folders, strict=True):
         if not folder.exists():
             pixels = images.pixels()
             with own_turn(folder):
                 if not folder.exists():  # else another search has built it meanwhile
+                    progress(done, missing)
                     table = make_view_table(len(images.hashes), views, recipe.seed)
                     for count in _build(recipe, folder, pixels, table, resources):
                         done += count

@@ -36,9 +36,10 @@ class Stages:
     def take(self, name: str, done: int, total: int | None) -> None:
         """`done` of `total` (bytes for downloads, else items); called for the first time with 0."""
         now = time.time()
+        is_edge = name not in self._bars or (total is not None and done >= total)
         began = self._bars[name].began if name in self._bars else now
         self._bars[name] = Bar(name, done, total, began, at=now)
-        if self._file is not None and now - self._noted_at >= NOTE_S:
+        if self._file is not None and (is_edge or now - self._noted_at >= NOTE_S):
             self._noted_at = now
             content = {"name": name, "done": done, "total": total, "began": began, "at": now}
             write_json(self._file, content)

@@ -375,6 +375,11 @@ def test_watching_sees_the_stage_before_the_trials(tiny_images: Path, runs_dir: 
         assert "begun: before the first trial" in shown
         assert re.search(r"feature bank MobileNetV2 at 160 px\s+0/34,800 0:00:0\d", shown)
         assert not any(maker.folder.root.glob(".stage*"))
+        for done in (1, 2, 34_800):  # beginning and end are noted, what lies between once a second
+            reporter.stage("feature bank MobileNetV2 at 160 px", done, 34_800)
+            noted = read_stage(maker.folder)
+            assert noted is not None
+            assert noted.done == (0 if done < 34_800 else done)
     assert read_stage(maker.folder) is None
     assert list(reporter.stages.seconds) == ["feature bank MobileNetV2 at 160 px"]
 

@@ -138,6 +138,13 @@ class BankWriter:
             )
             for name in ("average", "maximum")
         }
+        try:
+            for name in self._features:
+                _reserve(self._partial / f"{name}.npy")
+        except OSError:
+            self._features.clear()
+            shutil.rmtree(self._partial, ignore_errors=True)
+            raise
         np.save(self._partial / "angles.npy", table.angles)
         description = {"shape": shape, "rings": [asdict(ring) for ring in table.rings]}
         (self._partial / _DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
@@ -184,6 +191,14 @@ class BankWriter:
         """Remove what was not finished."""
         self._features.clear()
         shutil.rmtree(self._partial, ignore_errors=True)
+
+
+def _reserve(file: Path) -> None:
+    """Takes a file's whole space on the disk now: mapped memory without it kills the process."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with file.open("rb+") as stream:
+        os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
 
 
 def save_bank(folder: Path, bank: FeatureBank) -> FeatureBank:

@@ -50,6 +50,7 @@ DEFAULTS = {
     "limit_mb": 0,  # address space of the hog's worker; 0: none
     "weights_kb": 1,
     "fsize_kb": 0,  # no file of a worker may be larger; 0: no limit
+    "cache": "",  # pawtune's cache; one of its own where none is said
     "log_dir": "",  # where epochs.log goes; beside the run's folder where none is said
 }
 
@@ -159,14 +160,17 @@ def encode_by_chance(seconds: float, start: int, num_images: int, num_views: int
 class Encode:
     """In the place of the task that runs a backbone."""
 
-    def __init__(self, seconds: float, options: dict[str, Any] | None = None) -> None:
+    def __init__(self, seconds: float, log: Path, options: dict[str, Any] | None = None) -> None:
         self._seconds = seconds
+        self._log = log
         self._options = options or {}
 
     def options(self, **options: Any) -> "Encode":
-        return Encode(self._seconds, options)
+        return Encode(self._seconds, self._log, options)
 
     def remote(self, recipe: Any, pixels: Any, start: int, table: Any, threads: int) -> Any:
+        with self._log.open("a") as log:
+            log.write(f"{start}\n")
         task = encode_by_chance.options(**self._options)
         return task.remote(self._seconds, start, table.num_images, table.num_views)
 
@@ -204,7 +208,11 @@ def replacements(runs_dir: Path) -> list[tuple[Any, str, Any]]:
     return [
         (search.driver, "TrialWorker", FaultWorker),
         (search.families, "_store", store_nothing),
-        (search.feature_banks, "_encode_shard", Encode(settings["bank_s"])),
+        (
+            search.feature_banks,
+            "_encode_shard",
+            Encode(settings["bank_s"], runs_dir / "shards.log"),
+        ),
         (search.feature_banks, "SHARD_VIEWS", 32),
         (search.shared_work, "_decode_shard", Decode(settings["decode_s"])),
         (search.shared_work, "SHARD_IMAGES", 8),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from models.bank import BankWriter
+from models.views import make_view_table
 from tests.test_faults import EPOCHS, TRIALS, _reap, address, begin, resume  # noqa: F401  # fixtures
 from tests.whole_run import assert_whole
 
@@ -127,3 +129,40 @@ def test_a_trial_that_needs_too_much_memory(
     print(f"\nout of memory: {reason}")
     assert "MemoryError" in reason
     assert_whole(victim.run.root, TRIALS, EPOCHS, failed=1)
+
+
+@pytest.mark.slow
+def test_two_searches_that_need_the_same_bank(
+    address: str,  # noqa: F811
+    tiny_images: Path,
+    tmp_path: Path,
+) -> None:
+    """One builds it, the other waits; each has its own trials, at its own concurrency."""
+    cache = str(tmp_path / "cache")
+    options = ("--families=transfer", "--concurrency=1")
+    both = [
+        begin(tmp_path / name, tiny_images, *options, address=address, cache=cache, bank_s=0.5)
+        for name in ("one", "two")
+    ]
+    for victim in both:
+        out, err = victim.process.communicate(timeout=120)
+        assert victim.process.returncode == 0, err
+        assert_whole(victim.run.root, TRIALS, EPOCHS)
+    built = [len(lines(victim.run.root.parent / "shards.log")) for victim in both]
+    print(f"\nshards of the bank that each search made: {built}")
+    assert sorted(built) == [0, 3 + 1], "both built it, or nobody"
+    kept = {path.name for path in (tmp_path / "cache" / "pawtune" / "banks").iterdir()}
+    assert sum(not name.startswith(".") for name in kept) == 2
+    assert not [name for name in kept if name.endswith(".partial")]
+
+
+def lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def test_a_bank_that_does_not_fit_on_the_disk(small_disk: Path) -> None:
+    """Told at once: memory that is mapped to a full disk would kill the process later."""
+    table = make_view_table(100, 17, seed=0)
+    with pytest.raises(OSError, match="No space left"):
+        BankWriter(small_disk / "banks" / "key", table, feature_width=1280)
+    assert list((small_disk / "banks").iterdir()) == []

@@ -59,7 +59,7 @@ class Victim:
         self.environment = {
             **(environment or os.environ),
             "FAULT_RUNS_DIR": str(runs_dir),
-            "XDG_CACHE_HOME": str(runs_dir / "cache"),
+            "XDG_CACHE_HOME": str(settings.get("cache") or runs_dir / "cache"),
         }
         where = [f"--address={address}"] if address else []
         self.process = self.start(*arguments, *where)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 import pytest
@@ -88,3 +89,78 @@ except RuntimeError as error:
     first, second = done.stdout.splitlines()
     assert first == "1"
     assert "cannot be modified after initialization" in second
+
+
+class Card(NamedTuple):
+    name: str
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """Two GPUs as TensorFlow would show them, and what it is told of them."""
+    told: dict[str, list[Any]] = {"growth": [], "limit": [], "visible": []}
+    config = precision.tf.config
+    found = [Card("GPU:0"), Card("GPU:1")]
+    monkeypatch.setattr(config, "list_physical_devices", lambda kind: found)
+    monkeypatch.setattr(config, "get_logical_device_configuration", lambda card: None)
+    monkeypatch.setattr(
+        config.experimental, "set_memory_growth", lambda card, on: told["growth"].append(card)
+    )
+    monkeypatch.setattr(
+        config,
+        "set_logical_device_configuration",
+        lambda card, limits: told["limit"].append((card.name, limits[0].memory_limit)),
+    )
+    monkeypatch.setattr(
+        config, "set_visible_devices", lambda some, kind: told["visible"].append(some)
+    )
+    return told
+
+
+def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A command of that name that says this, and what it was asked."""
+    file = folder / "nvidia-smi"
+    file.write_text(f"#!/bin/sh\necho \"$@\" > {folder}/asked\nprintf '{text}'\n")
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+
+
+def test_a_part_of_a_gpu_is_that_part_of_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cards: dict[str, list[Any]]
+) -> None:
+    nvidia_smi(tmp_path, monkeypatch, "24576\\n16384\\n")
+    precision.share_gpus(0.5)
+    assert cards["limit"] == [("GPU:0", 11776), ("GPU:1", 7680)]
+    assert cards["growth"] == []
+    assert (tmp_path / "asked").read_text().strip().endswith("--id=3,5")
+
+
+@pytest.mark.parametrize("share", [None, 1.0, 2.0])
+def test_whole_gpus_are_taken_as_they_are_needed(
+    share: float | None, cards: dict[str, list[Any]]
+) -> None:
+    precision.share_gpus(share)
+    assert [card.name for card in cards["growth"]] == ["GPU:0", "GPU:1"]
+    assert cards["limit"] == []
+
+
+@pytest.mark.parametrize("text", ["", "[N/A]\\n[N/A]\\n"])
+def test_a_gpu_that_does_not_say_how_large_it_is(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cards: dict[str, list[Any]]
+) -> None:
+    nvidia_smi(tmp_path, monkeypatch, text)
+    precision.share_gpus(0.5)
+    assert (len(cards["growth"]), cards["limit"]) == (2, [])
+
+
+def test_without_a_gpu_of_its_own_a_process_uses_none(cards: dict[str, list[Any]]) -> None:
+    precision.share_gpus(0.0)
+    assert cards == {"growth": [], "limit": [], "visible": [[]]}
+
+
+@pytest.mark.parametrize(
+    ("total", "share", "limit"), [(24576, 0.5, 11776), (24576, 0.25, 5632), (1000, 0.1, 256)]
+)
+def test_limit_of_a_share(total: int, share: float, limit: int) -> None:
+    assert precision.memory_limit(total, share) == limit

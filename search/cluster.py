@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import platform
+import re
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -78,6 +79,23 @@ def connect(address: str | None) -> None:
             f"--address must be that of a running Ray cluster, got {address!r}: {reason}; "
             "give host:port of its head (ray start says it), or `local` to use this machine alone"
         ) from error
+
+
+def refuse_foreign(address: str | None) -> None:
+    """Whoever runs the cluster that a search joins can run code in it, and in this process.
+
+    So a run folder, which may be a stranger's, does not decide on that.
+
+    Raises:
+        UserError: The folder names a cluster on another machine.
+    """
+    host = re.sub("^.*://", "", address or "auto").rpartition(":")[0]
+    if address in (None, "auto") or host.startswith("127.") or host in ("localhost", "[::1]"):
+        return
+    raise UserError(
+        f"a run's cluster is joined again only where you name it, and this run names {address!r}; "
+        f"give --address {address} if you trust it, or --address auto for the one running here"
+    )
 
 
 def _knock(address: str) -> None:

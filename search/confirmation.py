@@ -9,6 +9,7 @@ They lie in `confirm/`, one folder each, laid out as a trial's; neither the lead
 sampler ever sees them. Finished ones are not repeated, unfinished ones continue.
 """
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
@@ -25,7 +26,14 @@ from search.leaderboard import Row
 from search.lock import RunLock
 from search.objective import Metric, Objective
 from search.progress import Reporter
-from search.retraining import Workshop, open_workshop, raised_in, task_options
+from search.retraining import (
+    Workshop,
+    open_workshop,
+    place_files,
+    raised_in,
+    small_files,
+    task_options,
+)
 from search.run_folder import RunFolder, TrialFolder, write_json
 from search.shared_work import SharedWork
 from search.trial import claim_process, run_trial
@@ -180,7 +188,7 @@ def confirm_trials(
         with RunLock(run):
             specs = [repeat.spec for repeat in todo]
             shop = open_workshop(run, specs, reporter=reporter, data=data, address=address)
-            _train_all(todo, shop, Objective(metric), reporter)
+            _train_all(run, todo, shop, Objective(metric), reporter)
     objective = Objective(metric)
     result = judge(
         [_confirmed(run, row, [r for r in repeats if r.row is row], objective) for row in chosen],
@@ -199,7 +207,11 @@ def _repeat(run: RunFolder, row: Row, number: int) -> _Repeat:
 
 
 def _train_all(
-    todo: Sequence[_Repeat], shop: Workshop, objective: Objective, reporter: Reporter
+    run: RunFolder,
+    todo: Sequence[_Repeat],
+    shop: Workshop,
+    objective: Objective,
+    reporter: Reporter,
 ) -> None:
     """Trains what is to be trained, as many at once as the plan allows."""
     task = _train.options(**task_options(shop.plan))
@@ -214,7 +226,8 @@ def _train_all(
         while waiting or running:
             while waiting and len(running) < shop.plan.concurrency:
                 repeat = waiting.pop(0)
-                running[task.remote(repeat.spec, repeat.folder.root, work)] = repeat
+                place = repeat.folder.root if run.mirror is None else None
+                running[task.remote(repeat.spec, place, work)] = repeat
             ended, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
             for reference in ended:
                 _end(running.pop(reference), reference, objective, reporter)
@@ -229,18 +242,30 @@ def _train_all(
 
 
 @ray.remote  # type: ignore[untyped-decorator]
-def _train(spec: TrialSpec, folder: Path, work: SharedWork) -> None:
-    """One trial; a task that Ray starts again goes on from the last kept state."""
+def _train(spec: TrialSpec, place: Path | None, work: SharedWork) -> dict[str, bytes]:
+    """One trial; a task that Ray starts again goes on from the last kept state.
+
+    Args:
+        spec: The trial.
+        place: Where it is kept; None where this node does not see it.
+        work: What all share.
+
+    Returns:
+        Its files, where the node that asks does not see them.
+    """
     claim_process(work.threads)
-    for _ in run_trial(spec, TrialFolder(folder), work):
-        pass
+    with tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
+        folder = TrialFolder(place or Path(scratch) / "trial")
+        for _ in run_trial(spec, folder, work):
+            pass
+        return {} if place else small_files(folder)
 
 
 def _end(repeat: _Repeat, reference: Any, objective: Objective, reporter: Reporter) -> None:
     """Records how a training ended. Another's failure is no reason to end them all."""
     who = f"{repeat.row.name}, seed {repeat.seed}"
     try:
-        ray.get(reference)
+        place_files(repeat.folder, ray.get(reference))
     except ray.exceptions.RayError as error:
         cause = raised_in(error) if isinstance(error, ray.exceptions.RayTaskError) else error
         reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:500]}"

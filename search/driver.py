@@ -153,26 +153,9 @@ def _config_to_resume(
     if address is not None:
         update["resources"] = config.resources.model_copy(update={"address": address})
     else:
-        _refuse_foreign_cluster(config.resources.address)
+        cluster.refuse_foreign(config.resources.address)
     # The weights are in the run folder; where they once came from may be gone.
     return with_absolute_paths(config.model_copy(update=update))
-
-
-def _refuse_foreign_cluster(address: str | None) -> None:
-    """Whoever runs the cluster that a search joins can run code in it, and in this process.
-
-    So a run folder, which may be a stranger's, does not decide on that.
-
-    Raises:
-        UserError: The folder names a cluster on another machine.
-    """
-    host = re.sub("^.*://", "", address or "auto").rpartition(":")[0]
-    if address in (None, "auto") or host.startswith("127.") or host in ("localhost", "[::1]"):
-        return
-    raise UserError(
-        f"a run's cluster is joined again only where you name it, and this run names {address!r}; "
-        f"give --address {address} if you trust it, or --address auto for the one running here"
-    )
 
 
 def _manifest_to_resume(run: RunFolder, config: SearchConfig, reporter: Reporter) -> Manifest:

@@ -5,6 +5,7 @@ runs for the number of epochs that was best on validation, its last epoch is kep
 worth only the test split can say.
 """
 
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +25,14 @@ from search.feature_banks import POOLINGS, BankRefs
 from search.leaderboard import Row
 from search.lock import RunLock
 from search.progress import Reporter
-from search.retraining import Workshop, fresh_folder, open_workshop, raised_in, task_options
+from search.retraining import (
+    Workshop,
+    open_workshop,
+    place_files,
+    raised_in,
+    small_files,
+    task_options,
+)
 from search.run_folder import RunFolder, TrialFolder, write_json
 from search.shared_work import PixelRefs, PixelStore, SharedWork, prepare_banks
 from search.trial import begin_session, build_trial, claim_process, describe_training
@@ -89,14 +97,9 @@ def refit_trial(
         shop = open_workshop(run, [spec], reporter=reporter, data=data, address=address)
         work = with_validation(shop, reporter)
         folder = refit_folder(run, row.trial_id)
-        (folder.root / RECORD).unlink(missing_ok=True)
-        fresh_folder(folder.root)
-        task = _train_whole.options(**task_options(shop.plan)).remote(spec, folder.root, work)
-        last: dict[str, float] = {}
+        task = _train_whole.options(**task_options(shop.plan)).remote(spec, work)
         try:
-            for reference in task:
-                last = ray.get(reference)
-                reporter.stage(f"refit {row.name} (epochs)", int(last["epoch"]), epochs)
+            last, files = _follow(task, row.name, epochs, reporter)
         except ray.exceptions.RayTaskError as error:
             raise raised_in(error) from None
         finally:
@@ -111,6 +114,8 @@ def refit_trial(
             accuracy=last["accuracy"],
             seconds=round(time.monotonic() - started, 3),
         )
+        (folder.root / RECORD).unlink(missing_ok=True)
+        place_files(folder, files)
         write_json(folder.spec_file, spec.model_dump(mode="json"))
         # Last: where it is, the refit is whole.
         write_json(folder.root / RECORD, refit.as_dict())
@@ -172,25 +177,40 @@ def _first(reference: Any) -> Any:
     return ray.put(np.array(ray.get(reference)[:1]))
 
 
+def _follow(
+    task: Any, name: str, epochs: int, reporter: Reporter
+) -> tuple[dict[str, float], dict[str, bytes]]:
+    """Shows a training's epochs; returns the last one's metrics and the files."""
+    last: dict[str, float] = {}
+    for reference in task:
+        report = ray.get(reference)
+        if "epoch" not in report:
+            return last, report
+        last = report
+        reporter.stage(f"refit {name} (epochs)", int(last["epoch"]), epochs)
+    raise RuntimeError("the training ended without its files")
+
+
 @ray.remote(num_returns="streaming", max_retries=0)  # type: ignore[untyped-decorator]
-def _train_whole(spec: TrialSpec, folder: Path, work: SharedWork) -> Iterator[dict[str, float]]:
+def _train_whole(spec: TrialSpec, work: SharedWork) -> Iterator[dict[str, Any]]:
     """Trains all epochs and keeps the last.
 
     Yields:
-        An epoch's metrics on the images trained on.
+        An epoch's metrics on the images trained on; at the end the files to keep, by name.
     """
     claim_process(work.threads)
     policy = begin_session(spec)
     trial = build_trial(spec, work)
-    kept = TrialFolder(folder)
-    rows = []
-    for result in trial.train(1):
-        row = {"epoch": result.epoch, **{name: result.metrics[name] for name in KEPT}}
-        rows.append(row)
-        kept.write_metrics(rows)
-        yield row
-    write_json(kept.facts_file, describe_training(trial, policy, work))
-    kept.best.mkdir(parents=True, exist_ok=True)
-    temporary = kept.best / ".new.weights.h5"
-    trial.core.save_weights(temporary)
-    temporary.replace(kept.best_weights)
+    with tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
+        folder = TrialFolder(Path(scratch))
+        rows = []
+        for result in trial.train(1):
+            row = {"epoch": result.epoch, **{name: result.metrics[name] for name in KEPT}}
+            rows.append(row)
+            yield row
+        folder.write_metrics(rows)
+        write_json(folder.facts_file, describe_training(trial, policy, work))
+        folder.best.mkdir()
+        trial.core.save_weights(folder.best_weights)
+        weights = str(folder.best_weights.relative_to(folder.root))
+        yield {**small_files(folder), weights: folder.best_weights.read_bytes()}

@@ -1,7 +1,6 @@
 """Training a run's trials again: its images found and checked, its shared work made again."""
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from search.config import ResourcesConfig, SearchConfig, load_config
 from search.errors import UserError
 from search.families import Backbone, Families, StoredBackbone, banked, store_backbones
 from search.progress import Reporter
-from search.run_folder import RunFolder
+from search.run_folder import RunFolder, TrialFolder, write_bytes
 from search.shared_work import PixelStore, SharedWork, prepare_banks
 from search.unchanged import check_unchanged
 
@@ -63,7 +62,8 @@ def open_workshop(
         specs: The trials to train.
         reporter: Shows progress.
         data: Where the images are, if they have moved.
-        address: A Ray cluster, or "local" for this machine; None: as the search had it.
+        address: A Ray cluster, or "local" for this machine; None: as the search had it, unless
+            that is on another machine: then it must be named.
         precision: Resolved precision to compute in; None: as the search chose.
         on_cpu: Use no GPU, even where there is one.
 
@@ -81,12 +81,19 @@ def open_workshop(
     if precision is not None:
         speed = config.speed.model_copy(update={"precision": precision})
         config = config.model_copy(update={"speed": speed})
+    if address is None:
+        cluster.refuse_foreign(config.resources.address)
     cluster.connect(None if address == LOCAL else address or config.resources.address)
     plan = fit_resources(config.resources, on_cpu=on_cpu)
     transfers = [spec.model for spec in specs if isinstance(spec.model, TransferSpec)]
     keys = sorted({(model.backbone, model.image_size) for model in transfers})
     families = Families(("transfer",), {key: run.backbone_weights(*key) for key in keys})
     backbones = store_backbones(run, families, plan.threads, cache_dir())
+    if run.mirror is not None:  # other nodes do not see the run's local copy
+        backbones = {
+            key: replace(backbone, content=ray.put(backbone.weights.read_bytes()))
+            for key, backbone in backbones.items()
+        }
     with_bank = {(m.backbone, m.image_size) for m in transfers if banked(config, m)}
     pixels = PixelStore(manifest, reporter.stage)
     banks = prepare_banks(
@@ -157,8 +164,13 @@ def raised_in(error: ray.exceptions.RayTaskError) -> Exception:
     return cause if isinstance(cause, UserError | DataError | ModelError) else error
 
 
-def fresh_folder(folder: Path) -> Path:
-    """An empty folder in the place of what was there."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
+def small_files(folder: TrialFolder) -> dict[str, bytes]:
+    """Records and predictions of a training, to be sent to where the run lies."""
+    files = (folder.metrics_file, folder.facts_file, folder.best_predictions)
+    return {str(f.relative_to(folder.root)): f.read_bytes() for f in files if f.exists()}
+
+
+def place_files(folder: TrialFolder, files: Mapping[str, bytes]) -> None:
+    """Writes what a training sent."""
+    for name, content in files.items():
+        write_bytes(folder.root / name, content)

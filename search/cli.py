@@ -161,9 +161,9 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
     if reason and not as_json:
         print(f"ended early: {reason}")
     if not usable:
+        then = "go on: pawtune resume" if reason else "see what happened: pawtune leaderboard"
         print(
-            "pawtune: no trial finished an epoch; see what happened: "
-            f"pawtune leaderboard {shlex.quote(result.folder.place)}",
+            f"pawtune: no trial finished an epoch; {then} {shlex.quote(result.folder.place)}",
             file=sys.stderr,
         )
         raise typer.Exit(130 if reason == "interrupted" else 1)

@@ -16,7 +16,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.manifest import Manifest, build_manifest
 from data_pipeline.sources import cache_dir, resolve_source
 from search import cluster
-from search.config import SearchConfig, dump_config, load_config
+from search.config import ResourcesConfig, SearchConfig, dump_config, load_config
 from search.errors import UserError
 from search.families import (
     baselines_of,
@@ -72,6 +72,7 @@ def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
         try:
             # From here on `pawtune status` knows the run, and `pawtune resume` can begin it.
             write_text(run.config_file, dump_config(config, versions=installed_versions()))
+            _check_resources(config)
             manifest = load_data(config, reporter)
             trials, work = _prepare(config, run, manifest, reporter)
         except INTERRUPTIONS:
@@ -119,6 +120,7 @@ def resume_search(
     with driving(run, reporter.say), reporter.stages.noted_in(run), interruptible():
         config = _config_to_resume(run, more_trials, data, address)
         try:
+            _check_resources(config)
             manifest = _manifest_to_resume(run, config, reporter)
             if retry_failed:
                 forget_failures(run)
@@ -204,6 +206,13 @@ def load_data(config: SearchConfig, reporter: Reporter) -> Manifest:
     cache = cache_dir()
     root = resolve_source(config.data, cache=cache, progress=reporter.stage)
     return build_manifest(root, seed=config.seed, cache=cache, progress=reporter.stage)
+
+
+def _check_resources(config: SearchConfig) -> None:
+    """Refuses at once what cannot be had: looking through many images takes minutes."""
+    if config.resources != ResourcesConfig():
+        cluster.connect(config.resources.address)
+        cluster.plan_resources(config.resources, cluster.available_resources())
 
 
 def _prepare(

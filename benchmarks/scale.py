@@ -1,0 +1,246 @@
+"""What a search of very many trials costs its driver, and which part of it grows.
+
+    python benchmarks/scale.py --trials 1000 --workers 64 --out scale.json
+
+A real Tune search on this machine: --trials trials of --trial-s seconds in --epochs epochs, of
+which --workers run at once, each in a process of its own, as a cluster would run them. A trial
+sleeps, writes its epochs and reports them; it imports no TensorFlow. Sampler (TPE), early stopping,
+records, TensorBoard's files, study and live view are those of a search, nothing is left out.
+
+For each tenth of the trials, by when they end: seconds of processor that the driver used (all its
+threads, Ray's included), those of its parts, and its memory. A driver that is asked for more than
+one processor second a second is the bottleneck: 1 / (driver s a trial) trials a second are its
+limit, whatever the cluster. The first tenth holds the start of the workers.
+Workers take 100 MB each, and the machine some minutes to start 64 of them on 2 cores; the trials
+themselves need no processor to speak of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import ray
+from measuring import machine, print_table, write_report
+from overhead import write_images
+from ray import tune
+from rich.console import Console
+
+from data_pipeline.manifest import build_manifest
+from search.cluster import ResourcePlan
+from search.config import load_config
+from search.driver import _finish
+from search.optuna_searcher import OptunaSearcher
+from search.progress import Reporter
+from search.records import RecordKeeper
+from search.run_folder import TrialFolder, create_run_folder, write_json
+from search.scheduler import FamilyScheduler
+from search.tensorboard import TensorBoardLogger
+from search.trial import TrialWorker
+from search.tuning import Trials, run_trials
+
+BLOCKS = 10
+PARTS: dict[type[Any], tuple[str, tuple[str, ...]]] = {
+    OptunaSearcher: ("proposals and study", ("suggest", "on_trial_result", "on_trial_complete")),
+    FamilyScheduler: ("early stopping", ("on_trial_result", "on_trial_complete")),
+    RecordKeeper: (
+        "records and live view",
+        ("on_trial_start", "on_trial_result", "on_trial_complete", "close"),
+    ),
+    TensorBoardLogger: (
+        "TensorBoard",
+        ("setup", "on_trial_start", "on_trial_result", "on_trial_complete", "on_experiment_end"),
+    ),
+}
+
+
+class SleepingWorker(TrialWorker):
+    """A trial that needs no processor, and keeps what a trial keeps but its weights."""
+
+    def setup(self, config: dict[str, Any], run_root: str, trial_s: float) -> None:  # type: ignore[override]
+        super().setup(config, SimpleNamespace(run_root=Path(run_root)))  # type: ignore[arg-type]
+        self.trial_s = trial_s
+
+    def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
+        epochs = self.config["spec"]["train"]["epochs"]
+        seconds = self.trial_s / epochs
+        write_json(folder.facts_file, {"num_weights": 1000, "training": "live"})
+        level = int(folder.trial_id) * 617 % 1000 / 3000  # no two alike, in no order
+        rows: list[dict[str, float]] = []
+        for epoch in range(1, epochs + 1):
+            time.sleep(seconds)
+            value = 0.5 + level * epoch / epochs
+            row = dict.fromkeys(("loss", "val_loss"), 1 - value)
+            row |= dict.fromkeys(("accuracy", "val_accuracy", "val_balanced_accuracy"), value)
+            row |= {"learning_rate": 0.001, "images_per_second": 900.0, "seconds": seconds}
+            rows.append({"epoch": epoch, **row})
+            folder.write_metrics(rows)
+            best = {"objective": value, "best_val_accuracy": value, "best_epoch": epoch}
+            best["best_val_loss"] = 1 - value
+            yield {**rows[-1], **best, "num_weights": 1000, "done": epoch == epochs}
+
+
+class Meter:
+    """Takes the driver's processor time and memory whenever a tenth of the trials has ended."""
+
+    def __init__(self, trials: int) -> None:
+        self.spent: dict[str, float] = defaultdict(float)
+        self.rows: list[dict[str, Any]] = []
+        self._trials = trials
+        self._ended = 0
+        self._before = self._now()
+
+    def watch(self, kind: type[Any], part: str, names: tuple[str, ...]) -> None:
+        """Adds up the time inside some of a class's methods."""
+        for name in names:
+            setattr(kind, name, self._timed(getattr(kind, name), part))
+        if kind is RecordKeeper:
+            kind.on_trial_complete = self._counted(kind.on_trial_complete)
+
+    def _timed(self, method: Callable[..., Any], part: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            started = time.thread_time()
+            try:
+                return method(*arguments, **named)
+            finally:
+                self.spent[part] += time.thread_time() - started
+
+        return call
+
+    def _counted(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            method(*arguments, **named)
+            self._ended += 1
+            if self._ended % max(1, self._trials // BLOCKS) == 0:
+                self.take()
+
+        return call
+
+    def take(self) -> None:
+        """Ends a tenth."""
+        now, before = self._now(), self._before
+        count = now["ended"] - before["ended"]
+        wall = now["wall"] - before["wall"]
+        parts = {
+            name: f"{1000 * (now['parts'].get(name, 0) - before['parts'].get(name, 0)) / count:.1f}"
+            for name, _ in PARTS.values()
+        }
+        cpu = now["cpu"] - before["cpu"]
+        self.rows.append(
+            {
+                "trials": now["ended"],
+                "wall s": round(wall, 1),
+                "driver ms/trial": round(1000 * cpu / count, 1),
+                **parts,
+                "busy": f"{cpu / wall:.0%}",
+                "memory MB": round(memory_mb()),
+            }
+        )
+        print(self.rows[-1], flush=True)
+        self._before = now
+
+    def _now(self) -> dict[str, Any]:
+        return {
+            "ended": self._ended,
+            "wall": time.perf_counter(),
+            "cpu": time.process_time(),
+            "parts": dict(self.spent),
+        }
+
+
+def memory_mb() -> float:
+    """Private memory of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("RssAnon"))
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=64, help="trials at once")
+    parser.add_argument("--epochs", type=int, default=2, help="of each trial")
+    parser.add_argument("--trial-s", type=float, default=4.0, help="seconds that a trial sleeps")
+    parser.add_argument("--sampler", default="tpe", choices=("tpe", "random", "nsga2"))
+    parser.add_argument("--profile", type=Path, help="write cProfile's statistics of the driver")
+    parser.add_argument("--out", type=Path, help="JSON file of the result")
+    options = parser.parse_args()
+    meter = Meter(options.trials)
+    for kind, (part, names) in PARTS.items():
+        meter.watch(kind, part, names)
+    profiler = cProfile.Profile(time.thread_time) if options.profile else None
+    with tempfile.TemporaryDirectory() as scratch:
+        result = search(Path(scratch), options, profiler)
+    if profiler is not None:
+        profiler.dump_stats(options.profile)
+    print_table(meter.rows)
+    print_table([result])
+    report = {"machine": machine(), "blocks": meter.rows, "whole": result}
+    write_report(options.out, report)
+
+
+def search(
+    folder: Path, options: argparse.Namespace, profiler: cProfile.Profile | None
+) -> dict[str, Any]:
+    """Runs the search; what it took as a whole."""
+    manifest = build_manifest(write_images(folder / "images", 80, 48))
+    config = load_config(
+        None,
+        [f"sampler.name={options.sampler}", "scheduler.grace_period=1"],
+        {"data": "x", "trials": options.trials, "epochs": options.epochs, "baselines": "off"},
+    )
+    run = create_run_folder(folder / "runs", "scale")
+    manifest.save(run.root)
+    ray.init(
+        num_cpus=options.workers,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=100 * 2**20,
+    )
+    plan = ResourcePlan(cpus=1.0, gpus=0.0, concurrency=options.workers)
+    worker = tune.with_parameters(SleepingWorker, run_root=str(run.root), trial_s=options.trial_s)
+    trials = Trials((), ("conv", "transfer"), num_classes=2, plan=plan)
+    with open(os.devnull, "w") as nowhere:
+        reporter = Reporter(console=Console(file=nowhere, force_terminal=True, width=120))
+        started, cpu = time.perf_counter(), time.process_time()
+        if profiler is not None:
+            profiler.enable()
+        run_trials(config, run, trials, worker, reporter)
+        if profiler is not None:
+            profiler.disable()
+        wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    started = time.perf_counter()
+    _finish(config, run, None, wall_s, {})
+    return {
+        "trials": options.trials,
+        "workers": options.workers,
+        "wall s": round(wall_s, 1),
+        "driver s/trial": round(cpu_s / options.trials, 4),
+        "leaderboard s": round(time.perf_counter() - started, 2),
+        "study MB": round(size_mb(run.study_file), 1),
+        "event files MB": round(size_mb(run.tensorboard_dir), 1),
+        "run folder MB": round(size_mb(run.root), 1),
+    }
+
+
+def size_mb(path: Path) -> float:
+    """Of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+if __name__ == "__main__":
+    main()

@@ -81,6 +81,7 @@ class StoreLock:
                 "since": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         ).encode()
+        self._dead: set[str] = set()
         self._read: dict[str, dict[str, Any]] = {}
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -109,6 +110,8 @@ class StoreLock:
             if refused:
                 raise UserError(self._refusal(list(others.values())[0]))
             time.sleep(random.uniform(0.1, 0.3))
+        for name in self._dead:
+            self._store.delete(name)
         for name in self._stale(claims):  # a note tells a driver that only slept
             self._store.write(name + TAKEN, self._content)
 
@@ -141,7 +144,10 @@ class StoreLock:
                 self._read[name] = dict(json.loads(text))
             holder = self._read[name]
             here = holder["host"] == platform.node()
-            return None if here and process_start(holder["pid"]) != holder["process"] else holder
+            if here and process_start(holder["pid"]) != holder["process"]:
+                self._dead.add(name)
+                return None
+            return holder
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):

@@ -1,14 +1,15 @@
 """An S3 server on loopback, in a process of its own: it can go away and come back."""
 
 import os
-import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -29,12 +30,60 @@ main(["-H", "127.0.0.1", "-p", sys.argv[1]])
 """
 
 
+class Door:
+    """A port of loopback that leads to another, and can be shut: connections are refused then."""
+
+    def __init__(self, port: int, behind: int) -> None:
+        self.port = port
+        self._behind = behind
+        self._open: list[socket.socket] = []
+        self._listener: socket.socket | None = None
+
+    def open(self) -> None:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self.port))
+        listener.listen(128)
+        self._listener = listener
+        threading.Thread(target=self._let_in, args=(listener,), daemon=True).start()
+
+    def shut(self) -> None:
+        assert self._listener is not None
+        for connection in [self._listener, *self._open]:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+        self._open.clear()
+
+    def _let_in(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                outside, _ = listener.accept()
+                inside = socket.create_connection(("127.0.0.1", self._behind))
+                self._open += [outside, inside]
+                for pair in ((outside, inside), (inside, outside)):
+                    threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(2**16):
+                target.sendall(data)
+        for connection in (source, target):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+
 @dataclass
 class Server:
-    """moto's server; what it holds lives as long as its process."""
+    """moto's server behind a door; what it holds lives as long as its process."""
 
-    port: int
+    door: Door
     process: subprocess.Popen[bytes] = field(repr=False)
+
+    @property
+    def port(self) -> int:
+        return self.door.port
 
     def address(self, path: str) -> str:
         """The address of something in the bucket."""
@@ -43,12 +92,12 @@ class Server:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Stops answering; it holds all it held when it comes back."""
-        self.process.send_signal(signal.SIGSTOP)
+        """Cannot be reached; it holds all it held when it comes back."""
+        self.door.shut()
         try:
             yield
         finally:
-            self.process.send_signal(signal.SIGCONT)
+            self.door.open()
 
 
 @contextmanager
@@ -56,7 +105,7 @@ def s3_server() -> Iterator[Server]:
     """Starts a server with an empty bucket; skips where moto is missing."""
     pytest.importorskip("moto", reason="moto is missing: pip install -e '.[dev]'")
     pytest.importorskip("flask_cors", reason="flask-cors is missing: pip install -e '.[dev]'")
-    (port,) = free_ports(1)
+    port, outside = free_ports(2)
     process = subprocess.Popen(
         [sys.executable, "-c", CODE, str(port)],
         stdout=subprocess.DEVNULL,
@@ -65,7 +114,12 @@ def s3_server() -> Iterator[Server]:
     )
     try:
         _make_bucket(f"http://127.0.0.1:{port}/{BUCKET}", process)
-        yield Server(port, process)
+        door = Door(outside, port)
+        door.open()
+        try:
+            yield Server(door, process)
+        finally:
+            door.shut()
     finally:
         process.kill()
         process.wait(20)

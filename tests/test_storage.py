@@ -223,6 +223,7 @@ def test_of_many_that_want_a_run_at_once_never_two_have_it(address: str) -> None
     assert sorted(held) == list(range(6)), refused
 
 
+@pytest.mark.slow
 def test_a_dead_drivers_claim_is_taken_over_and_a_sleeping_one_is_told(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,12 +13,16 @@ import os
 import re
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from data_pipeline.buckets import explained, is_address, join, split
+from data_pipeline.errors import DataError
 from search.errors import UserError
 from search.guarded import read_object, read_rows
 
@@ -201,9 +205,22 @@ class RunFolder:
         return split(self.place)[0] if self.mirror is not None else str(self.root.parent)
 
     def refresh(self) -> None:
-        """Fetches what changed, where the run lies in an object store."""
+        """Fetches what changed, where the run lies in an object store; later, if that is away."""
         if self.mirror is not None:
-            self.mirror.pull()
+            with suppress(DataError):
+                self.mirror.pull()
+
+    def follow(self, interval_s: float) -> None:
+        """Goes on fetching what changes, for as long as this process lives."""
+        if self.mirror is None:
+            return
+
+        def fetch() -> None:
+            while True:
+                time.sleep(interval_s)
+                self.refresh()
+
+        threading.Thread(target=fetch, daemon=True).start()
 
     def keep_new(self) -> None:
         """Sends all that a command wrote to where the run lies."""

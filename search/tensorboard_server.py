@@ -31,6 +31,7 @@ def serve(run: Run, host: str = "127.0.0.1", port: int | None = None) -> int:
         UserError: There are no event files, and none can be written.
     """
     folder = event_folder(run)
+    run.folder.follow(RELOAD_S)
     sys.modules.setdefault(WITHOUT_TENSORFLOW, ModuleType(WITHOUT_TENSORFLOW))
     from tensorboard import default, program
 

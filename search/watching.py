@@ -43,6 +43,7 @@ def watch(run: Run, console: Console) -> None:
         try:
             while is_running(run.folder):
                 time.sleep(WATCH_S)
+                run.folder.refresh()
                 live.update(show_run(run))
         except KeyboardInterrupt:
             pass
@@ -65,6 +66,7 @@ def _watch_in_lines(run: Run, console: Console) -> None:
             if not running:
                 return
             time.sleep(WATCH_S)
+            run.folder.refresh()
 
 
 def show_run(run: Run) -> RenderableType:

@@ -51,7 +51,7 @@ class SearchConfig(Strict):
         str,
         Field(min_length=1),
         Setting(
-            "a folder, an archive, a URL, sample or cats_and_dogs",
+            "a folder or an archive, here or at s3:// or gs://, a URL, sample or cats_and_dogs",
             "The images: a folder of class folders, or what holds one.",
         ),
     ]
@@ -62,9 +62,11 @@ class SearchConfig(Strict):
             "The run's folder in `runs_dir`; null: the data's name and the time.",
         ),
     ] = None
-    runs_dir: Annotated[str, Field(min_length=1), Setting("a folder", "Where runs are kept.")] = (
-        "runs"
-    )
+    runs_dir: Annotated[
+        str,
+        Field(min_length=1),
+        Setting("a folder, or an address: s3:// or gs://", "Where runs are kept."),
+    ] = "runs"
     families: Annotated[
         Annotated[tuple[Family, ...], Field(min_length=1, strict=False)] | None,
         Setting(
@@ -75,7 +77,7 @@ class SearchConfig(Strict):
     weights: Annotated[
         str | None,
         Setting(
-            "a file, or null",
+            "a file, here or at s3:// or gs://, or null",
             "The backbone's weights, without its top; null: Keras' cache, else a download.",
         ),
     ] = None

@@ -51,8 +51,8 @@ class SearchConfig(Strict):
         str,
         Field(min_length=1),
         Setting(
-            "a folder or an archive, here or at s3:// or gs://, a URL, sample or cats_and_dogs",
-            "The images: a folder of class folders, or what holds one.",
+            "a folder, an archive, a URL, sample or cats_and_dogs",
+            "The images: a folder of class folders, or what holds one; a URL may be s3:// or gs://.",
         ),
     ]
     name: Annotated[

@@ -24,7 +24,7 @@ from rich.text import Text
 from search.run import open_run
 from tests.browser import run_browser
 
-COLUMNS, LINES = 100, 22
+COLUMNS, LINES = 110, 22
 
 
 def main(arguments: list[str]) -> None:
@@ -62,7 +62,8 @@ def picture_terminal(command: list[str], seconds: float, out: Path) -> None:
     finally:
         subprocess.run([*tmux, "kill-server"], check=False)
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
-    console.print(Text.from_ansi(f"$ {' '.join(command)}\n{shown.rstrip()}"))
+    text = Text.from_ansi(f"$ {' '.join(command)}\n{shown.rstrip()}")
+    console.print(text)
     style = (
         "<style>body{margin:14px 18px;background:#0c0c0c!important;color:#e4e8ee!important}"
         "pre,code{font:14px/18px monospace!important}</style></head>"
@@ -71,8 +72,8 @@ def picture_terminal(command: list[str], seconds: float, out: Path) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".html") as file:
         file.write(page)
         file.flush()
-        lines = 1 + len(shown.rstrip().splitlines())
-        shoot(f"file://{file.name}", out, width=900, height=28 + 18 * lines)
+        lines = len(text.wrap(console, COLUMNS))
+        shoot(f"file://{file.name}", out, width=970, height=28 + 18 * lines)
 
 
 def shoot(address: str, out: Path, *, width: int, height: int) -> None:

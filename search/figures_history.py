@@ -118,9 +118,9 @@ def draw_history(data: ReportData) -> Drawing | None:
             f"the best so far goes from {best[0]:.4f} to {best[-1]:.4f}."
         )
         svg = to_svg(axes, "history", told, tips(data))
-    return Drawing(
-        svg, "Hollow markers were stopped early; the line is the best so far." + stretched
-    )
+    hollow = any(trial.row.status == "stopped" for trial in data.usable)
+    told = "Hollow markers were stopped early; the line" if hollow else "The line"
+    return Drawing(svg, f"{told} is the best so far.{stretched}")
 
 
 def draw_learning_curves(data: ReportData, family: str) -> Drawing | None:
@@ -157,10 +157,12 @@ def draw_learning_curves(data: ReportData, family: str) -> Drawing | None:
             + (f"; the best is {leader.row.name}." if leader else ".")
         )
         svg = to_svg(axes, f"curves-{family}", told, tips(data))
-    caption = "An open end is a trial stopped early, a cross a failure."
+    statuses = {trial.row.status for trial in trials}
+    caption = "An open end is a trial stopped early. " if "stopped" in statuses else ""
+    caption += "A cross is a failure. " if "failed" in statuses else ""
     if best is not None and leader is not None:
-        caption += f" In ink: {short(leader.row.name, 60)}, the best of its family."
-    return Drawing(svg, caption + stretched)
+        caption += f"In ink: {short(leader.row.name, 60)}, the best of its family."
+    return Drawing(svg, caption.strip() + stretched)
 
 
 def _curve(
@@ -242,4 +244,5 @@ def draw_time_line(data: ReportData) -> Drawing | None:
         end = max(trial.finished or 0.0 for trial in ran) - start
         told = f"{len(ran)} trials over {end:.0f} seconds, up to {len(lanes)} at once."
         svg = to_svg(axes, "timeline", told, tips(data))
-    return Drawing(svg, "One bar a trial; pale bars were stopped early.")
+    pale = any(trial.row.status == "stopped" for trial in ran)
+    return Drawing(svg, "One bar a trial" + ("; pale bars were stopped early." if pale else "."))

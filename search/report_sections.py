@@ -97,7 +97,7 @@ def _parameter_section(data: ReportData) -> Section:
             usable = sum(trial.usable for trial in data.of_family(family))
             missing.append(
                 f"{family}: importance needs {MIN_TRIALS} trials that differ, lie in the search "
-                f"space and have finished an epoch; {usable} have finished one."
+                f"space and finished an epoch; {count(usable, 'trial')} finished one."
             )
     parallel = [space.draw_parallel(data, family) for family in data.families]
     # The page fills its columns one after the other: a family has a column.

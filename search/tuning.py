@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 
 from models.spec import TrialSpec
 from search.cluster import ResourcePlan
@@ -72,6 +73,7 @@ def run_trials(
         Why the search ended early; None where every trial had its turn.
     """
     os.environ.update(TUNE_ENVIRONMENT)
+    _keep_credentials_here()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by the records
     proposed = config.trials if config.baselines != "only" else 0
     over = [trial for trial in trials.past if trial.over]
@@ -158,6 +160,17 @@ def _restarts(plan: ResourcePlan) -> int:
 
 def _trial_name(trial: Any) -> str:
     return str(trial.config["trial_id"])
+
+
+def _keep_credentials_here() -> None:
+    """Has Tune hand no credentials to workers: it does so in their command lines.
+
+    It copies AWS_SECRET_ACCESS_KEY and its like from the driver's environment into that of every
+    trial, as an argument of the worker's process, which everybody on its machine can read. Workers
+    have the environment of the node that they run on.
+    """
+    names = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not name.startswith("AWS_")}
 
 
 @contextmanager

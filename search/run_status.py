@@ -1,7 +1,7 @@
 """How far a run is, read from its folder alone."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from search.run import Run
@@ -18,6 +18,7 @@ class RunStatus:
         reason: Why it ended early, or None.
         counts: Trials by status.
         best: Name and validation accuracy of the best trial so far, if one finished an epoch.
+        waiting: By trial, what it waits for; empty unless the search runs.
     """
 
     running: bool
@@ -25,6 +26,7 @@ class RunStatus:
     reason: str | None
     counts: dict[str, int]
     best: tuple[str, float] | None
+    waiting: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -40,14 +42,21 @@ class RunStatus:
             state = f"ended early, {self.reason}" if self.reason else "ended"
         counts = ", ".join(f"{number} {status}" for status, number in self.counts.items())
         best = f"; best trial {self.best[0]}, val_accuracy {self.best[1]:.4f}" if self.best else ""
-        return f"{state}; trials: {counts or 'none yet'}{best}"
+        waits = "".join(f"; trial {name} {reason}" for name, reason in self.waiting.items())
+        return f"{state}; trials: {counts or 'none yet'}{best}{waits}"
 
 
 def of_run(run: Run) -> RunStatus:
     """How far a run is now."""
     running = is_running(run.folder)
     ended = run.folder.summary_file.exists() and not running
-    counts = Counter(trial.read_status()["status"] for trial in run.folder.trials())
+    statuses = {trial.trial_id: trial.read_status() for trial in run.folder.trials()}
+    counts = Counter(status["status"] for status in statuses.values())
+    waiting = {
+        trial_id: str(status["reason"])
+        for trial_id, status in statuses.items()
+        if running and status["status"] == "pending" and status.get("reason")
+    }
     usable = [row for row in run.rows() if row.best_val_accuracy is not None]
     return RunStatus(
         running=running,
@@ -55,4 +64,5 @@ def of_run(run: Run) -> RunStatus:
         reason=run.summary()["reason"] if ended else None,
         counts=dict(counts),
         best=(usable[0].name, float(usable[0].best_val_accuracy or 0.0)) if usable else None,
+        waiting=waiting,
     )

@@ -29,6 +29,7 @@ from search.scheduler import FamilyScheduler
 from search.storage import storage_error
 from search.tensorboard import TensorBoardLogger
 from search.uploads import upload_callbacks
+from search.waiting import WaitingNotes
 
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours write what is needed
@@ -113,6 +114,7 @@ def run_trials(
                 keeper,
                 *upload_callbacks(run, stop.stop),
                 TensorBoardLogger(run, config, trials.families),
+                WaitingNotes(run, trials.plan),
             ],
             failure_config=tune.FailureConfig(max_failures=_restarts(trials.plan)),
             stop=stop,

@@ -47,7 +47,7 @@ DEFAULTS = {
     "bank_s": 0.0,  # of a shard
     "patience_s": 60.0,
     "hog": "",  # a trial that allocates memory until it dies
-    "limit_mb": 0,  # address space of the hog's worker; 0: none
+    "limit_mb": 0,  # that it may still take; 0: no limit
     "weights_kb": 1,
     "fsize_kb": 0,  # no file of a worker may be larger; 0: no limit
     "cache": "",  # pawtune's cache; one of its own where none is said
@@ -142,7 +142,9 @@ class FaultWorker(TrialWorker):
 
 def _allocate(limit_mb: int) -> None:
     if limit_mb:
-        resource.setrlimit(resource.RLIMIT_AS, (limit_mb * 2**20, limit_mb * 2**20))
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + limit_mb * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     held = []
     while True:
         held.append(np.ones(2**24))  # 128 MB that are really used

@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,14 +35,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def fill(disk: Path) -> Path:
     """Takes all that is free; the ballast."""
     ballast = disk / "ballast"
-    with ballast.open("wb") as stream:
-        for size in (2**16, 2**12):
-            try:
-                while True:
-                    stream.write(b"x" * size)
-                    stream.flush()
-            except OSError:
-                continue
+    handle = os.open(ballast, os.O_CREAT | os.O_WRONLY)
+    for size in (2**16, 2**12):
+        with suppress(OSError):
+            while True:
+                os.write(handle, b"x" * size)
+    os.close(handle)
     return ballast
 
 
@@ -65,17 +64,18 @@ def test_a_disk_that_is_full(
     if cleared:
         time.sleep(5)
         ballast.unlink()
-        out, err = victim.process.communicate(timeout=90)
+        out, err = victim.process.communicate(timeout=150)
         assert victim.process.returncode == 0, err
         first = min(t for t, *_ in victim.epochs() if t > full + 5)
         print(f"\ndisk full for 5 s: the next epoch {first - full - 5:.1f} s after")
     else:
-        out, err = victim.process.communicate(timeout=90)
+        out, err = victim.process.communicate(timeout=150)
         print(f"\ndisk full: the driver ended after {time.time() - full:.1f} s: {err}")
         assert victim.process.returncode == 2, (out, err)
         assert "No space left on device" in err
         assert "pawtune resume" in err
-        assert len(err.splitlines()) == 1, err
+        assert err.splitlines()[-1].startswith("pawtune: the run folder could not be used")
+        assert "Traceback" not in err
         ballast.unlink()
         resume(victim)
     assert_whole(victim.run.root, TRIALS, EPOCHS)
@@ -86,7 +86,7 @@ def test_files_that_may_not_grow(address: str, tiny_images: Path, runs_dir: Path
     """As a full disk, where no file system can be mounted: workers may write small files only."""
     limits = {"fsize_kb": 50, "weights_kb": 100, "patience_s": PATIENCE_S}
     victim = begin(runs_dir, tiny_images, address=address, **limits)
-    out, err = victim.process.communicate(timeout=90)
+    out, err = victim.process.communicate(timeout=150)
     assert victim.process.returncode == 1, err  # no epoch was finished
     assert "File too large" in out + err
     (runs_dir / "faults.json").write_text("{}")
@@ -108,7 +108,7 @@ def test_storage_that_is_away_for_20_s(
     assert not victim.run.root.exists(), sorted(victim.run.root.rglob("*"))
     os.rename(away, victim.run.root)
     back = time.time()
-    out, err = victim.process.communicate(timeout=90)
+    out, err = victim.process.communicate(timeout=150)
     assert victim.process.returncode == 0, err
     first = min(t for t, *_ in victim.epochs() if t > back)
     print(f"\nstorage away for 20 s: the next epoch {first - back:.1f} s after it came back")
@@ -122,8 +122,8 @@ def test_a_trial_that_needs_too_much_memory(
     runs_dir: Path,
 ) -> None:
     """Where the system refuses memory: that trial fails with its reason, the others do not."""
-    victim = begin(runs_dir, tiny_images, address=address, hog="0002", limit_mb=12_000)
-    out, err = victim.process.communicate(timeout=90)
+    victim = begin(runs_dir, tiny_images, address=address, hog="0002", limit_mb=1000)
+    out, err = victim.process.communicate(timeout=150)
     assert victim.process.returncode == 0, err
     reason = victim.run.trial("0002").read_status()["reason"]
     print(f"\nout of memory: {reason}")
@@ -150,7 +150,7 @@ def test_two_searches_that_need_the_same_bank(
         assert_whole(victim.run.root, TRIALS, EPOCHS)
     built = [len(lines(victim.run.root.parent / "shards.log")) for victim in both]
     print(f"\nshards of the bank that each search made: {built}")
-    assert sorted(built) == [0, 3 + 1], "both built it, or nobody"
+    assert min(built) == 0 < max(built), "both built it, or nobody"
     kept = {path.name for path in (tmp_path / "cache" / "pawtune" / "banks").iterdir()}
     assert sum(not name.startswith(".") for name in kept) == 2
     assert not [name for name in kept if name.endswith(".partial")]

@@ -5,6 +5,7 @@ Nodes are real raylets on this machine: of `ray.cluster_utils.Cluster`, and of `
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from search.cluster import WORKER_ENVIRONMENT
+from search.run import open_run
+from search.run_status import of_run
 from tests.ray_head import Head, kill_tree, ray_head, ray_node
 from tests.test_faults import EPOCHS, Victim, _reap, begin  # noqa: F401  # a fixture
 from tests.whole_run import assert_whole
@@ -186,7 +189,7 @@ def test_a_worker_that_is_killed(tiny_images: Path, runs_dir: Path) -> None:
 
 def test_nodes_of_ray_start_and_a_head_that_is_lost(tiny_images: Path, runs_dir: Path) -> None:
     with ray_head(with_token=True) as head, ray_node(head), ray_node(head):
-        victim = on(head, runs_dir, tiny_images, "--trials=8", epoch_s=0.4)
+        victim = on(head, runs_dir, tiny_images, "--trials=8", epoch_s=2.0)
         victim.wait_for(lambda: len({node for *_, node in victim.epochs()}) == 3)
         victim.wait_for(lambda: len(victim.epochs()) >= 12)
         killed = time.time()
@@ -207,6 +210,27 @@ def test_nodes_of_ray_start_and_a_head_that_is_lost(tiny_images: Path, runs_dir:
     first = min(t for t, *_ in victim.epochs() if t > again)
     print(f"{before} epochs kept; on another head the first new one came in {first - again:.1f} s")
     assert_whole(victim.run.root, 8, EPOCHS)
+
+
+def test_status_says_what_a_trial_waits_for(tiny_images: Path, runs_dir: Path) -> None:
+    """Two searches on one cluster with one GPU: the second waits, and says for what."""
+    with nodes({"num_cpus": 2, "num_gpus": 1}) as cluster:
+        first = begin(runs_dir / "1", tiny_images, address=cluster.address, epoch_s=6.0)
+        first.wait_for(lambda: first.count("running") == 1)
+        second = begin(runs_dir / "2", tiny_images, address=cluster.address)
+        second.wait_for(lambda: second.count("pending") == 1, timeout_s=90)
+        told = ""
+        deadline = time.monotonic() + 90
+        while " s for " not in told and time.monotonic() < deadline:
+            state = of_run(open_run(second.run.root))
+            told = state.text()
+            time.sleep(1)
+    print(f"\n{told}")
+    assert re.search(
+        r"running; trials: 1 pending; trial 0001 waits \d+ s for 1 CPU \+ 1 GPU; free on all "
+        r"nodes together: 1 CPU \(1 x 2 CPU \+ 1 GPU now\)",
+        told,
+    )
 
 
 def on(head: Head, runs_dir: Path, images: Path, *options: str, **settings: Any) -> Victim:

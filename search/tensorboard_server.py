@@ -39,15 +39,21 @@ def serve(run: Run, host: str = "127.0.0.1", port: int | None = None) -> int:
     options += ["--reload_interval", str(RELOAD_S)]
     if port is not None:
         options += ["--port", str(port)]
-    if len(list(folder.iterdir())) > TICKED_RUNS:
-        print(
-            f"with more than {TICKED_RUNS} runs TensorBoard ticks none; in Scalars, Images, Text "
-            f"and Custom scalars tick those to see: pictures and texts are in {SEARCH_RUN!r}",
-            file=sys.stderr,
-        )
+    if hint := hint_at_ticks(folder):
+        print(hint, file=sys.stderr)
     board = program.TensorBoard(default.get_plugins())
     board.configure(argv=["tensorboard", *options])
     return int(board.main())
+
+
+def hint_at_ticks(folder: Path) -> str:
+    """What to do where TensorBoard's older tabs begin empty; nothing where they do not."""
+    if len(list(folder.iterdir())) <= TICKED_RUNS:
+        return ""
+    return (
+        f"with more than {TICKED_RUNS} runs TensorBoard ticks none; in Scalars, Images, Text and "
+        f"Custom scalars tick those to see: pictures and texts are in {SEARCH_RUN!r}"
+    )
 
 
 def event_folder(run: Run) -> Path:

@@ -45,6 +45,7 @@ def watch(run: Run, console: Console) -> None:
                 time.sleep(WATCH_S)
                 run.folder.refresh()
                 live.update(show_run(run))
+            live.update(show_run(run))
         except KeyboardInterrupt:
             pass
 

@@ -19,7 +19,7 @@ from search.run import Run
 from search.run_folder import RunFolder, read_json, write_json
 from search.search_events import SEARCH_RUN, SHOWN_FIRST
 from search.tensorboard import TensorBoardLogger
-from search.tensorboard_server import event_folder
+from search.tensorboard_server import event_folder, hint_at_ticks
 from search.trial_events import TrialEvents, run_label
 from tests.board import fetch, run_board
 from tests.event_reading import read_events, read_scalars, read_tags
@@ -333,6 +333,14 @@ def test_a_moved_run_without_event_files_gets_them_from_its_trials(
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("events.*")}
     assert event_folder(Run(RunFolder(place))) == folder
     assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("events.*")}
+
+
+def test_more_runs_than_tensorboard_ticks_are_told(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number:04d}-conv").mkdir()
+    assert hint_at_ticks(tmp_path) == ""
+    (tmp_path / SEARCH_RUN).mkdir()
+    assert "tick those to see: pictures and texts are in 'search'" in hint_at_ticks(tmp_path)
 
 
 def test_a_long_or_odd_name_makes_a_short_label() -> None:

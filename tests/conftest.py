@@ -36,6 +36,10 @@ def pytest_configure() -> None:
         TF_CPP_MIN_LOG_LEVEL="3",
         RAY_USAGE_STATS_ENABLED="0",
         RAY_AUTH_TOKEN_PATH=str(token),
+        # Workers have them from their node alone, as on a cluster; see tests/s3_server.py.
+        AWS_ACCESS_KEY_ID="test",
+        AWS_SECRET_ACCESS_KEY="secret-of-the-test",
+        AWS_EC2_METADATA_DISABLED="true",
         # Workers and subprocesses unpickle functions of test modules by name.
         PYTHONPATH=os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
     )

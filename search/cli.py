@@ -430,7 +430,7 @@ def report(
     if as_json:
         _print_json({"path": str(path), "bytes": path.stat().st_size})
         return
-    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+    print(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
 
 
 @app.command()

@@ -106,6 +106,9 @@ def run(
             plan = describe(search_config, reporter)
         _emit(plan, as_json)
         return
+    from search.doors import knock
+
+    knock(search_config.resources.address)  # before Ray is loaded, which takes seconds
     from search.driver import run_search
 
     with Reporter(quiet=quiet) as reporter:
@@ -206,7 +209,7 @@ def resume(
 
     Example: pawtune resume pets --trials +20
     """
-    from search.driver import resume_search
+    from search.doors import knock
     from search.errors import UserError
     from search.progress import Reporter
     from search.run import open_run
@@ -214,9 +217,13 @@ def resume(
     more = (trials or "+0").removeprefix("+")
     if not more.isdigit():
         raise UserError(f"--trials must be a number of trials to add, got {trials!r}; give +20")
+    folder = open_run(run, runs_dir).folder
+    knock(address)  # before Ray is loaded, which takes seconds
+    from search.driver import resume_search
+
     with Reporter(quiet=quiet) as reporter:
         result = resume_search(
-            open_run(run, runs_dir).folder,
+            folder,
             more_trials=int(more),
             retry_failed=retry_failed,
             data=data,

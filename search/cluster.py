@@ -4,8 +4,6 @@ import logging
 import math
 import os
 import platform
-import re
-import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +12,11 @@ from typing import Any
 import ray
 
 from search.config import ResourcesConfig
+from search.doors import knock, no_cluster
 from search.errors import UserError
 from search.interruption import undisturbed
 from search.quiet import held_back_stderr
 
-PROBE_TIMEOUT_S = 3.0
-# How every gRPC client begins, and the kind of the frame that every server answers with.
-HTTP2_SETTINGS = 4
-HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, HTTP2_SETTINGS, 0, 0, 0, 0, 0])
 UNLIMITED_NODES = 100  # where an autoscaler names no limit
 # Read by Ray and TensorFlow when a worker process starts; a local cluster inherits them.
 WORKER_ENVIRONMENT = {
@@ -68,56 +63,23 @@ def connect(address: str | None) -> None:
     # `auto` joins a running cluster or fails; an address left out never joins one by accident.
     here = address in (None, "", "local")
     options = {"address": "local", "include_dashboard": False} if here else {"address": address}
+    door = knock(address)
     try:
-        if not here:
-            _knock(os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else str(address))
+        if door is not None:
+            _show_token(door)
         with undisturbed():
             ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"--address must be that of a running Ray cluster, got {address!r}: {reason}; "
-            "give host:port of its head (ray start says it), or `local` to use this machine alone"
-        ) from error
+        raise no_cluster(address, error) from error
 
 
-def refuse_foreign(address: str | None) -> None:
-    """Whoever runs the cluster that a search joins can run code in it, and in this process.
-
-    So a run folder, which may be a stranger's, does not decide on that.
+def _show_token(address: str) -> None:
+    """Notices at once that a head does not let us in; `ray.init` would ask it for 20 s.
 
     Raises:
-        UserError: The folder names a cluster on another machine.
+        ValueError: It does not.
     """
-    host = re.sub("^.*://", "", address or "auto").rpartition(":")[0]
-    if address in (None, "auto") or host.startswith("127.") or host in ("localhost", "[::1]"):
-        return
-    raise UserError(
-        f"a run's cluster is joined again only where you name it, and this run names {address!r}; "
-        f"give --address {address} if you trust it, or --address auto for the one running here"
-    )
-
-
-def _knock(address: str) -> None:
-    """Notices at once what Ray would try for half a minute or more: nobody there, or no key.
-
-    Raises:
-        OSError, ValueError, RayError: It is no head that lets us in.
-    """
-    if address == "auto":
-        return
-    if "://" in address:
-        raise ValueError("searches join a cluster from inside; from outside use `pawtune submit`")
-    host, _, port = address.rpartition(":")
-    if not port.isdigit():
-        raise ValueError("an address is host:port")
-    with socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S) as door:
-        if os.environ.get("RAY_USE_TLS") != "1":
-            door.sendall(HTTP2_HELLO)
-            answer = door.recv(9)
-            if len(answer) < 4 or answer[3] != HTTP2_SETTINGS:
-                raise ValueError("what answers there is no head of Ray's")
-    with held_back_stderr():  # refused, Ray's own code says so a dozen times
+    with held_back_stderr():  # Ray's own code tells of a refusal, too
         try:
             ray._raylet.GcsClient(address=address)
         except ray.exceptions.AuthenticationError as error:

@@ -19,7 +19,7 @@ from search.errors import UserError
 from search.redaction import without_secrets
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-TIMEOUT_S = 4.0  # of each of two questions: a wrong address is told within 10 s
+TIMEOUT_S = 3.0  # of each of two questions: a wrong address is told within 10 s
 HEAD_KNOWN_S = 8.0  # a new cluster's dashboard answers 5 s before it knows its own nodes
 TOKEN_REMEDY = (
     "put the cluster's token into ~/.ray/auth_token, or name its file in RAY_AUTH_TOKEN_PATH"

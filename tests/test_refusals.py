@@ -19,12 +19,15 @@ from search.lock import RunLock
 from search.run_folder import RunFolder, create_run_folder
 from tests.ray_head import Head, ray_head
 
-AT_ONCE_S = 10.0
+AT_ONCE_S = 10.0  # on a machine with up to two processes a core that want to run; else longer
 
 
-def refused(
-    *arguments: object, environment: dict[str, str] | None = None, within_s: float = AT_ONCE_S
-) -> str:
+def at_once_s() -> float:
+    crowd = os.getloadavg()[0] / (2 * (os.cpu_count() or 1))
+    return AT_ONCE_S * max(1.0, crowd)
+
+
+def refused(*arguments: object, environment: dict[str, str] | None = None) -> str:
     """The one line that a command is refused with."""
     started = time.monotonic()
     done = subprocess.run(
@@ -42,7 +45,7 @@ def refused(
     assert len(lines) == 1, lines
     assert lines[0].startswith("pawtune: ")
     print(f"\n{seconds:.1f} s: {lines[0]}")
-    assert seconds < within_s
+    assert seconds < at_once_s()
     return lines[0]
 
 
@@ -83,7 +86,7 @@ def test_an_address_where_nothing_listens(tiny_images: Path, runs_dir: Path) -> 
     said = refused(*search(tiny_images, "--address=127.0.0.1:1", "--runs-dir", runs_dir))
     assert "--address must be that of a running Ray cluster, got '127.0.0.1:1'" in said
     assert "Connection refused" in said
-    assert list(runs_dir.iterdir()) == [], "something was left behind"
+    assert not runs_dir.exists(), "something was left behind"
 
 
 @pytest.mark.slow

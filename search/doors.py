@@ -1,0 +1,57 @@
+"""Knocks at an address before Ray, which takes seconds to load, would try for half a minute."""
+
+import os
+import socket
+
+from search.errors import UserError
+
+PROBE_TIMEOUT_S = 3.0
+# How every gRPC client begins, and the kind of the frame that every server answers with.
+HTTP2_SETTINGS = 4
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, HTTP2_SETTINGS, 0, 0, 0, 0, 0])
+
+
+def knock(address: str | None) -> str | None:
+    """Notices at once where no head of Ray's listens.
+
+    Args:
+        address: As `--address` of `pawtune run`.
+
+    Returns:
+        host:port, where one answers; None where only Ray can find the cluster, or will start it.
+
+    Raises:
+        UserError: Nobody is there, or somebody else.
+    """
+    given = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
+    if given in (None, "", "local", "auto"):
+        return None
+    try:
+        _call(given)
+    except (OSError, ValueError) as error:
+        raise no_cluster(address, error.args[-1] if error.args else error) from error
+    return given
+
+
+def _call(address: str) -> None:
+    if "://" in address:
+        raise ValueError("searches join a cluster from inside; from outside use `pawtune submit`")
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        raise ValueError("an address is host:port")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S) as door:
+        if os.environ.get("RAY_USE_TLS") == "1":
+            return
+        door.sendall(HTTP2_HELLO)
+        answer = door.recv(9)
+        if len(answer) < 4 or answer[3] != HTTP2_SETTINGS:
+            raise ValueError("what answers there is no head of Ray's")
+
+
+def no_cluster(address: str | None, reason: object) -> UserError:
+    """What is said where no cluster can be joined."""
+    told = " ".join(str(reason).split())[:300]
+    return UserError(
+        f"--address must be that of a running Ray cluster, got {address!r}: {told}; give "
+        "host:port of its head (ray start says it), or `local` to use this machine alone"
+    )

@@ -211,6 +211,17 @@ def test_ten_classes(tmp_path: Path, runs_dir: Path) -> None:
     assert "class 9" in page.text
 
 
+def test_what_was_left_out_is_told_with_its_reason(tmp_path: Path, runs_dir: Path) -> None:
+    images = make_images(tmp_path / "odd", ["a", "b"], 10)
+    (images / "a" / "broken.jpg").write_bytes(b"no picture")
+    maker = RunMaker(runs_dir, images)
+    (reject,) = maker.manifest.rejects
+    page = report(maker.finish())
+    assert "Left out: 1 file " in page.text
+    assert "a/broken.jpg" in page.text
+    assert reject.reason in page.text
+
+
 def test_a_search_without_baselines_says_so(tiny_images: Path, runs_dir: Path) -> None:
     maker = RunMaker(runs_dir, tiny_images, baselines="off")
     maker.proposals(2, ["conv"])

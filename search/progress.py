@@ -94,7 +94,7 @@ class Reporter:
         self.note(
             f"data: {len(manifest.class_names)} classes; "
             + ", ".join(f"{number} {split}" for split, number in counts.items())
-            + (f"; {len(manifest.rejects)} files left out" if manifest.rejects else "")
+            + (f"; left out: {len(manifest.rejects)}" if manifest.rejects else "")
         )
         for warning in manifest.warnings:
             self.say(f"warning: {warning}")

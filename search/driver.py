@@ -25,7 +25,7 @@ from search.families import (
     share_backbones,
     store_backbones,
 )
-from search.history import forget_failures, read_history
+from search.history import forget_failures, read_history, sweep
 from search.interruption import INTERRUPTIONS, interruptible
 from search.leaderboard import rank_trials, write_leaderboard
 from search.object_store import bytes_to_share, smallest_store, too_small
@@ -125,6 +125,7 @@ def resume_search(
             if retry_failed:
                 forget_failures(run)
             past = read_history(run, Objective(config.metric))
+            sweep(run)
             for trial in past:
                 if not trial.over:  # takes it from workers that a killed driver may have left
                     run.trial(trial.trial_id).write_attempts(0)

@@ -61,6 +61,14 @@ def running_best(values: Sequence[float], objective: Objective) -> list[float]:
     return [better(values[:end]) for end in range(1, len(values) + 1)]
 
 
+def sweep(run: RunFolder) -> None:
+    """Removes half-written files of processes that were killed: `.<name>.<letters>` beside one."""
+    for folder in (run.root, *(trial.root for trial in run.trials())):
+        for file in folder.glob(".*.*.????????"):
+            if file.is_file() and not file.is_symlink():
+                file.unlink(missing_ok=True)
+
+
 def forget_failures(run: RunFolder) -> None:
     """Makes failed trials new again: they will run from their first epoch."""
     for trial in run.trials():

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -18,12 +19,12 @@ from optuna.trial import TrialState
 from models.spec import baseline
 from search.config import load_config
 from search.errors import UserError
-from search.history import read_history, running_best
+from search.history import read_history, running_best, sweep
 from search.lock import RunLock
 from search.objective import Objective
 from search.records import RecordKeeper, StopSignal
 from search.run import open_run
-from search.run_folder import RunFolder, create_run_folder, read_json
+from search.run_folder import RunFolder, create_run_folder, read_json, write_json
 from search.scheduler import FamilyScheduler
 from search.trial_events import run_label
 from tests.command_line import pawtune
@@ -56,6 +57,21 @@ def test_the_lock_of_a_dead_driver_is_taken_over(runs_dir: Path) -> None:
     with RunLock(run):
         pass
     assert not (run.root / "driver.lock").exists()
+
+
+def test_half_written_files_of_the_dead_are_swept(runs_dir: Path) -> None:
+    run = create_run_folder(runs_dir, "r")
+    trial = run.new_trial("0001")
+    trial.write_status("running")
+    write_json(trial.spec_file, {})
+    for folder in (run.root, trial.root):
+        handle, _ = tempfile.mkstemp(dir=folder, prefix=".metrics.csv.")
+        os.close(handle)
+        (folder / ".gitignore").touch()
+    sweep(run)
+    assert {path.name for path in run.root.rglob("*") if path.is_file()} == {
+        "spec.json", "status.json", ".gitignore",
+    }  # fmt: skip
 
 
 def of_another_machine(run: RunFolder, beat: float) -> None:

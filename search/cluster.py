@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import platform
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +72,24 @@ def connect(address: str | None) -> None:
             ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise no_cluster(address, error) from error
+
+
+def refuse_foreign(address: str | None) -> None:
+    """Whoever runs the cluster that a search joins can run code in it, and in this process.
+
+    So a run folder, which may be a stranger's, does not decide on that.
+
+    Raises:
+        UserError: The folder names a cluster on another machine.
+    """
+    host = re.sub("^.*://", "", address or "auto").rpartition(":")[0]
+    ours = address in (None, "auto", "local")
+    if ours or host.startswith("127.") or host in ("localhost", "[::1]"):
+        return
+    raise UserError(
+        f"a run's cluster is joined again only where you name it, and this run names {address!r}; "
+        f"give --address {address} if you trust it, or --address auto for the one running here"
+    )
 
 
 def _show_token(address: str) -> None:

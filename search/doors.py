@@ -1,6 +1,7 @@
 """Knocks at an address before Ray, which takes seconds to load, would try for half a minute."""
 
 import os
+import re
 import socket
 
 from search.errors import UserError
@@ -54,4 +55,27 @@ def no_cluster(address: str | None, reason: object) -> UserError:
     return UserError(
         f"--address must be that of a running Ray cluster, got {address!r}: {told}; give "
         "host:port of its head (ray start says it), or `local` to use this machine alone"
+    )
+
+
+def refuse_foreign(address: str | None) -> None:
+    """Whoever runs the cluster that a search joins can run code in it, and in this process.
+
+    So a run folder, which may be a stranger's, does not decide on that.
+
+    Args:
+        address: As the folder has it.
+
+    Raises:
+        UserError: It is that of a cluster on another machine.
+    """
+    host = re.sub("^.*://", "", address or "auto").rpartition(":")[0]
+    if address in (None, "auto", "local") or host in ("localhost", "[::1]"):
+        return
+    if host.startswith("127."):
+        return
+    raise UserError(
+        f"a run's cluster is joined again only where you name it, and this run names {address!r}; "
+        f"give --address {address} if you trust it, or --address auto for the one running here, or "
+        "--address local to use this machine alone"
     )

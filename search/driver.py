@@ -17,6 +17,7 @@ from data_pipeline.manifest import Manifest, build_manifest
 from data_pipeline.sources import cache_dir, resolve_source
 from search import cluster
 from search.config import ResourcesConfig, SearchConfig, dump_config, load_config
+from search.doors import refuse_foreign
 from search.errors import UserError
 from search.families import (
     baselines_of,
@@ -156,7 +157,7 @@ def _config_to_resume(
     if address is not None:
         update["resources"] = config.resources.model_copy(update={"address": address})
     else:
-        cluster.refuse_foreign(config.resources.address)
+        refuse_foreign(config.resources.address)
     # The weights are in the run folder; where they once came from may be gone.
     return with_absolute_paths(config.model_copy(update=update))
 

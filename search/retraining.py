@@ -14,6 +14,7 @@ from models.spec import TransferSpec, TrialSpec
 from search import cluster
 from search.cluster import ResourcePlan
 from search.config import ResourcesConfig, SearchConfig, load_config
+from search.doors import refuse_foreign
 from search.errors import UserError
 from search.families import Backbone, Families, StoredBackbone, banked, store_backbones
 from search.progress import Reporter
@@ -82,7 +83,7 @@ def open_workshop(
         speed = config.speed.model_copy(update={"precision": precision})
         config = config.model_copy(update={"speed": speed})
     if address is None:
-        cluster.refuse_foreign(config.resources.address)
+        refuse_foreign(config.resources.address)
     cluster.connect(None if address == LOCAL else address or config.resources.address)
     plan = fit_resources(config.resources, on_cpu=on_cpu)
     transfers = [spec.model for spec in specs if isinstance(spec.model, TransferSpec)]

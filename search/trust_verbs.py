@@ -46,14 +46,15 @@ def kind_of(refit: bool, ensemble: bool) -> "Kind":
 
 def note_of(run: "Run", trial_id: str) -> str | None:
     """What `confirm` has to say against a trial; None: nothing."""
-    from search.run_folder import read_json
+    from search.run_folder import NAME_RULE, read_json
 
     file = run.folder.confirm_dir / "confirm.json"
     found = read_json(file) if file.exists() else {}
-    if found.get("suggested") in (None, trial_id):
+    suggested = str(found.get("suggested", trial_id))
+    if suggested == trial_id or not NAME_RULE.fullmatch(suggested):
         return None
     return (
-        f"note: with other seeds, trial {found['suggested']} came out ahead of the leaderboard's "
+        f"note: with other seeds, trial {suggested} came out ahead of the leaderboard's "
         f"best by more than luck; see `pawtune confirm {_shortest(run)}`"
     )
 

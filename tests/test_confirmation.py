@@ -12,7 +12,9 @@ from search.confirmation import Confirmation, Confirmed, Outcome, judge, noise_o
 from search.errors import UserError
 from search.objective import Metric, Objective
 from search.run import Run
+from search.run_folder import write_json
 from search.trust_report import confirmation_lines
+from tests.command_line import pawtune
 from tests.run_folders import RunMaker, make_images
 
 
@@ -121,3 +123,32 @@ def test_a_run_without_a_finished_epoch_is_refused(runs_dir: Path, tmp_path: Pat
     maker.add(baseline("tutorial_1", 4), epochs=0, status="failed", reason="E: no")
     with pytest.raises(UserError, match="confirm needs a trial with a finished epoch"):
         Run(maker.finish()).confirm()
+
+
+def test_the_leaderboard_says_what_confirm_found(
+    runs_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maker = RunMaker(runs_dir, make_images(tmp_path / "images", ["a", "b"], 100))
+    maker.add(baseline("tutorial_1", 4), accuracy=0.9)
+    maker.add(baseline("tutorial_2", 4), accuracy=0.8)
+    record = maker.finish().confirm_dir / "confirm.json"
+    told = "with other seeds, trial 0002 came out ahead"
+    for suggested, said in (("0001", False), ("0002", True), ("\x1b[2J", False)):
+        write_json(record, {"suggested": suggested})
+        board = pawtune(capsys, "leaderboard", "made", "--runs-dir", runs_dir)
+        assert (told in board.out) is said
+        assert "\x1b[2J" not in board.out
+
+
+@pytest.mark.parametrize("verb", ["confirm", "refit"])
+def test_a_cluster_that_the_folder_names_is_not_joined(
+    verb: str, runs_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = make_images(tmp_path / "images", ["a", "b"])
+    maker = RunMaker(runs_dir, images, overrides=["resources.address=10.1.2.3:6379"])
+    maker.add(baseline("tutorial_1", 4))
+    maker.finish()
+    refused = pawtune(capsys, verb, "made", "--runs-dir", runs_dir)
+    assert refused.code == 2
+    assert "joined again only where you name it" in refused.err
+    assert "--address local to use this machine" in refused.err

@@ -107,8 +107,12 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
             self._end(trial, "stopped", "asha")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tune gave the trial up before it began; a trial's own errors arrive as results."""
-        self._fail(trial, "Ray could not start a worker for it; see the logs of the cluster")
+        """Tune gave the trial up; a trial's own errors arrive as results."""
+        if trial.config["trial_id"] in self._last:
+            reason = "its workers died again and again, each time after some epochs"
+        else:
+            reason = "Ray could not start a worker for it"
+        self._fail(trial, f"{reason}; see the logs of the cluster")
 
     def close(self) -> None:
         """Marks what was still running when the search ended; it can be continued."""

@@ -13,6 +13,11 @@ one processor second a second is the bottleneck: 1 / (driver s a trial) trials a
 limit, whatever the cluster. The first tenth holds the start of the workers.
 Workers take 100 MB each, and the machine some minutes to start 64 of them on 2 cores; the trials
 themselves need no processor to speak of.
+
+    python benchmarks/scale.py --trials 1000 --workers 64 --simulate --out scale.json
+
+has no worker processes and no Tune: proposals, early stopping, records and TensorBoard get the
+calls that Tune would make for --workers trials at once, one after the other.
 """
 
 from __future__ import annotations
@@ -22,8 +27,9 @@ import cProfile
 import os
 import tempfile
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,16 +40,17 @@ import ray
 from measuring import machine, print_table, write_report
 from overhead import write_images
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
 from data_pipeline.manifest import build_manifest
 from search.cluster import ResourcePlan
-from search.config import load_config
+from search.config import SearchConfig, load_config
 from search.driver import _finish
 from search.optuna_searcher import OptunaSearcher
 from search.progress import Reporter
-from search.records import RecordKeeper
-from search.run_folder import TrialFolder, create_run_folder, write_json
+from search.records import RecordKeeper, StopSignal
+from search.run_folder import RunFolder, TrialFolder, create_run_folder, write_json
 from search.scheduler import FamilyScheduler
 from search.tensorboard import TensorBoardLogger
 from search.trial import TrialWorker
@@ -98,6 +105,7 @@ class Meter:
         self.rows: list[dict[str, Any]] = []
         self._trials = trials
         self._ended = 0
+        self._left_out = 0.0
         self._before = self._now()
 
     def watch(self, kind: type[Any], part: str, names: tuple[str, ...]) -> None:
@@ -126,6 +134,13 @@ class Meter:
 
         return call
 
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """What is not the driver's work."""
+        started = time.process_time()
+        yield
+        self._left_out += time.process_time() - started
+
     def take(self) -> None:
         """Ends a tenth."""
         now, before = self._now(), self._before
@@ -146,14 +161,13 @@ class Meter:
                 "memory MB": round(memory_mb()),
             }
         )
-        print(self.rows[-1], flush=True)
         self._before = now
 
     def _now(self) -> dict[str, Any]:
         return {
             "ended": self._ended,
             "wall": time.perf_counter(),
-            "cpu": time.process_time(),
+            "cpu": time.process_time() - self._left_out,
             "parts": dict(self.spent),
         }
 
@@ -174,6 +188,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="of each trial")
     parser.add_argument("--trial-s", type=float, default=4.0, help="seconds that a trial sleeps")
     parser.add_argument("--sampler", default="tpe", choices=("tpe", "random", "nsga2"))
+    parser.add_argument("--simulate", action="store_true", help="without Tune and workers")
     parser.add_argument("--profile", type=Path, help="write cProfile's statistics of the driver")
     parser.add_argument("--out", type=Path, help="JSON file of the result")
     options = parser.parse_args()
@@ -182,7 +197,7 @@ def main() -> None:
         meter.watch(kind, part, names)
     profiler = cProfile.Profile(time.thread_time) if options.profile else None
     with tempfile.TemporaryDirectory() as scratch:
-        result = search(Path(scratch), options, profiler)
+        result = search(Path(scratch), options, profiler, meter)
     if profiler is not None:
         profiler.dump_stats(options.profile)
     print_table(meter.rows)
@@ -192,7 +207,7 @@ def main() -> None:
 
 
 def search(
-    folder: Path, options: argparse.Namespace, profiler: cProfile.Profile | None
+    folder: Path, options: argparse.Namespace, profiler: cProfile.Profile | None, meter: Meter
 ) -> dict[str, Any]:
     """Runs the search; what it took as a whole."""
     manifest = build_manifest(write_images(folder / "images", 80, 48))
@@ -203,22 +218,17 @@ def search(
     )
     run = create_run_folder(folder / "runs", "scale")
     manifest.save(run.root)
-    ray.init(
-        num_cpus=options.workers,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=100 * 2**20,
-    )
     plan = ResourcePlan(cpus=1.0, gpus=0.0, concurrency=options.workers)
-    worker = tune.with_parameters(SleepingWorker, run_root=str(run.root), trial_s=options.trial_s)
     trials = Trials((), ("conv", "transfer"), num_classes=2, plan=plan)
     with open(os.devnull, "w") as nowhere:
         reporter = Reporter(console=Console(file=nowhere, force_terminal=True, width=120))
         started, cpu = time.perf_counter(), time.process_time()
         if profiler is not None:
             profiler.enable()
-        run_trials(config, run, trials, worker, reporter)
+        if options.simulate:
+            simulate(config, run, trials, reporter, meter)
+        else:
+            run_with_tune(config, run, trials, reporter, options.trial_s)
         if profiler is not None:
             profiler.disable()
         wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
@@ -234,6 +244,76 @@ def search(
         "event files MB": round(size_mb(run.tensorboard_dir), 1),
         "run folder MB": round(size_mb(run.root), 1),
     }
+
+
+def run_with_tune(
+    config: SearchConfig, run: RunFolder, trials: Trials, reporter: Reporter, trial_s: float
+) -> None:
+    """Runs the search in earnest."""
+    ray.init(
+        num_cpus=trials.plan.concurrency,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=100 * 2**20,
+    )
+    worker = tune.with_parameters(SleepingWorker, run_root=str(run.root), trial_s=trial_s)
+    run_trials(config, run, trials, worker, reporter)
+
+
+def simulate(
+    config: SearchConfig, run: RunFolder, trials: Trials, reporter: Reporter, meter: Meter
+) -> None:
+    """Makes the calls that Tune would make, in its order."""
+    families, workers = trials.families, trials.plan.concurrency
+    searcher = OptunaSearcher(config, run, families=families, num_classes=trials.num_classes)
+    scheduler = FamilyScheduler(
+        searcher.objective, epochs=config.epochs, grace_period=1, reduction_factor=3
+    )
+    keeper = RecordKeeper(run, scheduler, StopSignal(), reporter.event)
+    board = TensorBoardLogger(run, config, families)
+    board.setup()
+    reporter.trials(config.trials, trials.plan, run)
+    running: deque[Any] = deque()
+    for number in range(config.trials + workers):
+        if number < config.trials:
+            trial = SimpleNamespace(trial_id=f"t{number}")
+            trial.config = searcher.suggest(trial.trial_id)
+            keeper.on_trial_start(0, [], trial)
+            board.on_trial_start(0, [], trial)
+            running.append(trial)
+        if len(running) == workers or (running and number >= config.trials):
+            end_trial(running.popleft(), run, searcher, scheduler, [keeper, board], meter)
+    board.on_experiment_end([])
+    keeper.close()
+    reporter.close()
+
+
+def end_trial(
+    trial: Any,
+    run: RunFolder,
+    searcher: OptunaSearcher,
+    scheduler: FamilyScheduler,
+    callbacks: list[Any],
+    meter: Meter,
+) -> None:
+    """Runs a trial from its first epoch to its end."""
+    worker = object.__new__(SleepingWorker)
+    worker.config, worker.trial_s = trial.config, 0.0
+    epochs = worker._begin(run.new_trial(trial.config["trial_id"]))
+    while True:
+        with meter.left_out():
+            result = next(epochs)
+        stopped = scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP
+        for callback in callbacks:
+            callback.on_trial_result(0, [], trial, result)
+        if stopped or result["done"]:
+            break
+        searcher.on_trial_result(trial.trial_id, result)
+    scheduler.on_trial_complete(None, trial, result)
+    searcher.on_trial_complete(trial.trial_id, result)
+    for callback in callbacks[::-1]:  # a tenth is taken when the records are told
+        callback.on_trial_complete(0, [], trial)
 
 
 def size_mb(path: Path) -> float:

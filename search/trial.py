@@ -18,6 +18,7 @@ import numpy as np
 import ray
 from ray import tune
 
+from data_pipeline.buckets import StoreError
 from data_pipeline.errors import DataError
 from models.errors import ModelError
 from models.hardware import cpu_model
@@ -78,7 +79,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         except TakenOverError:
             ray.actor.exit_actor()
             raise
-        except StorageError as error:
+        except (StorageError, StoreError) as error:
             return {"storage": f"{error} (on {platform.node()})", "done": True}
         except Exception as error:  # whatever a trial does, the search goes on
             # A loss that diverged says nothing against the process; an unknown error may.

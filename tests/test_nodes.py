@@ -215,9 +215,10 @@ def test_nodes_of_ray_start_and_a_head_that_is_lost(tiny_images: Path, runs_dir:
 def test_status_says_what_a_trial_waits_for(tiny_images: Path, runs_dir: Path) -> None:
     """Two searches on one cluster with one GPU: the second waits, and says for what."""
     with nodes({"num_cpus": 2, "num_gpus": 1}) as cluster:
-        first = begin(runs_dir / "1", tiny_images, address=cluster.address, epoch_s=6.0)
+        conv = "--families=conv"  # whose pixels are decoded without a GPU
+        first = begin(runs_dir / "1", tiny_images, conv, address=cluster.address, epoch_s=9.0)
         first.wait_for(lambda: first.count("running") == 1)
-        second = begin(runs_dir / "2", tiny_images, address=cluster.address)
+        second = begin(runs_dir / "2", tiny_images, conv, address=cluster.address)
         second.wait_for(lambda: second.count("pending") == 1, timeout_s=90)
         told = ""
         deadline = time.monotonic() + 90

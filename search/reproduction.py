@@ -12,13 +12,14 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from models.spec import TrialSpec
+from data_pipeline.files import shown
+from models.spec import Precision, TrialSpec
 from search.checkpoints import load_spec
 from search.leaderboard import Row
 from search.objective import Objective
@@ -137,7 +138,7 @@ def reproduce_trial(
     task = _train_away.options(**task_options(shop.plan)).remote(spec, shop.work)
     again, probabilities, facts_again = _follow(task, len(recorded), row.name, reporter)
     reporter.close()
-    changed = _changes(run, facts, facts_again)
+    changed = find_changes(run, facts, facts_again)
     if tolerance is None:
         tolerance = ELSEWHERE if changed or facts_again["device"] == "gpu" else 0.0
     pairs = [
@@ -156,14 +157,14 @@ def reproduce_trial(
         tolerance=tolerance,
         changed=changed,
         prediction_difference=difference,
-        first_difference=_first_difference(pairs, tolerance, difference, row.best_epoch),
+        first_difference=first_difference(pairs, tolerance, difference, row.best_epoch),
     )
 
 
 def _as_recorded(spec: TrialSpec, facts: Mapping[str, Any], epochs: int) -> TrialSpec:
     """The trial in the precision that `auto` meant there, for the epochs that it was given."""
     update: dict[str, Any] = {"epochs": epochs}
-    if spec.train.precision == "auto" and "precision" in facts:
+    if spec.train.precision == "auto" and facts.get("precision") in get_args(Precision):
         update["precision"] = facts["precision"]
     train = type(spec.train).model_validate({**spec.train.model_dump(), **update})
     return spec.model_copy(update={"train": train})
@@ -203,7 +204,7 @@ def _follow(
     return report["rows"], predictions, report["facts"]
 
 
-def _changes(run: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def find_changes(run: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What decides on digits and is known to have changed, in words."""
     changed = [
         f"{words} {before[key]!s} → {now[key]!s}"
@@ -216,7 +217,7 @@ def _changes(run: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any]) 
         for name, version in installed_versions().items()
         if recorded.get(name, version) != version
     ]
-    return changed
+    return [shown(words) for words in changed]
 
 
 def _compared(row: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
@@ -228,9 +229,17 @@ def _distance(recorded: float, again: float) -> float:
     return abs(recorded - again) / max(1.0, abs(recorded))
 
 
-def _first_difference(
+def first_difference(
     pairs: Sequence[EpochPair], tolerance: float, predictions: float | None, epoch: int | None
 ) -> str | None:
+    """The first that lies beyond the tolerance, in words.
+
+    Args:
+        pairs: Every epoch.
+        tolerance: Of a metric.
+        predictions: Largest difference of a validation probability.
+        epoch: That the predictions are of.
+    """
     for pair in pairs:
         for name, value in pair.recorded.items():
             if not _distance(value, pair.again[name]) <= tolerance:

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from data_pipeline.errors import DataError
 from data_pipeline.files import shown
@@ -32,6 +32,7 @@ CHUNK_BYTES = 2**20
 # Python's reader takes a tar's extended headers (long names, pax) into memory as they are, and a
 # few kilobytes of gzip can hold one of gigabytes. Honest ones are some hundred bytes a member.
 MAX_HEADER_BYTES = 16 * 2**20
+MANY_DIGITS = re.compile(rb"\d{256}")  # a name may have 255
 EXTENDED_HEADERS = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -103,6 +104,17 @@ class _Tar(tarfile.TarFile):
     header_bytes = 0
 
 
+class _Replayed:
+    """Stands in for a tar's file for one read, whose content is at hand."""
+
+    def __init__(self, tar: _Tar, file: Any, content: bytes) -> None:
+        self._tar, self._file, self._content = tar, file, content
+
+    def read(self, size: int) -> bytes:
+        self._tar.fileobj = self._file
+        return self._content[:size]
+
+
 class _TarMember(tarfile.TarInfo):
     """A member whose extended headers and sparse maps are refused before they are read."""
 
@@ -114,10 +126,22 @@ class _TarMember(tarfile.TarInfo):
                     f"its extended headers take more than {MAX_HEADER_BYTES // 2**20} MiB: taken "
                     "for a bomb"
                 )
+            self._refuse_digits(tar)
         if self.type == tarfile.GNUTYPE_SPARSE:
             self._refuse_sparse()
         member: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
         return member
+
+    def _refuse_digits(self, tar: _Tar) -> None:
+        """Python up to 3.11.9 searches pax headers in the square of a number's length: 1 MiB of
+        digits takes an hour (CVE-2024-6232). What is read here is handed to it as if read there.
+        """
+        file: Any = tar.fileobj
+        content = file.read(-(-self.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+        if MANY_DIGITS.search(content):
+            raise DataError("its extended headers hold numbers without end: taken for a bomb")
+        stand_in: Any = _Replayed(tar, file, content)
+        tar.fileobj = stand_in
 
     def _refuse_sparse(self, *_: object) -> None:
         raise DataError(f"member {self.name!r} is sparse: refused, pack it without holes")

@@ -1,5 +1,6 @@
 """data_pipeline.sources, .archives and .downloads, against real archives and a real server."""
 
+import gzip
 import io
 import os
 import stat
@@ -185,9 +186,81 @@ def sparse_tar(path: Path) -> None:
     path.write_bytes(bytes(header) + bytes(1024))
 
 
+def pax_bomb(path: Path) -> None:
+    """Some kilobytes whose extended header says that it takes a gigabyte, and does."""
+    info = tarfile.TarInfo("././@PaxHeader")
+    info.type, info.size = tarfile.XHDTYPE, 2**30
+    with gzip.open(path, "wb", 9) as file:
+        file.write(info.tobuf(tarfile.USTAR_FORMAT))
+        file.write(bytes(64 * 2**20))  # what follows need not be there to be waited for
+
+
+def many_headers(kind: bytes, size: int, count: int, fill: bytes = b"a") -> Callable[[Path], None]:
+    """Header upon header, each allowed by itself, and no member."""
+
+    def write(path: Path) -> None:
+        info = tarfile.TarInfo("././@Header")
+        info.type, info.size = kind, size
+        block = info.tobuf(tarfile.USTAR_FORMAT) + fill * size
+        with gzip.open(path, "wb", 6) as file:
+            for _ in range(count):
+                file.write(block)
+
+    return write
+
+
+def pax_sparse(version: dict[str, str]) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as file:
+            info = tarfile.TarInfo("a")
+            info.size, info.pax_headers = 512, version
+            file.addfile(info, io.BytesIO(b"99999999999\n".ljust(512, b"1")))
+
+    return write
+
+
+def lying_zip(size: int) -> Callable[[Path], None]:
+    """A zip whose headers say another size than what comes out."""
+
+    def write(path: Path) -> None:
+        zip_with(("a", bytes(5000)))(path)
+        content = bytearray(path.read_bytes())
+        for signature, offset in ((b"PK\3\4", 22), (b"PK\1\2", 24)):
+            at = content.index(signature) + offset
+            content[at : at + 4] = size.to_bytes(4, "little")
+        path.write_bytes(content)
+
+    return write
+
+
+def overlapping_zip(path: Path) -> None:
+    """Many entries that share one body: how a zip of 10 MB becomes 281 TB (Fifield, 2019)."""
+    zip_with(*((f"{number:04d}", bytes(10_000)) for number in range(50)))(path)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\1\2")
+    while (at := content.find(b"PK\1\2", at)) >= 0:
+        content[at + 42 : at + 46] = bytes(4)  # each begins where the first does
+        at += 4
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
+        (pax_bomb, "extended headers take more than 16 MiB: taken for a bomb"),
+        (many_headers(tarfile.XGLTYPE, 2**20, 20), "extended headers take more than 16 MiB"),
+        (many_headers(tarfile.GNUTYPE_LONGNAME, 512, 3000), "cannot be unpacked: "),
+        (many_headers(tarfile.XHDTYPE, 2**20, 1, b"0"), "hold numbers without end"),
+        (pax_sparse({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}), "is sparse: refused"),
+        (pax_sparse({"GNU.sparse.map": "0," * 9999}), "is sparse: refused"),
+        (pax_sparse({"GNU.sparse.size": "9"}), "is sparse: refused"),
+        (lying_zip(10), "cannot be unpacked: Bad CRC-32"),
+        (overlapping_zip, "cannot be unpacked: "),
+        (zip_with(("a", b"1"), ("a", b"2")), r"member 'a' comes twice"),
+        (zip_with(("a", b"1"), ("./a", b"2")), r"member './a' comes twice"),
+        (zip_with(("a" * 300, b"1")), "cannot be unpacked: File name too long|cannot be unpacked"),
+        (zip_with(("two\nlines", b"1"), ("../x\n", b"")), r"member '../x\\n' leaves the folder"),
+        (tar_with("a", tarfile.BLKTYPE), "is a link or a device"),
         (zip_with(("../../evil.txt", b"x")), r"member '../../evil.txt' leaves the folder: refused"),
         (zip_with(("a/../../evil.txt", b"x")), "leaves the folder: refused"),
         (zip_with(("/tmp/evil.txt", b"x")), "leaves the folder: refused"),
@@ -218,6 +291,34 @@ def test_bad_archives_are_refused(
         resolve_source(str(tmp_path / "archive"), cache=cache)
     assert list_cache(cache) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "cache"]
+
+
+def test_names_that_differ_in_case_are_two_files(tmp_path: Path, cache: Path) -> None:
+    """Where a file system holds them apart; where it does not, the second is refused."""
+    content = picture_bytes(tmp_path)
+    names = ("cat/A.png", "cat/a.png", "dog/b.png")
+    zip_with(*((name, content) for name in names))(tmp_path / "a.zip")
+    root = resolve_source(str(tmp_path / "a.zip"), cache=cache)
+    assert sorted(str(path.relative_to(root)) for path in root.rglob("*.png")) == sorted(names)
+
+
+def test_sizes_are_counted_not_believed(tmp_path: Path) -> None:
+    lying_zip(2**31)(tmp_path / "a.zip")
+    archives.unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert (tmp_path / "out" / "a").read_bytes() == bytes(5000)
+
+
+def test_an_archive_inside_stays_a_file(tmp_path: Path, cache: Path) -> None:
+    zip_with(("bomb", bytes(2**20)))(tmp_path / "inner")
+    inner = (tmp_path / "inner").read_bytes()
+    zip_with(("cat/inner.zip", inner), ("dog/inner.tar", inner))(tmp_path / "a.zip")
+    root = resolve_source(str(tmp_path / "a.zip"), cache=cache)
+    assert (root / "cat" / "inner.zip").read_bytes() == inner
+    assert len(list(root.rglob("*"))) == 4
+
+
+def picture_bytes(folder: Path) -> bytes:
+    return write_image(folder / "picture.png", 1).read_bytes()
 
 
 def test_too_many_members_are_refused(

@@ -289,7 +289,10 @@ def best(
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
-    """Write the best trial's best epoch as one complete Keras model."""
+    """Write the best trial's best epoch, or another model of the run, as one complete Keras model.
+
+    Example: pawtune best pets --out best.keras
+    """
     from search.run import open_run
 
     kind = trust_verbs.kind_of(refit, ensemble)

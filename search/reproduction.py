@@ -87,9 +87,14 @@ class Reproduction:
         return self.first_difference is None
 
     @property
+    def largest(self) -> float:
+        """The largest difference of a metric in any epoch."""
+        return max(pair.largest for pair in self.pairs)
+
+    @property
     def identical(self) -> bool:
         """Whether every digit came back."""
-        return not (any(pair.largest for pair in self.pairs) or self.prediction_difference)
+        return not (self.largest or self.prediction_difference)
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""

@@ -40,6 +40,7 @@ def reproduction_lines(result: Reproduction) -> Iterator[str]:
     if not result.matches:
         allowed = f"tolerance {result.tolerance:g}"
         yield f"does not match ({allowed}): {result.first_difference}"
+        yield f"the largest difference of all is {result.largest:.2g}"
         if not result.changed and result.tolerance == 0:
             yield (
                 "machine and versions are what was recorded, so pawtune's own code, the cache, or "
@@ -53,7 +54,7 @@ def reproduction_lines(result: Reproduction) -> Iterator[str]:
     else:
         yield (
             f"matches: {metrics} in {epochs} differ by at most "
-            f"{max(pair.largest for pair in result.pairs):.2g} (tolerance {result.tolerance:g}). "
+            f"{result.largest:.2g} (tolerance {result.tolerance:g}). "
             "Next:"
         )
 

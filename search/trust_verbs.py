@@ -211,8 +211,13 @@ def reproduce(
         _console().print(reproduction_table(result))
         for line in reproduction_lines(result):
             print(line)
-        _next(opened, "test", note="score the best trial once on the test split")
-        _next(opened, "best", "--out best.keras", note="one complete Keras model")
+        if result.matches:
+            _next(opened, "test", note="score the best trial once on the test split")
+            _next(opened, "best", "--out best.keras", note="one complete Keras model")
+        else:
+            option = f"--trial {result.trial_id} --tolerance 0.01"
+            _next(opened, "show", result.trial_id, note="what was recorded, and on which machine")
+            _next(opened, "reproduce", option, note="allow for rounding")
     if not result.matches:
         raise typer.Exit(1)
 

@@ -125,7 +125,8 @@ def search(folder: Path, trials: int, epochs: int) -> float:
     )
     run = create_run_folder(folder / "runs", "sleeping")
     manifest.save(run.root)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    ray.init(address="local", num_cpus=2, **options)
     plan = ResourcePlan(cpus=1.0, gpus=0.0, concurrency=2)
     worker = tune.with_parameters(SleepingWorker, epochs=epochs)
     with open(os.devnull, "w") as nowhere:

@@ -33,7 +33,8 @@ class Counts:
 
     def __str__(self) -> str:
         total = self.labelled + self.unreadable
-        return f"{total:,} files: {self.labelled:,} labelled, {self.unreadable:,} not readable"
+        files = "file" if total == 1 else "files"
+        return f"{total:,} {files}: {self.labelled:,} labelled, {self.unreadable:,} not readable"
 
 
 def predict(

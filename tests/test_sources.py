@@ -68,7 +68,7 @@ def test_a_folder_is_used_in_place(images: Path, cache: Path) -> None:
         ("zebra", r"no such folder, archive or name: zebra \(names: cats_and_dogs, sample; or"),
         ("no/where", "no such folder or archive: no/where$"),
         ("photos.zip", "no such folder or archive: photos.zip$"),
-        ("s3://bucket/x.zip", "only http:// and https:// can be downloaded"),
+        ("ftp://host/x.zip", "only http://, https://, s3:// and gs:// can be"),
         ("", "no such folder, archive or name: "),
     ],
 )

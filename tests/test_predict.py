@@ -1,0 +1,157 @@
+"""`pawtune predict`: what it writes, where to, and how it ends."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.spec import ConvSpec, TransferSpec
+from search.model_files import MODULES, _parts
+from tests.command_line import pawtune
+from tests.image_files import write_image
+from tests.run_folders import RunMaker
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Path:
+    from models import build
+    from search.run import open_run
+
+    scratch = tmp_path_factory.mktemp("model")
+    maker = RunMaker(scratch, tiny_images, image_size=32)
+    maker.proposals(1, ["conv"])
+    spec = open_run(maker.folder.root).rows()[0]
+    from search.checkpoints import load_spec
+
+    model = load_spec(maker.folder, spec.trial_id).model
+    core = build.build_network(model, 2, seed=0).core
+    core.save_weights(maker.folder.trial(spec.trial_id).best_weights)
+    return open_run(maker.finish().root).save_best(scratch / "best.keras")[1]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for number in range(5):
+        write_image(folder / f"{number}.png", number)
+    write_image(folder / "two\nlines.png", 9)
+    write_image(folder / "return\r.png", 11)
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(
+        write_image(folder / "z.png", 10).read_bytes()
+    )
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_csv_holds_a_row_for_every_file(
+    model_file: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = photos.parent / "labels.csv"
+    ended = pawtune(capsys, "predict", model_file, photos, "--out", out)
+    assert (ended.code, ended.out) == (0, "")
+    assert ended.err.splitlines()[-1] == "10 files: 9 labelled, 1 not readable"
+    with out.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["path", "label", "confidence", "reason"]
+    by_name = {Path(row["path"]).name: row for row in rows}
+    assert len(by_name) == len(rows) == 10
+    assert {"two\nlines.png", "return\r.png", "caf\\udce9.png"} <= set(by_name)
+    assert by_name["notes.txt"]["reason"].startswith("not an image")
+    assert by_name["notes.txt"]["label"] == ""
+    assert 0.5 <= float(by_name["0.png"]["confidence"]) <= 1
+
+
+def test_json_goes_to_a_file_or_to_stdout_with_the_same_records(
+    model_file: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = photos.parent / "labels.json"
+    assert pawtune(capsys, "predict", model_file, photos, "--out", out).code == 0
+    records = json.loads(out.read_text())
+    assert pawtune(capsys, "predict", model_file, photos, "--json").json == records
+    assert pawtune(capsys, "predict", model_file, photos, "--format=json").json == records
+    assert len(records) == 10
+    assert all((record["label"] is None) == ("reason" in record) for record in records)
+    printed = pawtune(capsys, "predict", model_file, photos, "--format=csv").out
+    assert printed.startswith("path,label,confidence,reason")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--out", "labels.xlsx"], "--format must be csv or json, got 'xlsx'"),
+        (["--format", "xml"], "--format must be csv or json, got 'xml'"),
+        (["--out", "/proc/x/labels.csv"], "--out must be a file that can be written"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line(
+    model_file: Path,
+    photos: Path,
+    options: list[str],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ended = pawtune(capsys, "predict", model_file, photos, *options)
+    assert ended.code == 2
+    (line,) = ended.err.splitlines()
+    assert told in line
+
+
+def test_nothing_readable_at_all_is_exit_code_1(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    ended = pawtune(capsys, "predict", model_file, tmp_path / "a.jpg")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.splitlines()[-1] == "1 file: 0 labelled, 1 not readable"
+
+
+@pytest.mark.parametrize("name", ["missing", "x" * 300, "empty"])
+def test_paths_that_lead_nowhere_are_refused(
+    model_file: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    ended = pawtune(capsys, "predict", model_file, tmp_path / name)
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1
+    assert "must exist, got" in ended.err or "must hold images, got" in ended.err
+
+
+@pytest.mark.slow
+def test_a_pipe_gets_no_bar(model_file: Path, photos: Path) -> None:
+    command = [sys.executable, "-m", "search", "predict", str(model_file), str(photos)]
+    ended = subprocess.run(
+        [*command, "--out", "labels.csv"], capture_output=True, text=True, check=True
+    )
+    assert ended.stderr == "10 files: 9 labelled, 1 not readable\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backbone",
+    ["MobileNetV3Small", "EfficientNetV2B0", "ConvNeXtTiny", "ResNet50", "NASNetMobile"]
+    + ["DenseNet121", "InceptionResNetV2", "Xception"],
+)
+def test_models_on_other_backbones_consist_of_known_parts(backbone: str) -> None:
+    check_parts(TransferSpec(backbone=backbone, image_size=96))
+
+
+def test_own_models_consist_of_known_parts() -> None:
+    check_parts(TransferSpec(image_size=32, pooling="max", dense_width=4))
+    check_parts(ConvSpec(image_size=32, filters=(4,), batch_norm=True, dense_width=4))
+
+
+def check_parts(spec: ConvSpec | TransferSpec) -> None:
+    from models import build, transfer
+
+    backbone = None
+    if isinstance(spec, TransferSpec):
+        backbone = transfer.load_backbone(spec.backbone, spec.image_size, None)
+    core = build.build_network(spec, 2, seed=0, backbone=backbone).core
+    model = build.compose_complete(spec, 2, core, backbone)
+    for part in _parts(json.loads(model.to_json())):
+        allowed = MODULES.get(str(part["module"]), frozenset())
+        assert allowed is None or part["class_name"] in allowed, part

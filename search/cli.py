@@ -211,6 +211,7 @@ def resume(
     """
     from search.doors import knock
     from search.errors import UserError
+    from search.lock import refuse_if_held
     from search.progress import Reporter
     from search.run import open_run
 
@@ -218,6 +219,7 @@ def resume(
     if not more.isdigit():
         raise UserError(f"--trials must be a number of trials to add, got {trials!r}; give +20")
     folder = open_run(run, runs_dir).folder
+    refuse_if_held(folder)
     knock(address)  # before Ray is loaded, which takes seconds
     from search.driver import resume_search
 

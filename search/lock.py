@@ -119,6 +119,16 @@ class RunLock:
             self._file.unlink(missing_ok=True)
 
 
+def refuse_if_held(run: RunFolder) -> None:
+    """Looks before Ray is loaded, which takes seconds; the lock is taken later, and decides.
+
+    Raises:
+        UserError: Another driver holds the run.
+    """
+    if run.mirror is None:
+        RunLock(run)._refuse_if_held()
+
+
 def process_start(pid: int) -> str | None:
     """When a process started, which tells it from a later one of the same number; None: gone."""
     try:

@@ -59,9 +59,7 @@ def test_an_unknown_trial_is_refused_with_those_there_are(tmp_path: Path) -> Non
 def test_metrics_survive_a_round_trip(tmp_path: Path) -> None:
     trial = RunFolder(tmp_path).new_trial("0001")
     rest = {"loss": 0.7, "accuracy": 0.5, "val_loss": 0.6, "val_balanced_accuracy": 0.5}
-    rows = [
-        {"epoch": epoch, "val_accuracy": epoch / 3, "seconds": 2.5, **rest} for epoch in (1, 2)
-    ]
+    rows = [{"epoch": epoch, "val_accuracy": epoch / 3, "seconds": 2.5, **rest} for epoch in (1, 2)]
     trial.write_metrics(rows)
     assert trial.read_metrics() == rows
 

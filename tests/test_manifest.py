@@ -411,7 +411,13 @@ def test_an_interrupted_reading_keeps_what_it_read(root: Path, tmp_path: Path) -
 
 
 def test_save_and_load_give_back_the_manifest(root: Path, tmp_path: Path) -> None:
-    names = ['say "cheese", please.png', "two\nlines.png", "return\r.png", "caf\udce9.png", r"a\udce9b.png"]
+    names = [
+        'say "cheese", please.png',
+        "two\nlines.png",
+        "return\r.png",
+        "caf\udce9.png",
+        r"a\udce9b.png",
+    ]
     write_classes(root, {"cat": 6, "dog": 4})
     for number, name in enumerate(names):
         (root / "cat" / f"{number}.png").rename(root / "cat" / name)

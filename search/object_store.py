@@ -49,6 +49,6 @@ def too_small(needed: int, available: int | None) -> str | None:
         return None
     return (
         f"object store: this search shares up to {needed / 1e9:.1f} GB, a node's store holds "
-        f"{available / 1e9:.1f} GB; the rest goes to disk, which is slower: start Ray with a larger "
-        "--object-store-memory, or take smaller images or fewer speed.views"
+        f"{available / 1e9:.1f} GB; the rest goes to disk, which is slower: start Ray with a "
+        "larger --object-store-memory, or take smaller images or fewer speed.views"
     )

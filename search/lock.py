@@ -15,10 +15,10 @@ from typing import Self
 from data_pipeline.files import read_regular, shown
 from search.errors import UserError
 from search.run_folder import RunFolder, write_text
+from search.turns import own_turn
 
 MAX_BYTES = 10_000  # of a lock file
 BEAT_S = 5.0
-TAKING_S = 0.3
 STALE_S = 60.0  # without a heartbeat, from a machine that cannot be asked
 
 
@@ -51,10 +51,12 @@ class RunLock:
             with self._file.open("x", encoding="utf-8") as stream:
                 json.dump(content, stream)
         except FileExistsError:
-            self._refuse_if_held()
-            write_text(self._file, json.dumps(content))
-            time.sleep(TAKING_S)  # who finds the same dead lock at this moment writes it too,
-            self._refuse_if_held(but_by_us=True)  # and only the last one to do so has the run
+            with own_turn(self._file) as turn:  # who finds the same dead lock then finds ours
+                try:
+                    self._refuse_if_held()
+                    write_text(self._file, json.dumps(content))
+                finally:
+                    turn.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(
                 f"a run folder must be writable, got {self._run.root}: {error.strerror}; "
@@ -63,15 +65,13 @@ class RunLock:
         self._thread.start()
         return self
 
-    def _refuse_if_held(self, but_by_us: bool = False) -> None:
+    def _refuse_if_held(self) -> None:
         try:
             holder = json.loads(read_regular(self._file, MAX_BYTES, follow_links=False))
             host, pid, since = holder["host"], int(holder["pid"]), holder["since"]
             started = holder["process"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return  # half-written by a driver that died at once
-        if but_by_us and holder.get("token") == self._token:
-            return
         if host == platform.node():
             held = process_start(pid) is not None and process_start(pid) == started
         else:

@@ -1,4 +1,4 @@
-"""Who builds something for the cache: one search at a time, the others wait for it."""
+"""Turns: what one process does at a time, while others wait for it to be done."""
 
 import fcntl
 import os
@@ -9,19 +9,23 @@ from pathlib import Path
 
 
 @contextmanager
-def own_turn(folder: Path) -> Iterator[None]:
-    """Waits until nobody else builds a folder of the cache, then keeps others waiting.
+def own_turn(folder: Path) -> Iterator[Path]:
+    """Waits until nobody else builds a folder of the cache, or a file; keeps others waiting.
 
     A process that dies gives its turn back by dying. Two searches that build the same, on a file
     system that knows no locks, cost time and nothing else: folders appear whole, the first stays.
+
+    Yields:
+        The file that stands for the turn.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder.parent / f".{folder.name}.lock", os.O_CREAT | os.O_RDWR, 0o644)
+    turn = folder.parent / f".{folder.name}.lock"
+    handle = os.open(turn, os.O_CREAT | os.O_RDWR, 0o644)
     try:
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
             for left in folder.parent.glob(f".{folder.name}.*.partial"):
                 shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
-        yield
+        yield turn
     finally:
         os.close(handle)

@@ -143,7 +143,8 @@ class Weights:
 
 def keep(keeper: EpochKeeper, core: Weights, epoch: int, accuracy: float) -> None:
     core.text = f"epoch {epoch}"
-    metrics = {"val_accuracy": accuracy, "val_loss": 1 - accuracy}
+    names = ("loss", "accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy", "seconds")
+    metrics = {**dict.fromkeys(names, 0.5), "val_accuracy": accuracy}
     predictions = np.full((2, 2), epoch, np.float32)
     keeper.keep(SimpleNamespace(epoch=epoch, metrics=metrics, val_probabilities=predictions), False)
 

@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipeline.files import read_regular
+from data_pipeline.images import MAX_FILE_BYTES
 from data_pipeline.manifest import ManifestEntry
 from search.errors import UserError
 
@@ -23,8 +25,9 @@ def check_unchanged(root: Path, entries: Sequence[ManifestEntry], *, what: str) 
     """
     for entry in entries:
         try:
-            with (root / entry.path).open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            # A stranger's manifest may name a pipe or /dev/zero.
+            content = read_regular(root / entry.path, MAX_FILE_BYTES)
+            digest = hashlib.sha256(content).hexdigest()
         except OSError as error:
             raise UserError(
                 f"every {what} image must be where the run found it, but {root / entry.path} "

@@ -513,6 +513,18 @@ def test_a_crafted_lock_is_taken_over(content: str, run: RunFolder) -> None:
         assert json.loads(file.read_text())["pid"] == os.getpid()
 
 
+def test_a_manifest_that_names_an_endless_file_is_refused(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of images elsewhere: `test` hashes what the manifest names."""
+    for entry in open_run(run.root).manifest().entries:
+        (tmp_path / "images" / entry.path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / entry.path).symlink_to("/dev/zero")
+    ended = pawtune(capsys, "test", run.root, "--data", tmp_path / "images")
+    assert ended.code == 2
+    assert "cannot be read: not a regular file" in ended.err
+
+
 def test_an_error_text_that_is_a_link_is_not_followed(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,6 +86,7 @@ class StoreLock:
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self.lost = threading.Event()
+        self.failing: OSError | None = None  # of the last heartbeat
 
     def __enter__(self) -> Self:
         try:
@@ -171,8 +172,9 @@ class StoreLock:
                 if self._store.stat(self._claim + TAKEN) is not None:
                     self.lost.set()
                     return
-            except OSError:  # the store is away for a while: the next beat may reach it
-                continue
+                self.failing = None
+            except OSError as error:  # the store is away for a while: the next beat may reach it
+                self.failing = error
 
     def __exit__(
         self,

@@ -107,7 +107,7 @@ class Uploader:
         while not self._closing.wait(INTERVAL_S):
             try:
                 self._send_round()
-                self._tell(None)
+                self._tell(self._lock.failing)  # there may have been nothing to send
             except OSError as error:
                 self._tell(error)
 

@@ -433,7 +433,7 @@ def test_a_search_lives_in_the_object_store(
     assert [row.epochs for row in open_run(address).rows()] == [2, 2, 2]
 
 
-LONG = 800  # epochs of some 20 ms, of which a trial sends what it has every 2 s
+LONG = 300  # epochs of some 20 ms, of which a trial sends what it has every 2 s
 
 
 def _reached(address: str) -> int:

@@ -231,6 +231,23 @@ def plan_resources(config: ResourcesConfig, capacity: Capacity) -> ResourcePlan:
     return ResourcePlan(cpus, gpus, min(config.concurrency or most, most))
 
 
+def claim_process(threads: int) -> None:
+    """Tells TensorFlow what of the machine is this worker's; again is accepted.
+
+    A worker that computes with another number of threads already, for an earlier search of the
+    same driver, cannot be told again: it ends, and Ray gives the work to another.
+    """
+    from models import precision
+
+    try:
+        precision.limit_threads(threads)
+    except RuntimeError:
+        if ray.get_runtime_context().get_actor_id():
+            ray.actor.exit_actor()
+        os._exit(1)
+    precision.share_gpus(assigned_gpus())
+
+
 def assigned_gpus() -> float | None:
     """GPUs, or the part of one, that Ray gave this process; None outside of Ray's workers."""
     if not ray.is_initialized() or ray.get_runtime_context().worker.mode != ray.WORKER_MODE:

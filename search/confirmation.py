@@ -21,6 +21,7 @@ import ray
 
 from models.spec import TrialSpec
 from search.checkpoints import load_spec, read_spec
+from search.cluster import claim_process
 from search.errors import UserError
 from search.leaderboard import Row
 from search.lock import RunLock
@@ -36,7 +37,7 @@ from search.retraining import (
 )
 from search.run_folder import RunFolder, TrialFolder, write_json
 from search.shared_work import SharedWork
-from search.trial import claim_process, run_trial
+from search.trial import run_trial
 
 # Layers count their seeds upwards from the trial's, augmentation from 1,000 above: seeds that lie
 # close would share some of them.

@@ -15,6 +15,7 @@ from models.errors import ModelError
 from models.spec import BASELINES, ConvSpec, TransferSpec, TrialSpec, baseline
 from models.views import serves
 from models.weights import backbone_name, find_weights
+from search.cluster import claim_process
 from search.config import Choices, SearchConfig
 from search.reach import here
 from search.run_folder import RunFolder, read_json, write_bytes, write_json
@@ -232,10 +233,9 @@ def _stored(weights: Path) -> StoredBackbone:
 
 @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
 def _store(name: str, image_size: int, source: Path, target: Path, threads: int) -> tuple[int, int]:
-    from models.precision import limit_threads
     from models.transfer import load_backbone
 
-    limit_threads(threads)  # the process may go on as a trial's worker
+    claim_process(threads)  # the process may go on as a trial's worker
     backbone = load_backbone(name, image_size, source)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp.weights.h5")

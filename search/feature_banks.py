@@ -26,7 +26,7 @@ from models.bank import (
 )
 from models.errors import ModelError
 from models.views import ViewTable, make_view_table
-from search.cluster import assigned_gpus
+from search.cluster import claim_process
 from search.sent_files import file_here
 from search.turns import own_turn
 
@@ -201,8 +201,7 @@ def _encoder(recipe: BankRecipe, threads: int) -> "ViewEncoder":
     from models.features import ViewEncoder
     from models.transfer import load_backbone
 
-    precision.limit_threads(threads)
-    precision.share_gpus(assigned_gpus())
+    claim_process(threads)
     backbone = load_backbone(
         recipe.backbone, recipe.image_size, file_here(recipe.weights, recipe.content)
     )

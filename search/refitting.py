@@ -21,6 +21,7 @@ from models.spec import TrialSpec
 from models.views import ViewTable
 from search.checkpoints import load_spec
 from search.chosen import refit_folder
+from search.cluster import claim_process
 from search.feature_banks import POOLINGS, BankRefs
 from search.leaderboard import Row
 from search.lock import RunLock
@@ -35,7 +36,7 @@ from search.retraining import (
 )
 from search.run_folder import RunFolder, TrialFolder, write_json
 from search.shared_work import PixelRefs, PixelStore, SharedWork, prepare_banks
-from search.trial import begin_session, build_trial, claim_process, describe_training
+from search.trial import begin_session, build_trial, describe_training
 
 RECORD = "refit.json"
 KEPT = ("loss", "accuracy", "learning_rate", "seconds", "images_per_second")
@@ -191,7 +192,8 @@ def _follow(
     raise RuntimeError("the training ended without its files")
 
 
-@ray.remote(num_returns="streaming", max_retries=0)  # type: ignore[untyped-decorator]
+# Tried again where `claim_process` has left a process that another search had used.
+@ray.remote(num_returns="streaming", max_retries=3)  # type: ignore[untyped-decorator]
 def _train_whole(spec: TrialSpec, work: SharedWork) -> Iterator[dict[str, Any]]:
     """Trains all epochs and keeps the last.
 

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from data_pipeline.files import shown
 from models.spec import Precision, TrialSpec
 from search.checkpoints import load_spec
+from search.cluster import claim_process
 from search.leaderboard import Row
 from search.objective import Objective
 from search.progress import Reporter
 from search.retraining import LOCAL, open_workshop, raised_in, task_options
 from search.run_folder import RunFolder, TrialFolder, read_json
 from search.shared_work import SharedWork
-from search.trial import claim_process, run_trial
+from search.trial import run_trial
 from search.validation import read_probabilities
 from search.versions import installed_versions, recorded_versions
 
@@ -175,7 +176,8 @@ def _as_recorded(spec: TrialSpec, facts: Mapping[str, Any], epochs: int) -> Tria
     return spec.model_copy(update={"train": train})
 
 
-@ray.remote(num_returns="streaming", max_retries=0)  # type: ignore[untyped-decorator]
+# Tried again where `claim_process` has left a process that another search had used.
+@ray.remote(num_returns="streaming", max_retries=3)  # type: ignore[untyped-decorator]
 def _train_away(spec: TrialSpec, work: SharedWork) -> Iterator[dict[str, Any]]:
     """Trains a trial in a folder of its own that is gone afterwards.
 

@@ -25,7 +25,7 @@ from models.hardware import cpu_model
 from models.spec import TransferSpec, TrialSpec
 from models.views import ViewSampler, serves
 from search.attempts import TakenOverError, begin_attempt
-from search.cluster import assigned_gpus, place
+from search.cluster import claim_process, place
 from search.families import Backbone
 from search.keeping import EpochKeeper, restore_best
 from search.objective import Objective
@@ -69,6 +69,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         copy = self._copy = self._copy or TrialCopy(self._work.run_root, self.config["trial_id"])
         try:
             if self._epochs is None:
+                claim_process(self._work.threads)
                 copy.pull()
                 self._claim = begin_attempt(copy.folder)
                 copy.push()
@@ -92,7 +93,6 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
             return {"failure": f"{type(error).__name__}: {reason}", "done": True}
 
     def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
-        claim_process(self._work.threads)
         spec = TrialSpec.model_validate(self.config["spec"])
         return run_trial(spec, folder, self._work, self._claim)
 
@@ -131,14 +131,6 @@ def private_megabytes() -> float:
     except OSError:
         return 0.0
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), 0.0)
-
-
-def claim_process(threads: int) -> None:
-    """Tells TensorFlow what of the machine is this worker's; again is accepted."""
-    from models import precision
-
-    precision.limit_threads(threads)
-    precision.share_gpus(assigned_gpus())
 
 
 def run_trial(

@@ -1,8 +1,12 @@
 """Fitting trials onto a cluster: on GPUs where there are any, and never the impossible."""
 
-import pytest
+import os
+from typing import Any
 
-from search.cluster import Capacity, NodeKind, plan_resources
+import pytest
+import ray
+
+from search.cluster import Capacity, NodeKind, claim_process, plan_resources
 from search.config import ResourcesConfig
 from search.errors import UserError
 
@@ -70,3 +74,22 @@ def test_cpus_and_gpus_on_different_nodes_do_not_help() -> None:
         match=r"got 4 CPU \+ 1 GPU: no node has both \(1 x 2 CPU \+ 1 GPU, 1 x 8 CPU now\)",
     ):
         plan_resources(ResourcesConfig(cpus_per_trial=4.0), apart)
+
+
+@ray.remote(num_cpus=1)
+def threads_of_a_process(count: int) -> tuple[int, int]:
+    """Computes with so many threads; the process, and what TensorFlow says it has."""
+    import tensorflow as tf
+
+    claim_process(count)
+    float(tf.reduce_sum(tf.ones(4)))
+    return os.getpid(), tf.config.threading.get_intra_op_parallelism_threads()
+
+
+def test_a_process_that_another_search_has_used_makes_room(ray_cluster: dict[str, Any]) -> None:
+    pid, threads = ray.get(threads_of_a_process.remote(3))
+    assert threads == 3
+    for _ in range(2):
+        other, threads = ray.get(threads_of_a_process.remote(2))
+        assert threads == 2
+        assert other != pid

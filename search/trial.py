@@ -69,7 +69,6 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         copy = self._copy = self._copy or TrialCopy(self._work.run_root, self.config["trial_id"])
         try:
             if self._epochs is None:
-                claim_process(self._work.threads)
                 copy.pull()
                 self._claim = begin_attempt(copy.folder)
                 copy.push()
@@ -93,6 +92,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
             return {"failure": f"{type(error).__name__}: {reason}", "done": True}
 
     def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
+        claim_process(self._work.threads)
         spec = TrialSpec.model_validate(self.config["spec"])
         return run_trial(spec, folder, self._work, self._claim)
 

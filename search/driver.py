@@ -26,7 +26,7 @@ from search.families import (
     share_backbones,
     store_backbones,
 )
-from search.history import forget_failures, read_history, sweep
+from search.history import forget_failures, read_history, settle, sweep
 from search.interruption import INTERRUPTIONS, interruptible
 from search.leaderboard import rank_trials, write_leaderboard
 from search.object_store import bytes_to_share, smallest_store, too_small
@@ -127,10 +127,12 @@ def resume_search(
                 forget_failures(run)
             past = read_history(run, Objective(config.metric))
             sweep(run)
+            settled = settle(run, past)
             for trial in past:
                 if not trial.over:  # takes it from workers that a killed driver may have left
                     run.trial(trial.trial_id).write_attempts(0)
-            keep_trials(run, [trial.trial_id for trial in past if not trial.over])
+            unfinished = [trial.trial_id for trial in past if not trial.over]
+            keep_trials(run, [*settled, *unfinished])
             trials, work = _prepare(config, run, manifest, reporter)
         except INTERRUPTIONS:
             reason: str | None = "interrupted"

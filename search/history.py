@@ -61,6 +61,26 @@ def running_best(values: Sequence[float], objective: Objective) -> list[float]:
     return [better(values[:end]) for end in range(1, len(values) + 1)]
 
 
+def settle(run: RunFolder, past: Sequence[PastTrial]) -> list[str]:
+    """Marks as ended the trials whose driver died before it could say so.
+
+    Returns:
+        Their ids.
+    """
+    settled = []
+    for trial in past:
+        folder = run.trial(trial.trial_id)
+        status = folder.read_status()
+        if trial.over and status["status"] != trial.status:
+            seconds = round(folder.seconds_so_far(), 3)
+            folder.write_status(
+                trial.status, reason=None, started=status.get("started"), seconds=seconds
+            )
+            folder.drop_last()
+            settled.append(trial.trial_id)
+    return settled
+
+
 def sweep(run: RunFolder) -> None:
     """Removes half-written files of processes that were killed: `.<name>.<letters>` beside one."""
     for folder in (run.root, *(trial.root for trial in run.trials())):

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from models.spec import baseline
 from search.config import load_config
 from search.errors import UserError
-from search.history import read_history, running_best, sweep
+from search.history import read_history, running_best, settle, sweep
 from search.lock import RunLock
 from search.objective import Objective
 from search.records import RecordKeeper, StopSignal
@@ -143,6 +143,29 @@ def test_durations_do_not_go_by_a_clock_that_somebody_sets(
     assert status["status"] == "completed"
     assert 0 <= status["seconds"] < 5
     assert status["started"] == 1e9 <= status["finished"]
+
+
+def test_a_trial_whose_driver_died_after_its_last_epoch_is_completed(runs_dir: Path) -> None:
+    run = create_run_folder(runs_dir, "r")
+    metrics = ("loss", "accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy")
+    for trial_id, epochs in (("0001", 2), ("0002", 1)):
+        folder = run.new_trial(trial_id)
+        folder.last.mkdir(parents=True)
+        spec = baseline("tutorial_1", epochs=2).model_dump(mode="json")
+        write_json(folder.spec_file, {**spec, "baseline": False, "params": {}})
+        rows = [
+            {"epoch": n + 1, "seconds": 1.5, **dict.fromkeys(metrics, 0.5)} for n in range(epochs)
+        ]
+        folder.write_metrics(rows)
+        folder.write_status("running", started=1.0)
+    past = read_history(run, Objective())
+    assert settle(run, past) == ["0001"]
+    done, open_ = (run.trial(trial_id) for trial_id in ("0001", "0002"))
+    assert done.read_status() == {
+        "status": "completed", "reason": None, "started": 1.0, "seconds": 3.0,
+    }  # fmt: skip
+    assert open_.read_status()["status"] == "running"
+    assert [folder.last.exists() for folder in (done, open_)] == [False, True]
 
 
 def test_asha_knows_what_finished_before() -> None:

@@ -8,16 +8,8 @@ import numpy as np
 
 from search.errors import UserError
 from search.evaluation import read_ledger
+from search.guarded import REQUIRED_METRICS
 from search.run_folder import RunFolder, TrialFolder
-
-REQUIRED_METRICS = (
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "val_balanced_accuracy",
-    "seconds",
-)
 
 
 def check_epochs(folder: TrialFolder, epochs: Sequence[Mapping[str, float]]) -> None:

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import platform
-import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from search.cluster_news import Say, hear_news
 from search.config import ResourcesConfig
 from search.doors import knock, no_cluster
 from search.errors import UserError
@@ -46,11 +47,12 @@ class ResourcePlan:
         return {"cpu": self.cpus, **({"gpu": self.gpus} if self.gpus else {})}
 
 
-def connect(address: str | None) -> None:
+def connect(address: str | None, say: Say | None = None) -> None:
     """Joins the cluster at `address`, or starts one on this machine; joined already: nothing.
 
     Args:
         address: host:port of a head; `auto`, the one that runs here; `local` or None, a new one.
+        say: Takes a line for the person who watches, when something befalls the cluster.
 
     Raises:
         UserError: No Ray cluster answers there, or it does not let us in.
@@ -72,24 +74,7 @@ def connect(address: str | None) -> None:
             ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise no_cluster(address, error) from error
-
-
-def refuse_foreign(address: str | None) -> None:
-    """Whoever runs the cluster that a search joins can run code in it, and in this process.
-
-    So a run folder, which may be a stranger's, does not decide on that.
-
-    Raises:
-        UserError: The folder names a cluster on another machine.
-    """
-    host = re.sub("^.*://", "", address or "auto").rpartition(":")[0]
-    ours = address in (None, "auto", "local")
-    if ours or host.startswith("127.") or host in ("localhost", "[::1]"):
-        return
-    raise UserError(
-        f"a run's cluster is joined again only where you name it, and this run names {address!r}; "
-        f"give --address {address} if you trust it, or --address auto for the one running here"
-    )
+    hear_news(say or (lambda line: print(line, file=sys.stderr)))
 
 
 def _show_token(address: str) -> None:

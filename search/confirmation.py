@@ -31,12 +31,12 @@ from search.retraining import (
     Workshop,
     open_workshop,
     place_files,
-    raised_in,
     small_files,
     task_options,
 )
 from search.run_folder import RunFolder, TrialFolder, write_json
 from search.shared_work import SharedWork
+from search.tasks import raised_in
 from search.trial import run_trial
 
 # Layers count their seeds upwards from the trial's, augmentation from 1,000 above: seeds that lie

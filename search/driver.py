@@ -73,7 +73,7 @@ def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
         try:
             # From here on `pawtune status` knows the run, and `pawtune resume` can begin it.
             write_text(run.config_file, dump_config(config, versions=installed_versions()))
-            _check_resources(config)
+            _check_resources(config, reporter)
             manifest = load_data(config, reporter)
             trials, work = _prepare(config, run, manifest, reporter)
         except INTERRUPTIONS:
@@ -121,7 +121,7 @@ def resume_search(
     with driving(run, reporter.say), reporter.stages.noted_in(run), interruptible():
         config = _config_to_resume(run, more_trials, data, address)
         try:
-            _check_resources(config)
+            _check_resources(config, reporter)
             manifest = _manifest_to_resume(run, config, reporter)
             if retry_failed:
                 forget_failures(run)
@@ -212,10 +212,10 @@ def load_data(config: SearchConfig, reporter: Reporter) -> Manifest:
     return build_manifest(root, seed=config.seed, cache=cache, progress=reporter.stage)
 
 
-def _check_resources(config: SearchConfig) -> None:
+def _check_resources(config: SearchConfig, reporter: Reporter) -> None:
     """Refuses at once what cannot be had: looking through many images takes minutes."""
     if config.resources != ResourcesConfig():
-        cluster.connect(config.resources.address)
+        cluster.connect(config.resources.address, reporter.say)
         cluster.plan_resources(config.resources, cluster.available_resources())
 
 
@@ -226,7 +226,7 @@ def _prepare(
     reporter.data(manifest)
     families = find_families(config, reporter.say, run)
     baselines = baselines_of(config, families)
-    cluster.connect(config.resources.address)
+    cluster.connect(config.resources.address, reporter.say)
     plan = cluster.plan_resources(config.resources, cluster.available_resources())
     nodes = check_nodes(run, manifest)
     manifest.save(run.root)
@@ -238,7 +238,7 @@ def _prepare(
     warning = too_small(needed, smallest_store())
     if warning:
         reporter.say(warning)
-    pixels = PixelStore(manifest, reporter.stage, nodes)
+    pixels = PixelStore(manifest, cache, reporter.stage, nodes, reporter.say)
     banks = prepare_banks(config, manifest, backbones, pixels, plan, cache, reporter.stage)
     write_text(run.config_file, dump_config(config, versions=installed_versions()))
     work = SharedWork(

@@ -20,6 +20,7 @@ from search.config import Choices, SearchConfig
 from search.reach import here
 from search.run_folder import RunFolder, read_json, write_bytes, write_json
 from search.sent_files import file_here
+from search.tasks import result
 
 Backbone = tuple[str, int]  # name, image size in pixels
 
@@ -202,10 +203,7 @@ def store_backbones(
             task = _store.options(**here().options()).remote(name, size, file, target, threads)
             pending[name, size] = task, source_hash
     for (name, size), (task, source_hash) in pending.items():
-        try:
-            num_weights, num_features = ray.get(task)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, ModelError) else error from None
+        num_weights, num_features = result(task)
         target = run.backbone_weights(name, size)
         facts = {"num_weights": num_weights, "num_features": num_features}
         write_json(_facts(target), {"source_hash": source_hash, **facts})

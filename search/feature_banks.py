@@ -24,10 +24,10 @@ from models.bank import (
     content_fingerprint,
     load_bank,
 )
-from models.errors import ModelError
 from models.views import ViewTable, make_view_table
 from search.cluster import claim_process
 from search.sent_files import file_here
+from search.tasks import result
 from search.turns import own_turn
 
 if TYPE_CHECKING:
@@ -170,21 +170,13 @@ def _build(
         writer: BankWriter | None = None
         while starts:
             (ready,), _ = ray.wait(list(starts), num_returns=1)
-            shard: Shard = _get(ready)
+            shard: Shard = result(ready)
             if writer is None:
                 writer = stack.enter_context(BankWriter(folder, table, shard.average.shape[-1]))
             writer.write(starts.pop(ready), shard)
             yield shard.average.shape[0] * shard.average.shape[1]
         assert writer is not None  # no bank is empty: every split holds an image
         writer.finish()
-
-
-def _get(task: Any) -> Any:
-    """A task's result; what it raised for the user arrives as it was raised."""
-    try:
-        return ray.get(task)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, ModelError) else error from None
 
 
 @ray.remote  # type: ignore[untyped-decorator]

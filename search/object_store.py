@@ -19,8 +19,7 @@ def bytes_to_share(
 ) -> int:
     """The most that a node's object store holds at once, if trials of all kinds run there.
 
-    Decoding holds a size twice while its shards are joined; pixels that only banks are made of
-    go when the banks are there.
+    Pixels that only banks are made of go when the banks are there.
 
     Args:
         manifest: Training and validation images count.
@@ -33,13 +32,20 @@ def bytes_to_share(
     pixels |= {size: sum(counts.values()) * size * size * 3 for size in live_sizes}
     views = counts["train"] * num_views + counts["validation"]
     banks = sum(views * b.num_features * HALF * len(POOLINGS) for b in backbones.values())
-    return sum(pixels.values()) + max(pixels.values(), default=0) + banks
+    return sum(pixels.values()) + banks
 
 
 def smallest_store() -> int | None:
-    """Bytes of the smallest object store among the nodes with CPUs; None where there are none."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    stores = [node.get("object_store_memory", 0) for node in nodes if node.get("CPU")]
+    """Bytes of the smallest object store that has to hold it; None where there is none yet.
+
+    That is the driver's, which has the first copy of all, and those of the nodes with CPUs.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    stores = [
+        node["Resources"].get("object_store_memory", 0)
+        for node in ray.nodes()
+        if node["Alive"] and (node["Resources"].get("CPU") or node["NodeID"] == here)
+    ]
     return int(min(stores)) if stores else None
 
 

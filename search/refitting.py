@@ -30,12 +30,12 @@ from search.retraining import (
     Workshop,
     open_workshop,
     place_files,
-    raised_in,
     small_files,
     task_options,
 )
 from search.run_folder import RunFolder, TrialFolder, write_json
 from search.shared_work import PixelRefs, PixelStore, SharedWork, prepare_banks
+from search.tasks import result
 from search.trial import begin_session, build_trial, describe_training
 
 RECORD = "refit.json"
@@ -101,8 +101,6 @@ def refit_trial(
         task = _train_whole.options(**task_options(shop.plan)).remote(spec, work)
         try:
             last, files = _follow(task, row.name, epochs, reporter)
-        except ray.exceptions.RayTaskError as error:
-            raise raised_in(error) from None
         finally:
             reporter.close()
         refit = Refit(
@@ -136,7 +134,7 @@ def with_validation(shop: Workshop, reporter: Reporter) -> SharedWork:
         shop.config,
         as_training,
         {key: shop.backbones[key] for key in work.banks},
-        PixelStore(as_training, reporter.stage),
+        PixelStore(as_training, cache_dir(), reporter.stage, say=reporter.say),
         shop.plan,
         cache_dir(),
         reporter.stage,
@@ -184,7 +182,7 @@ def _follow(
     """Shows a training's epochs; returns the last one's metrics and the files."""
     last: dict[str, float] = {}
     for reference in task:
-        report = ray.get(reference)
+        report = result(reference)
         if "epoch" not in report:
             return last, report
         last = report

@@ -25,9 +25,10 @@ from search.cluster import claim_process
 from search.leaderboard import Row
 from search.objective import Objective
 from search.progress import Reporter
-from search.retraining import LOCAL, open_workshop, raised_in, task_options
+from search.retraining import LOCAL, open_workshop, task_options
 from search.run_folder import RunFolder, TrialFolder, read_json
 from search.shared_work import SharedWork
+from search.tasks import result
 from search.trial import run_trial
 from search.validation import read_probabilities
 from search.versions import installed_versions, recorded_versions
@@ -200,13 +201,10 @@ def _follow(
 ) -> tuple[list[dict[str, float]], NDArray[np.float32], dict[str, Any]]:
     """Shows a training's epochs and returns its rows, predictions and facts."""
     report: dict[str, Any] = {}
-    try:
-        for reference in task:
-            report = ray.get(reference)
-            if "rows" not in report:
-                reporter.stage(f"train {name}", int(report["epoch"]), epochs)
-    except ray.exceptions.RayTaskError as error:
-        raise raised_in(error) from None
+    for reference in task:
+        report = result(reference)
+        if "rows" not in report:
+            reporter.stage(f"train {name}", int(report["epoch"]), epochs)
     predictions = np.load(io.BytesIO(report["predictions"]), allow_pickle=False)
     return report["rows"], predictions, report["facts"]
 

@@ -9,7 +9,6 @@ import ray
 from data_pipeline.errors import DataError
 from data_pipeline.manifest import Manifest
 from data_pipeline.sources import cache_dir, resolve_source
-from models.errors import ModelError
 from models.spec import TransferSpec, TrialSpec
 from search import cluster
 from search.cluster import ResourcePlan
@@ -84,7 +83,8 @@ def open_workshop(
         config = config.model_copy(update={"speed": speed})
     if address is None:
         refuse_foreign(config.resources.address)
-    cluster.connect(None if address == LOCAL else address or config.resources.address)
+    joined = None if address == LOCAL else address or config.resources.address
+    cluster.connect(joined, reporter.say)
     plan = fit_resources(config.resources, on_cpu=on_cpu)
     transfers = [spec.model for spec in specs if isinstance(spec.model, TransferSpec)]
     keys = sorted({(model.backbone, model.image_size) for model in transfers})
@@ -96,7 +96,7 @@ def open_workshop(
             for key, backbone in backbones.items()
         }
     with_bank = {(m.backbone, m.image_size) for m in transfers if banked(config, m)}
-    pixels = PixelStore(manifest, reporter.stage)
+    pixels = PixelStore(manifest, cache_dir(), reporter.stage, say=reporter.say)
     banks = prepare_banks(
         config,
         manifest,
@@ -157,12 +157,6 @@ def fit_resources(config: ResourcesConfig, *, on_cpu: bool = False) -> ResourceP
 def task_options(plan: ResourcePlan) -> dict[str, float]:
     """What a training asks of Ray, in the words of `remote.options`."""
     return {"num_cpus": plan.cpus, "num_gpus": plan.gpus}
-
-
-def raised_in(error: ray.exceptions.RayTaskError) -> Exception:
-    """What a task raised, where it is meant for the user; else Ray's own account of it."""
-    cause = error.cause
-    return cause if isinstance(cause, UserError | DataError | ModelError) else error
 
 
 def small_files(folder: TrialFolder) -> dict[str, bytes]:

@@ -1,13 +1,16 @@
 """What all trials share: decoded pixels and frozen backbones, made once, handed out by reference.
 
-Ray tasks decode shards in parallel across the cluster; one task joins them into a single array in
-the object store, which every trial on a node reads in place (zero copy).
+Ray tasks decode shards in parallel across the cluster. The driver gathers them in its cache, where
+the next search finds them, and puts them into the object store as one array that every trial on a
+node reads in place (zero copy). So the first copy is on the driver's node: a node that decoded may
+be lost afterwards.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ import ray
 
 from data_pipeline.images import decode_split
 from data_pipeline.manifest import Manifest, ManifestEntry
+from data_pipeline.pixel_files import PixelWriter, load_pixels, pixels_key
 from models.hardware import cpu_has_bfloat16
 from models.spec import Precision
 from search.cluster import ResourcePlan
@@ -23,6 +27,8 @@ from search.families import Backbone, StoredBackbone
 from search.feature_banks import BankRecipe, BankRefs, ImageSet, open_or_build
 from search.objective import Metric
 from search.reach import Node
+from search.tasks import result
+from search.turns import own_turn
 
 Labels = np.ndarray[tuple[int], np.dtype[np.int32]]
 Pixels = np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]
@@ -71,19 +77,25 @@ class PixelStore:
 
     Args:
         manifest: Who is in which split.
-        progress: Called with (stage, images done, images in all).
+        cache: pawtune's cache folder.
+        progress: Called with (stage, images done, images in all) while decoding.
         nodes: That see the images; empty where all do.
+        say: Takes a line for the person who watches.
     """
 
     def __init__(
         self,
         manifest: Manifest,
+        cache: Path,
         progress: Callable[[str, int, int], None],
         nodes: Sequence[Node] = (),
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._manifest = manifest
+        self._cache = cache
         self._progress = progress
         self._nodes = nodes
+        self._say = say
         self._decoded: dict[int, PixelRefs] = {}
 
     def at(self, image_size: int) -> PixelRefs:
@@ -93,8 +105,10 @@ class PixelStore:
                 self._manifest,
                 Path(self._manifest.root),
                 image_size,
-                partial(self._progress, f"decode at {image_size} px"),
-                self._nodes,
+                self._cache,
+                progress=partial(self._progress, f"decode at {image_size} px"),
+                nodes=self._nodes,
+                say=self._say,
             )
         return self._decoded[image_size]
 
@@ -103,50 +117,97 @@ def decode_pixels(
     manifest: Manifest,
     root: Path,
     image_size: int,
+    cache: Path,
+    *,
     progress: Progress = lambda done, total: None,
     nodes: Sequence[Node] = (),
+    say: Callable[[str], None] = lambda line: None,
 ) -> PixelRefs:
-    """Decodes the training and validation splits at one size, once for all trials.
+    """The training and validation splits at one size, from the cache or decoded, for all trials.
 
     Args:
         manifest: Who is in which split. Test images are not touched.
         root: The image folder, on a path that the decoding nodes see.
         image_size: Side in pixels.
-        progress: Called with (images done, images in all).
+        cache: pawtune's cache folder.
+        progress: Called with (images done, images in all) while decoding.
         nodes: That decode, each its part; empty: any.
+        say: Told where the cache has no room; the search goes on without.
+
+    Raises:
+        DataError: An image cannot be decoded, or what is in the cache is damaged.
     """
-    splits = {name: manifest.split(name) for name in ("train", "validation")}
-    total = sum(len(entries) for entries in splits.values())
-    pieces = [
-        (name, entries[start : start + SHARD_IMAGES])
-        for name, entries in splits.items()
-        for start in range(0, len(entries), SHARD_IMAGES)
-    ]
-    places = cycle([node.options() for node in nodes] or [{}])
+    train = manifest.split("train")
+    entries = [*train, *manifest.split("validation")]
+    folder = cache / "pixels" / pixels_key((entry.sha256 for entry in entries), image_size)
+    with ExitStack() as stack:
+        writer: PixelWriter | None = None
+        try:
+            if not folder.exists():
+                stack.enter_context(own_turn(folder))
+            if not folder.exists():  # else another search has decoded them meanwhile
+                writer = stack.enter_context(PixelWriter(folder, len(entries), image_size))
+        except OSError as error:
+            say(f"decoded pixels are not kept for the next search: {error}")
+        if folder.exists():
+            images = load_pixels(folder, len(entries), image_size)
+        else:
+            images = writer.images if writer else _in_memory(len(entries), image_size)
+            done = 0
+            progress(done, len(entries))
+            for start, shard in _decode(root, entries, image_size, nodes):
+                images[start : start + len(shard)] = shard
+                done += len(shard)
+                progress(done, len(entries))
+            images = writer.finish() if writer else images
+    parts = images[: len(train)], images[len(train) :]
+    return PixelRefs(*(ray.put(part) for part in parts))
+
+
+def _in_memory(num_images: int, image_size: int) -> Pixels:
+    return np.empty((num_images, image_size, image_size, 3), np.uint8)
+
+
+def _decode(
+    root: Path, entries: Sequence[ManifestEntry], image_size: int, nodes: Sequence[Node]
+) -> Iterator[tuple[int, Pixels]]:
+    """Shards as they come, each with the place of its first image.
+
+    A node of those named that is lost has its shards decoded by the others; where none is named,
+    Ray finds another by itself.
+    """
+    places = deque(nodes)
     # Ray would start a process for each task that asks for no CPU.
-    most = len(pieces) if not nodes or nodes[0].cpus else WITHOUT_CPUS
-    shards: dict[str, list[ray.ObjectRef[Pixels]]] = {name: [] for name in splits}
-    pending: list[ray.ObjectRef[Pixels]] = []
-    progress(0, total)
-    for begun, (name, entries) in enumerate(pieces, start=1):
-        shards[name].append(_decode_shard.options(**next(places)).remote(root, entries, image_size))
-        pending.append(shards[name][-1])
-        while pending and (len(pending) >= most or begun == len(pieces)):
-            _, pending = ray.wait(pending, num_returns=1)
-            progress(total * (begun - len(pending)) // len(pieces), total)
-    joined = {name: _join.remote(*refs) for name, refs in shards.items()}
-    ray.wait(list(joined.values()), num_returns=len(joined))
-    return PixelRefs(train=joined["train"], validation=joined["validation"])
+    most = len(entries) if not nodes or nodes[0].cpus else WITHOUT_CPUS
+    waiting = deque(range(0, len(entries), SHARD_IMAGES))
+    running: dict[ray.ObjectRef[Pixels], tuple[int, Node | None]] = {}
+    while waiting or running:
+        while waiting and len(running) < most:
+            start = waiting.popleft()
+            node = places[0] if places else None
+            places.rotate()
+            task = _decode_shard.options(**(node.options() if node else {}))
+            shard = task.remote(root, entries[start : start + SHARD_IMAGES], image_size)
+            running[shard] = start, node
+        (ready,), _ = ray.wait(list(running), num_returns=1)
+        start, node = running.pop(ready)
+        try:
+            images = result(ready)
+        except ray.exceptions.RayTaskError:
+            raise
+        except ray.exceptions.RayError:
+            places = deque(place for place in places if place != node)
+            if not places:
+                raise
+            waiting.append(start)
+        else:
+            yield start, images
+        del ready
 
 
 @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
 def _decode_shard(root: Path, entries: Sequence[ManifestEntry], image_size: int) -> Pixels:
     return decode_split(root, entries, image_size)
-
-
-@ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
-def _join(*shards: Pixels) -> Pixels:
-    return np.concatenate(shards)
 
 
 def prepare_banks(

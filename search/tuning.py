@@ -17,6 +17,7 @@ from ray.tune.execution import class_cache
 
 from models.spec import TrialSpec
 from search.cluster import ResourcePlan
+from search.cluster_news import head_watched
 from search.config import SearchConfig
 from search.errors import UserError
 from search.history import PastTrial
@@ -123,7 +124,8 @@ def run_trials(
     )
     reporter.trials(total, trials.plan, run)
     try:
-        with _graceful_signals(stop, reporter):
+        joined = config.resources.address not in (None, "local")
+        with _graceful_signals(stop, reporter), head_watched(run, joined, reporter.say):
             tuner.fit()
     except Exception as error:
         lost = storage_error(error)

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,8 @@ def pytest_configure() -> None:
         # Workers and subprocesses unpickle functions of test modules by name.
         PYTHONPATH=os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
     )
+    # A shell that starts the tests in the background has them, and all they start, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A worker that finds no compiled TensorFlow takes 5 s to start instead of 2 s.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

@@ -117,7 +117,8 @@ def test_each_trial_sees_the_gpus_that_are_its_own(tiny_images: Path, runs_dir: 
 
 def test_a_node_that_is_killed(tiny_images: Path, runs_dir: Path) -> None:
     with nodes({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1}) as cluster:
-        victim = begin(runs_dir, tiny_images, "--trials=4", address=cluster.address, epoch_s=0.5)
+        options = ("--trials=4", "--json")
+        victim = begin(runs_dir, tiny_images, *options, address=cluster.address, epoch_s=0.5)
         victim.wait_for(lambda: len({node for *_, node in victim.epochs()}) == 2)
         victim.wait_for(lambda: len(victim.epochs()) >= 8)
         lost = cluster.list_all_nodes()[1]
@@ -129,7 +130,10 @@ def test_a_node_that_is_killed(tiny_images: Path, runs_dir: Path) -> None:
         cluster.add_node(
             wait=False, num_cpus=1, node_ip_address=LOOPBACK, object_store_memory=100 * 2**20
         )
-        wait_for_end(victim)
+        out, err = victim.process.communicate(timeout=120)
+    assert victim.process.returncode == 0, err
+    assert len(json.loads(out)["leaderboard"]) == 4, "stdout is not JSON alone"
+    assert f"the cluster has lost node {LOOPBACK} ({gone[:8]}): its trials go on elsewhere" in err
     tell("node SIGKILL", victim, killed, trial_id, reached)
     assert_whole(victim.run.root, 4, EPOCHS)
 
@@ -151,7 +155,8 @@ def tell(
 def test_a_node_that_is_drained_as_spot_machines_are(tiny_images: Path, runs_dir: Path) -> None:
     """The notice first, new trials go elsewhere; then the machine goes."""
     with nodes({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1}) as cluster:
-        victim = begin(runs_dir, tiny_images, "--trials=4", address=cluster.address, epoch_s=0.5)
+        options = ("--trials=3", "--epochs=24")  # long enough to be running at the deadline
+        victim = begin(runs_dir, tiny_images, *options, address=cluster.address, epoch_s=0.5)
         victim.wait_for(lambda: len({node for *_, node in victim.epochs()}) == 2)
         lost = cluster.list_all_nodes()[1]
         told = subprocess.run(
@@ -171,7 +176,7 @@ def test_a_node_that_is_drained_as_spot_machines_are(tiny_images: Path, runs_dir
         cluster.remove_node(lost, allow_graceful=False)
         wait_for_end(victim)
     tell("node drained", victim, killed, trial_id, reached)
-    assert_whole(victim.run.root, 4, EPOCHS)
+    assert_whole(victim.run.root, 3, 24)
     assert all(node != lost.node_id for t, *_, node in victim.epochs() if t > killed)
 
 
@@ -187,6 +192,29 @@ def test_a_worker_that_is_killed(tiny_images: Path, runs_dir: Path) -> None:
     assert_whole(victim.run.root, 2, EPOCHS)
 
 
+def test_a_node_that_is_lost_while_it_decodes(tiny_images: Path, tmp_path: Path) -> None:
+    """The other one has its shards decoded again, and later the pixels need neither of them.
+
+    In a process of its own, for this one may be a driver of another cluster.
+    """
+    with nodes({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1}) as cluster:
+        cluster.wait_for_nodes()
+        seeing = [node.node_id for node in cluster.list_all_nodes()[1:]]
+        command = [
+            sys.executable, "-m", "tests.decode_on_nodes", cluster.address, str(tiny_images),
+            str(tmp_path / "cache"), *seeing,
+        ]  # fmt: skip
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+            assert driver.stdout is not None
+            assert driver.stdout.readline() == "first shard\n"
+            cluster.remove_node(cluster.list_all_nodes()[1], allow_graceful=False)
+            assert driver.stdout.readline() == "decoded\n"
+            cluster.remove_node(cluster.list_all_nodes()[1], allow_graceful=False)
+            told, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 0
+    assert told == "all there\n"
+
+
 def test_nodes_of_ray_start_and_a_head_that_is_lost(tiny_images: Path, runs_dir: Path) -> None:
     with ray_head(with_token=True) as head, ray_node(head), ray_node(head):
         victim = on(head, runs_dir, tiny_images, "--trials=8", epoch_s=2.0)
@@ -198,7 +226,11 @@ def test_nodes_of_ray_start_and_a_head_that_is_lost(tiny_images: Path, runs_dir:
         ended = time.time() - killed
     assert victim.process.returncode != 0
     assert "Traceback" not in err, err
-    print(f"\nhead lost: the driver ended {ended:.1f} s later: {err.splitlines()[-1:]}")
+    said = [line for line in err.splitlines() if "does not answer" in line]
+    assert len(said) == 1
+    assert f"`pawtune resume {victim.run.root} --address HOST:PORT`" in said[0]
+    print(f"\nhead lost: the driver ended {ended:.1f} s later, code {victim.process.returncode}")
+    print(f"what it had said: {said[0]}")
     before = {trial.trial_id: len(trial.read_metrics()) for trial in victim.run.trials()}
     with ray_head(with_token=True) as head:
         again = time.time()

@@ -31,12 +31,12 @@ def test_what_a_search_shares_is_counted(manifest: Manifest) -> None:
     images = (train + validation) * 3
     backbone = StoredBackbone(Path("w"), "hash", num_weights=9, num_features=10)
     features = (train * 17 + validation) * 10 * 2 * 2
-    assert bytes_to_share(manifest, [32], {}, 17) == 2 * images * 32**2
+    assert bytes_to_share(manifest, [32], {}, 17) == images * 32**2
     assert bytes_to_share(manifest, [], {("MobileNetV2", 64): backbone}, 17) == (
-        2 * images * 64**2 + features
+        images * 64**2 + features
     )
     both = bytes_to_share(manifest, [32, 64], {("MobileNetV2", 64): backbone}, 17)
-    assert both == images * (32**2 + 2 * 64**2) + features
+    assert both == images * (32**2 + 64**2) + features
 
 
 def test_a_store_that_is_too_small_is_told_with_the_remedy() -> None:
@@ -49,14 +49,16 @@ def test_a_store_that_is_too_small_is_told_with_the_remedy() -> None:
     assert "\n" not in line
 
 
-def test_pixels_larger_than_the_store_go_to_disk_and_come_back(manifest: Manifest) -> None:
+def test_pixels_larger_than_the_store_go_to_disk_and_come_back(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     """In a process of its own: the store is as large as when Ray started."""
-    command = [sys.executable, "-m", "tests.test_object_store", manifest.root]
+    command = [sys.executable, "-m", "tests.test_object_store", manifest.root, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 
-def decode_more_than_fits(root: Path) -> None:
+def decode_more_than_fits(root: Path, cache: Path) -> None:
     """Decodes a split that is larger than the store, and looks at what comes back."""
     size = 512  # 0.79 MB an image
     ray.init(
@@ -69,11 +71,11 @@ def decode_more_than_fits(root: Path) -> None:
     manifest = build_manifest(root)
     assert smallest_store() == STORE_BYTES
     assert too_small(bytes_to_share(manifest, [size], {}, 17), smallest_store())
-    train = ray.get(decode_pixels(manifest, root, size).train)
+    train = ray.get(decode_pixels(manifest, root, size, cache).train)
     assert train.nbytes > STORE_BYTES
     some = manifest.split("train")[-3:]
     np.testing.assert_array_equal(train[-3:], decode_split(root, some, size))
 
 
 if __name__ == "__main__":
-    decode_more_than_fits(Path(sys.argv[1]))
+    decode_more_than_fits(Path(sys.argv[1]), Path(sys.argv[2]))

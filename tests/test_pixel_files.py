@@ -1,0 +1,134 @@
+"""Decoded pixels: made once for a search, kept for the next, and whole or absent."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from data_pipeline.errors import DataError
+from data_pipeline.images import decode_split
+from data_pipeline.manifest import Manifest, build_manifest
+from data_pipeline.pixel_files import ARRAY, PixelWriter, load_pixels, pixels_key
+from search import shared_work
+from search.shared_work import decode_pixels
+
+SIZE = 32
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def images(tiny_images: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_images, tmp_path / "images"))
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_work, "SHARD_IMAGES", 16)
+
+
+def kept(cache: Path) -> list[Path]:
+    return sorted((cache / "pixels").glob("[!.]*"))
+
+
+def assert_pixels_of(manifest: Manifest, refs: shared_work.PixelRefs, root: Path) -> None:
+    for split, reference in (("train", refs.train), ("validation", refs.validation)):
+        expected = decode_split(root, manifest.split(split), SIZE)
+        np.testing.assert_array_equal(ray.get(reference), expected)
+
+
+def test_the_next_search_decodes_nothing(images: Path, cache: Path, tmp_path: Path) -> None:
+    manifest = build_manifest(images)
+    steps: list[tuple[int, int]] = []
+    first = decode_pixels(manifest, images, SIZE, cache, progress=lambda *step: steps.append(step))
+    assert_pixels_of(manifest, first, images)
+    total = len(manifest.split("train")) + len(manifest.split("validation"))
+    assert steps[0] == (0, total)
+    assert steps[-1] == (total, total)
+    assert len(kept(cache)) == 1
+
+    steps.clear()
+    gone = tmp_path / "gone"
+    second = decode_pixels(manifest, gone, SIZE, cache, progress=lambda *step: steps.append(step))
+    assert_pixels_of(manifest, second, images)
+    assert steps == []
+
+
+def test_another_size_or_split_is_another_array(images: Path, cache: Path) -> None:
+    for manifest, size in (
+        (build_manifest(images), SIZE),
+        (build_manifest(images), SIZE + 1),
+        (build_manifest(images, seed=1), SIZE),
+    ):
+        decode_pixels(manifest, images, size, cache)
+    assert len(kept(cache)) == 3
+
+
+def test_the_key_knows_the_order_of_the_images() -> None:
+    assert pixels_key(["a", "b"], 32) == pixels_key(iter(["a", "b"]), 32)
+    others = [(["b", "a"], 32), (["a", "b"], 33), (["a"], 32), (["ab"], 32)]
+    assert len({pixels_key(hashes, size) for hashes, size in others}) == 4
+    assert pixels_key(["a", "b"], 32) not in {pixels_key(h, s) for h, s in others}
+
+
+def test_an_image_that_has_changed_ends_it_before_any_trial(images: Path, cache: Path) -> None:
+    manifest = build_manifest(images)
+    changed = images / manifest.split("validation")[-1].path
+    changed.write_bytes(changed.read_bytes() + b"x")
+    with pytest.raises(DataError, match=f"{changed.name}: changed since the manifest was made"):
+        decode_pixels(manifest, images, SIZE, cache)
+    assert kept(cache) == []
+    assert list((cache / "pixels").glob(".*.partial")) == []
+
+
+def test_without_room_in_the_cache_it_goes_on_and_says_so(images: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.write_text("a file where the folder should be")
+    manifest = build_manifest(images)
+    said: list[str] = []
+    refs = decode_pixels(manifest, images, SIZE, cache, say=said.append)
+    assert_pixels_of(manifest, refs, images)
+    (line,) = said
+    assert line.startswith("decoded pixels are not kept for the next search: ")
+    assert str(cache) in line
+
+
+def test_what_a_killed_search_left_goes_away(images: Path, cache: Path) -> None:
+    manifest = build_manifest(images)
+    decode_pixels(manifest, images, SIZE, cache)
+    (folder,) = kept(cache)
+    shutil.rmtree(folder)
+    left = folder.parent / f".{folder.name}.0123abcd.partial"
+    left.mkdir()
+    (left / ARRAY).write_bytes(b"half")
+    decode_pixels(manifest, images, SIZE, cache)
+    assert not left.exists()
+    assert kept(cache) == [folder]
+
+
+def test_a_damaged_array_is_refused_with_the_remedy(images: Path, cache: Path) -> None:
+    manifest = build_manifest(images)
+    decode_pixels(manifest, images, SIZE, cache)
+    (folder,) = kept(cache)
+    with (folder / ARRAY).open("rb+") as file:
+        file.truncate(1000)
+    with pytest.raises(DataError, match="no whole decoded images .*delete the folder"):
+        decode_pixels(manifest, images, SIZE, cache)
+
+
+def test_of_two_that_write_one_array_the_first_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "pixels" / "key"
+    with PixelWriter(folder, 2, SIZE) as slow, PixelWriter(folder, 2, SIZE) as fast:
+        fast.images[:] = 7
+        fast.finish()
+        slow.images[:] = 7
+        assert (slow.finish() == 7).all()
+    assert [path.name for path in folder.parent.iterdir()] == ["key"]
+    assert load_pixels(folder, 2, SIZE).flags.writeable is False

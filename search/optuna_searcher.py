@@ -11,12 +11,11 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
 from ray.tune.search import Searcher
@@ -29,6 +28,7 @@ from search.history import PastTrial
 from search.objective import Objective
 from search.run_folder import RunFolder, TrialFolder, write_json
 from search.storage import must_exist, patiently
+from search.study_file import StudyFile
 from search.unsaved import Unsaved
 
 logger = logging.getLogger(__name__)
@@ -102,13 +102,12 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         self._study = optuna.create_study(
             sampler=make_sampler(config.sampler, config.seed), direction=self.objective.direction
         )
-        for suffix in ("", "-journal", "-wal", "-shm"):  # a killed driver may leave the others
-            # `trials/` is the truth: the study is rebuilt from it below.
-            run.study_file.with_name(run.study_file.name + suffix).unlink(missing_ok=True)
-        self._file: optuna.Study | None = open_study_file(run.study_file, run.name, self.objective)
+        # `trials/` is the truth: the study file is made anew from it.
+        self._file = StudyFile(run.study_file, run.name, self.objective, say)
         for trial in past:
             if trial.over:
                 self._remember(trial)
+        self._file.write()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The next trial's configuration, or FINISHED. Called by Tune."""
@@ -152,7 +151,7 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         ended = self._frozen(trial.spec, state, trial.values, *self._point(trial.spec))
         if ended.params:
             self._study.add_trial(ended)
-        self._add_to_file(ended)
+        self._file.add(ended)
 
     def _point(self, spec: TrialSpec) -> tuple[space.Params, dict[str, BaseDistribution]]:
         """A spec as a point of this space; an empty one where it lies outside."""
@@ -244,31 +243,14 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         ended.datetime_start = self._started.pop(trial_id)
         if asked is None and params:
             self._study.add_trial(ended)
-        self._add_to_file(ended)
+        self._file.add(ended)
 
-    def _add_to_file(self, ended: optuna.trial.FrozenTrial) -> None:
-        """The study file is derived: one that cannot be written ends no search."""
-        if self._file is None:
-            return
-        try:
-            self._file.add_trial(ended)
-        except StorageInternalError as error:
-            self._file = None
-            first = str(error).splitlines()[0]
-            self._say(f"study.db is not written any more: {first}; `pawtune resume` makes it anew")
+    def close(self) -> None:
+        """Completes the study file. To be called when the search is over."""
+        self._file.close()
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the run folder is the truth, and Tune's snapshots are never read."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, for the same reason."""
-
-
-def open_study_file(path: Path, name: str, objective: Objective) -> optuna.Study:
-    """The run's SQLite study, as optuna-dashboard reads it; made where it is missing."""
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 30}}
-    )
-    return optuna.create_study(
-        storage=storage, study_name=name, direction=objective.direction, load_if_exists=True
-    )

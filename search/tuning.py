@@ -137,6 +137,7 @@ def run_trials(
         ) from error
     finally:
         keeper.close()
+        searcher.close()
         shutil.rmtree(run.tune_dir, ignore_errors=True)
         reporter.close()
     return stop.reason

@@ -1,0 +1,152 @@
+"""The study file: Optuna finds in it what it would have written itself, and soon."""
+
+import math
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search import space, study_file
+from search.config import load_config
+from search.objective import Objective
+from search.study_file import StudyFile
+
+CONFIG = load_config(None, [], {"data": "sample"})
+
+
+def ended_trials() -> list[FrozenTrial]:
+    """A trial of each kind: both families, all states, values that SQLite does not have."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    of_family: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    while len(of_family) < 2:
+        asked = study.ask()
+        params = space.propose(asked, CONFIG, ["conv", "transfer"])
+        of_family[params["family"]] = asked.params, asked.distributions
+    points = list(of_family.values())
+    states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.COMPLETE]
+    points += [({}, {}), ({}, {})]
+    values = [{1: 0.25, 2: 0.5}, {1: math.nan, 2: -math.inf, 3: 0.1}, {}, {1: math.inf}]
+    trials: list[FrozenTrial] = []
+    for state, (params, distributions), reported in zip(states, points, values, strict=True):
+        trial = create_trial(
+            state=state,
+            value=reported[max(reported)] if reported else None,
+            params=params,
+            distributions=distributions,
+            intermediate_values=reported,
+            user_attrs={"name": f"net \N{SNOWMAN} {len(trials)}", "widths": [32, 64], "no": None},
+        )
+        trial.datetime_start = datetime(2024, 7, 1, 12, 0, len(trials), 123456)
+        trials.append(trial)
+    return trials
+
+
+def read(path: Path) -> list[FrozenTrial]:
+    """All trials of the file, through Optuna."""
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{path}").trials
+
+
+def told(trials: list[FrozenTrial]) -> list[str]:
+    """Everything that trials hold, in an order of its own."""
+    keys = ("params", "distributions", "user_attrs", "system_attrs", "intermediate_values")
+    names = ("number", "state", "values", "datetime_start", "datetime_complete")
+    return [
+        repr([getattr(trial, name) for name in names])
+        + repr([sorted(getattr(trial, key).items()) for key in keys])
+        for trial in trials
+    ]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def rows(path: Path) -> int:
+    """How many trials the file holds; not through Optuna, which takes half a second."""
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT count(*) FROM trials").fetchone()[0])
+
+
+@pytest.mark.parametrize("tables", [study_file.TABLES, "of a later Optuna"])
+def test_it_holds_what_optuna_would_have_written(
+    tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_file, "TABLES", tables)
+    trials = ended_trials()
+    file = StudyFile(tmp_path / "ours.db", "a run", Objective(), pytest.fail)
+    file.add(*trials[:1])
+    assert file.write() is None
+    file.add(*trials[1:])
+    file.close()
+    theirs = f"sqlite:///{tmp_path / 'theirs.db'}"
+    study = optuna.create_study(storage=theirs, study_name="a run", direction="maximize")
+    study.add_trials(trials)
+    assert told(read(tmp_path / "ours.db")) == told(read(tmp_path / "theirs.db"))
+    (summary,) = optuna.get_all_study_summaries(f"sqlite:///{tmp_path / 'ours.db'}")
+    assert (summary.study_name, summary.n_trials) == ("a run", 4)
+    assert summary.direction == study.direction
+
+
+def test_trials_are_written_soon_and_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_file, "INTERVAL_S", 0.2)
+    file = StudyFile(tmp_path / "study.db", "run", Objective(), pytest.fail)
+    threads = threading.active_count()
+    for trial in ended_trials():
+        file.add(trial)
+    assert rows(tmp_path / "study.db") == 0
+    assert threading.active_count() == threads + 1
+    wait_for(lambda: rows(tmp_path / "study.db") == 4)
+    file.close()
+    assert rows(tmp_path / "study.db") == 4
+
+
+def test_a_file_that_is_away_is_written_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_file, "INTERVAL_S", 0.05)
+    lines: list[str] = []
+    folder = tmp_path / "run"
+    folder.mkdir()
+    file = StudyFile(folder / "study.db", "run", Objective(), lines.append)
+    folder.rename(tmp_path / "elsewhere")
+    first, *others = ended_trials()
+    file.add(first)
+    wait_for(lambda: bool(lines))
+    time.sleep(0.2)
+    assert lines == ["study.db cannot be written, trying again: unable to open database file"]
+    (tmp_path / "elsewhere").rename(folder)
+    wait_for(lambda: rows(folder / "study.db") == 1)
+    (folder / "study.db").unlink()
+    file.add(*others)
+    file.close()
+    assert not (folder / "study.db").exists()
+    assert lines[-1].startswith("study.db lacks 3 trials: unable to open")
+    assert "pawtune resume" in lines[-1]
+
+
+def test_a_trial_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = StudyFile(tmp_path / "study.db", "run", Objective(), pytest.fail)
+    good, broken = ended_trials()[:2]
+    attributes, broken.user_attrs = broken.user_attrs, {"name": object()}
+    file.add(good, broken)
+    with pytest.raises(TypeError):
+        file.write()
+    assert rows(tmp_path / "study.db") == 0
+    broken.user_attrs = attributes
+    file.close()
+    assert [trial.number for trial in read(tmp_path / "study.db")] == [0, 1]

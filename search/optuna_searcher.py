@@ -34,6 +34,7 @@ from search.unsaved import Unsaved
 logger = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 MAX_ASKS = 200  # a space that gives only known points that often is taken as exhausted
+REMEMBERING_FITS = "5.0."  # versions of Optuna; with others its own TPE proposes the same, slower
 
 
 def make_sampler(config: SamplerConfig, seed: int) -> optuna.samplers.BaseSampler:
@@ -45,6 +46,10 @@ def make_sampler(config: SamplerConfig, seed: int) -> optuna.samplers.BaseSample
             return optuna.samplers.NSGAIISampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # `group`, since 2021
+        if optuna.__version__.startswith(REMEMBERING_FITS):
+            from search.tpe import RememberingTPE
+
+            return RememberingTPE(seed=seed, n_startup_trials=config.startup_trials)
         return optuna.samplers.TPESampler(
             seed=seed,
             n_startup_trials=config.startup_trials,

@@ -83,6 +83,7 @@ class SearchState:
     ended: Counter[str] = field(default_factory=Counter)  # by status, or `unfinished`
     running: dict[str, RunningTrial] = field(default_factory=dict)
     bests: dict[str, BestTrial] = field(default_factory=dict)
+    _leader: str | None = None  # whose best is the best of all
 
     @property
     def num_ended(self) -> int:
@@ -96,12 +97,19 @@ class SearchState:
     @property
     def best(self) -> BestTrial | None:
         """The best of the trials that have not failed; the earliest of equals."""
-        objective = Objective(self.metric)
+        return None if self._leader is None else self.bests.get(self._leader)
 
-        def key(best: BestTrial) -> tuple[float, float]:
-            return objective.key({"val_loss": best.loss, self.metric: best.value})
+    def _rank(self, trial_id: str) -> None:
+        """Finds the best anew, among all trials, only where this one may have changed it."""
+        told, best = self.bests.get(trial_id), self.best
+        if trial_id != self._leader and (
+            told is None or (best is not None and self._key(told) < self._key(best))
+        ):
+            return
+        self._leader = max(self.bests, key=lambda known: self._key(self.bests[known]), default=None)
 
-        return max(self.bests.values(), key=key, default=None)
+    def _key(self, best: BestTrial) -> tuple[float, float]:
+        return Objective(self.metric).key({"val_loss": best.loss, self.metric: best.value})
 
     def take(self, event: TrialEvent, on_bank: bool = False) -> bool:
         """Takes what happened to a trial.
@@ -141,6 +149,7 @@ class SearchState:
                 epoch=int(result["best_epoch"]),
                 params=event.params,
             )
+        self._rank(event.trial_id)
         return self.best is not None and self.best != before
 
     def counts(self) -> str:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from search.bars import Bar, Bars
 from search.cluster import ResourcePlan
 from search.leaderboard import Row
 from search.live_view import SearchState, TrialEvent, show_state
+from search.objective import Metric, Objective
 from search.progress import Reporter, leaderboard_table
 from search.run import Run
 from search.run_folder import Status
@@ -36,6 +38,7 @@ import sys, time
 from pathlib import Path
 from types import SimpleNamespace
 from search.live_view import TrialEvent
+from search.objective import Metric, Objective
 from search.progress import Reporter
 from search.run_folder import RunFolder
 
@@ -263,6 +266,25 @@ def test_a_trial_that_fails_is_not_the_best() -> None:
     assert state.take(event("0002", "failed", 1, 0.9))
     assert state.best is not None
     assert state.best.name == "t-0001"
+
+
+@pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
+def test_the_best_is_the_first_of_the_best_whatever_happened(metric: Metric) -> None:
+    chance = random.Random(0)
+    state = SearchState(total=9, metric=metric)
+    objective = Objective(metric)
+    reached: dict[str, tuple[float, float]] = {}
+    statuses: list[Status] = [*["running"] * 5, "failed"]  # type: ignore[list-item]
+    for number in range(400):
+        trial_id, status = chance.choice("abcdefghi"), chance.choice(statuses)
+        value = chance.choice([0.5, 0.6, 0.7, 0.8])
+        state.take(event(trial_id, status, 1 + number % 20, value))
+        if status == "failed":
+            reached.pop(trial_id, None)
+        else:
+            reached[trial_id] = objective.key({"val_loss": 1 - value, metric: value})
+        best = max(reached, key=reached.__getitem__, default=None)
+        assert (state.best and state.best.name) == (best and f"t-{best}")
 
 
 @pytest.mark.parametrize("width", [80, 200])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from models.hardware import cpu_has_bfloat16
-from search.run_folder import RunFolder, read_json
+from search.run_folder import RunFolder, read_json, write_text
 from search.versions import installed_versions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,8 +124,8 @@ def environment(**more: str) -> dict[str, str]:
     return given
 
 
-def trial_workers(driver: int) -> list[int]:
-    """Ray's processes below a driver that have a trial, told by the title that Ray gives them."""
+def processes_below(driver: int) -> dict[int, str]:
+    """The processes that a process started, and theirs, with their titles."""
     children: dict[int, list[int]] = {}
     titles: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
@@ -136,13 +136,27 @@ def trial_workers(driver: int) -> list[int]:
             except OSError:  # it has ended
                 continue
             children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
-    below, found = [driver], []
-    while below:
-        process = below.pop()
-        below += children.get(process, [])
-        if titles.get(process, "").startswith(WORKER_TITLES):
-            found.append(process)
+    waiting, found = list(children.get(driver, [])), {}
+    while waiting:
+        process = waiting.pop()
+        waiting += children.get(process, [])
+        found[process] = titles.get(process, "")
     return found
+
+
+def trial_workers(driver: int) -> list[int]:
+    """Ray's processes below a driver that have a trial, told by the title that Ray gives them."""
+    below = processes_below(driver)
+    return [process for process, title in below.items() if title.startswith(WORKER_TITLES)]
+
+
+def processor_s(process: int) -> float:
+    """Processor time of a process up to now; 0 where it has ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def anonymous_mb(process: int) -> float:
@@ -182,4 +196,4 @@ def write_report(out: Path | None, report: dict[str, Any]) -> None:
     """Writes the JSON that goes with a table, with the command and the machine."""
     if out is not None:
         full = {"command": " ".join(sys.argv), **report}
-        out.write_text(json.dumps(full, indent=1, default=str) + "\n")
+        write_text(out, json.dumps(full, indent=1, default=str) + "\n")

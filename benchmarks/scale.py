@@ -7,12 +7,13 @@ which --workers run at once, each in a process of its own, as a cluster would ru
 sleeps, writes its epochs and reports them; it imports no TensorFlow. Sampler (TPE), early stopping,
 records, TensorBoard's files, study and live view are those of a search, nothing is left out.
 
-For each tenth of the trials, by when they end: seconds of processor that the driver used (all its
-threads, Ray's included), those of its parts, and its memory. A driver that is asked for more than
-one processor second a second is the bottleneck: 1 / (driver s a trial) trials a second are its
-limit, whatever the cluster. The first tenth holds the start of the workers.
-Workers take 100 MB each, and the machine some minutes to start 64 of them on 2 cores; the trials
-themselves need no processor to speak of.
+For each tenth of the trials, by when they end: milliseconds of processor a trial that the driver
+used (all its threads, Ray's included), and of those its parts (in its main thread), and its memory;
+beside it, not in it, what Ray's own processes and the workers used, and the memory of a worker. A
+driver that is asked for more than one processor second a second is the bottleneck: 1 / (driver s a
+trial) trials a second are its limit, whatever the cluster. The first tenth holds the start of the
+workers: 1.7 s of processor and 120 MB each. --out is written after each tenth: what was measured
+stays when the run is cut short; Ctrl-C and SIGTERM end it in order.
 
     python benchmarks/scale.py --trials 1000 --workers 64 --simulate --out scale.json
 
@@ -25,11 +26,13 @@ from __future__ import annotations
 import argparse
 import cProfile
 import os
+import sys
 import tempfile
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +40,15 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import ray
-from measuring import machine, print_table, write_report
+from measuring import (
+    WORKER_TITLES,
+    anonymous_mb,
+    machine,
+    print_table,
+    processes_below,
+    processor_s,
+    write_report,
+)
 from overhead import write_images
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
@@ -57,6 +68,7 @@ from search.trial import TrialWorker
 from search.tuning import Trials, run_trials
 
 BLOCKS = 10
+WAITING_TITLES = ("default_worker.py", "ray::IDLE")  # of workers that start, or have no trial yet
 PARTS: dict[type[Any], tuple[str, tuple[str, ...]]] = {
     OptunaSearcher: ("proposals and study", ("suggest", "on_trial_result", "on_trial_complete")),
     FamilyScheduler: ("early stopping", ("on_trial_result", "on_trial_complete")),
@@ -98,14 +110,25 @@ class SleepingWorker(TrialWorker):
 
 
 class Meter:
-    """Takes the driver's processor time and memory whenever a tenth of the trials has ended."""
+    """Takes processor time and memory whenever a tenth of the trials has ended.
 
-    def __init__(self, trials: int) -> None:
+    Args:
+        trials: How many there are.
+        keep: Takes the rows up to now, after each tenth.
+        with_workers: Whether there are any to look at.
+    """
+
+    def __init__(
+        self, trials: int, keep: Callable[[list[dict[str, Any]]], None], with_workers: bool
+    ) -> None:
         self.spent: dict[str, float] = defaultdict(float)
         self.rows: list[dict[str, Any]] = []
+        self.ended = 0
         self._trials = trials
-        self._ended = 0
-        self._left_out = 0.0
+        self._keep = keep
+        self._with_workers = with_workers
+        self.not_ours_s = 0.0
+        self._others: dict[str, dict[int, float]] = {"workers": {}, "Ray's own": {}}
         self._before = self._now()
 
     def watch(self, kind: type[Any], part: str, names: tuple[str, ...]) -> None:
@@ -128,8 +151,8 @@ class Meter:
     def _counted(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
             method(*arguments, **named)
-            self._ended += 1
-            if self._ended % max(1, self._trials // BLOCKS) == 0:
+            self.ended += 1
+            if self.ended % max(1, self._trials // BLOCKS) == 0:
                 self.take()
 
         return call
@@ -139,43 +162,74 @@ class Meter:
         """What is not the driver's work."""
         started = time.process_time()
         yield
-        self._left_out += time.process_time() - started
+        self.not_ours_s += time.process_time() - started
 
     def take(self) -> None:
         """Ends a tenth."""
         now, before = self._now(), self._before
         count = now["ended"] - before["ended"]
         wall = now["wall"] - before["wall"]
-        parts = {
-            name: f"{1000 * (now['parts'].get(name, 0) - before['parts'].get(name, 0)) / count:.1f}"
-            for name, _ in PARTS.values()
-        }
+
+        def each(seconds: float) -> float:
+            return float(round(1000 * seconds / count, 1))
+
         cpu = now["cpu"] - before["cpu"]
-        self.rows.append(
-            {
-                "trials": now["ended"],
-                "wall s": round(wall, 1),
-                "driver ms/trial": round(1000 * cpu / count, 1),
-                **parts,
-                "busy": f"{cpu / wall:.0%}",
-                "memory MB": round(memory_mb()),
-            }
-        )
-        self._before = now
+        with self.left_out():
+            workers, worker_mb = self._look_at_others()
+            others = {name: sum(used.values()) for name, used in self._others.items()}
+            self.rows.append(
+                {
+                    "trials": now["ended"],
+                    "wall s": round(wall, 1),
+                    "driver ms/trial": each(cpu),
+                    **{
+                        name: each(now["parts"].get(name, 0) - before["parts"].get(name, 0))
+                        for name, _ in PARTS.values()
+                    },
+                    "busy": f"{cpu / wall:.0%}",
+                    "memory MB": round(anonymous_mb(os.getpid())),
+                }
+            )
+            if self._with_workers:
+                self.rows[-1] |= {
+                    **{
+                        f"{name} ms/trial": each(used - before["others"].get(name, 0))
+                        for name, used in others.items()
+                    },
+                    "workers": workers,
+                    "MB a worker": round(worker_mb),
+                }
+            print(f"{now['ended']} of {self._trials} ended", file=sys.stderr, flush=True)
+            self._keep(self.rows)
+        self._before = {**now, "others": others}
+
+    def _look_at_others(self) -> tuple[int, float]:
+        """How many worker processes there are, and the mean of their private memory."""
+        memory = []
+        for process, title in processes_below(os.getpid()).items():
+            is_worker = title.startswith(WORKER_TITLES) or any(w in title for w in WAITING_TITLES)
+            self._others["workers" if is_worker else "Ray's own"][process] = processor_s(process)
+            if is_worker:
+                memory.append(anonymous_mb(process))
+        return len(memory), sum(memory) / len(memory) if memory else 0.0
+
+    def after_start(self) -> float | None:
+        """Seconds of processor a trial that the driver used after the first tenth."""
+        later = self.rows[1:]
+        if not later:
+            return None
+        counts = [row["trials"] - before["trials"] for before, row in pairwise(self.rows)]
+        spent = sum(row["driver ms/trial"] * n for row, n in zip(later, counts, strict=True))
+        return float(round(spent / sum(counts) / 1000, 4))
 
     def _now(self) -> dict[str, Any]:
         return {
-            "ended": self._ended,
+            "ended": self.ended,
             "wall": time.perf_counter(),
-            "cpu": time.process_time() - self._left_out,
+            "cpu": time.process_time() - self.not_ours_s,
             "parts": dict(self.spent),
+            "others": {},
         }
-
-
-def memory_mb() -> float:
-    """Private memory of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("RssAnon"))
 
 
 def main() -> None:
@@ -192,7 +246,12 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, help="write cProfile's statistics of the driver")
     parser.add_argument("--out", type=Path, help="JSON file of the result")
     options = parser.parse_args()
-    meter = Meter(options.trials)
+    place = machine()
+
+    def keep(rows: list[dict[str, Any]], whole: dict[str, Any] | None = None) -> None:
+        write_report(options.out, {"machine": place, "blocks": rows, "whole": whole})
+
+    meter = Meter(options.trials, keep, with_workers=not options.simulate)
     for kind, (part, names) in PARTS.items():
         meter.watch(kind, part, names)
     profiler = cProfile.Profile(time.thread_time) if options.profile else None
@@ -200,10 +259,9 @@ def main() -> None:
         result = search(Path(scratch), options, profiler, meter)
     if profiler is not None:
         profiler.dump_stats(options.profile)
+    keep(meter.rows, result)
     print_table(meter.rows)
     print_table([result])
-    report = {"machine": machine(), "blocks": meter.rows, "whole": result}
-    write_report(options.out, report)
 
 
 def search(
@@ -226,19 +284,22 @@ def search(
         if profiler is not None:
             profiler.enable()
         if options.simulate:
-            simulate(config, run, trials, reporter, meter)
+            reason = simulate(config, run, trials, reporter, meter)
         else:
-            run_with_tune(config, run, trials, reporter, options.trial_s)
+            reason = run_with_tune(config, run, trials, reporter, options.trial_s)
         if profiler is not None:
             profiler.disable()
         wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    cpu_s -= meter.not_ours_s
     started = time.perf_counter()
-    _finish(config, run, None, wall_s, {})
+    _finish(config, run, reason, wall_s, {})
     return {
-        "trials": options.trials,
+        "trials": meter.ended,
         "workers": options.workers,
+        "ended early": reason or "no",
         "wall s": round(wall_s, 1),
-        "driver s/trial": round(cpu_s / options.trials, 4),
+        "driver s/trial": round(cpu_s / max(1, meter.ended), 4),
+        "after the first tenth": meter.after_start(),
         "leaderboard s": round(time.perf_counter() - started, 2),
         "study MB": round(size_mb(run.study_file), 1),
         "event files MB": round(size_mb(run.tensorboard_dir), 1),
@@ -248,9 +309,13 @@ def search(
 
 def run_with_tune(
     config: SearchConfig, run: RunFolder, trials: Trials, reporter: Reporter, trial_s: float
-) -> None:
-    """Runs the search in earnest."""
+) -> str | None:
+    """Runs the search in earnest; why it ended early, if it did."""
+    # More workers than cores start at once: a few at a time, and none is given up as too slow.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(2 * (os.cpu_count() or 1)))
+    os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")
     ray.init(
+        address="local",  # and not a cluster that happens to run here
         num_cpus=trials.plan.concurrency,
         include_dashboard=False,
         log_to_driver=False,
@@ -258,13 +323,13 @@ def run_with_tune(
         object_store_memory=100 * 2**20,
     )
     worker = tune.with_parameters(SleepingWorker, run_root=str(run.root), trial_s=trial_s)
-    run_trials(config, run, trials, worker, reporter)
+    return run_trials(config, run, trials, worker, reporter)
 
 
 def simulate(
     config: SearchConfig, run: RunFolder, trials: Trials, reporter: Reporter, meter: Meter
-) -> None:
-    """Makes the calls that Tune would make, in its order."""
+) -> str | None:
+    """Makes the calls that Tune would make, in its order; none ends early."""
     families, workers = trials.families, trials.plan.concurrency
     searcher = OptunaSearcher(config, run, families=families, num_classes=trials.num_classes)
     scheduler = FamilyScheduler(
@@ -286,7 +351,9 @@ def simulate(
             end_trial(running.popleft(), run, searcher, scheduler, [keeper, board], meter)
     board.on_experiment_end([])
     keeper.close()
+    searcher.close()
     reporter.close()
+    return None
 
 
 def end_trial(

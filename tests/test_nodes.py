@@ -152,6 +152,27 @@ def tell(
     assert len(again) <= most_lost
 
 
+def test_a_trial_that_takes_the_memory_of_its_node(tiny_images: Path, runs_dir: Path) -> None:
+    """Ray's memory monitor kills its worker, each time; the other trials run to their ends."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    kilobytes = {name: int(rest.split()[0]) for name, _, rest in (x.partition(":") for x in lines)}
+    total, free = kilobytes["MemTotal"], kilobytes["MemAvailable"]
+    if free < 8e6:
+        pytest.skip(f"8 GB of memory must be free, {free / 1e6:.1f} GB are")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_memory_usage_threshold", f"{(total - free + 4e6) / total:.3f}")
+        patch.setenv("RAY_memory_monitor_refresh_ms", "100")
+        with nodes({"num_cpus": 2}) as cluster:
+            victim = begin(
+                runs_dir, tiny_images, address=cluster.address, hog="0002", limit_mb=7000
+            )
+            said = wait_for_end(victim)
+    reason = victim.run.trial("0002").read_status()["reason"]
+    print(f"\nout of memory: {reason}\n{said}")
+    assert "the worker process died 4 times in this trial: out of memory" in reason
+    assert_whole(victim.run.root, 3, EPOCHS, failed=1)
+
+
 def test_a_node_that_is_drained_as_spot_machines_are(tiny_images: Path, runs_dir: Path) -> None:
     """The notice first, new trials go elsewhere; then the machine goes."""
     with nodes({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1}) as cluster:

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,6 +204,22 @@ def _inner_root(folder: Path) -> Path:
         folder = inner[0]
 
 
+# What the folders of the cache hold; all of it can be made or fetched again.
+CACHE_KINDS = {
+    "archives": "unpacked archives, downloaded or given",
+    "backbones": "frozen backbones, as Keras models",
+    "banks": "feature banks",
+    "downloads": "which archive an address gave",
+    "hashes": "hashes of the images in folders",
+    "models": "downloaded ImageNet weights",
+    "pixels": "decoded training and validation images",
+    "runs": "local copies of runs in object stores",
+    "samples": "the images of --data sample",
+    "sent": "weights that another node sent",
+    "stored": "images and weights from object stores",
+}
+
+
 @dataclass(frozen=True)
 class CacheEntry:
     """Something in the cache. kind: its folder there, such as "archives"."""
@@ -236,16 +252,23 @@ def list_cache(cache: Path) -> list[CacheEntry]:
     return [
         CacheEntry(kind.name, path.name, path, _size(path))
         for kind in sorted(path for path in cache.glob("*") if path.is_dir())
-        for path in sorted(kind.iterdir())
+        for path in sorted(kind.glob("[!.]*"))  # the others stand for turns
     ]
 
 
-def clear_cache(cache: Path) -> int:
+def clear_cache(cache: Path, kinds: Sequence[str] = ()) -> int:
     """Deletes what the cache holds; returns the bytes that were freed.
 
+    Args:
+        cache: pawtune's cache folder.
+        kinds: what to delete, of CACHE_KINDS; nothing named means everything.
+
     Raises:
-        DataError: the folder is not marked as pawtune's cache.
+        DataError: the folder is not marked as pawtune's cache, or there is no such kind.
     """
+    for kind in kinds:
+        if kind not in CACHE_KINDS:
+            raise DataError(f"KIND must be one of {', '.join(CACHE_KINDS)}, got {kind!r}")
     if not cache.exists():
         return 0
     tag = cache / CACHE_TAG
@@ -253,6 +276,8 @@ def clear_cache(cache: Path) -> int:
         raise DataError(f"{cache} has no {CACHE_TAG} of pawtune: not deleted, it may be yours")
     before = _size(cache)
     for path in cache.iterdir():
+        if kinds and path.name not in kinds:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path != tag:

@@ -488,24 +488,36 @@ trust_verbs.add_to(app)
 
 @cache_app.command("list")
 def cache_list(as_json: Json = False) -> None:
-    """List downloads and unpacked archives."""
-    from data_pipeline.sources import cache_dir, list_cache
+    """Say what the cache holds, by kind; --json names every entry."""
+    from data_pipeline.sources import CACHE_KINDS, cache_dir, list_cache
 
     entries = list_cache(cache_dir())
     if as_json:
-        _print_json([{"name": entry.name, "bytes": entry.size_bytes} for entry in entries])
+        facts = ({"kind": e.kind, "name": e.name, "bytes": e.size_bytes} for e in entries)
+        _print_json(list(facts))
         return
-    print(f"{cache_dir()}")
+    sizes: dict[str, int] = {}
     for entry in entries:
-        print(f"{entry.size_bytes / 1e6:10.1f} MB  {entry.name}")
+        sizes[entry.kind] = sizes.get(entry.kind, 0) + entry.size_bytes
+    for kind, size in sizes.items():
+        print(f"{kind:<10} {size / 1e6:10.1f} MB  {CACHE_KINDS.get(kind, '')}".rstrip())
+    print(f"{'all':<10} {sum(sizes.values()) / 1e6:10.1f} MB  in {cache_dir()}. Next:")
+    print("  pawtune cache clear [KIND...]     # it is made or fetched again when needed")
 
 
 @cache_app.command("clear")
-def cache_clear() -> None:
-    """Delete everything in the cache; it is made again when needed."""
+def cache_clear(
+    kinds: Annotated[
+        list[str] | None, typer.Argument(metavar="[KIND]...", help="Default: everything.")
+    ] = None,
+) -> None:
+    """Delete what is in the cache; it is made again when needed.
+
+    Example: pawtune cache clear pixels banks
+    """
     from data_pipeline.sources import cache_dir, clear_cache
 
-    print(f"{clear_cache(cache_dir()) / 1e6:.1f} MB freed in {cache_dir()}")
+    print(f"{clear_cache(cache_dir(), kinds or ()) / 1e6:.1f} MB freed in {cache_dir()}")
 
 
 def _emit(content: Any, as_json: bool) -> None:

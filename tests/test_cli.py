@@ -145,6 +145,8 @@ def test_a_model_that_is_not_ours(
 
 def test_the_cache_is_listed_and_cleared(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(pawtune(capsys, "cache", "list", "--json").json, list)
+    assert "pawtune cache clear [KIND...]" in pawtune(capsys, "cache", "list").out
+    assert "freed" in pawtune(capsys, "cache", "clear", "pixels").out
     assert "freed" in pawtune(capsys, "cache", "clear").out
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from data_pipeline import archives, downloads, sample, sources
 from data_pipeline.errors import DataError
 from data_pipeline.manifest import build_manifest
-from data_pipeline.sources import cache_dir, clear_cache, list_cache, resolve_source
+from data_pipeline.sources import CACHE_KINDS, cache_dir, clear_cache, list_cache, resolve_source
 from tests.image_files import write_classes, write_image
 
 COUNTS = {"set/cat": 4, "set/dog": 4}
@@ -514,6 +514,12 @@ def test_cache_is_listed_and_cleared(images: Path, tmp_path: Path, cache: Path) 
     entries = list_cache(cache)
     assert [entry.kind for entry in entries] == ["archives", "hashes"]
     assert entries[0].size_bytes > 8 * 100
+    assert {entry.kind for entry in entries} <= set(CACHE_KINDS)
+    assert clear_cache(cache, ["hashes"]) == entries[1].size_bytes
+    with pytest.raises(DataError, match="KIND must be one of archives, .*, got 'bank'"):
+        clear_cache(cache, ["bank"])
+    entries = list_cache(cache)
+    assert [entry.kind for entry in entries] == ["archives"]
     assert clear_cache(cache) == sum(entry.size_bytes for entry in entries)
     assert list_cache(cache) == []
 

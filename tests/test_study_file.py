@@ -65,6 +65,22 @@ def told(trials: list[FrozenTrial]) -> list[str]:
     ]
 
 
+def rows_of_all_tables(path: Path) -> dict[str, list[str]]:
+    """Everything in the file but the rows' own ids."""
+    with closing(sqlite3.connect(path)) as connection:
+        names = [
+            name
+            for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        ]
+        found = {}
+        for name in names:
+            found[name] = sorted(
+                repr(row[1:] if name.startswith("trial_") else row)
+                for row in connection.execute(f"SELECT * FROM {name}")
+            )
+        return found
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
@@ -93,6 +109,7 @@ def test_it_holds_what_optuna_would_have_written(
     study = optuna.create_study(storage=theirs, study_name="a run", direction="maximize")
     study.add_trials(trials)
     assert told(read(tmp_path / "ours.db")) == told(read(tmp_path / "theirs.db"))
+    assert rows_of_all_tables(tmp_path / "ours.db") == rows_of_all_tables(tmp_path / "theirs.db")
     (summary,) = optuna.get_all_study_summaries(f"sqlite:///{tmp_path / 'ours.db'}")
     assert (summary.study_name, summary.n_trials) == ("a run", 4)
     assert summary.direction == study.direction

@@ -134,22 +134,29 @@ def test_a_node_that_is_killed(tiny_images: Path, runs_dir: Path) -> None:
     assert victim.process.returncode == 0, err
     assert len(json.loads(out)["leaderboard"]) == 4, "stdout is not JSON alone"
     assert f"the cluster has lost node {LOOPBACK} ({gone[:8]}): its trials go on elsewhere" in err
-    tell("node SIGKILL", victim, killed, trial_id, reached)
+    tell("node SIGKILL", victim, killed, trial_id, reached, gone)
     assert_whole(victim.run.root, 4, EPOCHS)
 
 
 def tell(
-    fault: str, victim: Victim, killed: float, trial_id: str, reached: int, most_lost: int = 2
+    fault: str, victim: Victim, killed: float, trial_id: str, reached: int, gone: int | str
 ) -> None:
-    """Prints, and checks, what a trial lost and when it went on."""
-    after = [(t, e) for t, trial, e, *_ in victim.epochs() if trial == trial_id and t > killed]
+    """Prints, and checks, what a trial lost and when it went on.
+
+    Workers of a node that is gone, a process or a node here, go on for some tenths of a second.
+    """
+    after = [
+        (t, e)
+        for t, trial, e, *where in victim.epochs()
+        if trial == trial_id and t > killed and gone not in where
+    ]
     again = [(t, e) for t, e in after if e <= reached]
     moment, first = min(after)
     print(
         f"\n{fault}: trial {trial_id} had {reached} epochs, went on with epoch {first} "
         f"{moment - killed:.1f} s later; {len(again)} epochs ran twice"
     )
-    assert len(again) <= most_lost
+    assert len(again) <= 2
 
 
 def test_a_trial_that_takes_the_memory_of_its_node(tiny_images: Path, runs_dir: Path) -> None:
@@ -196,9 +203,9 @@ def test_a_node_that_is_drained_as_spot_machines_are(tiny_images: Path, runs_dir
         killed = time.time()
         cluster.remove_node(lost, allow_graceful=False)
         wait_for_end(victim)
-    tell("node drained", victim, killed, trial_id, reached)
+    tell("node drained", victim, killed, trial_id, reached, lost.node_id)
     assert_whole(victim.run.root, 3, 24)
-    assert all(node != lost.node_id for t, *_, node in victim.epochs() if t > killed)
+    assert all(node != lost.node_id for t, *_, node in victim.epochs() if t > killed + 2)
 
 
 def test_a_worker_that_is_killed(tiny_images: Path, runs_dir: Path) -> None:
@@ -209,7 +216,7 @@ def test_a_worker_that_is_killed(tiny_images: Path, runs_dir: Path) -> None:
         killed = time.time()
         os.kill(pid, signal.SIGKILL)
         wait_for_end(victim)
-    tell("worker SIGKILL", victim, killed, trial_id, reached)
+    tell("worker SIGKILL", victim, killed, trial_id, reached, pid)
     assert_whole(victim.run.root, 2, EPOCHS)
 
 

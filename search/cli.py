@@ -200,7 +200,13 @@ def resume(
         bool, typer.Option("--retry-failed", help="Run failed trials again.")
     ] = False,
     data: Annotated[str | None, typer.Option(help="Where the images are now, if moved.")] = None,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster, if another.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster, if another; a dashboard's URL: go on as a job there."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Submit a job without a token to another machine.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only warnings and the result.")] = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
@@ -218,6 +224,18 @@ def resume(
     more = (trials or "+0").removeprefix("+")
     if not more.isdigit():
         raise UserError(f"--trials must be a number of trials to add, got {trials!r}; give +20")
+    if (address or "").startswith(("http://", "https://")):
+        job_verbs.resume_as_job(
+            run,
+            address or "",
+            insecure,
+            more_trials=int(more),
+            retry_failed=retry_failed,
+            data=data,
+            quiet=quiet,
+            as_json=as_json,
+        )
+        return
     folder = open_run(run, runs_dir).folder
     refuse_if_held(folder)
     knock(address)  # before Ray is loaded, which takes seconds

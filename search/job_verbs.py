@@ -67,6 +67,30 @@ def submit(
     _next(address, insecure, ("logs", "-f"), ("status",), ("stop",), job_id=job.job_id)
 
 
+def resume_as_job(
+    name: str,
+    address: str,
+    insecure: bool,
+    *,
+    more_trials: int,
+    retry_failed: bool,
+    data: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """`pawtune resume` where its --address is a dashboard's URL."""
+    from search import jobs
+
+    api = _api(address, insecure)
+    options: Any = {"more_trials": more_trials, "retry_failed": retry_failed, "data": data}
+    job = jobs.resume(api, name, quiet=quiet, **options)
+    if as_json:
+        _print_json(job.as_dict())
+        return
+    print(f"goes on as job {job.job_id}; run folder on the cluster: {job.folder}. Next:")
+    _next(address, insecure, ("logs", "-f"), ("status",), ("stop",), job_id=job.job_id)
+
+
 def list_jobs(address: Address = None, insecure: Insecure = False, as_json: Json = False) -> None:
     """List the searches submitted to a cluster, the newest first."""
     from search import jobs
@@ -159,8 +183,7 @@ def logs(
         print(jobs.logs(api, job), end="")
         return
     try:
-        for piece in jobs.follow(api, job):
-            print(piece, end="", flush=True)
+        jobs.follow(api, job, lambda piece: print(piece, end="", flush=True))
     except KeyboardInterrupt:
         print(f"\njob {job} goes on. Next:", file=sys.stderr)
         _next(address, insecure, ("logs", "-f"), ("stop",), job_id=job, to_stderr=True)
@@ -176,12 +199,14 @@ def stop(
     """End a job in order: finished epochs are kept."""
     from search import jobs
 
-    ended = jobs.stop(_api(address, insecure), job)
+    api = _api(address, insecure)
+    ended = jobs.stop(api, job)
     if as_json:
         _print_json(ended.as_dict())
         return
     print(f"job {job}: {ended.status}; what had finished is kept in {ended.folder}. Next:")
     _next(address, insecure, ("logs",), ("status",), job_id=job)
+    _next(address or api.shown, insecure, ("resume",), job_id=job)
 
 
 def _api(address: str | None, insecure: bool) -> "JobsApi":

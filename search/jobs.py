@@ -10,7 +10,8 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from importlib.metadata import distribution
 from pathlib import Path
@@ -21,6 +22,9 @@ from data_pipeline.sources import NAMES
 from search.config import SearchConfig, dump_config
 from search.errors import UserError
 from search.jobs_api import JobsApi
+from search.lock import refuse_if_held
+from search.redaction import without_secrets
+from search.run import open_run
 
 SHIPPED = ("data_pipeline", "models", "search")
 CONFIG_FILE = "submitted.yaml"
@@ -81,14 +85,89 @@ def submit(api: JobsApi, config: SearchConfig, *, shared: bool, quiet: bool) -> 
             f"--name must be new, got {name!r}, which exists in {config.runs_dir}; nothing was "
             "submitted: choose another name, or delete that run first"
         )
-    command = ["python", "-m", "search", "run", "--config", CONFIG_FILE, "--address", "auto"]
+    command = ["run", "--config", CONFIG_FILE, *["--quiet"] * quiet]
+    return _start(api, folder, command, config)
+
+
+def resume(
+    api: JobsApi,
+    name: str,
+    *,
+    more_trials: int = 0,
+    retry_failed: bool = False,
+    data: str | None = None,
+    quiet: bool = False,
+) -> Job:
+    """Goes on with a search as another job.
+
+    Args:
+        api: The cluster.
+        name: A job of it, the name of such a job's run, or the folder of a run there.
+        more_trials: Proposed trials on top of those the search was given before.
+        retry_failed: Run failed trials again.
+        data: Where the images are, if they have moved.
+        quiet: As `pawtune run --quiet`.
+
+    Raises:
+        UserError: No such run, it is being driven, or a path that the cluster cannot see.
+    """
+    known = jobs(api)
+    here = api.is_on_this_machine()
+    folder = _folder_of(api, name, known, here)
+    driving = [job for job in known if job.folder == folder and job.status not in ENDED]
+    if driving:
+        raise UserError(
+            f"a run has one driver at a time, and {name} is held by job {driving[0].job_id}; wait "
+            f"for it, or `pawtune stop {driving[0].job_id}` first"
+        )
+    if here and not is_address(folder):
+        refuse_if_held(open_run(folder).folder)
+    command = ["resume", folder, *["--quiet"] * quiet, *["--retry-failed"] * retry_failed]
+    if more_trials:
+        command += ["--trials", f"+{more_trials}"]
+    if data is not None:
+        if without_secrets(data) != data:
+            raise UserError(
+                "--data must hold no password where a job's command shows it, got "
+                f"{without_secrets(data)!r}; copy the images to where the cluster sees them"
+            )
+        if data not in NAMES and "://" not in data:
+            data = _placed_path(data, "--data", "", here, shared=False)
+        command += ["--data", data]
+    return _start(api, folder, command)
+
+
+def _folder_of(api: JobsApi, name: str, known: Sequence[Job], here: bool) -> str:
+    if is_address(name):
+        return name
+    for job in known:
+        if name in (job.job_id, job.run):
+            return job.folder
+    path = Path(name).expanduser()
+    if here and path.exists():
+        return str(path.resolve())
+    if path.is_absolute() and not here:
+        return str(path)  # of the cluster; the job looks there
+    listed = ", ".join(job.job_id for job in known[:10]) or "none"
+    raise UserError(
+        f"RUN must be a job of the cluster at {api.shown}, the name of its run, or the full path "
+        f"of a run folder there, got {name!r}; its jobs: {listed}"
+    )
+
+
+def _start(
+    api: JobsApi, folder: str, command: Sequence[str], config: SearchConfig | None = None
+) -> Job:
+    """Submits a command of pawtune that drives a run."""
+    name = folder.split("?")[0].rstrip("/").rpartition("/")[2]
     job_id = f"{name}-{secrets.token_hex(3)}"
+    words = ["python", "-m", "search", *command, "--address", "auto"]
     with tempfile.TemporaryDirectory(prefix="pawtune-submit-") as package:
         pack(Path(package), config)
         api.ask(
             "submit_job",
             # exec: the signal to stop reaches Python, with no shell in between to be asked first.
-            entrypoint="exec " + shlex.join(command + ["--quiet"] * quiet),
+            entrypoint="exec " + shlex.join(words),
             submission_id=job_id,
             runtime_env={"working_dir": package, "env_vars": ENVIRONMENT},
             metadata={"pawtune": distribution("pawtune").version, "run": name, "folder": folder},
@@ -140,8 +219,11 @@ def _placed_path(given: str, option: str, others: str, here: bool, shared: bool)
     )
 
 
-def pack(folder: Path, config: SearchConfig) -> None:
-    """Writes what a job needs into an empty folder: the running code, its name card, the search."""
+def pack(folder: Path, config: SearchConfig | None) -> None:
+    """Writes what a job needs into an empty folder: the running code, its name card, the search.
+
+    A run that goes on has its configuration already.
+    """
     code = Path(__file__).resolve().parent.parent
     for package in SHIPPED:
         shutil.copytree(
@@ -151,7 +233,9 @@ def pack(folder: Path, config: SearchConfig) -> None:
     card = folder / f"pawtune-{ours.version}.dist-info"  # a run records pawtune's version
     card.mkdir()
     (card / "METADATA").write_text(f"Name: pawtune\nVersion: {ours.version}\n", encoding="utf-8")
-    (folder / CONFIG_FILE).write_text(dump_config(config, with_secrets=True), encoding="utf-8")
+    if config is not None:
+        written = dump_config(config, with_secrets=True)
+        (folder / CONFIG_FILE).write_text(written, encoding="utf-8")
 
 
 def find(api: JobsApi, job_id: str) -> Job:
@@ -182,14 +266,23 @@ def logs(api: JobsApi, job_id: str) -> str:
     return str(api.ask("get_job_logs", find(api, job_id).job_id))
 
 
-def follow(api: JobsApi, job_id: str) -> Iterator[str]:
-    """What a job prints, piece by piece, until it ends."""
+def follow(api: JobsApi, job_id: str, show: Callable[[str], None]) -> None:
+    """Shows what a job prints, piece by piece, until it ends.
+
+    Raises:
+        KeyboardInterrupt: On SIGINT, between two pieces.
+    """
     import asyncio
 
-    pieces = api.client.tail_job_logs(find(api, job_id).job_id)
-    with api.explained(), asyncio.Runner() as runner:
-        while (piece := runner.run(anext(pieces, None))) is not None:
-            yield piece
+    job = find(api, job_id)
+
+    async def pass_on() -> None:
+        async with aclosing(api.client.tail_job_logs(job.job_id)) as pieces:
+            async for piece in pieces:
+                show(piece)
+
+    with api.explained():
+        asyncio.run(pass_on())
 
 
 def stop(api: JobsApi, job_id: str) -> Job:

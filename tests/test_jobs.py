@@ -90,6 +90,16 @@ def test_submit_follow_and_ask(guarded: Head, images: Path, tmp_path: Path) -> N
     again = guarded.pawtune("submit", *options, *where, cwd=tmp_path)
     refused(again, "--name must be new, got 'first'", "nothing was submitted")
 
+    resumed = guarded.pawtune("resume", job_id, "--trials=+1", *where, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.startswith("goes on as job first-")
+    job_id = resumed.stdout.split("as job ")[1].split(";")[0]
+    assert f"pawtune logs {job_id} -f --address {guarded.address}" in resumed.stdout
+    followed = guarded.pawtune("logs", job_id, "-f", *where, cwd=tmp_path, timeout_s=120)
+    assert f"job {job_id}: SUCCEEDED" in followed.stderr
+    asked = guarded.json("status", job_id, cwd=tmp_path)
+    assert (asked["run"], asked["trials"]["counts"]) == ("first", {"completed": 2})
+
 
 def leaves_it_running(head: Head, job_id: str, cwd: Path) -> None:
     """Ctrl-C while following a job ends the following, not the job."""
@@ -118,11 +128,14 @@ def test_stop_keeps_finished_epochs(guarded: Head, images: Path, tmp_path: Path)
     asked = guarded.pawtune("status", "long", cwd=tmp_path)
     assert "run long: running; trials: 1 running" in asked.stdout
     leaves_it_running(guarded, job_id, tmp_path)
+    second = guarded.pawtune("resume", "long", *where, cwd=tmp_path)
+    refused(second, f"a run has one driver at a time, and long is held by job {job_id}")
     started = time.monotonic()
     stopped = guarded.pawtune("stop", job_id, *where, cwd=tmp_path)
     assert stopped.returncode == 0, stopped.stderr
     assert time.monotonic() - started < 20, "it was killed, not stopped in order"
     assert f"job {job_id}: STOPPED; what had finished is kept" in stopped.stdout
+    assert f"pawtune resume {job_id} --address {guarded.address}" in stopped.stdout
     status = guarded.json("status", job_id, cwd=tmp_path)
     assert status["trials"]["reason"] == "interrupted"
     assert status["trials"]["counts"] == {"stopped": 1}
@@ -153,6 +166,8 @@ def test_no_such_job(guarded: Head, tmp_path: Path) -> None:
     for verb in ("logs", "stop"):
         done = guarded.pawtune(verb, "nope", "--address", guarded.address, cwd=tmp_path)
         refused(done, "JOB must be a job of the cluster", "got 'nope'")
+    unknown = guarded.pawtune("resume", "nope", "--address", guarded.address, cwd=tmp_path)
+    refused(unknown, "RUN must be a job of the cluster", "got 'nope'", "its jobs: ")
     neither = guarded.pawtune("status", "nope", "--address", guarded.address, cwd=tmp_path)
     refused(neither, "neither a run", "nor a job")
 
@@ -193,6 +208,8 @@ def test_a_cluster_without_token(images: Path, tmp_path: Path) -> None:
         options = ("--data", images, "--name=open", "--epochs=1", *TINY)
         job_id = head.json("submit", *options, cwd=tmp_path)["job_id"]
         assert "best: conv-0001" in wait_for("best: ", head, job_id, tmp_path)
+        job_id = head.json("resume", "open", "--trials=+1", cwd=tmp_path)["job_id"]
+        assert "best of 2 trials" in wait_for("best: ", head, job_id, tmp_path)
 
 
 @pytest.mark.slow

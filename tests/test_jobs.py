@@ -53,16 +53,6 @@ def refused(done: subprocess.CompletedProcess[str], *phrases: str) -> None:
         assert phrase in line
 
 
-def wait_for(text: str, head: Head, job_id: str, cwd: Path, timeout_s: float = 90) -> str:
-    """The job's output, once it holds a text."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        said = head.pawtune("logs", job_id, "--address", head.address, cwd=cwd).stdout
-        if text in said:
-            return said
-    raise AssertionError(f"{text!r} did not come: {said}")
-
-
 def test_submit_follow_and_ask(guarded: Head, images: Path, tmp_path: Path) -> None:
     where = ("--address", guarded.address)
     options = ("--data", images, "--name=first", "--epochs=1", *TINY)
@@ -207,9 +197,12 @@ def test_a_cluster_without_token(images: Path, tmp_path: Path) -> None:
         assert "no search was submitted" in empty.stdout
         options = ("--data", images, "--name=open", "--epochs=1", *TINY)
         job_id = head.json("submit", *options, cwd=tmp_path)["job_id"]
-        assert "best: conv-0001" in wait_for("best: ", head, job_id, tmp_path)
+        where = ("--address", head.address)
+        followed = head.pawtune("logs", job_id, "-f", *where, cwd=tmp_path, timeout_s=120)
+        assert "best: conv-0001" in followed.stdout
         job_id = head.json("resume", "open", "--trials=+1", cwd=tmp_path)["job_id"]
-        assert "best of 2 trials" in wait_for("best: ", head, job_id, tmp_path)
+        followed = head.pawtune("logs", job_id, "-f", *where, cwd=tmp_path, timeout_s=120)
+        assert "best of 2 trials" in followed.stdout
 
 
 @pytest.mark.slow

@@ -12,8 +12,9 @@ used (all its threads, Ray's included), and of those its parts (in its main thre
 beside it, not in it, what Ray's own processes and the workers used, and the memory of a worker. A
 driver that is asked for more than one processor second a second is the bottleneck: 1 / (driver s a
 trial) trials a second are its limit, whatever the cluster. The first tenth holds the start of the
-workers: 1.7 s of processor and 120 MB each. --out is written after each tenth: what was measured
-stays when the run is cut short; Ctrl-C and SIGTERM end it in order.
+workers, 2 s of processor and 120 MB each; the first trials wait for all of them. --out is written
+after each tenth: what was measured stays when the run is cut short. Ctrl-C and SIGTERM end it in
+order.
 
     python benchmarks/scale.py --trials 1000 --workers 64 --simulate --out scale.json
 
@@ -68,6 +69,7 @@ from search.trial import TrialWorker
 from search.tuning import Trials, run_trials
 
 BLOCKS = 10
+START_S = 600.0
 WAITING_TITLES = ("default_worker.py", "ray::IDLE")  # of workers that start, or have no trial yet
 PARTS: dict[type[Any], tuple[str, tuple[str, ...]]] = {
     OptunaSearcher: ("proposals and study", ("suggest", "on_trial_result", "on_trial_complete")),
@@ -86,14 +88,21 @@ PARTS: dict[type[Any], tuple[str, tuple[str, ...]]] = {
 class SleepingWorker(TrialWorker):
     """A trial that needs no processor, and keeps what a trial keeps but its weights."""
 
-    def setup(self, config: dict[str, Any], run_root: str, trial_s: float) -> None:  # type: ignore[override]
+    workers = 0
+
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], run_root: str, trial_s: float, workers: int
+    ) -> None:
         super().setup(config, SimpleNamespace(run_root=Path(run_root)))  # type: ignore[arg-type]
         self.trial_s = trial_s
+        self.workers = workers
 
     def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
         epochs = self.config["spec"]["train"]["epochs"]
         seconds = self.trial_s / epochs
         write_json(folder.facts_file, {"num_weights": 1000, "training": "live"})
+        if int(folder.trial_id) <= self.workers:
+            self._wait_for_all(folder.root.parent)
         level = int(folder.trial_id) * 617 % 1000 / 3000  # no two alike, in no order
         rows: list[dict[str, float]] = []
         for epoch in range(1, epochs + 1):
@@ -107,6 +116,18 @@ class SleepingWorker(TrialWorker):
             best = {"objective": value, "best_val_accuracy": value, "best_epoch": epoch}
             best["best_val_loss"] = 1 - value
             yield {**rows[-1], **best, "num_weights": 1000, "done": epoch == epochs}
+
+    def _wait_for_all(self, trials: Path) -> None:
+        """Until every worker has started: on few cores that takes longer than a short trial.
+
+        Tune gives a worker whose trial has ended the next one that waits, and ends the half-started
+        worker that this was to have: where trials end sooner than workers start, few ever do.
+        """
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if sum(1 for _ in trials.glob("*/facts.json")) >= self.workers:
+                return
+            time.sleep(0.5)
 
 
 class Meter:
@@ -286,7 +307,9 @@ def search(
         if options.simulate:
             reason = simulate(config, run, trials, reporter, meter)
         else:
-            reason = run_with_tune(config, run, trials, reporter, options.trial_s)
+            workers = min(options.workers, options.trials)
+            parameters = {"trial_s": options.trial_s, "workers": workers}
+            reason = run_with_tune(config, run, trials, reporter, parameters)
         if profiler is not None:
             profiler.disable()
         wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
@@ -308,7 +331,11 @@ def search(
 
 
 def run_with_tune(
-    config: SearchConfig, run: RunFolder, trials: Trials, reporter: Reporter, trial_s: float
+    config: SearchConfig,
+    run: RunFolder,
+    trials: Trials,
+    reporter: Reporter,
+    parameters: dict[str, Any],
 ) -> str | None:
     """Runs the search in earnest; why it ended early, if it did."""
     # More workers than cores start at once: a few at a time, and none is given up as too slow.
@@ -322,7 +349,7 @@ def run_with_tune(
         logging_level="ERROR",
         object_store_memory=100 * 2**20,
     )
-    worker = tune.with_parameters(SleepingWorker, run_root=str(run.root), trial_s=trial_s)
+    worker = tune.with_parameters(SleepingWorker, run_root=str(run.root), **parameters)
     return run_trials(config, run, trials, worker, reporter)
 
 

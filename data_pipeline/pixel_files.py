@@ -7,10 +7,13 @@ The folder's name is a key of all that changes a value; it appears whole or not 
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -44,52 +47,80 @@ def pixels_key(hashes: Iterable[str], image_size: int) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
+class PixelMemory:
+    """Decoded images in memory, where there is no room on the disk."""
+
+    def __init__(self, num_images: int, image_size: int) -> None:
+        """Room for (N, S, S, 3) uint8."""
+        self._images = np.empty((num_images, image_size, image_size, 3), np.uint8)
+
+    def write(self, start: int, shard: NDArray[np.uint8]) -> None:
+        """Puts in images `start` and following."""
+        self._images[start : start + len(shard)] = shard
+
+    def finish(self) -> NDArray[np.uint8]:
+        """All of them."""
+        return self._images
+
+
 class PixelWriter:
-    """Room on the disk for decoded images; without `finish` nothing is left.
+    """Writes decoded images to the disk, while others are decoded; without `finish` none are left.
 
     with PixelWriter(folder, num_images, image_size) as writer:
-        writer.images[start : start + len(shard)] = shard
+        writer.write(start, shard)
         images = writer.finish()
-
-    Attributes:
-        images: (N, S, S, 3) uint8, to be filled.
     """
 
     def __init__(self, folder: Path, num_images: int, image_size: int) -> None:
-        """Takes the whole room at once: mapped memory without it would kill the process.
+        """Takes the whole room at once.
 
         Raises:
             OSError: There is no such room.
         """
         self._folder = folder
+        self._shape = (num_images, image_size, image_size, 3)
         folder.parent.mkdir(parents=True, exist_ok=True)
         self._partial = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.partial"
         self._partial.mkdir()
         try:
-            self.images: NDArray[np.uint8] = np.lib.format.open_memmap(
-                self._partial / ARRAY, "w+", np.uint8, (num_images, image_size, image_size, 3)
-            )
-            _reserve(self._partial / ARRAY)
+            self._file = (self._partial / ARRAY).open("wb")
+            try:
+                self._begin()
+            except BaseException:
+                self._file.close()
+                raise
         except OSError:
-            self._clear()
+            shutil.rmtree(self._partial, ignore_errors=True)
             raise
+        # Written to the disk as they come, pixels keep nobody waiting at the end.
+        self._disk = ThreadPoolExecutor(max_workers=1)
+        self._on_disk: Future[None] = self._disk.submit(lambda: None)
+
+    def _begin(self) -> None:
+        header = {"descr": "|u1", "fortran_order": False, "shape": self._shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._file.flush()
+        self._start = self._file.tell()
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(self._file.fileno(), 0, self._start + math.prod(self._shape))
+
+    def write(self, start: int, shard: NDArray[np.uint8]) -> None:
+        """Puts in images `start` and following."""
+        self._file.seek(self._start + start * math.prod(self._shape[1:]))
+        self._file.write(np.ascontiguousarray(shard).data)
+        if self._on_disk.done():
+            self._on_disk = self._disk.submit(os.fsync, self._file.fileno())
 
     def finish(self) -> NDArray[np.uint8]:
         """Makes the images appear, and opens them."""
-        assert isinstance(self.images, np.memmap)
-        shape = self.images.shape
-        self.images.flush()
-        del self.images
-        try:
+        self._file.flush()
+        self._on_disk.result()
+        os.fsync(self._file.fileno())
+        # Where it is there another search was faster, and the key says that its pixels are the
+        # same: a folder cannot replace one with files in it.
+        with suppress(OSError):
             os.replace(self._partial, self._folder)
-        except OSError:
-            # A folder cannot replace one with files in it: another search was faster, and the
-            # key says that its pixels are the same.
-            self._clear()
-        return load_pixels(self._folder, shape[0], shape[1])
-
-    def _clear(self) -> None:
-        shutil.rmtree(self._partial, ignore_errors=True)
+        return load_pixels(self._folder, *self._shape[:2])
 
     def __enter__(self) -> Self:
         """The writer."""
@@ -102,14 +133,9 @@ class PixelWriter:
         trace: TracebackType | None,
     ) -> None:
         """Removes what was not finished."""
-        self._clear()
-
-
-def _reserve(file: Path) -> None:
-    if not hasattr(os, "posix_fallocate"):  # macOS
-        return
-    with file.open("rb+") as stream:
-        os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+        self._disk.shutdown()
+        self._file.close()
+        shutil.rmtree(self._partial, ignore_errors=True)
 
 
 def load_pixels(folder: Path, num_images: int, image_size: int) -> NDArray[np.uint8]:

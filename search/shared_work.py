@@ -18,7 +18,7 @@ import ray
 
 from data_pipeline.images import decode_split
 from data_pipeline.manifest import Manifest, ManifestEntry
-from data_pipeline.pixel_files import PixelWriter, load_pixels, pixels_key
+from data_pipeline.pixel_files import PixelMemory, PixelWriter, load_pixels, pixels_key
 from models.hardware import cpu_has_bfloat16
 from models.spec import Precision
 from search.cluster import ResourcePlan
@@ -152,20 +152,16 @@ def decode_pixels(
         if folder.exists():
             images = load_pixels(folder, len(entries), image_size)
         else:
-            images = writer.images if writer else _in_memory(len(entries), image_size)
+            gathered = writer or PixelMemory(len(entries), image_size)
             done = 0
             progress(done, len(entries))
             for start, shard in _decode(root, entries, image_size, nodes):
-                images[start : start + len(shard)] = shard
+                gathered.write(start, shard)
                 done += len(shard)
                 progress(done, len(entries))
-            images = writer.finish() if writer else images
+            images = gathered.finish()
     parts = images[: len(train)], images[len(train) :]
     return PixelRefs(*(ray.put(part) for part in parts))
-
-
-def _in_memory(num_images: int, image_size: int) -> Pixels:
-    return np.empty((num_images, image_size, image_size, 3), np.uint8)
 
 
 def _decode(

@@ -126,9 +126,11 @@ def test_a_damaged_array_is_refused_with_the_remedy(images: Path, cache: Path) -
 def test_of_two_that_write_one_array_the_first_stays(tmp_path: Path) -> None:
     folder = tmp_path / "pixels" / "key"
     with PixelWriter(folder, 2, SIZE) as slow, PixelWriter(folder, 2, SIZE) as fast:
-        fast.images[:] = 7
+        sevens = np.full((1, SIZE, SIZE, 3), 7, np.uint8)
+        for writer in (fast, slow):
+            writer.write(1, sevens)
+            writer.write(0, sevens)
         fast.finish()
-        slow.images[:] = 7
         assert (slow.finish() == 7).all()
     assert [path.name for path in folder.parent.iterdir()] == ["key"]
     assert load_pixels(folder, 2, SIZE).flags.writeable is False

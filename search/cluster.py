@@ -1,17 +1,16 @@
 """The Ray cluster: connecting to it, and what a trial may ask of it."""
 
 import logging
-import math
 import os
 import platform
 import sys
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
+from search.autoscaler import nodes_to_come
+from search.capacity import Capacity, NodeKind, amount
 from search.cluster_news import Say, hear_news
 from search.config import ResourcesConfig
 from search.doors import knock, no_cluster
@@ -19,7 +18,6 @@ from search.errors import UserError
 from search.interruption import undisturbed
 from search.quiet import held_back_stderr
 
-UNLIMITED_NODES = 100  # where an autoscaler names no limit
 # Read by Ray and TensorFlow when a worker process starts; a local cluster inherits them.
 WORKER_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a CPU trial sees no GPU
@@ -96,74 +94,6 @@ def _show_token(address: str) -> None:
     )
 
 
-@dataclass(frozen=True)
-class NodeKind:
-    """Nodes that are alike.
-
-    Attributes:
-        cpus, gpus: Of one node.
-        count: How many there are, or may come to be.
-    """
-
-    cpus: float
-    gpus: float
-    count: int = 1
-
-    def fits(self, cpus: float, gpus: float) -> int:
-        """Trials at once on one node."""
-        most = [self.cpus / cpus if cpus else math.inf, self.gpus / gpus if gpus else math.inf]
-        return math.floor(min(most) + 1e-9)
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What a cluster has, and what its autoscaler may add to it.
-
-    Attributes:
-        nodes: Those that are there.
-        addable: What may come; empty where nothing scales the cluster.
-    """
-
-    nodes: tuple[NodeKind, ...]
-    addable: tuple[NodeKind, ...] = ()
-
-    @property
-    def kinds(self) -> tuple[NodeKind, ...]:
-        """All nodes that there may be."""
-        # Nodes of an autoscaler's kind are among those it may have: they are not counted twice.
-        ours = {(kind.cpus, kind.gpus) for kind in self.addable}
-        there = [node for node in self.nodes if (node.cpus, node.gpus) not in ours]
-        return (*there, *self.addable)
-
-    @property
-    def largest(self) -> dict[str, float]:
-        """The most that one node has of each."""
-        return {
-            "CPU": max((kind.cpus for kind in self.kinds), default=0.0),
-            "GPU": max((kind.gpus for kind in self.kinds), default=0.0),
-        }
-
-    def text(self) -> str:
-        """In words: what there is, and what may come."""
-        told = [f"{_nodes(self.nodes)} now"]
-        if self.addable:
-            told.append(f"its autoscaler may have {_nodes(self.addable)}")
-        return "; ".join(told)
-
-
-def _nodes(kinds: Sequence[NodeKind]) -> str:
-    alike = Counter[tuple[float, float]]()
-    for kind in kinds:
-        alike[kind.cpus, kind.gpus] += kind.count
-    parts = [f"{count} x {amount(cpus, gpus)}" for (cpus, gpus), count in sorted(alike.items())]
-    return ", ".join(parts) or "no node"
-
-
-def amount(cpus: float, gpus: float) -> str:
-    """CPUs and GPUs in words."""
-    return f"{cpus:g} CPU" + (f" + {gpus:g} GPU" if gpus else "")
-
-
 def available_resources() -> Capacity:
     """The cluster's nodes and what its autoscaler may add.
 
@@ -174,18 +104,7 @@ def available_resources() -> Capacity:
         for node in ray.nodes()
         if node["Alive"]
     )
-    config = ray._private.state.state.get_cluster_config()
-    groups = config.node_group_configs if config is not None else ()
-    addable = tuple(
-        NodeKind(
-            cpus=float(group.resources.get("CPU", 0)),
-            gpus=float(group.resources.get("GPU", 0)),
-            count=group.max_count if group.max_count >= 0 else UNLIMITED_NODES,
-        )
-        for group in groups
-        if group.max_count != 0
-    )
-    return Capacity(nodes, addable)
+    return Capacity(nodes, *nodes_to_come())
 
 
 def plan_resources(config: ResourcesConfig, capacity: Capacity) -> ResourcePlan:
@@ -206,7 +125,7 @@ def plan_resources(config: ResourcesConfig, capacity: Capacity) -> ResourcePlan:
                 f"{largest[kind]:g} {kind}s ({capacity.text()}); ask for less, or join "
                 "a larger cluster with --address"
             )
-    most = sum(kind.count * kind.fits(cpus, gpus) for kind in capacity.kinds)
+    most = capacity.fits(cpus, gpus)
     if not most:
         raise UserError(
             f"--cpus-per-trial and --gpus-per-trial must fit on one node together, got "

@@ -1,15 +1,19 @@
 """Fitting trials onto a cluster: on GPUs where there are any, and never the impossible."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
-from search.cluster import Capacity, NodeKind, claim_process, plan_resources
+from search.autoscaler import addable_nodes, nodes_to_come
+from search.capacity import Capacity, NodeKind
+from search.cluster import claim_process, plan_resources
 from search.config import ResourcesConfig
 from search.errors import UserError
 
+CLUSTER_FILE = Path(__file__).resolve().parent.parent / "cluster.yaml"
 CPU_ONLY = Capacity((NodeKind(2, 0),))
 FOUR_GPUS = Capacity((NodeKind(8, 2), NodeKind(8, 2)))
 GPUS_TO_COME = Capacity((NodeKind(2, 0),), addable=(NodeKind(8, 1, count=4),))
@@ -65,6 +69,54 @@ def test_gpus_that_the_autoscaler_may_add_count() -> None:
 def test_nodes_of_the_autoscaler_that_are_there_count_once() -> None:
     some_up = Capacity((NodeKind(2, 0), NodeKind(8, 1)), addable=(NodeKind(8, 1, count=4),))
     assert plan_resources(ResourcesConfig(), some_up).concurrency == 4
+
+
+def test_a_limit_for_all_nodes_of_the_autoscaler_together() -> None:
+    mixed = Capacity(
+        (NodeKind(0, 0),), addable=(NodeKind(4, 1, count=4), NodeKind(8, 2, count=1)), most_added=3
+    )
+    assert plan_resources(ResourcesConfig(), mixed).concurrency == 4  # the large one and two others
+    assert mixed.text() == (
+        "1 x 0 CPU now; its autoscaler may have 4 x 4 CPU + 1 GPU, 1 x 8 CPU + 2 GPU, 3 at once"
+    )
+
+
+def test_what_the_shipped_cluster_may_add() -> None:
+    addable, most = addable_nodes(CLUSTER_FILE.read_text(encoding="utf-8"))
+    assert addable == (NodeKind(8, 1, count=4), NodeKind(8, 1, count=2))
+    head_only = Capacity((NodeKind(0, 0),), addable, most)
+    assert plan_resources(ResourcesConfig(), head_only).concurrency == most == 4
+
+
+def test_what_is_declared_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    types = "{available_node_types: {gpu: {resources: {CPU: 4, GPU: 1}, max_workers: 2}}}"
+    monkeypatch.setenv("PAWTUNE_AUTOSCALING", types)
+    assert nodes_to_come() == ((NodeKind(4, 1, count=2),), None)
+    monkeypatch.setenv("PAWTUNE_AUTOSCALING", "2 GPUs")
+    with pytest.raises(UserError, match="PAWTUNE_AUTOSCALING must name nodes as .* got '2 GPUs'"):
+        nodes_to_come()
+
+
+@pytest.mark.parametrize(
+    ("configuration", "expected"),
+    [
+        ("", ()),
+        ("available_node_types: {}", ()),
+        ("[not, a, mapping]", ()),
+        ("available_node_types: [a]", ()),
+        ("broken: [", ()),
+        ("available_node_types: {a: {resources: {CPU: many}, max_workers: 1}}", ()),
+        ("available_node_types: {a: {max_workers: 2}}", ()),  # resources that nobody knows yet
+        ("available_node_types: {a: {resources: {CPU: 2}, max_workers: 0}}", ()),
+        (
+            "{max_workers: 3, head_node_type: h, available_node_types:"
+            " {h: {resources: {CPU: 2}}, a: {resources: {CPU: 4}}}}",
+            (NodeKind(4, 0, count=3),),
+        ),
+    ],
+)
+def test_what_other_configurations_say(configuration: str, expected: tuple[NodeKind, ...]) -> None:
+    assert addable_nodes(configuration)[0] == expected
 
 
 def test_cpus_and_gpus_on_different_nodes_do_not_help() -> None:

@@ -11,6 +11,9 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from search.autoscaler import addable_nodes
+from search.capacity import NodeKind
+
 ROOT = Path(__file__).resolve().parent.parent
 CLUSTER = ROOT / "cluster.yaml"
 RAYJOB = ROOT / "docs" / "rayjob.yaml"
@@ -174,8 +177,12 @@ def test_rayjob_can_be_applied(job: Config) -> None:
     assert (document["apiVersion"], document["kind"]) == ("ray.io/v1", "RayJob")
     assert re.fullmatch(r"[a-z0-9-]{1,47}", document["metadata"]["name"])  # KubeRay's limit
     environment = yaml.safe_load(job["runtimeEnvYAML"])["env_vars"]
+    declared, most = addable_nodes(environment.pop("PAWTUNE_AUTOSCALING"))
     assert environment == {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "20"}
     (group,) = job["rayClusterSpec"]["workerGroupSpecs"]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    node = NodeKind(float(limits["cpu"]), float(limits["nvidia.com/gpu"]), group["maxReplicas"])
+    assert (declared, most) == ((node,), None)
     assert 0 == group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
     for pod in (job["rayClusterSpec"]["headGroupSpec"], group):
         volumes = {volume["name"] for volume in pod["template"]["spec"]["volumes"]}

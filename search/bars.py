@@ -25,6 +25,7 @@ class Bar:
         at: When `done` was reached: until more is done, the time left runs down from there.
         behind: Was done before `began`, and says nothing about the pace.
         whole: Items that are done as a whole, to be told where `done` counts parts of others.
+        waits: What it waits for, while the cluster has no room.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Bar:
     at: float
     behind: float = 0.0
     whole: int | None = None
+    waits: str = ""
 
     def seconds_left(self, now: float) -> float | None:
         """By the mean pace since `began`; None before anything is done."""
@@ -50,6 +52,10 @@ class Bar:
             return f"{self.done / 1e6:.1f}{of} MB"
         done = int(self.done) if self.whole is None else self.whole
         return f"{done:,}" + ("" if self.total is None else f"/{int(self.total):,}")
+
+    def text(self) -> str:
+        """All but times: `decode at 160 px 300/2,000`, and what it waits for."""
+        return f"{self.name} {self.amount()}" + (f": {self.waits}" if self.waits else "")
 
     def times(self, now: float) -> str:
         """How long so far, and how long still: `0:12:30, 0:03:10 left`."""
@@ -77,6 +83,9 @@ class Bars:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self._table(time.time())
+        for bar in self.bars:
+            if bar.waits:
+                yield Text(f"{bar.name}: {bar.waits}", "yellow")
 
     def _table(self, now: float) -> RenderableType:
         table = Table.grid(

@@ -18,7 +18,10 @@ ANSWER_S = 3.0
 DEAD_NODE = re.compile(
     r"node with node id: (?P<id>\w+) and address: (?P<address>\S+) .*marked dead", re.DOTALL
 )
-DEAD_RAYLET = "Raylet is terminated"  # the same death, told again with 20 lines of a log
+TOLD_ELSEWHERE = (
+    "Raylet is terminated",  # the same death, told again with 20 lines of a log
+    "infeasible resource requests",  # until the autoscaler has added a node; search/waiting.py
+)
 
 
 def hear_news(say: Say) -> None:
@@ -38,7 +41,7 @@ def _tell(say: Say, data: Mapping[str, Any], ignore_prefix: bool = False) -> Non
                 f"the cluster has lost node {dead['address']} ({dead['id'][:8]}): its trials go on "
                 "elsewhere, from their last kept state"
             )
-        elif DEAD_RAYLET not in message:
+        elif not any(words in message for words in TOLD_ELSEWHERE):
             say(f"Ray: {' '.join(message.split())[:300]}")
 
 

@@ -9,7 +9,7 @@ images get all views, validation images the plain one; test images have no bank.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +26,7 @@ from models.bank import (
 )
 from models.views import ViewTable, make_view_table
 from search.cluster import claim_process
+from search.room import Progress, wait_for_room
 from search.sent_files import file_here
 from search.tasks import result
 from search.turns import own_turn
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from models.features import ViewEncoder
 
 Pooling = Literal["average", "max"]
-Progress = Callable[[int, int], None]
 POOLINGS: tuple[Pooling, ...] = ("average", "max")
 SHARD_VIEWS = 1024  # 2 to 3 s of one core at 160 px: fine progress, little overhead
 
@@ -137,6 +137,7 @@ def open_or_build(
             with own_turn(folder):
                 if not folder.exists():  # else another search has built it meanwhile
                     progress(done, missing)
+                    wait_for_room(resources, partial(progress, done, missing))
                     table = make_view_table(len(images.hashes), views, recipe.seed)
                     for count in _build(recipe, folder, pixels, table, resources):
                         done += count

@@ -72,6 +72,7 @@ class SearchState:
         val_images: In the validation split: what a backbone would see once a trial.
         saved_epochs: Not run because the scheduler stopped trials.
         saved_passes: Images that trials on the feature bank did not push through a backbone.
+        waits: How many trials wait for room on the cluster, and for what; empty where none does.
     """
 
     total: int = 0
@@ -80,6 +81,7 @@ class SearchState:
     val_images: int = 0
     saved_epochs: int = 0
     saved_passes: int = 0
+    waits: str = ""
     ended: Counter[str] = field(default_factory=Counter)  # by status, or `unfinished`
     running: dict[str, RunningTrial] = field(default_factory=dict)
     bests: dict[str, BestTrial] = field(default_factory=dict)
@@ -179,6 +181,8 @@ def show_state(state: SearchState) -> RenderableType:
     waiting = max(0, state.total - state.num_ended - len(state.running))
     line.append(f", {len(state.running)} running, {waiting} to come")
     parts.append(line)
+    if state.waits:
+        parts.append(Text(state.waits, "yellow"))
     if state.best is not None:
         parts += _best_lines(state.best, state.metric)
     if state.saved():

@@ -53,6 +53,7 @@ class Reporter:
         self._live: Live | None = None
         self._told: set[str] = set()  # stages of which a pipe has had its line
         self._told_tenth = 0
+        self._told_waiting: set[str] = set()  # that wait, and of which a pipe has had its line
 
     def __enter__(self) -> Self:
         return self
@@ -78,11 +79,20 @@ class Reporter:
         if not self._quiet:
             self.say(line)
 
-    def stage(self, name: str, done: int, total: int | None) -> None:
-        """Work before the trials: `done` of `total` (bytes for downloads, else items)."""
-        self.stages.take(name, done, total)
+    def stage(self, name: str, done: int, total: int | None, waits: str = "") -> None:
+        """Work before the trials: `done` of `total` (bytes for downloads, else items).
+
+        Args:
+            name: Of the stage.
+            done: How much is.
+            total: None where it is not known.
+            waits: What it waits for, while the cluster has no room.
+        """
+        self.stages.take(name, done, total, waits)
         if self._is_live:
             self._show(Bars(self.stages.bars))
+        elif waits:
+            self._note_waiting(name, waits)
         elif total is not None and done >= total and name not in self._told:
             self._told.add(name)
             amount = f"{total / 1e6:.1f} MB" if name in BYTE_STAGES else str(total)
@@ -127,6 +137,22 @@ class Reporter:
             self._show_trials()
         elif event.status != "running" and self._is_worth_a_line(event, is_best):
             self.note(self._line(event))
+
+    def trials_wait(self, waits: str) -> None:
+        """Trials wait for room on the cluster; with an empty line they do no more."""
+        self.state.waits = waits
+        if self._is_live:
+            self._show_trials()
+        elif waits:
+            self._note_waiting(TRIALS, waits)
+        else:
+            self._told_waiting.discard(TRIALS)
+
+    def _note_waiting(self, name: str, waits: str) -> None:
+        """One line each time that something begins to wait."""
+        if name not in self._told_waiting:
+            self._told_waiting.add(name)
+            self.note(waits if name == TRIALS else f"{name}: {waits}")
 
     def close(self) -> None:
         """Takes the live view away."""

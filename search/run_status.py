@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from search.run import Run
+from search.stages import read_stage
 from search.watching import is_running
 
 
@@ -19,6 +20,7 @@ class RunStatus:
         counts: Trials by status.
         best: Name and validation accuracy of the best trial so far, if one finished an epoch.
         waiting: By trial, what it waits for; empty unless the search runs.
+        stage: Before the first trial, what the search is at, and what it waits for.
     """
 
     running: bool
@@ -27,6 +29,7 @@ class RunStatus:
     counts: dict[str, int]
     best: tuple[str, float] | None
     waiting: dict[str, str] = field(default_factory=dict)
+    stage: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -35,7 +38,7 @@ class RunStatus:
     def text(self) -> str:
         """All of it in one line."""
         if self.running:
-            state = "running"
+            state = "running" + (f", {self.stage}" if self.stage else "")
         elif not self.ended:
             state = "no end on record yet"
         else:
@@ -57,6 +60,7 @@ def of_run(run: Run) -> RunStatus:
         for trial_id, status in statuses.items()
         if running and status["status"] == "pending" and status.get("reason")
     }
+    stage = read_stage(run.folder) if running else None
     usable = [row for row in run.rows() if row.best_val_accuracy is not None]
     return RunStatus(
         running=running,
@@ -65,4 +69,5 @@ def of_run(run: Run) -> RunStatus:
         counts=dict(counts),
         best=(usable[0].name, float(usable[0].best_val_accuracy or 0.0)) if usable else None,
         waiting=waiting,
+        stage=stage.text() if stage is not None else None,
     )

@@ -27,12 +27,12 @@ from search.families import Backbone, StoredBackbone
 from search.feature_banks import BankRecipe, BankRefs, ImageSet, open_or_build
 from search.objective import Metric
 from search.reach import Node
+from search.room import Progress, StageProgress, silent, wait_for_room
 from search.tasks import result
 from search.turns import own_turn
 
 Labels = np.ndarray[tuple[int], np.dtype[np.int32]]
 Pixels = np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]
-Progress = Callable[[int, int], None]
 WITHOUT_CPUS = 4  # decoding tasks at once on a node that has no CPUs for tasks
 SHARD_IMAGES = 128  # about 10 MB at 160 px: small enough to spread, large enough to amortise
 
@@ -87,7 +87,7 @@ class PixelStore:
         self,
         manifest: Manifest,
         cache: Path,
-        progress: Callable[[str, int, int], None],
+        progress: StageProgress,
         nodes: Sequence[Node] = (),
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -119,7 +119,7 @@ def decode_pixels(
     image_size: int,
     cache: Path,
     *,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
     nodes: Sequence[Node] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> PixelRefs:
@@ -155,6 +155,8 @@ def decode_pixels(
             gathered = writer or PixelMemory(len(entries), image_size)
             done = 0
             progress(done, len(entries))
+            where = nodes[0].options() if nodes else {"num_cpus": 1}
+            wait_for_room(where, lambda waits: progress(0, len(entries), waits))
             for start, shard in _decode(root, entries, image_size, nodes):
                 gathered.write(start, shard)
                 done += len(shard)
@@ -213,7 +215,7 @@ def prepare_banks(
     pixels: PixelStore,
     plan: ResourcePlan,
     cache: Path,
-    progress: Callable[[str, int, int], None],
+    progress: StageProgress,
 ) -> dict[Backbone, BankRefs]:
     """A feature bank for every backbone and image size that trials may use.
 

@@ -33,16 +33,16 @@ class Stages:
         finally:
             self.over()
 
-    def take(self, name: str, done: int, total: int | None) -> None:
+    def take(self, name: str, done: int, total: int | None, waits: str = "") -> None:
         """`done` of `total` (bytes for downloads, else items); called for the first time with 0."""
         now = time.time()
         is_edge = name not in self._bars or (total is not None and done >= total)
         began = self._bars[name].began if name in self._bars else now
-        self._bars[name] = Bar(name, done, total, began, at=now)
+        self._bars[name] = Bar(name, done, total, began, at=now, waits=waits)
         if self._file is not None and (is_edge or now - self._noted_at >= NOTE_S):
             self._noted_at = now
             content = {"name": name, "done": done, "total": total, "began": began, "at": now}
-            write_json(self._file, content)
+            write_json(self._file, {**content, "waits": waits})
 
     def over(self) -> None:
         """The trials begin: there is no stage any more."""
@@ -77,6 +77,7 @@ def read_stage(run: RunFolder) -> Bar | None:
             total=None if total is None else float(total),
             began=float(content["began"]),
             at=float(content["at"]),
+            waits=str(content.get("waits", "")),
         )
     except (UserError, KeyError, TypeError, ValueError):
         return None

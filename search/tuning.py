@@ -117,7 +117,7 @@ def run_trials(
                 keeper,
                 *upload_callbacks(run, stop.stop),
                 TensorBoardLogger(run, config, trials.families),
-                WaitingNotes(run, trials.plan),
+                WaitingNotes(run, trials.plan, reporter.trials_wait),
             ],
             failure_config=tune.FailureConfig(max_failures=_restarts(trials.plan)),
             stop=stop,

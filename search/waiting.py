@@ -1,18 +1,16 @@
-"""Why trials wait: noted in the run folder while the cluster has no room for them."""
+"""Why trials wait: noted in the run folder, and told, while the cluster has no room for them."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import ray
 from ray import tune
 
-from search.cluster import ResourcePlan, amount, available_resources
+from search.cluster import ResourcePlan
+from search.room import LOOK_S, USUAL_S, waits
 from search.run_folder import RunFolder
 from search.unsaved import Unsaved
-
-LOOK_S = 5.0  # between two looks
-USUAL_S = 15.0  # a worker that starts takes that long on a busy machine
 
 
 class WaitingNotes(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is untyped
@@ -21,11 +19,13 @@ class WaitingNotes(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
     Args:
         run: Where trials are.
         plan: What a trial asks for.
+        tell: Told how many trials wait, and for what; with an empty line, that none does any more.
     """
 
-    def __init__(self, run: RunFolder, plan: ResourcePlan) -> None:
+    def __init__(self, run: RunFolder, plan: ResourcePlan, tell: Callable[[str], None]) -> None:
         self._run = run
         self._plan = plan
+        self._tell = tell
         self._since: dict[str, float] = {}
         self._looked_at = time.monotonic()
 
@@ -37,21 +37,17 @@ class WaitingNotes(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
         self._looked_at = now
         pending = [trial.config["trial_id"] for trial in trials if trial.status == "PENDING"]
         self._since = {trial_id: self._since.get(trial_id, now) for trial_id in pending}
-        waiting = [trial_id for trial_id, since in self._since.items() if now - since >= USUAL_S]
+        waiting = {i: now - since for i, since in self._since.items() if now - since >= USUAL_S}
         if not waiting:
+            self._tell("")
             return
+        who = "1 trial" if len(waiting) == 1 else f"{len(waiting)} trials"
+        self._tell(f"{who}: {self._waits(max(waiting.values()))}")
         with suppress(OSError):  # a note; the records wait for storage, this does not
-            reason = why(self._plan)
-            for trial_id in waiting:
+            for trial_id, seconds in waiting.items():
                 folder = self._run.new_trial(trial_id)
                 if folder.status_file.exists():
-                    seconds = round(now - self._since[trial_id])
-                    folder.write_status("pending", reason=f"waits {seconds} s for {reason}")
+                    folder.write_status("pending", reason=self._waits(seconds))
 
-
-def why(plan: ResourcePlan) -> str:
-    """What a trial asks for, what is free, and what may come."""
-    free = ray.available_resources()
-    asked = amount(plan.cpus, plan.gpus)
-    there = amount(free.get("CPU", 0.0), free.get("GPU", 0.0))
-    return f"{asked}; free on all nodes together: {there} ({available_resources().text()})"
+    def _waits(self, seconds: float) -> str:
+        return waits(seconds, self._plan.cpus, self._plan.gpus)

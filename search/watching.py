@@ -140,6 +140,8 @@ def read_state(run: Run) -> SearchState:
     state = _empty_state(folder)
     for trial in folder.trials():
         status = trial.read_status()
+        if running and status["status"] == "pending" and status.get("reason"):
+            state.waits = f"trial {trial.trial_id} {status['reason']}"
         # While a driver runs, what an earlier one left unfinished waits for its turn.
         waits = not _is_over(status) and running != (status["status"] == "running")
         _take(state, trial, waits)

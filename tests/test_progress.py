@@ -25,6 +25,7 @@ from search.objective import Metric, Objective
 from search.progress import Reporter, leaderboard_table
 from search.run import Run
 from search.run_folder import Status
+from search.run_status import of_run
 from search.stages import read_stage
 from search.watching import is_running, read_state, show_run, watch
 from tests.run_folders import RunMaker
@@ -404,6 +405,45 @@ def test_watching_sees_the_stage_before_the_trials(tiny_images: Path, runs_dir: 
             assert noted.done == (0 if done < 34_800 else done)
     assert read_stage(maker.folder) is None
     assert list(reporter.stages.seconds) == ["feature bank MobileNetV2 at 160 px"]
+
+
+WAITS = "waits 20 s for 1 CPU + 1 GPU; free on all nodes together: 0 CPU (1 x 0 CPU now)"
+
+
+def test_a_stage_that_waits_for_room_says_so(tiny_images: Path, runs_dir: Path) -> None:
+    """In the bars of a terminal, and in the status."""
+    maker = RunMaker(runs_dir, tiny_images, "begun", baselines="off")
+    (maker.folder.root / "driver.lock").write_text("{}")
+    reporter = Reporter(quiet=True)
+    with reporter.stages.noted_in(maker.folder):
+        reporter.stage("feature bank X", 0, 400, WAITS)
+        watched = Console(width=200, record=True, file=io.StringIO())
+        watched.print(show_run(Run(maker.folder)))
+        assert f"feature bank X: {WAITS}" in watched.export_text()
+        told = of_run(Run(maker.folder)).text()
+        assert told == f"running, feature bank X 0/400: {WAITS}; trials: none yet"
+        reporter.stage("feature bank X", 400, 400)
+        told = of_run(Run(maker.folder)).text()
+        assert told == "running, feature bank X 400/400; trials: none yet"
+
+
+def test_a_pipe_gets_one_line_each_time_that_something_begins_to_wait() -> None:
+    console = Console(width=200, file=io.StringIO())
+    reporter = Reporter(console=console)
+    for _ in range(3):
+        reporter.stage("feature bank X", 0, 400, WAITS)
+    for waits in (WAITS, WAITS, "", WAITS):
+        reporter.trials_wait(waits and f"2 trials: {waits}")
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        f"feature bank X: {WAITS}", f"2 trials: {WAITS}", f"2 trials: {WAITS}"
+    ]  # fmt: skip
+
+
+def test_the_live_view_says_what_trials_wait_for() -> None:
+    state = SearchState(total=3, waits=f"2 trials: {WAITS}")
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(show_state(state))
+    assert f"2 trials: {WAITS}" in console.export_text()
 
 
 def test_watching_a_resumed_search_tells_what_waits_from_what_ended(

@@ -1,0 +1,72 @@
+"""What work before the trials, and trials, wait for when a cluster has no room for them."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import ray
+
+from search.capacity import amount
+from search.cluster import available_resources
+
+USUAL_S = 15.0  # a worker that starts takes that long on a busy machine
+LOOK_S = 5.0  # between two looks
+
+
+class Progress(Protocol):
+    """Takes how far a stage is.
+
+    Called with (done, total), and while it gets on no further because the cluster has no room,
+    with what it waits for.
+    """
+
+    def __call__(self, done: int, total: int, waits: str = "") -> None: ...
+
+
+class StageProgress(Protocol):
+    """The same for several stages, each by its name."""
+
+    def __call__(self, name: str, done: int, total: int, waits: str = "") -> None: ...
+
+
+def silent(done: int, total: int, waits: str = "") -> None:
+    """Progress that nobody watches."""
+
+
+def wait_for_room(options: Mapping[str, Any], tell: Callable[[str], None]) -> None:
+    """Waits until the cluster has room for a task, and says meanwhile what for.
+
+    A task that does nothing goes ahead of the real ones: theirs do not say when they have begun.
+
+    Args:
+        options: Of the task, in Ray's words: `num_cpus`, `num_gpus`, where it must run.
+        tell: Called with what it waits for, every few seconds of a longer wait.
+    """
+    if not options.get("num_cpus") and not options.get("num_gpus"):
+        return  # there always is
+    began = time.monotonic()
+    ahead = _nothing.options(**options).remote()
+    try:
+        ready, _ = ray.wait([ahead], timeout=USUAL_S)
+        while not ready:
+            asked = options.get("num_cpus", 0), options.get("num_gpus", 0)
+            tell(waits(time.monotonic() - began, *asked))
+            ready, _ = ray.wait([ahead], timeout=LOOK_S)
+    except BaseException:
+        ray.cancel(ahead)
+        raise
+
+
+def waits(seconds: float, cpus: float, gpus: float) -> str:
+    """How long for what: what is asked, what is free, and what may come."""
+    free = ray.available_resources()
+    there = amount(free.get("CPU", 0.0), free.get("GPU", 0.0))
+    return (
+        f"waits {seconds:.0f} s for {amount(cpus, gpus)}; free on all nodes together: {there} "
+        f"({available_resources().text()})"
+    )
+
+
+@ray.remote(max_retries=-1)  # type: ignore[untyped-decorator]
+def _nothing() -> None:
+    pass

@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 
     from models.scoring import EpochResult
 
+# To a node where a trial cannot even begin: the look before the first trial has not met those that
+# came later.
+MUST_SEE = (
+    "nodes that join a cluster later must see the run folder as well: mount it there at the same "
+    "path, or keep runs in an object store, --runs-dir s3://BUCKET/runs"
+)
 MEMORY_GROWTH_MB = 200.0  # since the first trial; TensorFlow keeps some 6 MB of every trial
 
 
@@ -80,7 +86,10 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
             ray.actor.exit_actor()
             raise
         except (StorageError, StoreError) as error:
-            return {"storage": f"{error} (on {platform.node()})", "done": True}
+            place = f"on {platform.node()}, {ray.util.get_node_ip_address()}"
+            unseen = self._epochs is None and isinstance(error.__cause__, FileNotFoundError)
+            remedy = f"; {MUST_SEE}" if unseen else ""
+            return {"storage": f"{error} ({place}){remedy}", "done": True}
         except Exception as error:  # whatever a trial does, the search goes on
             # A loss that diverged says nothing against the process; an unknown error may.
             self._suspect = not isinstance(error, ModelError)

@@ -119,6 +119,9 @@ def run_trials(
                 TensorBoardLogger(run, config, trials.families),
                 WaitingNotes(run, trials.plan, reporter.trials_wait),
             ],
+            # At a trial's end Tune would look for a file of its own, and where it is not seen begin
+            # the trial again: trials keep their own state.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=_restarts(trials.plan)),
             stop=stop,
             verbose=0,

@@ -1,4 +1,4 @@
-"""What the nodes of a cluster see, asked of each before the first trial.
+"""What the nodes of a cluster see, asked before the first trial of each that is there.
 
 Trials write their own folders, so a node that does not see the run folder would lose what it
 trains: it is named, and nothing begins. The images need not be seen by all: those nodes that do
@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from data_pipeline.buckets import ObjectStore, is_address
 from data_pipeline.manifest import Manifest
+from search.autoscaler import nodes_to_come
 from search.errors import UserError
 from search.run_folder import RunFolder
 
@@ -53,14 +54,16 @@ def check_nodes(run: RunFolder, manifest: Manifest) -> list[Node]:
         manifest: The images, on paths of the driver's machine.
 
     Returns:
-        The nodes that see the images; empty where all do, as on a cluster of one.
+        The nodes that decode; empty where all see the images, as on a cluster of one. Where nodes
+        may come and go it is the driver's: it is there to stay, and nobody waits for another.
 
     Raises:
         UserError: A node does not see the run folder, or cannot run pawtune.
     """
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    stays = [here()] if nodes_to_come()[0] else []
     if len(nodes) == 1:
-        return []
+        return stays
     token = secrets.token_hex(8)
     probe = run.root / PROBE
     place = str(probe) if run.mirror is None else run.place
@@ -82,8 +85,8 @@ def check_nodes(run: RunFolder, manifest: Manifest) -> list[Node]:
         for file in probe.iterdir():
             file.unlink()
         probe.rmdir()
-    if len(seeing) == len(ready):
-        return []
+    if stays or len(seeing) == len(ready):
+        return stays
     return [node for node in seeing if node.cpus >= 1] or seeing
 
 
@@ -91,6 +94,8 @@ def _sees_images(task: Any, node: Mapping[str, Any], run: RunFolder, probe: Path
     name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
     try:
         answer, problem, sees_images = ray.get(task)
+    except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+        return False  # it has gone meanwhile, as idle nodes do
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[-300:]
         raise UserError(

@@ -73,16 +73,30 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def ray_head(with_token: bool) -> Iterator[Head]:
-    """Starts a head of 2 CPUs; ends it and all that it started."""
+def ray_head(
+    with_token: bool, num_cpus: int = 2, autoscaling: dict[str, Any] | None = None, **changes: str
+) -> Iterator[Head]:
+    """Starts a head; ends it and all that it started.
+
+    Args:
+        with_token: Whether it asks for one.
+        num_cpus: That it has for trials.
+        autoscaling: What scales its cluster, as `--autoscaling-config` takes it.
+        **changes: Of its environment.
+    """
     folder = Path(tempfile.mkdtemp(prefix="pt-", dir="/tmp"))  # sockets take short paths only
-    environment = _environment(folder, with_token)
+    environment = {**_environment(folder, with_token), **changes}
     names = ("port", "dashboard-port", "ray-client-server-port", *NODE_PORTS)
     ports = dict(zip(names, free_ports(len(names)), strict=True))
+    address, gcs = f"http://127.0.0.1:{ports['dashboard-port']}", f"{IP}:{ports['port']}"
     options = [f"--{name}={port}" for name, port in ports.items()]
-    options += [f"--temp-dir={folder}", "--dashboard-host=127.0.0.1", "--num-cpus=2"]
+    options += [f"--temp-dir={folder}", "--dashboard-host=127.0.0.1", f"--num-cpus={num_cpus}"]
+    if autoscaling is not None:
+        file = folder / "autoscaling.json"  # which is YAML too
+        provider = {**autoscaling["provider"], "gcs_address": gcs}
+        file.write_text(json.dumps({**autoscaling, "provider": provider}))
+        options.append(f"--autoscaling-config={file}")
     with _ray_start(folder, environment, "--head", *options) as process:
-        address, gcs = f"http://127.0.0.1:{ports['dashboard-port']}", f"{IP}:{ports['port']}"
         _wait(address, process, folder / "log")
         yield Head(address, environment, gcs, process.pid)
 

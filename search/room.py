@@ -11,6 +11,7 @@ from search.cluster import available_resources
 
 USUAL_S = 15.0  # a worker that starts takes that long on a busy machine
 LOOK_S = 5.0  # between two looks
+LONG_S = 600.0  # a machine of a cloud comes within some minutes, unless there is none to be had
 
 
 class Progress(Protocol):
@@ -61,10 +62,11 @@ def waits(seconds: float, cpus: float, gpus: float) -> str:
     """How long for what: what is asked, what is free, and what may come."""
     free = ray.available_resources()
     there = amount(free.get("CPU", 0.0), free.get("GPU", 0.0))
-    return (
-        f"waits {seconds:.0f} s for {amount(cpus, gpus)}; free on all nodes together: {there} "
-        f"({available_resources().text()})"
-    )
+    capacity = available_resources()
+    told = f"free on all nodes together: {there} ({capacity.text()})"
+    if capacity.addable and seconds >= LONG_S:
+        told += "; `ray status` on its head says why no node comes"
+    return f"waits {seconds:.0f} s for {amount(cpus, gpus)}; {told}"
 
 
 @ray.remote(max_retries=-1)  # type: ignore[untyped-decorator]

@@ -12,11 +12,10 @@ import pytest
 
 from search.run import open_run
 from search.run_folder import read_json
-from search.run_status import of_run
 from tests.autoscaled_head import autoscaled_head, node_type, raylet_blind_to
 from tests.ray_head import Head
 from tests.test_faults import EPOCHS, Victim, _reap  # noqa: F401  # a fixture
-from tests.test_nodes import facts, most_at_once, on, wait_for_end
+from tests.test_nodes import facts, most_at_once, on, status_with, wait_for_end
 from tests.test_reach import options
 from tests.whole_run import assert_whole
 
@@ -27,19 +26,6 @@ TYPES = {"spot": node_type(2, 1, 2), "on_demand": node_type(2, 1, 1)}
 MAY_COME = "1 x 0 CPU now; its autoscaler may have 3 x 2 CPU + 1 GPU, 2 at once"
 WHOLE_NODE = "--cpus-per-trial=2"
 DELAY_S = 20.0  # of a node: longer than what is usual for a worker
-
-
-def status_with(victim: Victim, words: str, timeout_s: float = 60) -> str:
-    """The status of a run, once it has the words."""
-    told = ""
-    deadline = time.monotonic() + timeout_s
-    while words not in told:
-        assert victim.process.poll() is None, victim.process.communicate()
-        assert time.monotonic() < deadline, told
-        time.sleep(0.5)
-        if victim.run.config_file.exists():
-            told = of_run(open_run(victim.run.root)).text()
-    return told
 
 
 def seconds_until_alone(head: Head) -> float:
@@ -60,7 +46,7 @@ def test_nodes_come_for_a_search_and_go_after_it(
     with autoscaled_head(TYPES, with_token=True, delay_s=DELAY_S) as head:
         refuse_the_impossible(head, tiny_images, runs_dir, tmp_path)
         victim = on(head, runs_dir, tiny_images, "--trials=6", WHOLE_NODE, epoch_s=0.8)
-        told = status_with(victim, "s for 2 CPU + 1 GPU")
+        told = status_with(victim, "s for 2 CPU + 1 GPU", 60)
         print(f"\n{told}")
         assert told.startswith("running, feature bank MobileNetV2 at 32 px 0/")
         assert f"s for 2 CPU + 1 GPU; free on all nodes together: 0 CPU ({MAY_COME})" in told
@@ -74,7 +60,7 @@ def test_nodes_come_for_a_search_and_go_after_it(
         victim.process = victim.start(
             "resume", str(victim.run.root), "--trials=+2", f"--address={head.gcs_address}"
         )
-        told = status_with(victim, "; trial 0007 waits ")
+        told = status_with(victim, "; trial 0007 waits ", 60)
         print(told)
         assert f"s for 2 CPU + 1 GPU; free on all nodes together: 0 CPU ({MAY_COME})" in told
         out = wait_for_end(victim)

@@ -273,25 +273,35 @@ def test_nodes_of_ray_start_and_a_head_that_is_lost(tiny_images: Path, runs_dir:
 
 
 def test_status_says_what_a_trial_waits_for(tiny_images: Path, runs_dir: Path) -> None:
-    """Two searches on one cluster with one GPU: the second waits, and says for what."""
+    """Three searches on one cluster with one GPU: a trial and a bank wait, and say for what."""
     with nodes({"num_cpus": 2, "num_gpus": 1}) as cluster:
         conv = "--families=conv"  # whose pixels are decoded without a GPU
         first = begin(runs_dir / "1", tiny_images, conv, address=cluster.address, epoch_s=9.0)
         first.wait_for(lambda: first.count("running") == 1)
         second = begin(runs_dir / "2", tiny_images, conv, address=cluster.address)
         second.wait_for(lambda: second.count("pending") == 1, timeout_s=90)
-        told = ""
-        deadline = time.monotonic() + 90
-        while " s for " not in told and time.monotonic() < deadline:
-            state = of_run(open_run(second.run.root))
-            told = state.text()
-            time.sleep(1)
-    print(f"\n{told}")
-    assert re.search(
-        r"running; trials: 1 pending; trial 0001 waits \d+ s for 1 CPU \+ 1 GPU; free on all "
-        r"nodes together: 1 CPU \(1 x 2 CPU \+ 1 GPU now\)",
-        told,
-    )
+        transfer = "--families=transfer"
+        third = begin(runs_dir / "3", tiny_images, transfer, address=cluster.address)
+        trial, bank = (status_with(victim, " s for ", 90) for victim in (second, third))
+    print(f"\n{trial}\n{bank}")
+    waits = r"waits \d+ s for 1 CPU \+ 1 GPU; free on all nodes together: 1 CPU "
+    waits += r"\(1 x 2 CPU \+ 1 GPU now\)"
+    assert re.fullmatch(f"running; trials: 1 pending; trial 0001 {waits}", trial)
+    stage = "running, feature bank MobileNetV2 at 32 px 0/"
+    assert re.fullmatch(rf"{stage}\d+: {waits}; trials: none yet", bank)
+
+
+def status_with(victim: Victim, words: str, timeout_s: float) -> str:
+    """The status of a run, once it has the words."""
+    told = ""
+    deadline = time.monotonic() + timeout_s
+    while words not in told:
+        assert victim.process.poll() is None, victim.process.communicate()
+        assert time.monotonic() < deadline, told
+        time.sleep(0.5)
+        if victim.run.config_file.exists():
+            told = of_run(open_run(victim.run.root)).text()
+    return told
 
 
 def on(head: Head, runs_dir: Path, images: Path, *options: str, **settings: Any) -> Victim:

@@ -50,3 +50,15 @@ def test_where_there_is_room_nothing_is_said(
     room.wait_for_room({"num_cpus": 1}, told.append)
     room.wait_for_room({"num_cpus": 0}, told.append)
     assert told == []
+
+
+def test_after_a_long_time_it_is_said_where_to_look(
+    ray_cluster: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types = "{available_node_types: {gpu: {resources: {CPU: 4, GPU: 1}, max_workers: 2}}}"
+    monkeypatch.setenv("PAWTUNE_AUTOSCALING", types)
+    hint = "; `ray status` on its head says why no node comes"
+    assert room.waits(599, 1, 1).endswith("its autoscaler may have 2 x 4 CPU + 1 GPU)")
+    assert room.waits(600, 1, 1).endswith(f"its autoscaler may have 2 x 4 CPU + 1 GPU){hint}")
+    monkeypatch.delenv("PAWTUNE_AUTOSCALING")
+    assert hint not in room.waits(600, 1, 1)

@@ -13,7 +13,7 @@ from search.autoscaler import nodes_to_come
 from search.capacity import Capacity, NodeKind, amount
 from search.cluster_news import Say, hear_news
 from search.config import ResourcesConfig
-from search.doors import knock, no_cluster
+from search.doors import head_here, knock, no_cluster
 from search.errors import UserError
 from search.interruption import undisturbed
 from search.quiet import held_back_stderr
@@ -63,15 +63,15 @@ def connect(address: str | None, say: Say | None = None) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     # `auto` joins a running cluster or fails; an address left out never joins one by accident.
     here = address in (None, "", "local")
-    options = {"address": "local", "include_dashboard": False} if here else {"address": address}
-    door = knock(address)
+    door = knock(address) or (None if here else head_here())
+    options = {"address": door} if door else {"address": "local", "include_dashboard": False}
     try:
         if door is not None:
             _show_token(door)
         with undisturbed():
             ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise no_cluster(address, error) from error
+        raise no_cluster(address, error, door) from error
     hear_news(say or (lambda line: print(line, file=sys.stderr)))
 
 

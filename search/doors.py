@@ -34,6 +34,31 @@ def knock(address: str | None) -> str | None:
     return given
 
 
+def head_here() -> str | None:
+    """host:port of the head that `auto` means; None where RAY_ADDRESS says `local`.
+
+    Ray takes any head that ran here lately, gone or not, and would ask it for minutes. To be
+    called when Ray is loaded.
+
+    Raises:
+        UserError: There is none, or it does not answer.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        found = canonicalize_bootstrap_address("auto")
+    except ConnectionError as error:
+        raise no_cluster("auto", error) from error
+    if found is None:
+        return None
+    try:
+        _call(found)
+    except (OSError, ValueError) as error:
+        reason = error.args[-1] if error.args else error
+        raise no_cluster("auto", reason, found) from error
+    return str(found)
+
+
 def _call(address: str) -> None:
     if "://" in address:
         raise ValueError("searches join a cluster from inside; from outside use `pawtune submit`")
@@ -45,15 +70,21 @@ def _call(address: str) -> None:
             return
         door.sendall(HTTP2_HELLO)
         answer = door.recv(9)
+        if answer.startswith(b"HTTP/1"):
+            raise ValueError(
+                "what answers there is no head of Ray's but perhaps its dashboard, which `pawtune "
+                f"submit` and `pawtune resume` take as http://{address}"
+            )
         if len(answer) < 4 or answer[3] != HTTP2_SETTINGS:
             raise ValueError("what answers there is no head of Ray's")
 
 
-def no_cluster(address: str | None, reason: object) -> UserError:
-    """What is said where no cluster can be joined."""
+def no_cluster(address: str | None, reason: object, found: str | None = None) -> UserError:
+    """What is said where no cluster can be joined; `found`: the head that `auto` came upon."""
     told = " ".join(str(reason).split())[:300]
+    got = f"{address!r}, here {found}" if found not in (None, address) else repr(address)
     return UserError(
-        f"--address must be that of a running Ray cluster, got {address!r}: {told}; give "
+        f"--address must be that of a running Ray cluster, got {got}: {told}; give "
         "host:port of its head (ray start says it), or `local` to use this machine alone"
     )
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,11 +27,15 @@ def at_once_s() -> float:
     return AT_ONCE_S * max(1.0, crowd)
 
 
-def refused(*arguments: object, environment: dict[str, str] | None = None) -> str:
+def refused(
+    *arguments: object,
+    environment: dict[str, str] | None = None,
+    program: Sequence[str] = ("-m", "search"),
+) -> str:
     """The one line that a command is refused with."""
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "search", *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         env=environment or dict(os.environ),
         capture_output=True,
         text=True,
@@ -92,7 +96,9 @@ def test_an_address_where_nothing_listens(tiny_images: Path, runs_dir: Path) -> 
 @pytest.mark.slow
 def test_addresses_that_are_no_head(tiny_images: Path, silent: str, chatty: str) -> None:
     assert "timed out" in refused(*search(tiny_images, f"--address={silent}"))
-    assert "is no head of Ray's" in refused(*search(tiny_images, f"--address={chatty}"))
+    said = refused(*search(tiny_images, f"--address={chatty}"))
+    assert "is no head of Ray's" in said
+    assert f"take as http://{chatty};" in said
     assert "use `pawtune submit`" in refused(*search(tiny_images, "--address=ray://127.0.0.1:1"))
     assert "host:port" in refused(*search(tiny_images, "--address=somewhere"))
 
@@ -122,6 +128,25 @@ def test_no_such_run_and_a_run_in_use(runs_dir: Path) -> None:
 def guarded() -> Iterator[Head]:
     with ray_head(with_token=True) as head:
         yield head
+
+
+@pytest.mark.slow
+def test_the_head_that_is_found_here_is_gone_or_shut(guarded: Head, tiny_images: Path) -> None:
+    """Ray itself would ask either for minutes. Which of this machine's heads it finds is set."""
+    environment = {**guarded.environment, "RAY_AUTH_TOKEN": "ab" * 32}
+    del environment["RAY_AUTH_TOKEN_PATH"]
+    command = search(tiny_images, "--address=auto")
+    for found, problem in [
+        ("127.0.0.2:1", "Connection refused"),
+        (guarded.gcs_address, "put the cluster's token into ~/.ray/auth_token"),
+    ]:
+        finds = "import functools, ray._private.services as services; "
+        finds += f"services.find_gcs_addresses = functools.cache(lambda: ['{found}']); "
+        finds += "services.find_bootstrap_address = lambda folder: None; "
+        program = ("-c", finds + "from search.__main__ import main; main()")
+        said = refused(*command, environment=environment, program=program)
+        assert f"got 'auto', here {found}: " in said
+        assert problem in said
 
 
 @pytest.mark.slow

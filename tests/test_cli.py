@@ -1,5 +1,6 @@
 """The command line as a newcomer meets it: help, and one clear line for each mistake."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -155,3 +156,24 @@ def test_tensorflow_is_loaded_without_its_banner() -> None:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0
     assert ended.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("nope", "No such command 'nope'; see `pawtune --help`"),
+        ("run --trials none", "valid integer, .* got 'none'; see `pawtune run --help`"),
+        ("submit --data sample --famlies conv", r"No such option: --famlies \(.*--families"),
+        ("run --data", "Option '--data' requires an argument; see `pawtune"),
+        ("logs", "Missing argument 'JOB'; see `pawtune logs --help`"),
+        ("logs a b", r"Got unexpected extra argument.* \(b\); see `pawtune logs --help`"),
+        ("cache claer", "'claer'. Did you mean 'clear'[?]; see `pawtune cache --help`"),
+    ],
+)
+def test_what_is_mistyped_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], typed: str, said: str
+) -> None:
+    outcome = pawtune(capsys, *typed.split())
+    assert (outcome.code, outcome.out) == (2, "")
+    (line,) = outcome.err.splitlines()
+    assert re.search(f"^pawtune: .*{said}", line), line

@@ -3,7 +3,6 @@
 Nothing heavy is imported before a verb runs: `pawtune --help` must answer at once.
 """
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search import job_verbs, trust_verbs
+from search.output import console, print_json, shortest
 
 if TYPE_CHECKING:
     from search.config import SearchConfig
@@ -157,9 +157,9 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
     if as_json:
         validation = estimate.as_dict() if estimate else None
         outcome = {"run": result.name, **summary, "leaderboard": as_dicts(rows)}
-        _print_json({**outcome, "validation": validation})
+        print_json({**outcome, "validation": validation})
     else:
-        _console().print(leaderboard_table(rows[:10], f"{result.name}: best of {len(rows)} trials"))
+        console().print(leaderboard_table(rows[:10], f"{result.name}: best of {len(rows)} trials"))
     reason = summary["reason"]
     if reason and not as_json:
         print(f"ended early: {reason}")
@@ -171,7 +171,7 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
         )
         raise typer.Exit(130 if reason == "interrupted" else 1)
     if not as_json:
-        best, place = usable[0], _shortest(result)
+        best, place = usable[0], shortest(result)
         print(f"best: {best.name}, val_accuracy {best.best_val_accuracy:.4f}")
         if estimate is not None:
             print(estimate)
@@ -183,11 +183,6 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
         print(f"  pawtune leaderboard {place}                   # all {len(rows)} trials")
     if reason == "interrupted":
         raise typer.Exit(130)
-
-
-def _shortest(result: "Run") -> str:
-    default = Path("runs").resolve() / result.name
-    return result.name if default == result.folder.root else shlex.quote(result.folder.place)
 
 
 @app.command()
@@ -263,9 +258,9 @@ def leaderboard(run: RunArgument, runs_dir: RunsDir = "runs", as_json: Json = Fa
     opened = open_run(run, runs_dir)
     rows = opened.rows()
     if as_json:
-        _print_json(as_dicts(rows))
+        print_json(as_dicts(rows))
         return
-    _console().print(leaderboard_table(rows, f"{opened.name}: {len(rows)} trials"))
+    console().print(leaderboard_table(rows, f"{opened.name}: {len(rows)} trials"))
     estimate = opened.validation(rows)
     if estimate is not None:
         print(f"best trial, {estimate.trial_id}: {estimate}")
@@ -290,10 +285,10 @@ def show(
 
     details = describe_trial(open_run(run, runs_dir), trial)
     if as_json:
-        _print_json(details)
+        print_json(details)
         return
     for table in trial_tables(details):
-        _console().print(table)
+        console().print(table)
     if details["error"]:
         print(details["error"])
 
@@ -320,7 +315,7 @@ def best(
     row = chosen.row
     if as_json:
         names = {"trial_id": chosen.trial_id, "name": row.name, "model": kind}
-        _print_json({"path": str(path), **names})
+        print_json({"path": str(path), **names})
         return
     about = f"epoch {row.best_epoch}, val_accuracy {row.best_val_accuracy:.4f}"
     print(f"{chosen.title} ({about}) → {path}" if kind == "trial" else f"{chosen.title} → {path}")
@@ -353,7 +348,7 @@ def export(
     )
     path, difference = str(exported.path), exported.max_difference
     if as_json:
-        _print_json(
+        print_json(
             {
                 "path": path,
                 "format": kind,
@@ -390,14 +385,14 @@ def score(
     opened = open_run(run, runs_dir)
     result = opened.test(data, trial_id=trial, rank=rank, kind=kind)
     if as_json:
-        _print_json(result.as_dict())
+        print_json(result.as_dict())
         return
     for line in headlines(result):
         print(line)
     if note := trust_verbs.note_of(opened, result.trial_id) if kind == "trial" else None:
         print(note)
     for table in tables(result):
-        _console().print(table)
+        console().print(table)
 
 
 @app.command()
@@ -458,7 +453,7 @@ def report(
 
     path = write_report(open_run(run, runs_dir), out, kind, data)
     if as_json:
-        _print_json({"path": str(path), "bytes": path.stat().st_size})
+        print_json({"path": str(path), "bytes": path.stat().st_size})
         return
     print(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
 
@@ -479,7 +474,7 @@ def plot(
 
     names = plot_histories(open_run(run, runs_dir), out, trials.split(",") if trials else ())
     if as_json:
-        _print_json({"path": str(out), "trials": names})
+        print_json({"path": str(out), "trials": names})
         return
     print(f"{out}: {', '.join(names)}")
 
@@ -512,7 +507,7 @@ def cache_list(as_json: Json = False) -> None:
     entries = list_cache(cache_dir())
     if as_json:
         facts = ({"kind": e.kind, "name": e.name, "bytes": e.size_bytes} for e in entries)
-        _print_json(list(facts))
+        print_json(list(facts))
         return
     sizes: dict[str, int] = {}
     for entry in entries:
@@ -540,16 +535,6 @@ def cache_clear(
 
 def _emit(content: Any, as_json: bool) -> None:
     if as_json:
-        _print_json(content.as_dict())
+        print_json(content.as_dict())
     else:
-        content.show(_console())
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, allow_nan=False))
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+        content.show(console())

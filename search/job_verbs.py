@@ -1,12 +1,13 @@
 """The verbs of `pawtune` about searches on a cluster: submit, list, status, logs, stop."""
 
-import json
 import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from search.output import print_json
 
 if TYPE_CHECKING:
     from search.jobs import Job
@@ -61,7 +62,7 @@ def submit(
         _api(address, insecure), config, shared=shared_path, quiet=bool(params["quiet"])
     )
     if as_json:
-        _print_json(job.as_dict())
+        print_json(job.as_dict())
         return
     print(f"submitted as job {job.job_id}; run folder on the cluster: {job.folder}. Next:")
     _next(address, insecure, ("logs", "-f"), ("status",), ("stop",), job_id=job.job_id)
@@ -85,7 +86,7 @@ def resume_as_job(
     options: Any = {"more_trials": more_trials, "retry_failed": retry_failed, "data": data}
     job = jobs.resume(api, name, quiet=quiet, **options)
     if as_json:
-        _print_json(job.as_dict())
+        print_json(job.as_dict())
         return
     print(f"goes on as job {job.job_id}; run folder on the cluster: {job.folder}. Next:")
     _next(address, insecure, ("logs", "-f"), ("status",), ("stop",), job_id=job.job_id)
@@ -98,7 +99,7 @@ def list_jobs(address: Address = None, insecure: Insecure = False, as_json: Json
     api = _api(address, insecure)
     found = jobs.jobs(api)
     if as_json:
-        _print_json([job.as_dict() for job in found])
+        print_json([job.as_dict() for job in found])
         return
     for job in found:
         print(f"{job.job_id}  {job.status:<9}  {_times(job)}  {job.folder}")
@@ -137,7 +138,7 @@ def status(
         return
     state = run_status.of_run(run)
     if as_json:
-        _print_json(state.as_dict())
+        print_json(state.as_dict())
         return
     print(f"run {run.name}: {state.text()}. Next:")
     print(f"  pawtune leaderboard {shlex.quote(run.folder.place)}")
@@ -159,7 +160,7 @@ def _job_status(
     except UserError:
         state = None  # not begun yet, or in a folder that this machine does not see
     if as_json:
-        _print_json({**job.as_dict(), "trials": state.as_dict() if state else None})
+        print_json({**job.as_dict(), "trials": state.as_dict() if state else None})
         return
     print(f"job {job.job_id}: {job.status}, {_times(job)}; {' '.join(job.message.split())}")
     if state is not None:
@@ -202,7 +203,7 @@ def stop(
     api = _api(address, insecure)
     ended = jobs.stop(api, job)
     if as_json:
-        _print_json(ended.as_dict())
+        print_json(ended.as_dict())
         return
     print(f"job {job}: {ended.status}; what had finished is kept in {ended.folder}. Next:")
     _next(address, insecure, ("logs",), ("status",), job_id=job)
@@ -240,7 +241,3 @@ def _where(address: str | None, insecure: bool) -> str:
 
     named = f" --address {shlex.quote(without_secrets(address))}" if address else ""
     return named + (" --insecure" if insecure else "")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, allow_nan=False))

@@ -1,12 +1,11 @@
 """The verbs of `pawtune` that go on from a search: confirm, refit, ensemble, reproduce."""
 
-import json
-import shlex
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from search.output import console, print_json, shortest
 
 if TYPE_CHECKING:
     from search.chosen import Kind
@@ -55,7 +54,7 @@ def note_of(run: "Run", trial_id: str) -> str | None:
         return None
     return (
         f"note: with other seeds, trial {suggested} came out ahead of the leaderboard's "
-        f"best by more than luck; see `pawtune confirm {_shortest(run)}`"
+        f"best by more than luck; see `pawtune confirm {shortest(run)}`"
     )
 
 
@@ -94,9 +93,9 @@ def confirm(
         print("interrupted; finished epochs are kept, the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
     if as_json:
-        _print_json(result.as_dict())
+        print_json(result.as_dict())
         return
-    _console().print(confirmation_table(result))
+    console().print(confirmation_table(result))
     for line in confirmation_lines(result):
         print(line)
     option = "" if result.suggested == result.trials[0].trial_id else f"--trial {result.suggested}"
@@ -128,7 +127,7 @@ def refit(
     with Reporter(quiet=quiet) as reporter:
         result = opened.refit(trial, rank, data=data, address=address, reporter=reporter)
     if as_json:
-        _print_json(result.as_dict())
+        print_json(result.as_dict())
         return
     for line in refit_lines(result):
         print(line)
@@ -159,9 +158,9 @@ def ensemble(
     opened = open_run(run, runs_dir)
     vote = opened.ensemble(top, anyway)
     if as_json:
-        _print_json(vote.as_dict())
+        print_json(vote.as_dict())
         return
-    _console().print(vote_table(vote))
+    console().print(vote_table(vote))
     for line in vote_lines(vote):
         print(line)
     if vote.kept:
@@ -206,9 +205,9 @@ def reproduce(
             trial, rank, data=data, address=address, tolerance=tolerance, reporter=reporter
         )
     if as_json:
-        _print_json(result.as_dict())
+        print_json(result.as_dict())
     else:
-        _console().print(reproduction_table(result))
+        console().print(reproduction_table(result))
         for line in reproduction_lines(result):
             print(line)
         if result.matches:
@@ -224,20 +223,5 @@ def reproduce(
 
 def _next(run: "Run", verb: str, options: str = "", *, note: str) -> None:
     """A command to type next, the way this run was named."""
-    command = " ".join(filter(None, ["pawtune", verb, shlex.quote(_shortest(run)), options]))
+    command = " ".join(filter(None, ["pawtune", verb, shortest(run), options]))
     print(f"  {command:<44}  # {note}")
-
-
-def _shortest(run: "Run") -> str:
-    default = Path("runs").resolve() / run.name
-    return run.name if default == run.folder.root else shlex.quote(run.folder.place)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, allow_nan=False))
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)

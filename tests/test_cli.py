@@ -1,6 +1,7 @@
 """The command line as a newcomer meets it: help, and one clear line for each mistake."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from search import trust_verbs
+from search.run import Run
+from search.run_folder import RunFolder
 from tests.command_line import Outcome, pawtune
 
 VERBS = ("run", "leaderboard", "show", "best", "test", "predict", "preview", "cache")
@@ -34,6 +38,18 @@ def images(tiny_images: Path, tmp_path: Path) -> Path:
 
 def run(capsys: pytest.CaptureFixture[str], data: object, *options: object) -> Outcome:
     return pawtune(capsys, "run", "--data", data, "--families=conv", "--trials=1", *options)
+
+
+def test_what_to_type_next_survives_a_shell(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for runs_dir, typed in (
+        (tmp_path / "my runs", tmp_path / "my runs" / "r"),
+        (Path("runs"), "r"),
+    ):
+        trust_verbs._next(Run(RunFolder(runs_dir.resolve() / "r")), "test", note="score it")
+        command = capsys.readouterr().out.split("#")[0]
+        assert shlex.split(command) == ["pawtune", "test", str(typed)]
 
 
 def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,7 +134,7 @@ def open_or_build(
     for (images, views), folder in zip(parts, folders, strict=True):
         if not folder.exists():
             pixels = images.pixels()
-            with own_turn(folder):
+            with own_turn(folder, partial(progress, done, missing)):
                 if not folder.exists():  # else another search has built it meanwhile
                     progress(done, missing)
                     wait_for_room(resources, partial(progress, done, missing))
@@ -143,6 +143,8 @@ def open_or_build(
                         done += count
                         progress(done, missing)
         banks.append(load_bank(folder))
+    if missing:
+        progress(missing, missing)  # also where another search has made them
     full, plain = banks
     return BankRefs(
         table=full.table,

@@ -142,15 +142,18 @@ def decode_pixels(
     folder = cache / "pixels" / pixels_key((entry.sha256 for entry in entries), image_size)
     with ExitStack() as stack:
         writer: PixelWriter | None = None
+        kept = folder.exists()
         try:
-            if not folder.exists():
-                stack.enter_context(own_turn(folder))
+            if not kept:
+                stack.enter_context(own_turn(folder, partial(progress, 0, len(entries))))
             if not folder.exists():  # else another search has decoded them meanwhile
                 writer = stack.enter_context(PixelWriter(folder, len(entries), image_size))
         except OSError as error:
             say(f"decoded pixels are not kept for the next search: {error}")
         if folder.exists():
             images = load_pixels(folder, len(entries), image_size)
+            if not kept:
+                progress(len(entries), len(entries))
         else:
             gathered = writer or PixelMemory(len(entries), image_size)
             done = 0

@@ -1,6 +1,8 @@
 """Decoded pixels: made once for a search, kept for the next, and whole or absent."""
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from data_pipeline.manifest import Manifest, build_manifest
 from data_pipeline.pixel_files import ARRAY, PixelWriter, load_pixels, pixels_key
 from search import shared_work
 from search.shared_work import decode_pixels
+from search.turns import own_turn
 
 SIZE = 32
 
@@ -59,6 +62,32 @@ def test_the_next_search_decodes_nothing(images: Path, cache: Path, tmp_path: Pa
     second = decode_pixels(manifest, gone, SIZE, cache, progress=lambda *step: steps.append(step))
     assert_pixels_of(manifest, second, images)
     assert steps == []
+
+
+def test_of_two_searches_at_once_one_decodes_and_the_other_says_that_it_waits(
+    images: Path, cache: Path
+) -> None:
+    manifest = build_manifest(images)
+    entries = [*manifest.split("train"), *manifest.split("validation")]
+    folder = cache / "pixels" / pixels_key((entry.sha256 for entry in entries), SIZE)
+    steps: list[tuple[object, ...]] = []
+    waits = threading.Event()
+
+    def progress(*step: object) -> None:
+        steps.append(step)
+        waits.set()
+
+    with ThreadPoolExecutor() as pool:
+        with own_turn(folder):
+            other = pool.submit(decode_pixels, manifest, images, SIZE, cache, progress=progress)
+            assert waits.wait(timeout=20)
+            with PixelWriter(folder, len(entries), SIZE) as writer:
+                writer.write(0, decode_split(images, entries, SIZE))
+                writer.finish()
+        assert_pixels_of(manifest, other.result(timeout=20), images)
+    total = len(entries)
+    waiting = "waits for another search, which is making the same"
+    assert steps == [(0, total, waiting), (total, total)]
 
 
 def test_another_size_or_split_is_another_array(images: Path, cache: Path) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,7 @@ def _prepare(
     baselines = baselines_of(config, families)
     cluster.connect(config.resources.address, reporter.say)
     plan = cluster.plan_resources(config.resources, cluster.available_resources())
-    nodes = check_nodes(run, manifest)
+    nodes = check_nodes(run, manifest, partial(reporter.stage, "look at the nodes"))
     manifest.save(run.root)
     cache = cache_dir()
     backbones = share_backbones(run, store_backbones(run, families, plan.threads, cache))

@@ -6,6 +6,7 @@ decode them, and the others get the pixels through Ray's object store.
 """
 
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from data_pipeline.buckets import ObjectStore, is_address
 from data_pipeline.manifest import Manifest
 from search.autoscaler import nodes_to_come
 from search.errors import UserError
+from search.room import Progress, silent
 from search.run_folder import RunFolder
 
 ANSWER_S = 60.0  # a node that starts a worker for the first time may need 10 s
@@ -46,12 +48,13 @@ def here() -> Node:
     return Node(node_id, cpus.get(node_id, 0.0))
 
 
-def check_nodes(run: RunFolder, manifest: Manifest) -> list[Node]:
+def check_nodes(run: RunFolder, manifest: Manifest, progress: Progress = silent) -> list[Node]:
     """Makes sure that every node sees the run folder.
 
     Args:
         run: The run.
         manifest: The images, on paths of the driver's machine.
+        progress: Called with (nodes that have answered, nodes in all) where there are several.
 
     Returns:
         The nodes that decode; empty where all see the images, as on a cluster of one. Where nodes
@@ -75,7 +78,7 @@ def check_nodes(run: RunFolder, manifest: Manifest) -> list[Node]:
             _look.options(**Node(node_id, 0).options()).remote(place, token, image): node_id
             for node_id in nodes
         }
-        ready, _ = ray.wait(list(tasks), num_returns=len(tasks), timeout=ANSWER_S)
+        ready = _answers(list(tasks), progress)
         seeing = []
         for task in ready:  # one that does not answer has died, or is about to
             node = nodes[tasks[task]]
@@ -88,6 +91,19 @@ def check_nodes(run: RunFolder, manifest: Manifest) -> list[Node]:
     if stays or len(seeing) == len(ready):
         return stays
     return [node for node in seeing if node.cpus >= 1] or seeing
+
+
+def _answers(tasks: list[Any], progress: Progress) -> list[Any]:
+    """Those that come within ANSWER_S."""
+    ready: list[Any] = []
+    pending, count = tasks, len(tasks)
+    deadline = time.monotonic() + ANSWER_S
+    progress(0, count)
+    while pending and (left := deadline - time.monotonic()) > 0:
+        done, pending = ray.wait(pending, num_returns=1, timeout=left)
+        ready += done
+        progress(len(ready), count)
+    return ready
 
 
 def _sees_images(task: Any, node: Mapping[str, Any], run: RunFolder, probe: Path) -> bool:

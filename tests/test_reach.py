@@ -101,6 +101,7 @@ def test_a_node_that_does_not_see_the_images_gets_their_pixels(
     with node_blind_to(head, tiny_images, num_cpus=2):
         ended = head.pawtune(*options(tiny_images, runs_dir, head), cwd=tmp_path, timeout_s=300)
     assert ended.returncode == 0, ended.stderr
+    assert "look at the nodes: 2 done" in ended.stderr
     run = open_run("r", runs_dir)
     assert [row.status for row in run.rows()] == ["completed"] * 4
     nodes = {read_json(trial.facts_file)["node"] for trial in run.folder.trials()}

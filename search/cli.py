@@ -231,9 +231,9 @@ def resume(
             as_json=as_json,
         )
         return
+    knock(address)  # before Ray is loaded, which takes seconds
     folder = open_run(run, runs_dir).folder
     refuse_if_held(folder)
-    knock(address)  # before Ray is loaded, which takes seconds
     from search.driver import resume_search
 
     with Reporter(quiet=quiet) as reporter:

@@ -102,9 +102,16 @@ class JobsApi:
                 problem = "needs a token" if error.code == 401 else "refused our token"
                 raise UserError(f"the cluster at {self.shown} {problem}; {TOKEN_REMEDY}") from None
             raise UserError(self._no_cluster(f"it answered {error.code}")) from None
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except OSError as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(self._no_cluster(reason)) from None
+        except http.client.HTTPException:  # it has the bytes that came, which no terminal shows
+            reason = "what answers there speaks no HTTP, as the port that workers join"
+            raise UserError(self._no_cluster(reason)) from None
+        except ValueError:
+            raise UserError(
+                self._no_cluster("what answers there is no dashboard of Ray's")
+            ) from None
 
     def ask(self, method: str, *arguments: Any, **options: Any) -> Any:
         """What a method of Ray's client returns.
@@ -124,7 +131,7 @@ class JobsApi:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"the cluster at {self.shown} failed us: {first}; is it still up? "
-                "`pawtune list` asks it"
+                f"`pawtune list --address {self.shown}` asks it"
             ) from error
 
     def _knock(self) -> None:
@@ -171,7 +178,7 @@ def _as_url(address: str) -> str:
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         good = False
-    if not good or address == "auto":
+    if not good or address in ("auto", "local"):
         raise UserError(
             f"--address must be the URL of a cluster's dashboard, got {without_secrets(address)!r};"
             f" give for example {DEFAULT_ADDRESS}"

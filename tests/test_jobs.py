@@ -152,6 +152,11 @@ def test_a_tunnel_to_a_far_cluster_is_no_cluster_here(guarded: Head, tmp_path: P
     refused(done, "--data must be", "got 'pets', a path of this machine", "--shared-path")
 
 
+def test_the_port_that_workers_join_is_no_dashboard(guarded: Head, tmp_path: Path) -> None:
+    done = guarded.pawtune("list", "--address", guarded.gcs_address, cwd=tmp_path)
+    refused(done, f"got http://{guarded.gcs_address}: what answers there speaks no HTTP")
+
+
 def test_no_such_job(guarded: Head, tmp_path: Path) -> None:
     for verb in ("logs", "stop"):
         done = guarded.pawtune(verb, "nope", "--address", guarded.address, cwd=tmp_path)
@@ -258,10 +263,16 @@ def test_a_server_that_is_no_cluster(capsys: pytest.CaptureFixture[str], tmp_pat
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        outcome = pawtune(capsys, "list", "--address", f"127.0.0.1:{server.server_port}")
+        address = f"127.0.0.1:{server.server_port}"
+        outcome = pawtune(capsys, "list", "--address", address)
+        (tmp_path / "api" / "jobs").mkdir(parents=True)
+        (tmp_path / "api" / "jobs" / "index.html").write_text("<html>Grafana</html>")
+        page = pawtune(capsys, "list", "--address", address)
         server.shutdown()
     assert outcome.code == 2
     assert "it answered 404" in outcome.err
+    assert page.code == 2
+    assert "what answers there is no dashboard of Ray's" in page.err
 
 
 def test_elsewhere_without_a_token_only_if_one_insists(

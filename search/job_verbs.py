@@ -12,6 +12,7 @@ from search.output import print_json
 if TYPE_CHECKING:
     from search.jobs import Job
     from search.jobs_api import JobsApi
+    from search.run import Run
 
 Address = Annotated[
     str | None,
@@ -22,7 +23,9 @@ Address = Annotated[
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Go on without a token on an address elsewhere.")
 ]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="As `submit` or `list` names it.")]
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="As `list` names it, or the name of its run.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
 
 
@@ -45,7 +48,7 @@ def submit(
     insecure: Insecure = False,
     as_json: Json = False,
 ) -> None:
-    """Search on a cluster: takes all options of `run`, and returns at once.
+    """Search on a cluster: takes all options of `run` (pawtune run --help), returns at once.
 
     Example: pawtune submit --data /shared/pets --runs-dir /shared/runs --name pets
     """
@@ -101,14 +104,15 @@ def list_jobs(address: Address = None, insecure: Insecure = False, as_json: Json
     if as_json:
         print_json([job.as_dict() for job in found])
         return
+    width = max((len(job.job_id) for job in found), default=0)
     for job in found:
-        print(f"{job.job_id}  {job.status:<9}  {_times(job)}  {job.folder}")
+        print(f"{job.job_id:<{width}}  {job.status:<9}  {_times(job)}  {job.folder}")
     if not found:
         print(f"no search was submitted to {api.shown} yet. Next:")
         print(f"  pawtune submit --data sample{_where(address, insecure)}")
         return
     print("Next:")
-    _next(address, insecure, ("logs",), ("status",), job_id=found[0].job_id)
+    _next(address, insecure, _logs(found[0]), ("status",), job_id=found[0].job_id)
 
 
 def status(
@@ -127,47 +131,89 @@ def status(
     try:
         run = open_run(name, runs_dir)
     except UserError as no_run:
-        _job_status(name, address, insecure, no_run, as_json)
+        _job_status(name, address, insecure, no_run, watch, as_json)
         return
     if watch and not as_json:
-        from rich.console import Console
-
-        from search import watching
-
-        watching.watch(run, Console(highlight=False))
+        _watch(run)
         return
     state = run_status.of_run(run)
     if as_json:
         print_json(state.as_dict())
         return
     print(f"run {run.name}: {state.text()}. Next:")
-    print(f"  pawtune leaderboard {shlex.quote(run.folder.place)}")
+    place = shlex.quote(run.folder.place)
+    if state.running:
+        print(f"  pawtune status {place} --watch")
+    elif not state.ended or state.reason:
+        print(f"  pawtune resume {place}")
+    print(f"  pawtune leaderboard {place}")
 
 
 def _job_status(
-    job_id: str, address: str | None, insecure: bool, no_run: ValueError, as_json: bool
+    name: str,
+    address: str | None,
+    insecure: bool,
+    no_run: ValueError,
+    watch: bool,
+    as_json: bool,
 ) -> None:
+    from data_pipeline.buckets import is_address
     from search import jobs, run_status
+    from search.errors import UserError
+
+    try:
+        api = _api(address, insecure)
+        job = jobs.find(api, name)
+    except UserError as no_job:
+        raise UserError(f"RUN|JOB is neither a run ({no_run}) nor a job ({no_job})") from None
+    if watch and not as_json:
+        while (run := _run_of(job)) is None and not job.ended:
+            if not is_address(job.folder) and not api.is_on_this_machine():
+                raise UserError(
+                    f"--watch reads the run's folder, and this machine does not see {job.folder}; "
+                    f"follow the job: pawtune logs {job.job_id} -f{_where(address, insecure)}"
+                )
+            time.sleep(1)  # it is being started
+            job = jobs.find(api, job.job_id)
+        if run is not None:
+            _watch(run)
+            return
+    run = _run_of(job)
+    state = run_status.of_run(run) if run else None
+    if as_json:
+        print_json({**job.as_dict(), "trials": state.as_dict() if state else None})
+        return
+    print(f"job {job.job_id}: {job.status}, {_times(job)}; {_message(job)}")
+    if state is not None:
+        print(f"run {job.run}: {state.text()}")
+    print("Next:")
+    ways = [_logs(job)]
+    if not job.ended:
+        ways += [("status", "--watch")] * (state is not None) + [("stop",)]
+    _next(address, insecure, *ways, job_id=job.job_id)
+    if run is not None and job.status == "SUCCEEDED":
+        print(f"  pawtune leaderboard {shlex.quote(run.folder.place)}")
+    elif run is not None and job.ended:
+        _next(address or api.shown, insecure, ("resume",), job_id=job.job_id)
+
+
+def _run_of(job: "Job") -> "Run | None":
+    """A job's run; None if it has not begun, or lies where this machine does not see it."""
     from search.errors import UserError
     from search.run import open_run
 
     try:
-        job = jobs.find(_api(address, insecure), job_id)
-    except UserError as no_job:
-        raise UserError(f"RUN|JOB is neither a run ({no_run}) nor a job ({no_job})") from None
-    try:
-        state = run_status.of_run(open_run(job.folder))
+        return open_run(job.folder)
     except UserError:
-        state = None  # not begun yet, or in a folder that this machine does not see
-    if as_json:
-        print_json({**job.as_dict(), "trials": state.as_dict() if state else None})
-        return
-    print(f"job {job.job_id}: {job.status}, {_times(job)}; {' '.join(job.message.split())}")
-    if state is not None:
-        print(f"run {job.run}: {state.text()}")
-    print("Next:")
-    ways = (("logs",),) if job.ended else (("logs", "-f"), ("stop",))
-    _next(address, insecure, *ways, job_id=job.job_id)
+        return None
+
+
+def _watch(run: "Run") -> None:
+    from rich.console import Console
+
+    from search import watching
+
+    watching.watch(run, Console(highlight=False))
 
 
 def logs(
@@ -180,6 +226,7 @@ def logs(
     from search import jobs
 
     api = _api(address, insecure)
+    job = jobs.find(api, job).job_id
     if not follow:
         print(jobs.logs(api, job), end="")
         return
@@ -205,15 +252,28 @@ def stop(
     if as_json:
         print_json(ended.as_dict())
         return
+    job = ended.job_id
     print(f"job {job}: {ended.status}; what had finished is kept in {ended.folder}. Next:")
     _next(address, insecure, ("logs",), ("status",), job_id=job)
-    _next(address or api.shown, insecure, ("resume",), job_id=job)
+    if ended.status != "SUCCEEDED":
+        _next(address or api.shown, insecure, ("resume",), job_id=job)
 
 
 def _api(address: str | None, insecure: bool) -> "JobsApi":
     from search.jobs_api import JobsApi
 
     return JobsApi(address, insecure)
+
+
+def _logs(job: "Job") -> tuple[str, ...]:
+    return ("logs",) if job.ended else ("logs", "-f")
+
+
+def _message(job: "Job") -> str:
+    """What Ray says about a job, in one line; it adds all that a failed one printed."""
+    said, _, printed = job.message.partition(", last available logs")
+    last = printed.strip().rpartition("\n")[2]
+    return " ".join((f"{said}: {last}" if last else said).split())
 
 
 def _times(job: "Job") -> str:

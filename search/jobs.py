@@ -80,6 +80,11 @@ def submit(api: JobsApi, config: SearchConfig, *, shared: bool, quiet: bool) -> 
     )
     in_store = is_address(config.runs_dir)
     folder = join(config.runs_dir, name) if in_store else f"{config.runs_dir.rstrip('/')}/{name}"
+    if driver := _driver(folder, jobs(api)):  # which makes the folder seconds after it began
+        raise UserError(
+            f"--name must be new, got {name!r}, which job {driver.job_id} searches under "
+            f"{config.runs_dir}; nothing was submitted: choose another name"
+        )
     if here and Path(folder).exists():
         raise UserError(
             f"--name must be new, got {name!r}, which exists in {config.runs_dir}; nothing was "
@@ -114,13 +119,17 @@ def resume(
     known = jobs(api)
     here = api.is_on_this_machine()
     folder = _folder_of(api, name, known, here)
-    driving = [job for job in known if job.folder == folder and job.status not in ENDED]
-    if driving:
+    if driver := _driver(folder, known):
         raise UserError(
-            f"a run has one driver at a time, and {name} is held by job {driving[0].job_id}; wait "
-            f"for it, or `pawtune stop {driving[0].job_id}` first"
+            f"a run has one driver at a time, and {name} is held by job {driver.job_id}; wait for "
+            f"it, or `pawtune stop {driver.job_id} --address {api.shown}` first"
         )
     if here and not is_address(folder):
+        if not Path(folder).exists():
+            raise UserError(
+                f"a run goes on from its folder, got {name!r}, whose folder {folder} is not there; "
+                "bring it back and give its path, or search anew with `pawtune submit`"
+            )
         refuse_if_held(open_run(folder).folder)
     command = ["resume", folder, *["--quiet"] * quiet, *["--retry-failed"] * retry_failed]
     if more_trials:
@@ -141,8 +150,10 @@ def _folder_of(api: JobsApi, name: str, known: Sequence[Job], here: bool) -> str
     if is_address(name):
         return name
     for job in known:
-        if name in (job.job_id, job.run):
+        if name == job.job_id:
             return job.folder
+    if job_of_run := _of_run(name, known):
+        return job_of_run.folder
     path = Path(name).expanduser()
     if here and path.exists():
         return str(path.resolve())
@@ -239,20 +250,46 @@ def pack(folder: Path, config: SearchConfig | None) -> None:
 
 
 def find(api: JobsApi, job_id: str) -> Job:
-    """One job.
+    """One job, by its id or the name of its run.
 
     Raises:
-        UserError: The cluster has no such job.
+        UserError: The cluster has no such job, or runs of that name in several folders.
     """
     try:
         return _job(api.ask("get_job_info", job_id))
     except UserError as error:
         if "status code 404" not in str(error):
             raise
-    known = ", ".join(job.job_id for job in jobs(api)[:10]) or "none"
+    known = jobs(api)
+    if job := _of_run(job_id, known):
+        return job
+    listed = ", ".join(job.job_id for job in known[:10]) or "none"
     raise UserError(
-        f"JOB must be a job of the cluster at {api.shown}, got {job_id!r}; its jobs: {known}"
+        f"JOB must be a job of the cluster at {api.shown}, or the name of its run, got {job_id!r}; "
+        f"its jobs: {listed}"
     )
+
+
+def _of_run(name: str, known: Sequence[Job]) -> Job | None:
+    """The job that drives a run, else the one that did last.
+
+    Raises:
+        UserError: Runs in several folders have that name: one may be somebody else's.
+    """
+    found = [job for job in known if job.run == name]
+    if len({job.folder for job in found}) > 1:
+        told = ", ".join(f"{job.job_id} ({job.folder})" for job in found[:10])
+        raise UserError(
+            f"a run's name must be that of one run of the cluster, got {name!r}; give one of its "
+            f"jobs: {told}"
+        )
+    driving = [job for job in found if job.status not in ENDED]
+    return next(iter(driving + found), None)
+
+
+def _driver(folder: str, known: Sequence[Job]) -> Job | None:
+    """The job that drives the run of a folder now."""
+    return next((job for job in known if job.folder == folder and job.status not in ENDED), None)
 
 
 def jobs(api: JobsApi) -> list[Job]:
@@ -294,16 +331,16 @@ def stop(api: JobsApi, job_id: str) -> Job:
     job = find(api, job_id)
     if job.status in ENDED:
         return job
-    api.ask("stop_job", job_id)
+    api.ask("stop_job", job.job_id)
     deadline = time.monotonic() + STOP_WAIT_S + 10  # after its time Ray kills it
     while time.monotonic() < deadline:
-        job = find(api, job_id)
+        job = find(api, job.job_id)
         if job.status in ENDED:
             return job
         time.sleep(0.5)
     raise UserError(
-        f"job {job_id} has not ended {STOP_WAIT_S + 10} s after it was told to; "
-        f"ask again: pawtune status {job_id}"
+        f"job {job.job_id} has not ended {STOP_WAIT_S + 10} s after it was told to; "
+        f"ask again: pawtune status {job.job_id} --address {api.shown}"
     )
 
 

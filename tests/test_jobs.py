@@ -15,7 +15,7 @@ import pytest
 
 from search.config import SearchConfig, load_config
 from search.errors import UserError
-from search.jobs import pack, placed
+from search.jobs import Job, _of_run, pack, placed
 from tests.command_line import pawtune
 from tests.ray_head import Head, ray_head
 
@@ -62,6 +62,8 @@ def test_submit_follow_and_ask(guarded: Head, images: Path, tmp_path: Path) -> N
     job_id = submitted.stdout.split("as job ")[1].split(";")[0]
     assert f"pawtune logs {job_id} -f --address {guarded.address}" in submitted.stdout
     assert f"pawtune stop {job_id}" in submitted.stdout
+    twice = guarded.pawtune("submit", *options, *where, cwd=tmp_path)
+    refused(twice, f"got 'first', which job {job_id} searches", "nothing was submitted")
 
     followed = guarded.pawtune("logs", job_id, "-f", *where, cwd=tmp_path, timeout_s=120)
     assert followed.returncode == 0
@@ -76,6 +78,9 @@ def test_submit_follow_and_ask(guarded: Head, images: Path, tmp_path: Path) -> N
     assert asked["trials"]["counts"] == {"completed": 1}
     run = guarded.pawtune("status", "first", cwd=tmp_path)
     assert "run first: ended; trials: 1 completed; best trial" in run.stdout
+    named = guarded.pawtune("status", "first", *where, cwd=images)  # where no such run lies
+    assert named.stdout.startswith(f"job {job_id}: SUCCEEDED")
+    assert named.stdout.endswith(f"  pawtune leaderboard {tmp_path}/runs/first\n")
     assert job_id in [job["job_id"] for job in guarded.json("list", cwd=tmp_path)]
     again = guarded.pawtune("submit", *options, *where, cwd=tmp_path)
     refused(again, "--name must be new, got 'first'", "nothing was submitted")
@@ -89,6 +94,10 @@ def test_submit_follow_and_ask(guarded: Head, images: Path, tmp_path: Path) -> N
     assert f"job {job_id}: SUCCEEDED" in followed.stderr
     asked = guarded.json("status", job_id, cwd=tmp_path)
     assert (asked["run"], asked["trials"]["counts"]) == ("first", {"completed": 2})
+
+    shutil.rmtree(tmp_path / "runs" / "first")
+    gone = guarded.pawtune("resume", "first", *where, cwd=tmp_path)
+    refused(gone, f"got 'first', whose folder {tmp_path}/runs/first is not there")
 
 
 def leaves_it_running(head: Head, job_id: str, cwd: Path) -> None:
@@ -106,6 +115,31 @@ def leaves_it_running(head: Head, job_id: str, cwd: Path) -> None:
     assert head.json("status", job_id, cwd=cwd)["status"] == "RUNNING"
 
 
+def watches_it(head: Head, job_id: str, cwd: Path) -> None:
+    """A job is watched as its run is; Ctrl-C leaves it."""
+    command = [sys.executable, "-m", "search", "status", job_id, "--watch"]
+    command += ["--address", head.address]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=cwd, env=head.environment, text=True, **pipes) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline().startswith("[0/1] running: ")
+        watching.send_signal(signal.SIGINT)
+        _, said = watching.communicate(timeout=30)
+    assert said == ""
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_says_why_in_one_line(guarded: Head, tmp_path: Path) -> None:
+    options = ("--data=sample", "--name=greedy", "--gpus-per-trial=3", *TINY)
+    job_id = guarded.json("submit", *options, cwd=tmp_path)["job_id"]
+    where = ("--address", guarded.address)
+    guarded.pawtune("logs", "greedy", "-f", *where, cwd=tmp_path, timeout_s=90)
+    said = guarded.pawtune("status", job_id, *where, cwd=tmp_path).stdout.splitlines()
+    assert said[0].startswith(f"job {job_id}: FAILED, ")
+    assert "with exit code 2: pawtune: --gpus-per-trial must fit on one node" in said[0]
+    assert said[1:] == ["Next:", f"  pawtune logs {job_id} --address {guarded.address}"]
+
+
 @pytest.mark.slow
 def test_stop_keeps_finished_epochs(guarded: Head, images: Path, tmp_path: Path) -> None:
     where = ("--address", guarded.address)
@@ -117,11 +151,13 @@ def test_stop_keeps_finished_epochs(guarded: Head, images: Path, tmp_path: Path)
         time.sleep(0.5)
     asked = guarded.pawtune("status", "long", cwd=tmp_path)
     assert "run long: running; trials: 1 running" in asked.stdout
+    assert f"  pawtune status {tmp_path}/runs/long --watch\n" in asked.stdout
     leaves_it_running(guarded, job_id, tmp_path)
+    watches_it(guarded, job_id, tmp_path)
     second = guarded.pawtune("resume", "long", *where, cwd=tmp_path)
     refused(second, f"a run has one driver at a time, and long is held by job {job_id}")
     started = time.monotonic()
-    stopped = guarded.pawtune("stop", job_id, *where, cwd=tmp_path)
+    stopped = guarded.pawtune("stop", "long", *where, cwd=tmp_path)
     assert stopped.returncode == 0, stopped.stderr
     assert time.monotonic() - started < 20, "it was killed, not stopped in order"
     assert f"job {job_id}: STOPPED; what had finished is kept" in stopped.stdout
@@ -130,6 +166,10 @@ def test_stop_keeps_finished_epochs(guarded: Head, images: Path, tmp_path: Path)
     assert status["trials"]["reason"] == "interrupted"
     assert status["trials"]["counts"] == {"stopped": 1}
     assert len(metrics.read_text().splitlines()) >= 2
+    told = guarded.pawtune("status", job_id, *where, cwd=tmp_path).stdout
+    assert f"  pawtune resume {job_id} --address {guarded.address}\n" in told
+    told = guarded.pawtune("status", "long", cwd=tmp_path).stdout
+    assert f"  pawtune resume {tmp_path}/runs/long\n" in told
     again = guarded.pawtune("stop", job_id, *where, cwd=tmp_path)
     assert f"job {job_id}: STOPPED" in again.stdout
 
@@ -150,6 +190,23 @@ def test_a_tunnel_to_a_far_cluster_is_no_cluster_here(guarded: Head, tmp_path: P
         timeout=60,
     )
     refused(done, "--data must be", "got 'pets', a path of this machine", "--shared-path")
+
+
+def a_job(job_id: str, status: str, folder: str = "/shared/runs/pets") -> Job:
+    return Job(job_id, status, "pets", folder, 0.0, None, "")
+
+
+def test_a_runs_name_stands_for_the_job_that_drives_it() -> None:
+    third, second, first = (
+        a_job("pets-3", "FAILED"),
+        a_job("pets-2", "RUNNING"),
+        a_job("pets-1", "STOPPED"),
+    )
+    assert _of_run("pets", [third, second, first]) == second
+    assert _of_run("pets", [third, first]) == third
+    assert _of_run("dogs", [third, second, first]) is None
+    with pytest.raises(UserError, match=r"got 'pets'; .* pets-3 .*, other-1 \(/other/pets\)"):
+        _of_run("pets", [third, a_job("other-1", "RUNNING", "/other/pets")])
 
 
 def test_the_port_that_workers_join_is_no_dashboard(guarded: Head, tmp_path: Path) -> None:

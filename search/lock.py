@@ -129,6 +129,18 @@ def refuse_if_held(run: RunFolder) -> None:
         RunLock(run)._refuse_if_held()
 
 
+def driver_died_here(run: RunFolder) -> bool:
+    """Whether the run's lock is that of a process of this machine which is gone."""
+    try:
+        holder = json.loads(read_regular(run.root / "driver.lock", MAX_BYTES, follow_links=False))
+        return bool(
+            holder["host"] == platform.node()
+            and process_start(int(holder["pid"])) != holder["process"]
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
 def process_start(pid: int) -> str | None:
     """When a process started, which tells it from a later one of the same number; None: gone."""
     try:

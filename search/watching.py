@@ -19,7 +19,7 @@ from search.bars import TRIALS, Bar, Bars
 from search.config import SearchConfig
 from search.history import FINAL_STOP, read_history
 from search.live_view import SearchState, TrialEvent, show_state
-from search.lock import STALE_S
+from search.lock import STALE_S, driver_died_here
 from search.objective import Objective
 from search.run import Run
 from search.run_folder import RunFolder, TrialFolder, read_json
@@ -125,9 +125,10 @@ def _is_over(status: Mapping[str, Any]) -> bool:
 
 
 def is_running(folder: RunFolder) -> bool:
-    """Whether a driver holds the run: its lock has a heartbeat."""
+    """Whether a driver holds the run: its lock has a heartbeat, which outlives it by a minute."""
     lock = folder.root / "driver.lock"
-    return lock.exists() and time.time() - lock.stat().st_mtime < STALE_S
+    beats = lock.exists() and time.time() - lock.stat().st_mtime < STALE_S
+    return beats and not driver_died_here(folder)
 
 
 def read_state(run: Run) -> SearchState:

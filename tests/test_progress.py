@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import platform
 import random
 import re
 import subprocess
@@ -21,6 +22,7 @@ from search.bars import Bar, Bars
 from search.cluster import ResourcePlan
 from search.leaderboard import Row
 from search.live_view import SearchState, TrialEvent, show_state
+from search.lock import process_start
 from search.objective import Metric, Objective
 from search.progress import Reporter, leaderboard_table
 from search.run import Run
@@ -362,6 +364,21 @@ def test_a_run_whose_driver_died_says_how_to_go_on(tiny_images: Path, runs_dir: 
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(show_run(Run(maker.folder)))
     assert "its driver is gone; go on with: pawtune resume left" in console.export_text()
+
+
+def test_a_driver_that_was_just_killed_here_is_not_running(
+    tiny_images: Path, runs_dir: Path
+) -> None:
+    maker = RunMaker(runs_dir, tiny_images, "killed", baselines="off")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as driver:
+        holder = {"host": platform.node(), "pid": driver.pid, "process": process_start(driver.pid)}
+        (maker.folder.root / "driver.lock").write_text(json.dumps(holder))
+        assert is_running(maker.folder)
+        driver.kill()
+    assert not is_running(maker.folder), "its heartbeat is younger than a minute"
+    holder["host"] = "elsewhere"
+    (maker.folder.root / "driver.lock").write_text(json.dumps(holder))
+    assert is_running(maker.folder), "only its own machine can say that it is gone"
 
 
 def test_a_resumed_search_counts_what_is_behind_it(tiny_images: Path, runs_dir: Path) -> None:

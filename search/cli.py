@@ -228,6 +228,7 @@ def resume(
             retry_failed=retry_failed,
             data=data,
             quiet=quiet,
+            runs_dir=runs_dir,
             as_json=as_json,
         )
         return

@@ -80,6 +80,7 @@ def resume_as_job(
     retry_failed: bool,
     data: str | None,
     quiet: bool,
+    runs_dir: str,
     as_json: bool,
 ) -> None:
     """`pawtune resume` where its --address is a dashboard's URL."""
@@ -87,7 +88,7 @@ def resume_as_job(
 
     api = _api(address, insecure)
     options: Any = {"more_trials": more_trials, "retry_failed": retry_failed, "data": data}
-    job = jobs.resume(api, name, quiet=quiet, **options)
+    job = jobs.resume(api, name, quiet=quiet, runs_dir=runs_dir, **options)
     if as_json:
         print_json(job.as_dict())
         return

@@ -102,6 +102,7 @@ def resume(
     retry_failed: bool = False,
     data: str | None = None,
     quiet: bool = False,
+    runs_dir: str = "runs",
 ) -> Job:
     """Goes on with a search as another job.
 
@@ -112,13 +113,14 @@ def resume(
         retry_failed: Run failed trials again.
         data: Where the images are, if they have moved.
         quiet: As `pawtune run --quiet`.
+        runs_dir: Where a run of that name lies, if no job of the cluster has it.
 
     Raises:
         UserError: No such run, it is being driven, or a path that the cluster cannot see.
     """
     known = jobs(api)
     here = api.is_on_this_machine()
-    folder = _folder_of(api, name, known, here)
+    folder = _folder_of(api, name, known, here, runs_dir)
     if driver := _driver(folder, known):
         raise UserError(
             f"a run has one driver at a time, and {name} is held by job {driver.job_id}; wait for "
@@ -146,15 +148,21 @@ def resume(
     return _start(api, folder, command)
 
 
-def _folder_of(api: JobsApi, name: str, known: Sequence[Job], here: bool) -> str:
+def _folder_of(
+    api: JobsApi, name: str, known: Sequence[Job], here: bool, runs_dir: str = "runs"
+) -> str:
     if is_address(name):
         return name
     for job in known:
         if name == job.job_id:
             return job.folder
+    path, below = Path(name).expanduser(), Path(runs_dir).expanduser() / name
+    if is_address(runs_dir) and len(path.parts) == 1:
+        return join(runs_dir, name)
+    if below.exists() if here else below.is_absolute() and not path.is_absolute():
+        return str(below.resolve() if here else below)
     if job_of_run := _of_run(name, known):
         return job_of_run.folder
-    path = Path(name).expanduser()
     if here and path.exists():
         return str(path.resolve())
     if path.is_absolute() and not here:

@@ -15,7 +15,8 @@ import pytest
 
 from search.config import SearchConfig, load_config
 from search.errors import UserError
-from search.jobs import Job, _of_run, pack, placed
+from search.jobs import Job, _folder_of, _of_run, pack, placed
+from search.jobs_api import JobsApi
 from tests.command_line import pawtune
 from tests.ray_head import Head, ray_head
 
@@ -207,6 +208,30 @@ def test_a_runs_name_stands_for_the_job_that_drives_it() -> None:
     assert _of_run("dogs", [third, second, first]) is None
     with pytest.raises(UserError, match=r"got 'pets'; .* pets-3 .*, other-1 \(/other/pets\)"):
         _of_run("pets", [third, a_job("other-1", "RUNNING", "/other/pets")])
+
+
+def test_a_run_that_no_job_made_goes_on_as_a_job_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, known = JobsApi.__new__(JobsApi), [a_job("pets-1", "STOPPED")]
+    api.shown = "http://127.0.0.1:8265"  # no cluster is asked
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs/pets", "runs/birds", "kept/pets"):
+        (tmp_path / folder).mkdir(parents=True)
+
+    def found(name: str, here: bool, runs_dir: str = "runs") -> str:
+        return _folder_of(api, name, known, here, runs_dir)
+
+    assert found("pets-1", True, "kept") == "/shared/runs/pets", "a job's own name"
+    assert found("pets", True) == str(tmp_path / "runs/pets"), "as every other command has it"
+    assert found("pets", False) == "/shared/runs/pets", "the cluster does not see ./runs"
+    assert found("birds", True) == str(tmp_path / "runs/birds")
+    assert found("pets", True, "kept") == str(tmp_path / "kept/pets")
+    assert found("pets", False, "/shared/old") == "/shared/old/pets"
+    assert found("pets", False, "s3://bucket/runs") == "s3://bucket/runs/pets"
+    assert found("/shared/x", False, "/shared/old") == "/shared/x"
+    with pytest.raises(UserError, match="got 'birds'; its jobs: pets-1"):
+        found("birds", False)
 
 
 def test_the_port_that_workers_join_is_no_dashboard(guarded: Head, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from search.turns import own_turn
 MAX_BYTES = 10_000  # of a lock file
 BEAT_S = 5.0
 STALE_S = 60.0  # without a heartbeat, from a machine that cannot be asked
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 class RunLock:
@@ -70,7 +71,7 @@ class RunLock:
             holder = json.loads(read_regular(self._file, MAX_BYTES, follow_links=False))
             host, pid, since = holder["host"], int(holder["pid"]), holder["since"]
             started = holder["process"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except UNREADABLE:
             return  # half-written by a driver that died at once
         if host == platform.node():
             held = process_start(pid) is not None and process_start(pid) == started
@@ -137,7 +138,7 @@ def driver_died_here(run: RunFolder) -> bool:
             holder["host"] == platform.node()
             and process_start(int(holder["pid"])) != holder["process"]
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except UNREADABLE:
         return False
 
 

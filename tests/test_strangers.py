@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import platform
 import shutil
 import sqlite3
 import zipfile
@@ -503,12 +504,18 @@ def test_a_study_file_is_never_read_but_made_anew(
     assert len(study.trials) == 2
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"host": 1}', DEEP, '{"pid": "x"}', "\xff"])
+ENDLESS = json.dumps({"host": platform.node(), "pid": float("inf"), "process": "", "since": ""})
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1]", '{"host": 1}', DEEP, '{"pid": "x"}', "\xff", ENDLESS]
+)
 def test_a_crafted_lock_is_taken_over(content: str, run: RunFolder) -> None:
-    from search.lock import RunLock
+    from search.lock import RunLock, driver_died_here
 
     file = run.root / "driver.lock"
     file.write_text(content)
+    assert not driver_died_here(run), "it names no process"
     with RunLock(run):
         assert json.loads(file.read_text())["pid"] == os.getpid()
 

@@ -29,7 +29,7 @@ from search.run_folder import RunFolder
 from search.scheduler import FamilyScheduler
 from search.storage import storage_error
 from search.tensorboard import TensorBoardLogger
-from search.tune_actors import tolerate_lost_actors
+from search.tune_actors import adapt_tune
 from search.uploads import upload_callbacks
 from search.waiting import WaitingNotes
 
@@ -77,7 +77,7 @@ def run_trials(
     """
     os.environ.update(TUNE_ENVIRONMENT)
     _keep_credentials_here()
-    tolerate_lost_actors()
+    adapt_tune()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by the records
     proposed = config.trials if config.baselines != "only" else 0
     over = [trial for trial in trials.past if trial.over]

@@ -83,6 +83,19 @@ def test_trials_spread_over_all_nodes(tiny_images: Path, runs_dir: Path) -> None
     assert all(fact["gpus"] == [] for fact in facts(victim).values())
 
 
+def test_short_trials_have_all_workers(tiny_images: Path, runs_dir: Path) -> None:
+    """Trials of 0.3 s, workers that take seconds to start: all start, and none is replaced."""
+    with nodes({"num_cpus": 8}) as cluster:
+        options = ("--trials=120", f"--epochs={EPOCHS}")
+        victim = begin(runs_dir, tiny_images, *options, address=cluster.address, epoch_s=0.04)
+        wait_for_end(victim)
+    assert_whole(victim.run.root, 120, EPOCHS)
+    workers = [pid for *_, pid, _ in victim.epochs()]
+    by_worker = {pid: workers.count(pid) // EPOCHS for pid in set(workers)}
+    print(f"\ntrials by worker: {sorted(by_worker.values())}")
+    assert len(by_worker) == 8
+
+
 FOUR_GPUS = ({"num_cpus": 0}, {"num_cpus": 4, "num_gpus": 2}, {"num_cpus": 4, "num_gpus": 2})
 
 

@@ -223,7 +223,7 @@ def logs(
     address: Address = None,
     insecure: Insecure = False,
 ) -> None:
-    """Print what a job has said."""
+    """Print what a job has said; with --follow, exit code 1 says that it failed."""
     from search import jobs
 
     api = _api(address, insecure)
@@ -240,6 +240,8 @@ def logs(
     ended = jobs.find(api, job)
     print(f"job {job}: {ended.status}. Next:", file=sys.stderr)
     _next(address, insecure, ("status",), job_id=job, to_stderr=True)
+    if ended.status == "FAILED":
+        raise typer.Exit(1)
 
 
 def stop(

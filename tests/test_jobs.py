@@ -134,7 +134,8 @@ def test_a_job_that_fails_says_why_in_one_line(guarded: Head, tmp_path: Path) ->
     options = ("--data=sample", "--name=greedy", "--gpus-per-trial=3", *TINY)
     job_id = guarded.json("submit", *options, cwd=tmp_path)["job_id"]
     where = ("--address", guarded.address)
-    guarded.pawtune("logs", "greedy", "-f", *where, cwd=tmp_path, timeout_s=90)
+    followed = guarded.pawtune("logs", "greedy", "-f", *where, cwd=tmp_path, timeout_s=90)
+    assert followed.returncode == 1
     said = guarded.pawtune("status", job_id, *where, cwd=tmp_path).stdout.splitlines()
     assert said[0].startswith(f"job {job_id}: FAILED, ")
     assert "with exit code 2: pawtune: --gpus-per-trial must fit on one node" in said[0]

@@ -155,8 +155,8 @@ PHASES: dict[str, tuple[dict[str, float], Callable[[Victim], bool], float]] = {
     "decode": ({"decode_s": 0.4}, lambda v: v.stage().startswith("decode"), 1.0),
     "bank": ({"bank_s": 0.4}, lambda v: v.stage().startswith("feature bank"), 1.0),
     "first trial": ({}, lambda v: v.count("running") > 0, 0.8),
-    "between trials": ({"epoch_s": 0.02}, lambda v: v.count("completed") > 0, 0.3),
-    "writing": ({"epoch_s": 0.0, "state_s": 0.0, "weights_kb": 2000},
+    "between trials": ({"epoch_s": 0.08}, lambda v: v.count("completed") > 0, 0.3),
+    "writing": ({"epoch_s": 0.0, "state_s": 0.0, "weights_kb": 20000},
                 lambda v: len(v.epochs()) > 0, 0.25),
     "end": ({"epoch_s": 0.01}, lambda v: v.count("completed") == TRIALS, 0.3),
 }  # fmt: skip

@@ -118,10 +118,9 @@ class SleepingWorker(TrialWorker):
             yield {**rows[-1], **best, "num_weights": 1000, "done": epoch == epochs}
 
     def _wait_for_all(self, trials: Path) -> None:
-        """Until every worker has started: on few cores that takes longer than a short trial.
+        """Until every worker has started: on few cores many trials would end before.
 
-        Tune gives a worker whose trial has ended the next one that waits, and ends the half-started
-        worker that this was to have: where trials end sooner than workers start, few ever do.
+        So what is measured from the second tenth on is as many workers at once as were asked for.
         """
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:

@@ -28,6 +28,7 @@ from data_pipeline.errors import DataError
 # Raise it when images are opened, turned, converted or resized differently.
 CODE_VERSION = 1
 ARRAY = "images.npy"
+DECODERS = ("libjpeg_turbo", "jpg", "libtiff", "webp", "zlib")
 
 
 def pixels_key(hashes: Iterable[str], image_size: int) -> str:
@@ -42,7 +43,7 @@ def pixels_key(hashes: Iterable[str], image_size: int) -> str:
         "image_size": image_size,
         "code": CODE_VERSION,
         "libraries": {name: version(name) for name in ("pillow", "numpy")},
-        "decoders": {name: features.version(name) for name in ("jpg", "webp", "zlib")},
+        "decoders": {name: features.version(name) for name in DECODERS},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -83,7 +84,7 @@ class PixelWriter:
         self._partial = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.partial"
         self._partial.mkdir()
         try:
-            self._file = (self._partial / ARRAY).open("wb")
+            self._file = (self._partial / ARRAY).open("w+b")
             try:
                 self._begin()
             except BaseException:
@@ -109,18 +110,24 @@ class PixelWriter:
         self._file.seek(self._start + start * math.prod(self._shape[1:]))
         self._file.write(np.ascontiguousarray(shard).data)
         if self._on_disk.done():
+            self._on_disk.result()  # a disk tells of an error once
             self._on_disk = self._disk.submit(os.fsync, self._file.fileno())
 
     def finish(self) -> NDArray[np.uint8]:
-        """Makes the images appear, and opens them."""
+        """Makes the images appear in the cache, and opens them.
+
+        Raises:
+            OSError: They could not be written.
+        """
         self._file.flush()
         self._on_disk.result()
         os.fsync(self._file.fileno())
+        images = np.memmap(self._file, np.uint8, "r", self._start, self._shape)
         # Where it is there another search was faster, and the key says that its pixels are the
-        # same: a folder cannot replace one with files in it.
+        # same: a folder cannot replace one with files in it. Or somebody cleared the cache.
         with suppress(OSError):
             os.replace(self._partial, self._folder)
-        return load_pixels(self._folder, *self._shape[:2])
+        return np.asarray(images)
 
     def __enter__(self) -> Self:
         """The writer."""

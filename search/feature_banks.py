@@ -138,6 +138,7 @@ def open_or_build(
                 if not folder.exists():  # else another search has built it meanwhile
                     progress(done, missing)
                     wait_for_room(resources, partial(progress, done, missing))
+                    progress(done, missing)
                     table = make_view_table(len(images.hashes), views, recipe.seed)
                     for count in _build(recipe, folder, pixels, table, resources):
                         done += count

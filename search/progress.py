@@ -89,6 +89,8 @@ class Reporter:
             waits: What it waits for, while the cluster has no room.
         """
         self.stages.take(name, done, total, waits)
+        if not waits:
+            self._told_waiting.discard(name)
         if self._is_live:
             self._show(Bars(self.stages.bars))
         elif waits:

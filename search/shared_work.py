@@ -8,7 +8,6 @@ be lost afterwards.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -139,34 +138,58 @@ def decode_pixels(
     """
     train = manifest.split("train")
     entries = [*train, *manifest.split("validation")]
-    folder = cache / "pixels" / pixels_key((entry.sha256 for entry in entries), image_size)
-    with ExitStack() as stack:
-        writer: PixelWriter | None = None
-        kept = folder.exists()
-        try:
-            if not kept:
-                stack.enter_context(own_turn(folder, partial(progress, 0, len(entries))))
-            if not folder.exists():  # else another search has decoded them meanwhile
-                writer = stack.enter_context(PixelWriter(folder, len(entries), image_size))
-        except OSError as error:
-            say(f"decoded pixels are not kept for the next search: {error}")
-        if folder.exists():
-            images = load_pixels(folder, len(entries), image_size)
-            if not kept:
-                progress(len(entries), len(entries))
-        else:
-            gathered = writer or PixelMemory(len(entries), image_size)
-            done = 0
-            progress(done, len(entries))
-            where = nodes[0].options() if nodes else {"num_cpus": 1}
-            wait_for_room(where, lambda waits: progress(0, len(entries), waits))
-            for start, shard in _decode(root, entries, image_size, nodes):
-                gathered.write(start, shard)
-                done += len(shard)
-                progress(done, len(entries))
-            images = gathered.finish()
+    decode = partial(_gather, root, entries, image_size, nodes, progress)
+    try:
+        images = _through_cache(cache, entries, image_size, decode, progress)
+    except OSError as error:
+        say(f"decoded pixels are not kept for the next search: {error}")
+        images = decode(PixelMemory(len(entries), image_size))
     parts = images[: len(train)], images[len(train) :]
     return PixelRefs(*(ray.put(part) for part in parts))
+
+
+def _through_cache(
+    cache: Path,
+    entries: Sequence[ManifestEntry],
+    image_size: int,
+    decode: Callable[[PixelWriter], Pixels],
+    progress: Progress,
+) -> Pixels:
+    """The images from the cache, where they are decoded to if they are not there.
+
+    Raises:
+        OSError: The cache cannot be written, or is full.
+    """
+    total = len(entries)
+    folder = cache / "pixels" / pixels_key((entry.sha256 for entry in entries), image_size)
+    if not folder.exists():
+        with own_turn(folder, partial(progress, 0, total)):
+            if not folder.exists():
+                with PixelWriter(folder, total, image_size) as writer:
+                    return decode(writer)
+            progress(total, total)  # another search has decoded them meanwhile
+    return load_pixels(folder, total, image_size)
+
+
+def _gather(
+    root: Path,
+    entries: Sequence[ManifestEntry],
+    image_size: int,
+    nodes: Sequence[Node],
+    progress: Progress,
+    into: PixelWriter | PixelMemory,
+) -> Pixels:
+    """Decodes all images."""
+    done = 0
+    progress(done, len(entries))
+    where = nodes[0].options() if nodes else {"num_cpus": 1}
+    wait_for_room(where, partial(progress, done, len(entries)))
+    progress(done, len(entries))
+    for start, shard in _decode(root, entries, image_size, nodes):
+        into.write(start, shard)
+        done += len(shard)
+        progress(done, len(entries))
+    return into.finish()
 
 
 def _decode(

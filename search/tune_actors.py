@@ -7,7 +7,7 @@ import ray.tune.tune
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.execution import tune_controller
 
-# What follows builds on what Tune keeps to itself, so only these versions get it.
+# The controller builds on much that Tune keeps to itself: other versions keep their own.
 FITS = ("2.60.",)
 ENOUGH = 100_000  # more idle workers than a cluster has
 
@@ -30,7 +30,8 @@ class WarmTuneController(tune_controller.TuneController):  # type: ignore[misc]
 
     Tune gives a worker whose trial has ended the next trial that waits, and ends the half-started
     worker that this one was to have. It also ends all but one of the workers whose trials end at
-    the same moment. Where trials end sooner than workers start, few of many ever do.
+    the same moment. Where trials end sooner than workers start, few of many ever do. And a trial
+    that a worker is handed as it dies, Tune first queues again and then gives up.
     """
 
     def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
@@ -41,8 +42,29 @@ class WarmTuneController(tune_controller.TuneController):  # type: ignore[misc]
         return bool(super()._maybe_reuse_cached_actor(trial))
 
     def _maybe_cache_trial_actor(self, trial: Any) -> bool:
+        if self._is_leaving(self._trial_to_actor.get(trial)):
+            return False  # where a new worker starts, Ray asks which nodes stay
         self._actor_cache.increase_max(trial.placement_group_factory, ENOUGH)
         return bool(super()._maybe_cache_trial_actor(trial))
+
+    def _is_leaving(self, worker: Any) -> bool:
+        """Whether a worker's node is drained, as spot machines are before they go."""
+        drained = ray._private.state.state.get_draining_nodes()
+        if not drained or worker is None or not self._actor_manager.is_actor_started(worker):
+            return False
+        handle = self._actor_manager._live_actors_to_ray_actors_resources[worker][0]
+        facts = ray._private.state.actors(handle._actor_id.hex())
+        return facts.get("Address", {}).get("NodeID") in drained
+
+    def _actor_failed(self, tracked_actor: Any, exception: Exception) -> None:
+        # A worker that dies while it is handed a trial: Tune would take it as still at that.
+        self._resetting_trials.discard(self._actor_to_trial.get(tracked_actor))
+        super()._actor_failed(tracked_actor, exception)
+
+    def _process_trial_failure(self, trial: Any, exception: Exception) -> None:
+        if trial.status == trial.PENDING and isinstance(exception, RayActorError):
+            return  # told a second time, for the task: for the worker, the trial was queued again
+        super()._process_trial_failure(trial, exception)
 
     def _cleanup_cached_actors(self, force_all: bool = False) -> None:
         # Nothing more will be proposed, nothing waits: others may have the room.
@@ -52,6 +74,6 @@ class WarmTuneController(tune_controller.TuneController):  # type: ignore[misc]
 
 def adapt_tune() -> None:
     """Has Tune use both in this process."""
+    tune_controller.RayActorManager = TolerantActorManager
     if ray.__version__.startswith(FITS):
-        tune_controller.RayActorManager = TolerantActorManager
         ray.tune.tune.TuneController = WarmTuneController

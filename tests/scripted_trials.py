@@ -15,7 +15,8 @@ class ScriptedWorker(TrialWorker):
     """Plays `script[trial_id]`, or `script["*"]`, an item an epoch.
 
     A number is the epoch's accuracy; "die" kills the process, "break" raises, and any other text
-    is how the trial fails. A trial notes when and where it ran in `log_dir`.
+    is how the trial fails; "die handed over", first, kills the process that is to go on with the
+    trial after another one, once. A trial notes when and where it ran in `log_dir`.
     """
 
     def setup(  # type: ignore[override]
@@ -24,11 +25,20 @@ class ScriptedWorker(TrialWorker):
         super().setup(config, SimpleNamespace(run_root=Path(run_root)))  # type: ignore[arg-type]
         self.script, self.log_dir = script, log_dir
 
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        trial_id = new_config["trial_id"]
+        died = Path(self.log_dir) / f"died-{trial_id}"
+        if self.script.get(trial_id, [""])[0] == "die handed over" and not died.exists():
+            died.touch()
+            os._exit(1)
+        return super().reset_config(new_config)
+
     def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
         epochs = self.config["spec"]["train"]["epochs"]
         values: list[float] = []
         self.note("start")
-        for epoch, value in enumerate(self.script.get(folder.trial_id, self.script.get("*")), 1):
+        script = self.script.get(folder.trial_id, self.script.get("*", []))
+        for epoch, value in enumerate((v for v in script if v != "die handed over"), 1):
             if value == "die":
                 os._exit(1)
             if value == "break":

@@ -193,23 +193,45 @@ def test_a_trial_that_takes_the_memory_of_its_node(tiny_images: Path, runs_dir: 
     assert_whole(victim.run.root, 3, EPOCHS, failed=1)
 
 
+def drain(cluster: Cluster, node_id: str, deadline_s: int) -> None:
+    """Tells a node that its machine will be taken away."""
+    told = subprocess.run(
+        [
+            str(Path(sys.executable).parent / "ray"), "drain-node",
+            f"--address={cluster.address}", f"--node-id={node_id}",
+            "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot",
+            f"--deadline-remaining-seconds={deadline_s}",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+
+
+def test_on_a_node_that_is_drained_no_trial_begins(tiny_images: Path, runs_dir: Path) -> None:
+    """Also where a worker there has just become free."""
+    with nodes({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1}) as cluster:
+        victim = begin(runs_dir, tiny_images, "--trials=16", address=cluster.address, epoch_s=0.15)
+        victim.wait_for(lambda: len({node for *_, node in victim.epochs()}) == 2)
+        leaves = cluster.list_all_nodes()[1].node_id
+        drain(cluster, leaves, deadline_s=600)
+        drained = time.time()
+        wait_for_end(victim)
+    assert_whole(victim.run.root, 16, EPOCHS)
+    begun = [(t, node) for t, _, epoch, _, node in victim.epochs() if epoch == 1]
+    before = sum(node == leaves for t, node in begun if t <= drained)
+    after = sum(node == leaves for t, node in begun if t > drained + 1)
+    print(f"\ntrials begun on the node: {before} before it was drained, {after} after")
+    assert before > 0 == after
+
+
 def test_a_node_that_is_drained_as_spot_machines_are(tiny_images: Path, runs_dir: Path) -> None:
-    """The notice first, new trials go elsewhere; then the machine goes."""
+    """The notice first; then the machine goes."""
     with nodes({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1}) as cluster:
         options = ("--trials=3", "--epochs=24")  # long enough to be running at the deadline
         victim = begin(runs_dir, tiny_images, *options, address=cluster.address, epoch_s=0.5)
         victim.wait_for(lambda: len({node for *_, node in victim.epochs()}) == 2)
         lost = cluster.list_all_nodes()[1]
-        told = subprocess.run(
-            [
-                str(Path(sys.executable).parent / "ray"), "drain-node",
-                f"--address={cluster.address}", f"--node-id={lost.node_id}",
-                "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot",
-                "--deadline-remaining-seconds=3",
-            ],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert told.returncode == 0, told.stderr
+        drain(cluster, lost.node_id, deadline_s=3)
         time.sleep(3)
         last = {node: (trial, epoch) for _, trial, epoch, _, node in victim.epochs()}
         trial_id, reached = last[lost.node_id]

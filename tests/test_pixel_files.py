@@ -1,5 +1,7 @@
 """Decoded pixels: made once for a search, kept for the next, and whole or absent."""
 
+import os
+import resource
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -127,6 +129,37 @@ def test_without_room_in_the_cache_it_goes_on_and_says_so(images: Path, tmp_path
     (line,) = said
     assert line.startswith("decoded pixels are not kept for the next search: ")
     assert str(cache) in line
+
+
+def test_a_disk_that_fails_meanwhile_costs_the_cache_only(
+    images: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on file systems where reserved room is no promise."""
+    manifest = build_manifest(images)
+    monkeypatch.setattr(os, "posix_fallocate", lambda *arguments: None)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    said: list[str] = []
+    try:
+        refs = decode_pixels(manifest, images, SIZE, cache, say=said.append)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert_pixels_of(manifest, refs, images)
+    assert ["File too large" in line for line in said] == [True]
+    assert kept(cache) == []
+    assert list((cache / "pixels").glob(".*.partial")) == []
+
+
+def test_a_cache_that_is_cleared_meanwhile_harms_nothing(images: Path, cache: Path) -> None:
+    manifest = build_manifest(images)
+
+    def progress(done: int, total: int, waits: str = "") -> None:
+        if done == total:
+            shutil.rmtree(cache)
+
+    assert_pixels_of(
+        manifest, decode_pixels(manifest, images, SIZE, cache, progress=progress), images
+    )
 
 
 def test_what_a_killed_search_left_goes_away(images: Path, cache: Path) -> None:

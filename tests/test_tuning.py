@@ -107,6 +107,15 @@ def test_a_dying_worker_fails_its_trial_only(runs_dir: Path) -> None:
     assert {t.state for t in search.study()} == {TrialState.FAIL, TrialState.COMPLETE}
 
 
+def test_a_trial_whose_worker_dies_while_it_is_handed_over_is_run_by_another(
+    runs_dir: Path,
+) -> None:
+    script = {"0003": ["die handed over", 0.5, 0.6, 0.7], "*": [0.5, 0.6, 0.7]}
+    search = Search(runs_dir, script, "trials=4")
+    assert search.statuses() == ["completed"] * 4
+    assert (search.log.parent / "died-0003").exists()
+
+
 def test_a_worker_in_which_something_broke_is_replaced(runs_dir: Path) -> None:
     search = Search(runs_dir, {"0001": ["break"], "*": [0.5, 0.6, 0.7]}, "trials=3")
     assert search.statuses() == ["failed", "completed", "completed"]

@@ -26,6 +26,7 @@ from search.objective import Objective
 INTERVAL_S = 5.0
 TABLES = "v3.2.0.a"  # what Optuna calls them; others, of a later Optuna, are left to it
 LOCKED_S = 30.0  # a reader holds the file for milliseconds
+GONE = "somebody deleted its study"  # optuna-dashboard has a button for that
 
 
 class StudyFile:
@@ -44,6 +45,7 @@ class StudyFile:
         for suffix in ("", "-journal", "-wal", "-shm"):  # a killed driver may leave the others
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         self._path = path
+        self._name = name
         self._say = say
         self._mutex = threading.Lock()  # on what is to be written
         self._writing = threading.Lock()
@@ -66,7 +68,7 @@ class StudyFile:
         """Has ended trials written within INTERVAL_S."""
         with self._mutex:
             self._pending += trials
-            if self._timer is None and not self._closed:
+            if self._pending and self._timer is None and not self._closed:
                 self._timer = threading.Timer(INTERVAL_S, self._write_some)
                 self._timer.daemon = True
                 self._timer.start()
@@ -77,6 +79,7 @@ class StudyFile:
             timer, self._closed = self._timer, True
         if timer is not None:
             timer.cancel()
+            timer.join()  # it may be writing, and have something to say about that
         error = self.write()
         if error is not None:
             self._say(
@@ -85,14 +88,13 @@ class StudyFile:
             )
 
     def _write_some(self) -> None:
+        error = self.write()
+        if error is not None and not self._fails and not self._closed:
+            self._say(f"study.db cannot be written, trying again: {error}")
+        self._fails = error is not None
         with self._mutex:
             self._timer = None
-        error = self.write()
-        if error is not None:
-            if not self._fails:
-                self._say(f"study.db cannot be written, trying again: {error}")
-            self.add()
-        self._fails = error is not None
+        self.add()  # what failed, and what came meanwhile
 
     def write(self) -> str | None:
         """Writes what is there to write now.
@@ -123,12 +125,19 @@ class StudyFile:
 
     def _insert(self, trials: Sequence[FrozenTrial]) -> None:
         if self._through_optuna is not None:
-            self._through_optuna.add_trials(trials)
+            try:
+                self._through_optuna.add_trials(trials)
+            except KeyError as error:
+                raise sqlite3.DatabaseError(GONE) from error
             return
         with closing(self._connect()) as connection, connection:  # all of them or none
-            ((study,),) = connection.execute("SELECT study_id FROM studies").fetchall()
+            found = connection.execute(
+                "SELECT study_id FROM studies WHERE study_name = ?", (self._name,)
+            ).fetchone()
+            if found is None:
+                raise sqlite3.DatabaseError(GONE)
             for number, trial in enumerate(trials, start=self._written):
-                _insert_trial(connection, study, number, trial)
+                _insert_trial(connection, found[0], number, trial)
 
 
 def _insert_trial(

@@ -141,10 +141,12 @@ def run_trials(
             f"`pawtune resume {run.place}`"
         ) from error
     finally:
-        keeper.close()
-        searcher.close()
-        shutil.rmtree(run.tune_dir, ignore_errors=True)
-        reporter.close()
+        try:
+            keeper.close()
+            searcher.close()
+        finally:
+            shutil.rmtree(run.tune_dir, ignore_errors=True)
+            reporter.close()
     return stop.reason
 
 

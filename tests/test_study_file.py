@@ -82,7 +82,7 @@ def rows_of_all_tables(path: Path) -> dict[str, list[str]]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -115,17 +115,73 @@ def test_it_holds_what_optuna_would_have_written(
     assert summary.direction == study.direction
 
 
+@pytest.mark.parametrize("tables", [study_file.TABLES, "of a later Optuna"])
+def test_studies_that_somebody_adds_and_deletes_end_no_search(
+    tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As optuna-dashboard does when told to."""
+    monkeypatch.setattr(study_file, "TABLES", tables)
+    monkeypatch.setattr(study_file, "INTERVAL_S", 0.05)
+    lines: list[str] = []
+    file = StudyFile(tmp_path / "study.db", "run", Objective(), lines.append)
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    optuna.create_study(storage=storage, study_name="another")
+    first, *others = ended_trials()
+    file.add(first)
+    assert file.write() is None
+    assert len(optuna.load_study(study_name="run", storage=storage).trials) == 1
+    assert optuna.load_study(study_name="another", storage=storage).trials == []
+    optuna.delete_study(study_name="run", storage=storage)
+    file.add(*others)
+    wait_for(lambda: bool(lines))
+    file.close()
+    gone = "somebody deleted its study"
+    assert lines == [
+        f"study.db cannot be written, trying again: {gone}",
+        f"study.db lacks 3 trials: {gone}; `pawtune resume` makes it anew",
+    ]
+
+
+def test_after_its_end_nothing_is_said_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even by a thread that was just writing when the end came."""
+    monkeypatch.setattr(study_file, "INTERVAL_S", 0.0)
+    told, going_on = threading.Event(), threading.Event()
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        if not told.is_set():
+            told.set()
+            going_on.wait(10)
+        lines.append(line)
+
+    file = StudyFile(tmp_path / "study.db", "run", Objective(), say)
+    (tmp_path / "study.db").unlink()
+    file.add(*ended_trials())
+    assert told.wait(10)
+    threading.Timer(0.2, going_on.set).start()
+    file.close()
+    assert [line.partition(":")[0] for line in lines] == [
+        "study.db cannot be written, trying again",
+        "study.db lacks 4 trials",
+    ]
+
+
 def test_trials_are_written_soon_and_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Soon: by a thread, without the end. Together: all that came before it began to write."""
     monkeypatch.setattr(study_file, "INTERVAL_S", 0.2)
     file = StudyFile(tmp_path / "study.db", "run", Objective(), pytest.fail)
     threads = threading.active_count()
-    for trial in ended_trials():
-        file.add(trial)
-    assert rows(tmp_path / "study.db") == 0
-    assert threading.active_count() == threads + 1
-    wait_for(lambda: rows(tmp_path / "study.db") == 4)
+    with file._writing:  # nothing is written, however long this takes
+        for trial in ended_trials():
+            file.add(trial)
+            assert threading.active_count() == threads + 1
+        assert rows(tmp_path / "study.db") == 0
+    wait_for(lambda: rows(tmp_path / "study.db") > 0)
+    assert rows(tmp_path / "study.db") == 4
     file.close()
     assert rows(tmp_path / "study.db") == 4
 
@@ -142,10 +198,14 @@ def test_a_file_that_is_away_is_written_when_it_is_back(
     first, *others = ended_trials()
     file.add(first)
     wait_for(lambda: bool(lines))
-    time.sleep(0.2)
+    attempts: list[str | None] = []
+    attempt = file.write
+    monkeypatch.setattr(file, "write", lambda: attempts.append(attempt()) or attempts[-1])
+    wait_for(lambda: len(attempts) > 2)
     assert lines == ["study.db cannot be written, trying again: unable to open database file"]
     (tmp_path / "elsewhere").rename(folder)
     wait_for(lambda: rows(folder / "study.db") == 1)
+    wait_for(lambda: not file._pending)  # the thread is done with the file
     (folder / "study.db").unlink()
     file.add(*others)
     file.close()

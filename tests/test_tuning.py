@@ -15,6 +15,7 @@ from models.spec import TrialSpec, baseline
 from search import space
 from search.cluster import ResourcePlan
 from search.config import load_config
+from search.optuna_searcher import OptunaSearcher
 from search.progress import Reporter
 from search.run_folder import RunFolder, create_run_folder, read_json
 from search.tuning import Trials, run_trials
@@ -90,6 +91,39 @@ def test_trials_that_asha_stops_are_told_as_pruned(runs_dir: Path) -> None:
     ]
     assert search.statuses() == ["completed", "stopped", "completed"]
     assert read_json(search.run.trial("0002").status_file)["reason"] == "asha"
+
+
+def test_a_study_that_somebody_deletes_costs_nothing_else(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a button of optuna-dashboard does, here at the last moment."""
+
+    def delete_and_close(searcher: OptunaSearcher) -> None:
+        optuna.delete_study(study_name="scripted", storage=f"sqlite:///{file}")
+        close(searcher)
+
+    file, close = runs_dir / "scripted" / "study.db", OptunaSearcher.close
+    monkeypatch.setattr(OptunaSearcher, "close", delete_and_close)
+    search = Search(runs_dir, {"*": [0.5]}, "trials=1", "epochs=1")
+    assert search.statuses() == ["completed"]
+    assert [line.partition(";")[0] for line in search.lines] == [
+        "study.db lacks 1 trials: somebody deleted its study"
+    ]
+
+
+def test_a_study_file_that_fails_leaves_nothing_of_tune_behind(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(searcher: OptunaSearcher) -> None:
+        raise LookupError("unforeseen")
+
+    ended: list[Reporter] = []
+    monkeypatch.setattr(OptunaSearcher, "close", fail)
+    monkeypatch.setattr(Reporter, "close", lambda reporter: ended.append(reporter))
+    with pytest.raises(LookupError, match="unforeseen"):
+        Search(runs_dir, {"*": [0.5]}, "trials=1", "epochs=1")
+    assert not RunFolder(runs_dir / "scripted").tune_dir.exists()
+    assert len(ended) == 2, "not before the trials and after them"
 
 
 def test_failures_are_told_as_fail_and_the_search_goes_on(runs_dir: Path) -> None:

@@ -183,6 +183,8 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
         print(f"  pawtune leaderboard {place}                   # all {len(rows)} trials")
     if reason == "interrupted":
         raise typer.Exit(130)
+    if reason not in (None, "time budget"):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -71,10 +71,11 @@ def test_a_disk_that_is_full(
     else:
         out, err = victim.process.communicate(timeout=150)
         print(f"\ndisk full: the driver ended after {time.time() - full:.1f} s: {err}")
-        assert victim.process.returncode == 2, (out, err)
-        assert "No space left on device" in err
-        assert "pawtune resume" in err
-        assert err.splitlines()[-1].startswith("pawtune: the run folder could not be used")
+        # A worker may notice it first, and the driver yet find room for its small files.
+        code, said = victim.process.returncode, out if victim.process.returncode == 1 else err
+        assert code in (1, 2), (out, err)
+        assert "the run folder could not be used for 4 s: [Errno 28] No space left on d" in said
+        assert "pawtune resume" in said
         assert "Traceback" not in err
         ballast.unlink()
         resume(victim)

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
+import ray
 from optuna.trial import TrialState
 from ray import tune
 
@@ -18,6 +19,7 @@ from search.config import load_config
 from search.optuna_searcher import OptunaSearcher
 from search.progress import Reporter
 from search.run_folder import RunFolder, create_run_folder, read_json
+from search.tune_actors import FITS
 from search.tuning import Trials, run_trials
 from tests.scripted_trials import ScriptedWorker
 
@@ -132,6 +134,10 @@ def test_failures_are_told_as_fail_and_the_search_goes_on(runs_dir: Path) -> Non
     assert [t.state for t in search.study()] == [TrialState.FAIL] * 2 + [TrialState.COMPLETE] * 2
     assert search.statuses() == ["failed", "failed", "completed", "completed"]
     assert search.run.trial("0002").read_status()["reason"] == "DivergedError: loss is nan"
+
+
+def test_the_pinned_ray_is_one_whose_workers_can_be_kept() -> None:
+    assert ray.__version__.startswith(FITS)
 
 
 def test_a_dying_worker_fails_its_trial_only(runs_dir: Path) -> None:

@@ -167,19 +167,21 @@ def _job_status(
         job = jobs.find(api, name)
     except UserError as no_job:
         raise UserError(f"RUN|JOB is neither a run ({no_run}) nor a job ({no_job})") from None
-    if watch and not as_json:
-        while (run := _run_of(job)) is None and not job.ended:
-            if not is_address(job.folder) and not api.is_on_this_machine():
-                raise UserError(
-                    f"--watch reads the run's folder, and this machine does not see {job.folder}; "
-                    f"follow the job: pawtune logs {job.job_id} -f{_where(address, insecure)}"
-                )
-            time.sleep(1)  # it is being started
-            job = jobs.find(api, job.job_id)
-        if run is not None:
-            _watch(run)
-            return
-    run = _run_of(job)
+    run, unread = _run_of(job)
+    watch = watch and not as_json
+    while watch and run is None and not job.ended:
+        if unread or not (is_address(job.folder) or api.is_on_this_machine()):
+            raise UserError(
+                "--watch reads the run's folder, and this machine does not see "
+                f"{unread or job.folder}; "
+                f"follow the job: pawtune logs {job.job_id} -f{_where(address, insecure)}"
+            )
+        time.sleep(1)  # it is being started
+        job = jobs.find(api, job.job_id)
+        run, unread = _run_of(job)
+    if watch and run is not None:
+        _watch(run)
+        return
     state = run_status.of_run(run) if run else None
     if as_json:
         print_json({**job.as_dict(), "trials": state.as_dict() if state else None})
@@ -187,6 +189,8 @@ def _job_status(
     print(f"job {job.job_id}: {job.status}, {_times(job)}; {_message(job)}")
     if state is not None:
         print(f"run {job.run}: {state.text()}")
+    elif unread:
+        print(f"run {job.run}: not read from here: {unread}")
     print("Next:")
     ways = [_logs(job)]
     if not job.ended:
@@ -198,15 +202,21 @@ def _job_status(
         _next(address or api.shown, insecure, ("resume",), job_id=job.job_id)
 
 
-def _run_of(job: "Job") -> "Run | None":
-    """A job's run; None if it has not begun, or lies where this machine does not see it."""
+def _run_of(job: "Job") -> "tuple[Run | None, str]":
+    """A job's run; None if it has not begun, or lies where this machine does not see it.
+
+    The text says what keeps this machine from reading it, as a bucket without credentials does.
+    """
+    from data_pipeline.errors import DataError
     from search.errors import UserError
     from search.run import open_run
 
     try:
-        return open_run(job.folder)
+        return open_run(job.folder), ""
     except UserError:
-        return None
+        return None, ""
+    except DataError as error:
+        return None, str(error)
 
 
 def _watch(run: "Run") -> None:

@@ -316,18 +316,25 @@ def follow(api: JobsApi, job_id: str, show: Callable[[str], None]) -> None:
 
     Raises:
         KeyboardInterrupt: On SIGINT, between two pieces.
+        BrokenPipeError: Of `show`: who read has gone, as after `| head`.
     """
     import asyncio
 
     job = find(api, job_id)
 
-    async def pass_on() -> None:
+    async def pass_on() -> BrokenPipeError | None:
         async with aclosing(api.client.tail_job_logs(job.job_id)) as pieces:
             async for piece in pieces:
-                show(piece)
+                try:
+                    show(piece)
+                except BrokenPipeError as gone:
+                    return gone
+        return None
 
     with api.explained():
-        asyncio.run(pass_on())
+        gone = asyncio.run(pass_on())
+    if gone is not None:  # out here, where it is no fault of the cluster's
+        raise gone
 
 
 def stop(api: JobsApi, job_id: str) -> Job:

@@ -199,7 +199,7 @@ def _job_status(
     if run is not None and job.status == "SUCCEEDED":
         print(f"  pawtune leaderboard {shlex.quote(run.folder.place)}")
     elif run is not None and job.ended:
-        _next(address or api.shown, insecure, ("resume",), job_id=job.job_id)
+        _next(api.shown, insecure, ("resume",), job_id=job.job_id)
 
 
 def _run_of(job: "Job") -> "tuple[Run | None, str]":
@@ -269,7 +269,7 @@ def stop(
     print(f"job {job}: {ended.status}; what had finished is kept in {ended.folder}. Next:")
     _next(address, insecure, ("logs",), ("status",), job_id=job)
     if ended.status != "SUCCEEDED":
-        _next(address or api.shown, insecure, ("resume",), job_id=job)
+        _next(api.shown, insecure, ("resume",), job_id=job)
 
 
 def _api(address: str | None, insecure: bool) -> "JobsApi":

@@ -5,6 +5,7 @@ three packages by name, never the folder around them, where data and runs lie. O
 file and not in the job's command, which every user of the cluster's machines can read.
 """
 
+import os
 import secrets
 import shlex
 import shutil
@@ -31,6 +32,7 @@ CONFIG_FILE = "submitted.yaml"
 # Ray stops a job by SIGTERM and kills it 3 s later; pawtune ends in order on SIGINT.
 STOP_WAIT_S = 20
 ENVIRONMENT = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+AUTOSCALING = "PAWTUNE_AUTOSCALING"  # as search.autoscaler reads it, which imports Ray
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -188,10 +190,16 @@ def _start(
             # exec: the signal to stop reaches Python, with no shell in between to be asked first.
             entrypoint="exec " + shlex.join(words),
             submission_id=job_id,
-            runtime_env={"working_dir": package, "env_vars": ENVIRONMENT},
+            runtime_env={"working_dir": package, "env_vars": {**ENVIRONMENT, **_declared()}},
             metadata={"pawtune": distribution("pawtune").version, "run": name, "folder": folder},
         )
     return find(api, job_id)
+
+
+def _declared() -> dict[str, str]:
+    """What is declared here of nodes to come; a job has the environment of its cluster."""
+    declared = os.environ.get(AUTOSCALING)
+    return {AUTOSCALING: declared} if declared else {}
 
 
 def placed(config: SearchConfig, here: bool, shared: bool) -> SearchConfig:

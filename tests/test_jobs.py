@@ -12,13 +12,14 @@ import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from search.config import SearchConfig, load_config
 from search.errors import UserError
-from search.jobs import Job, _folder_of, _of_run, pack, placed
+from search.jobs import Job, _folder_of, _of_run, pack, placed, resume
 from search.jobs_api import JobsApi
 from tests.command_line import pawtune
 from tests.ray_head import Head, ray_head
@@ -467,6 +468,36 @@ def test_runs_of_a_far_cluster_lie_on_it() -> None:
     with pytest.raises(UserError, match=r"--runs-dir must be the full path .* got 'runs'"):
         placed(config(runs_dir="runs"), here=False, shared=False)
     assert placed(config(), here=False, shared=False).runs_dir == "/shared/runs"
+
+
+class Recording(JobsApi):
+    """Keeps what would be submitted; no cluster is asked."""
+
+    def __init__(self) -> None:
+        self.shown = "http://192.0.2.1:8265"
+        self.address = self.shown
+        self.submitted: dict[str, Any] = {}
+
+    def ask(self, method: str, *arguments: Any, **options: Any) -> Any:
+        if method == "list_jobs":
+            return []
+        self.submitted = self.submitted or options
+        told = {"submission_id": "pets-1", "status": "PENDING", "metadata": {}, "message": ""}
+        return SimpleNamespace(**told, start_time=None, end_time=None)
+
+
+def test_a_job_hears_what_an_autoscaler_may_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = "{available_node_types: {gpu: {resources: {CPU: 8, GPU: 1}, max_workers: 4}}}"
+    for declared in (None, nodes):
+        if declared is None:
+            monkeypatch.delenv("PAWTUNE_AUTOSCALING", raising=False)
+        else:
+            monkeypatch.setenv("PAWTUNE_AUTOSCALING", declared)
+        far = Recording()
+        resume(far, "/shared/runs/pets")
+        heard = far.submitted["runtime_env"]["env_vars"]
+        assert heard["RAY_JOB_STOP_SIGNAL"] == "SIGINT"
+        assert heard.get("PAWTUNE_AUTOSCALING") == declared
 
 
 def test_what_is_shipped_is_code_and_configuration_alone(tmp_path: Path) -> None:

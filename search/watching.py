@@ -127,8 +127,11 @@ def _is_over(status: Mapping[str, Any]) -> bool:
 def is_running(folder: RunFolder) -> bool:
     """Whether a driver holds the run: its lock has a heartbeat, which outlives it by a minute."""
     lock = folder.root / "driver.lock"
-    beats = lock.exists() and time.time() - lock.stat().st_mtime < STALE_S
-    return beats and not driver_died_here(folder)
+    try:
+        beat = lock.stat().st_mtime
+    except OSError:  # a driver that ends removes it
+        return False
+    return time.time() - beat < STALE_S and not driver_died_here(folder)
 
 
 def read_state(run: Run) -> SearchState:

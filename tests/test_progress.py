@@ -26,7 +26,7 @@ from search.lock import process_start
 from search.objective import Metric, Objective
 from search.progress import Reporter, leaderboard_table
 from search.run import Run
-from search.run_folder import Status
+from search.run_folder import RunFolder, Status
 from search.run_status import of_run
 from search.stages import read_stage
 from search.watching import is_running, read_state, show_run, watch
@@ -379,6 +379,20 @@ def test_a_driver_that_was_just_killed_here_is_not_running(
     holder["host"] = "elsewhere"
     (maker.folder.root / "driver.lock").write_text(json.dumps(holder))
     assert is_running(maker.folder), "only its own machine can say that it is gone"
+
+
+def test_a_lock_that_goes_in_this_moment_is_none(tmp_path: Path) -> None:
+    lock = tmp_path / "driver.lock"
+    code = f"import os\nwhile True: open({str(lock)!r}, 'w').close(); os.unlink({str(lock)!r})"
+    with subprocess.Popen([sys.executable, "-S", "-c", code]) as driver:
+        try:
+            until = time.monotonic() + 30
+            seen: set[bool] = set()
+            while time.monotonic() < until and seen != {True, False}:
+                seen |= {is_running(RunFolder(tmp_path)) for _ in range(10_000)}
+        finally:
+            driver.kill()
+    assert seen == {True, False}
 
 
 def test_a_resumed_search_counts_what_is_behind_it(tiny_images: Path, runs_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
@@ -58,15 +59,33 @@ def wait_for_room(options: Mapping[str, Any], tell: Callable[[str], None]) -> No
         raise
 
 
-def waits(seconds: float, cpus: float, gpus: float) -> str:
-    """How long for what: what is asked, what is free, and what may come."""
+@dataclass(frozen=True)
+class Lack:
+    """What one look at a cluster found: what is asked, what is free, and what may come."""
+
+    asked: str
+    found: str
+    may_grow: bool
+
+    def text(self, seconds: float) -> str:
+        """The same for who has waited so long."""
+        hint = "; `ray status` on its head says why no node comes"
+        hint = hint if self.may_grow and seconds >= LONG_S else ""
+        return f"waits {seconds:.0f} s for {self.asked}; {self.found}{hint}"
+
+
+def look(cpus: float, gpus: float) -> Lack:
+    """Asks the cluster why there is no room for that."""
     free = ray.available_resources()
     there = amount(free.get("CPU", 0.0), free.get("GPU", 0.0))
     capacity = available_resources()
-    told = f"free on all nodes together: {there} ({capacity.text()})"
-    if capacity.addable and seconds >= LONG_S:
-        told += "; `ray status` on its head says why no node comes"
-    return f"waits {seconds:.0f} s for {amount(cpus, gpus)}; {told}"
+    found = f"free on all nodes together: {there} ({capacity.text()})"
+    return Lack(amount(cpus, gpus), found, bool(capacity.addable))
+
+
+def waits(seconds: float, cpus: float, gpus: float) -> str:
+    """How long for what, as the cluster is now."""
+    return look(cpus, gpus).text(seconds)
 
 
 @ray.remote(max_retries=-1)  # type: ignore[untyped-decorator]

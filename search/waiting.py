@@ -8,7 +8,7 @@ from typing import Any
 from ray import tune
 
 from search.cluster import ResourcePlan
-from search.room import LOOK_S, USUAL_S, waits
+from search.room import LOOK_S, USUAL_S, look
 from search.run_folder import RunFolder
 from search.unsaved import Unsaved
 
@@ -42,12 +42,10 @@ class WaitingNotes(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
             self._tell("")
             return
         who = "1 trial" if len(waiting) == 1 else f"{len(waiting)} trials"
-        self._tell(f"{who}: {self._waits(max(waiting.values()))}")
+        lack = look(self._plan.cpus, self._plan.gpus)  # once: it asks the cluster's head
+        self._tell(f"{who}: {lack.text(max(waiting.values()))}")
         with suppress(OSError):  # a note; the records wait for storage, this does not
             for trial_id, seconds in waiting.items():
                 folder = self._run.new_trial(trial_id)
                 if folder.status_file.exists():
-                    folder.write_status("pending", reason=self._waits(seconds))
-
-    def _waits(self, seconds: float) -> str:
-        return waits(seconds, self._plan.cpus, self._plan.gpus)
+                    folder.write_status("pending", reason=lack.text(seconds))

@@ -2,12 +2,19 @@
 
 import re
 import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
-from search import room
+from search import room, waiting
+from search.capacity import Capacity
+from search.cluster import ResourcePlan
+from search.run_folder import create_run_folder
+from search.waiting import WaitingNotes
 
 
 @ray.remote
@@ -33,13 +40,18 @@ def test_a_full_cluster_is_waited_for(ray_cluster: dict[str, Any], told: list[st
         target=room.wait_for_room, args=({"num_cpus": 1, "num_gpus": 0}, told.append), daemon=True
     )
     waiting.start()
-    waiting.join(1.5)
+    deadline = time.monotonic() + 60
+    while not told:
+        assert waiting.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    waiting.join(0.5)
     assert waiting.is_alive()
     assert re.fullmatch(
-        rf"waits \d s for 1 CPU; free on all nodes together: 0 CPU \(1 x {cpus} CPU now\)", told[0]
+        rf"waits \d+ s for 1 CPU; free on all nodes together: 0 CPU \(1 x {cpus} CPU now\)", told[0]
     )
     ray.kill(occupant)
-    waiting.join(30)
+    waiting.join(60)
     assert not waiting.is_alive()
 
 
@@ -62,3 +74,30 @@ def test_after_a_long_time_it_is_said_where_to_look(
     assert room.waits(600, 1, 1).endswith(f"its autoscaler may have 2 x 4 CPU + 1 GPU){hint}")
     monkeypatch.delenv("PAWTUNE_AUTOSCALING")
     assert hint not in room.waits(600, 1, 1)
+
+
+def test_the_cluster_is_asked_once_for_all_trials_that_wait(
+    ray_cluster: dict[str, Any], runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Capacity] = []
+    available = room.available_resources
+
+    def count() -> Capacity:
+        asked.append(available())
+        return asked[-1]
+
+    monkeypatch.setattr(room, "available_resources", count)
+    monkeypatch.setattr(waiting, "USUAL_S", 0.0)
+    monkeypatch.setattr(waiting, "LOOK_S", 0.0)
+    run = create_run_folder(runs_dir, "waiting")
+    trial_ids = ("0001", "0002", "0003")
+    for trial_id in trial_ids:
+        run.new_trial(trial_id).root.mkdir(parents=True)
+        run.new_trial(trial_id).write_status("pending")
+    trials = [SimpleNamespace(status="PENDING", config={"trial_id": i}) for i in trial_ids]
+    told: list[str] = []
+    WaitingNotes(run, ResourcePlan(1.0, 1.0, 3), told.append).on_step_end(1, trials)
+    assert len(asked) == 1
+    reasons = [run.new_trial(trial_id).read_status()["reason"] for trial_id in trial_ids]
+    assert told == [f"3 trials: {reasons[0]}"]
+    assert reasons == [room.look(1, 1).text(0)] * 3

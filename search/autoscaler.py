@@ -7,10 +7,11 @@ cluster can declare the same in the search's environment.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import ray
 import yaml
@@ -19,8 +20,9 @@ from search.capacity import NodeKind
 from search.errors import UserError
 
 UNLIMITED_NODES = 100  # where an autoscaler names no limit
+MOST_NODES = 10_000  # KubeRay says 2,147,483,647 where nobody set a limit
 DECLARED = "PAWTUNE_AUTOSCALING"
-ANSWER_S = 20.0  # a head that starts a worker for the first time may need 10 s
+ANSWER_S = 6.0  # a head may need 10 s to start a worker, but a refusal is to come within these
 HEAD = "node:__internal_head__"  # a resource that the head's node alone has
 
 Addable = tuple[tuple[NodeKind, ...], int | None]
@@ -47,7 +49,7 @@ def nodes_to_come() -> Addable:
     config = ray._private.state.state.get_cluster_config()
     if config is not None and config.node_group_configs:
         groups = config.node_group_configs
-        return tuple(_kind(group.resources, group.max_count) for group in groups), None
+        return _usable(_kind(group.resources, group.max_count) for group in groups), None
     return addable_nodes(_configuration())
 
 
@@ -60,6 +62,7 @@ def addable_nodes(configuration: str) -> Addable:
     try:
         content = yaml.safe_load(configuration) or {}
         most = content.get("max_workers")
+        most = None if most is None else _count(most)
         head = content.get("head_node_type")
         kinds = []
         for name, node_type in content.get("available_node_types", {}).items():
@@ -67,16 +70,31 @@ def addable_nodes(configuration: str) -> Addable:
             kinds.append(_kind(node_type.get("resources") or {}, -1 if count is None else count))
     except (yaml.YAMLError, AttributeError, TypeError, ValueError):
         return (), None  # another form of it than Ray's own, which does not tell
-    # A type that is not there, or whose resources are known only when a node of it is there.
-    return tuple(kind for kind in kinds if kind.count and (kind.cpus or kind.gpus)), most
+    return _usable(kinds), most
+
+
+def _usable(kinds: Iterable[NodeKind]) -> tuple[NodeKind, ...]:
+    """Without those that are not there, or known only when a node of them is there."""
+    return tuple(kind for kind in kinds if kind.count and (kind.cpus or kind.gpus))
 
 
 def _kind(resources: Mapping[str, float], count: int) -> NodeKind:
     return NodeKind(
         cpus=float(resources.get("CPU", 0)),
         gpus=float(resources.get("GPU", 0)),
-        count=count if count >= 0 else UNLIMITED_NODES,
+        count=_count(count),
     )
+
+
+def _count(value: object) -> int:
+    """How many nodes a configuration means.
+
+    Raises:
+        TypeError: It is no whole number.
+    """
+    if not isinstance(value, int):
+        raise TypeError(f"a number of nodes must be a whole number, got {value!r}")
+    return min(value, MOST_NODES) if value >= 0 else UNLIMITED_NODES
 
 
 def _configuration() -> str:
@@ -86,7 +104,7 @@ def _configuration() -> str:
     address = context.gcs_address
     if heads == [context.get_node_id()]:
         return read_configuration(address)
-    return _asked_of_head(address, heads[0]) if heads else ""
+    return _question(address, heads[0]).answer() if heads else ""
 
 
 def read_configuration(gcs_address: str) -> str:
@@ -106,18 +124,43 @@ def read_configuration(gcs_address: str) -> str:
     return ""
 
 
+class Question:
+    """The same where the driver runs on another node than the head, which is asked.
+
+    An answer is kept. Only the first asking waits for one; it is taken whenever it comes.
+
+    Args:
+        gcs_address: Of the cluster.
+    """
+
+    def __init__(self, gcs_address: str) -> None:
+        self._gcs_address = gcs_address
+        self._patience_s = ANSWER_S
+        self._task: Any = None
+        self._answer: str | None = None
+
+    def answer(self) -> str:
+        """The configuration; empty where there is none, or it is not known yet."""
+        if self._answer is None:
+            if self._task is None:
+                self._task = _read_there.remote(self._gcs_address)
+            ready, _ = ray.wait([self._task], timeout=self._patience_s)
+            self._patience_s = 0.0
+            if ready:
+                self._take()
+        return self._answer or ""
+
+    def _take(self) -> None:
+        task, self._task = self._task, None
+        # A worker that died is asked again. Nor is pawtune there, perhaps: the look at the nodes
+        # tells.
+        with suppress(ray.exceptions.RayError):
+            self._answer = str(ray.get(task))
+
+
 @lru_cache(maxsize=1)
-def _asked_of_head(gcs_address: str, head: str) -> str:
-    """The same where the driver runs on another node; asked once a cluster."""
-    task = _read_there.remote(gcs_address)
-    ready, _ = ray.wait([task], timeout=ANSWER_S)
-    if not ready:
-        ray.cancel(task)
-        return ""
-    try:
-        return str(ray.get(task))
-    except ray.exceptions.RayError:
-        return ""  # pawtune is not there, which the look at the nodes tells
+def _question(gcs_address: str, head: str) -> Question:
+    return Question(gcs_address)
 
 
 @ray.remote(num_cpus=0, max_retries=0, resources={HEAD: 0.001})  # type: ignore[untyped-decorator]

@@ -54,10 +54,13 @@ class Capacity:
         # Nodes of an autoscaler's kind are among those it may have: they are not counted twice.
         ours = {(kind.cpus, kind.gpus) for kind in self.addable}
         there = [node for node in self.nodes if (node.cpus, node.gpus) not in ours]
-        added = [kind.fits(cpus, gpus) for kind in self.addable for _ in range(kind.count)]
-        added.sort(reverse=True)
-        fixed = sum(node.count * node.fits(cpus, gpus) for node in there)
-        return fixed + sum(added[: self.most_added])
+        trials = sum(node.count * node.fits(cpus, gpus) for node in there)
+        left = math.inf if self.most_added is None else self.most_added
+        for kind in sorted(self.addable, key=lambda kind: -kind.fits(cpus, gpus)):
+            nodes = int(min(kind.count, left))
+            trials += nodes * kind.fits(cpus, gpus)
+            left -= nodes
+        return trials
 
     def text(self) -> str:
         """In words: what there is, and what may come."""

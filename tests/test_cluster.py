@@ -1,12 +1,15 @@
 """Fitting trials onto a cluster: on GPUs where there are any, and never the impossible."""
 
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
+from search import autoscaler
 from search.autoscaler import addable_nodes, nodes_to_come
 from search.capacity import Capacity, NodeKind
 from search.cluster import claim_process, plan_resources
@@ -95,6 +98,67 @@ def test_what_is_declared_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAWTUNE_AUTOSCALING", "2 GPUs")
     with pytest.raises(UserError, match="PAWTUNE_AUTOSCALING must name nodes as .* got '2 GPUs'"):
         nodes_to_come()
+    limit = "{max_workers: '4', available_node_types: {a: {resources: {CPU: 2}, max_workers: 1}}}"
+    monkeypatch.setenv("PAWTUNE_AUTOSCALING", limit)
+    with pytest.raises(UserError, match="PAWTUNE_AUTOSCALING must name nodes as "):
+        nodes_to_come()
+
+
+def test_an_autoscaler_without_a_limit_is_soon_counted() -> None:
+    """KubeRay has maxReplicas 2147483647 where nobody sets it."""
+    kind = "{resources: {CPU: 4}, max_workers: 2147483647}"
+    addable, most = addable_nodes(f"available_node_types: {{a: {kind}, b: {kind}}}")
+    began = time.monotonic()
+    assert Capacity((NodeKind(2, 0),), addable, most).fits(1, 0) == 2 + 2 * 4 * 10_000
+    assert Capacity((), (NodeKind(4, 0, count=2**31 - 1),), 2**31 - 1).fits(4, 0) == 2**31 - 1
+    assert time.monotonic() - began < 1
+
+
+def test_what_an_autoscaler_tells_ray(
+    ray_cluster: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KubeRay's tells of its groups: of the head's own, too, and of those that are switched off."""
+    groups = [
+        ({"CPU": 8, "GPU": 1}, 2**31 - 1),
+        ({"CPU": 8}, 0),
+        ({"memory": 1}, 3),
+        ({"CPU": 2}, -1),
+    ]
+    config = SimpleNamespace(
+        node_group_configs=[SimpleNamespace(resources=r, max_count=n) for r, n in groups]
+    )
+    monkeypatch.setattr(ray._private.state.state, "get_cluster_config", lambda: config)
+    assert nodes_to_come() == ((NodeKind(8, 1, 10_000), NodeKind(2, 0, 100)), None)
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def content_of(file: str) -> str:
+    """What a file holds, once it is there."""
+    while not Path(file).exists():
+        time.sleep(0.05)
+    return Path(file).read_bytes().decode()
+
+
+def test_an_answer_that_comes_late_counts(
+    ray_cluster: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that fails is asked for again; only the first asking waits."""
+    monkeypatch.setattr(autoscaler, "_read_there", content_of)
+    monkeypatch.setattr(autoscaler, "ANSWER_S", 0.1)
+    file = tmp_path / "answer"
+    question = autoscaler.Question(str(file))
+    assert question.answer() == ""
+    file.write_bytes(b"\xff")  # is no text: the task fails
+    deadline = time.monotonic() + 60
+    while question._task is not None:
+        assert question.answer() == ""
+        assert time.monotonic() < deadline
+    (tmp_path / "whole").write_text("max_workers: 3")
+    (tmp_path / "whole").replace(file)  # at once: there is always a task that reads it
+    while not question.answer():
+        assert time.monotonic() < deadline
+    file.write_text("")
+    assert question.answer() == "max_workers: 3"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +172,12 @@ def test_what_is_declared_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         ("available_node_types: {a: {resources: {CPU: many}, max_workers: 1}}", ()),
         ("available_node_types: {a: {max_workers: 2}}", ()),  # resources that nobody knows yet
         ("available_node_types: {a: {resources: {CPU: 2}, max_workers: 0}}", ()),
+        ("{max_workers: many, available_node_types: {a: {resources: {CPU: 2}}}}", ()),
+        (
+            "{max_workers: '4', available_node_types: {a: {resources: {CPU: 2}, max_workers: 1}}}",
+            (),
+        ),
+        ("available_node_types: {a: {resources: {CPU: 2}, max_workers: 2.5}}", ()),
         (
             "{max_workers: 3, head_node_type: h, available_node_types:"
             " {h: {resources: {CPU: 2}}, a: {resources: {CPU: 4}}}}",

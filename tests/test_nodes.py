@@ -315,9 +315,10 @@ def test_status_says_what_a_trial_waits_for(tiny_images: Path, runs_dir: Path) -
         first.wait_for(lambda: first.count("running") == 1)
         second = begin(runs_dir / "2", tiny_images, conv, address=cluster.address)
         second.wait_for(lambda: second.count("pending") == 1, timeout_s=90)
+        trial = status_with(second, " s for ", 90)
         transfer = "--families=transfer"
         third = begin(runs_dir / "3", tiny_images, transfer, address=cluster.address)
-        trial, bank = (status_with(victim, " s for ", 90) for victim in (second, third))
+        bank = status_with(third, " s for ", 90)
     print(f"\n{trial}\n{bank}")
     waits = r"waits \d+ s for 1 CPU \+ 1 GPU; free on all nodes together: 1 CPU "
     waits += r"\(1 x 2 CPU \+ 1 GPU now\)"

@@ -2,8 +2,8 @@
 
 A worker sends a trial's files itself, after an epoch is kept and before that is reported: what was
 reported is in the store. The driver sends what it writes in a thread of its own, so that a store
-that is slow, or away, does not hold up the trials: small files every few seconds, the study and the
-event files when a trial ends, all that is left at the end of the search.
+that is slow, or away, does not hold up the trials: small files and a study that
+changed every few seconds, the event files when a trial ends, all that is left at the end.
 """
 
 import sqlite3
@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -51,6 +51,7 @@ class Uploader:
         self._changed: set[str] = set()
         self._over: dict[str, tuple[int, float]] = {}  # id: epochs reported, when it ended
         self._begun: dict[str, int] = {}  # id: epochs reported
+        self._study_sent = self._study_as_it_is()  # as it was pulled
         self._mutex = threading.Lock()
         self._sending = threading.Lock()
         self._closing = threading.Event()
@@ -73,12 +74,17 @@ class Uploader:
         self._thread.join()
         self._lock.lost.set()
 
-    def began(self, trial_id: str) -> None:
-        """Says that a worker took a trial."""
+    def noted(self, trial_id: str) -> None:
+        """Says that something was written down of a trial, which may wait for a worker."""
         with self._mutex:
-            self._begun.setdefault(trial_id, 0)
             self._changed.add(trial_id)
             self._all.add(trial_id)
+
+    def began(self, trial_id: str) -> None:
+        """Says that a worker took a trial."""
+        self.noted(trial_id)
+        with self._mutex:
+            self._begun.setdefault(trial_id, 0)
 
     def reached(self, trial_id: str, epoch: int) -> None:
         """Says that a trial's worker reported an epoch."""
@@ -134,8 +140,7 @@ class Uploader:
             mirror.send_root(leave=NOT_SENT)
             for trial_id, (epochs, since) in over.items():
                 self._take_in(trial_id, epochs, since)
-            if over or last:
-                self._send_study()
+            self._send_study()
             for folder in run.tensorboard_dir.glob("*") if last else ():
                 mirror.send_folder(folder)
 
@@ -159,18 +164,34 @@ class Uploader:
         return stopped or status["status"] in ("completed", "failed")
 
     def _send_study(self) -> None:
-        """Sends the study as SQLite sees it: its file may be half-written at any moment."""
-        if not self._run.study_file.exists():
+        """Sends the study if it changed: some seconds after a trial's end, as StudyFile does.
+
+        It is sent as SQLite sees it: its file may be half-written at any moment.
+        """
+        study = self._study_as_it_is()
+        if study is None or study == self._study_sent:
             return
+        address = f"{self._run.study_file.absolute().as_uri()}?mode=ro"
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "study.db"
-            source, target = sqlite3.connect(self._run.study_file), sqlite3.connect(copy)
             try:
-                source.backup(target)
-            finally:
-                source.close()
-                target.close()
+                with (
+                    closing(sqlite3.connect(address, uri=True)) as source,
+                    closing(sqlite3.connect(copy)) as target,
+                ):
+                    source.backup(target)
+            except sqlite3.Error:
+                return  # a session that begins makes it anew just now; the next round sees it
             self._mirror.store.write(self._run.study_file.name, copy.read_bytes())
+        self._study_sent = study
+
+    def _study_as_it_is(self) -> tuple[int, int] | None:
+        """The size of the study's file and when it was written; None where there is none."""
+        try:
+            found = self._run.study_file.stat()
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
 
     def _insistently(self, use: Callable[[], None]) -> None:
         try:

@@ -49,3 +49,5 @@ class WaitingNotes(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
                 folder = self._run.new_trial(trial_id)
                 if folder.status_file.exists():
                     folder.write_status("pending", reason=lack.text(seconds))
+                    if self._run.mirror is not None and self._run.mirror.uploader is not None:
+                        self._run.mirror.uploader.noted(trial_id)

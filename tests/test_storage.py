@@ -3,32 +3,43 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 import search.mirror
+import search.study_file
+import search.uploads
+import search.waiting
 from data_pipeline.buckets import ObjectStore, insist, is_address, join, split
 from data_pipeline.errors import DataError
 from data_pipeline.manifest import build_manifest
 from data_pipeline.progress import silent
 from data_pipeline.sources import resolve_source
 from data_pipeline.stored_files import stored_file
+from search.cluster import ResourcePlan
 from search.errors import UserError
 from search.guarded import REQUIRED_METRICS
 from search.mirror import Mirror, open_mirror
+from search.objective import Objective
 from search.run import open_run
 from search.run_folder import RunFolder, open_run_folder, read_json, write_json, write_text
 from search.store_lock import StoreLock
+from search.study_file import StudyFile
 from search.trial_copy import TrialCopy
 from search.trial_events import run_label
+from search.uploads import Uploader
+from search.waiting import WaitingNotes
 from tests.command_line import pawtune
 from tests.event_reading import read_scalars
 from tests.s3_server import CREDENTIALS, Server, s3_server
@@ -431,6 +442,46 @@ def test_a_search_lives_in_the_object_store(
     assert resumed.code == 0, resumed
     assert pawtune(capsys, "test", address, "--json").json["looks"] == 2
     assert [row.epochs for row in open_run(address).rows()] == [2, 2, 2]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_waits_and_what_has_ended_is_soon_in_the_store(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial without a worker, and the last trial that ended: others look at them there."""
+    monkeypatch.setattr(search.waiting, "USUAL_S", 0.0)
+    monkeypatch.setattr(search.waiting, "LOOK_S", 0.0)
+    monkeypatch.setattr(search.study_file, "INTERVAL_S", 1.0)  # after what a trial's end sends
+    monkeypatch.setattr(search.uploads, "INTERVAL_S", 0.1)
+    store, mirror = ObjectStore(address), Mirror(address)
+    run = RunFolder(mirror.root, mirror)
+    for trial_id, status in [("0001", "completed"), ("0002", "pending")]:
+        run.new_trial(trial_id).root.mkdir(parents=True)
+        run.new_trial(trial_id).write_status(status)  # type: ignore[arg-type]
+    with StoreLock(mirror) as lock, Uploader(run, lock, pytest.fail) as uploader:
+        study = StudyFile(run.study_file, "pets", Objective(), pytest.fail)
+        waits = SimpleNamespace(status="PENDING", config={"trial_id": "0002"})
+        WaitingNotes(run, ResourcePlan(1.0, 1.0, 1), lambda line: None).on_step_end(1, [waits])
+        study.add(optuna.trial.create_trial(value=0.5))
+        uploader.ended("0001")
+        deadline = time.monotonic() + 30
+        while "trials/0002/status.json" not in store.files() or _studied(store, tmp_path) != 1:
+            assert time.monotonic() < deadline, store.files()
+            time.sleep(0.1)
+        said = json.loads(store.read("trials/0002/status.json"))
+        assert said["reason"].startswith("waits 0 s for 1 CPU + 1 GPU; free on all nodes together")
+        study.close()
+
+
+def _studied(store: ObjectStore, folder: Path) -> int:
+    """How many trials the study in the store holds."""
+    if "study.db" not in store.files():
+        return 0
+    store.download("study.db", folder / "study.db")
+    with closing(sqlite3.connect(folder / "study.db")) as connection:
+        if not connection.execute("SELECT * FROM sqlite_master WHERE name = 'trials'").fetchall():
+            return 0  # Optuna was just making it
+        return int(connection.execute("SELECT count(*) FROM trials").fetchone()[0])
 
 
 LONG = 300  # epochs of some 20 ms, of which a trial sends what it has every 2 s

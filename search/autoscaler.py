@@ -6,6 +6,7 @@ process names it. Where the autoscaler runs elsewhere, as under KubeRay, the per
 cluster can declare the same in the search's environment.
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -80,10 +81,22 @@ def _usable(kinds: Iterable[NodeKind]) -> tuple[NodeKind, ...]:
 
 def _kind(resources: Mapping[str, float], count: int) -> NodeKind:
     return NodeKind(
-        cpus=float(resources.get("CPU", 0)),
-        gpus=float(resources.get("GPU", 0)),
+        cpus=_units(resources.get("CPU", 0)),
+        gpus=_units(resources.get("GPU", 0)),
         count=_count(count),
     )
+
+
+def _units(value: Any) -> float:
+    """CPUs or GPUs of a node.
+
+    Raises:
+        TypeError, ValueError: No node can have so many.
+    """
+    units = float(value)
+    if not 0 <= units < math.inf:
+        raise ValueError(f"a node has 0 or more CPUs and GPUs, got {value!r}")
+    return units
 
 
 def _count(value: object) -> int:

@@ -411,14 +411,20 @@ def open_run_folder(run: str | Path, runs_dir: str | Path = "runs") -> RunFolder
 
     Raises:
         UserError: There is no such run.
-        DataError: An object store cannot be read.
+        DataError: An object store, or somebody else's folder, cannot be read.
     """
     if is_address(run) or is_address(runs_dir):
         return _open_stored(str(run), str(runs_dir))
     candidates = [Path(runs_dir).expanduser() / run, Path(run).expanduser()]
     for candidate in candidates:
-        if (candidate / "search.yaml").is_file():
-            return RunFolder(candidate.resolve())
+        try:
+            if (candidate / "search.yaml").is_file():
+                return RunFolder(candidate.resolve())
+        except PermissionError as error:
+            raise DataError(
+                f"a run's folder must be readable, got {candidate}: {error.strerror}; ask its "
+                "owner for the permission"
+            ) from error
     base = Path(runs_dir).expanduser()
     known = sorted(path.parent.name for path in base.glob("*/search.yaml"))
     listing = ", ".join(known[-10:]) if known else "none"

@@ -83,7 +83,7 @@ class StudyFile:
         error = self.write()
         if error is not None:
             self._say(
-                f"study.db lacks {len(self._pending)} trials: {error}; "
+                f"study.db lacks {len(self._pending)} of the trials: {error}; "
                 "`pawtune resume` makes it anew"
             )
 

@@ -98,10 +98,14 @@ def test_what_is_declared_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAWTUNE_AUTOSCALING", "2 GPUs")
     with pytest.raises(UserError, match="PAWTUNE_AUTOSCALING must name nodes as .* got '2 GPUs'"):
         nodes_to_come()
-    limit = "{max_workers: '4', available_node_types: {a: {resources: {CPU: 2}, max_workers: 1}}}"
-    monkeypatch.setenv("PAWTUNE_AUTOSCALING", limit)
-    with pytest.raises(UserError, match="PAWTUNE_AUTOSCALING must name nodes as "):
-        nodes_to_come()
+    for wrong in (
+        "{max_workers: '4', available_node_types: {a: {resources: {CPU: 2}, max_workers: 1}}}",
+        "{available_node_types: {a: {resources: {CPU: .inf}, max_workers: 1}}}",
+        "{available_node_types: {a: {resources: {CPU: -2}, max_workers: 1}}}",
+    ):
+        monkeypatch.setenv("PAWTUNE_AUTOSCALING", wrong)
+        with pytest.raises(UserError, match="PAWTUNE_AUTOSCALING must name nodes as "):
+            nodes_to_come()
 
 
 def test_an_autoscaler_without_a_limit_is_soon_counted() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline.errors import DataError
 from search.errors import UserError
 from search.run_folder import (
     RunFolder,
@@ -22,6 +23,19 @@ def test_a_used_name_is_refused_and_nothing_overwritten(runs_dir: Path) -> None:
     with pytest.raises(UserError, match=r"--name must be new, got 'pets'.*nothing was overwritten"):
         create_run_folder(runs_dir, "pets")
     assert run.config_file.read_text() == "data: here\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_run_of_somebody_else_is_refused_with_the_reason(runs_dir: Path) -> None:
+    run = create_run_folder(runs_dir, "pets")
+    write_text(run.config_file, "data: here\n")
+    runs_dir.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(DataError, match="must be readable, got .*pets: Permission denied; ask"):
+            open_run_folder(runs_dir / "pets")
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "-rf", "x" * 101, ".hidden"])

@@ -138,7 +138,7 @@ def test_studies_that_somebody_adds_and_deletes_end_no_search(
     gone = "somebody deleted its study"
     assert lines == [
         f"study.db cannot be written, trying again: {gone}",
-        f"study.db lacks 3 trials: {gone}; `pawtune resume` makes it anew",
+        f"study.db lacks 3 of the trials: {gone}; `pawtune resume` makes it anew",
     ]
 
 
@@ -164,7 +164,7 @@ def test_after_its_end_nothing_is_said_any_more(
     file.close()
     assert [line.partition(":")[0] for line in lines] == [
         "study.db cannot be written, trying again",
-        "study.db lacks 4 trials",
+        "study.db lacks 4 of the trials",
     ]
 
 
@@ -210,7 +210,7 @@ def test_a_file_that_is_away_is_written_when_it_is_back(
     file.add(*others)
     file.close()
     assert not (folder / "study.db").exists()
-    assert lines[-1].startswith("study.db lacks 3 trials: unable to open")
+    assert lines[-1].startswith("study.db lacks 3 of the trials: unable to open")
     assert "pawtune resume" in lines[-1]
 
 

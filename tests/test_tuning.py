@@ -109,7 +109,7 @@ def test_a_study_that_somebody_deletes_costs_nothing_else(
     search = Search(runs_dir, {"*": [0.5]}, "trials=1", "epochs=1")
     assert search.statuses() == ["completed"]
     assert [line.partition(";")[0] for line in search.lines] == [
-        "study.db lacks 1 trials: somebody deleted its study"
+        "study.db lacks 1 of the trials: somebody deleted its study"
     ]
 
 

@@ -16,8 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +65,7 @@ class PixelMemory:
 class PixelWriter:
     """Writes decoded images to the disk, while others are decoded; without `finish` none are left.
 
-    with PixelWriter(folder, num_images, image_size) as writer:
+    with closing(PixelWriter(folder, num_images, image_size)) as writer:
         writer.write(start, shard)
         images = writer.finish()
     """
@@ -129,16 +127,7 @@ class PixelWriter:
             os.replace(self._partial, self._folder)
         return np.asarray(images)
 
-    def __enter__(self) -> Self:
-        """The writer."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Removes what was not finished."""
         self._disk.shutdown()
         self._file.close()

@@ -52,7 +52,7 @@ def wait_for_room(options: Mapping[str, Any], tell: Callable[[str], None]) -> No
         ready, _ = ray.wait([ahead], timeout=USUAL_S)
         while not ready:
             asked = options.get("num_cpus", 0), options.get("num_gpus", 0)
-            tell(waits(time.monotonic() - began, *asked))
+            tell(look(*asked).text(time.monotonic() - began))
             ready, _ = ray.wait([ahead], timeout=LOOK_S)
     except BaseException:
         ray.cancel(ahead)
@@ -81,11 +81,6 @@ def look(cpus: float, gpus: float) -> Lack:
     capacity = available_resources()
     found = f"free on all nodes together: {there} ({capacity.text()})"
     return Lack(amount(cpus, gpus), found, bool(capacity.addable))
-
-
-def waits(seconds: float, cpus: float, gpus: float) -> str:
-    """How long for what, as the cluster is now."""
-    return look(cpus, gpus).text(seconds)
 
 
 @ray.remote(max_retries=-1)  # type: ignore[untyped-decorator]

@@ -8,6 +8,7 @@ be lost afterwards.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -165,7 +166,7 @@ def _through_cache(
     if not folder.exists():
         with own_turn(folder, partial(progress, 0, total)):
             if not folder.exists():
-                with PixelWriter(folder, total, image_size) as writer:
+                with closing(PixelWriter(folder, total, image_size)) as writer:
                     return decode(writer)
             progress(total, total)  # another search has decoded them meanwhile
     return load_pixels(folder, total, image_size)

@@ -5,6 +5,7 @@ import resource
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_of_two_searches_at_once_one_decodes_and_the_other_says_that_it_waits(
         with own_turn(folder):
             other = pool.submit(decode_pixels, manifest, images, SIZE, cache, progress=progress)
             assert waits.wait(timeout=20)
-            with PixelWriter(folder, len(entries), SIZE) as writer:
+            with closing(PixelWriter(folder, len(entries), SIZE)) as writer:
                 writer.write(0, decode_split(images, entries, SIZE))
                 writer.finish()
         assert_pixels_of(manifest, other.result(timeout=20), images)
@@ -187,7 +188,10 @@ def test_a_damaged_array_is_refused_with_the_remedy(images: Path, cache: Path) -
 
 def test_of_two_that_write_one_array_the_first_stays(tmp_path: Path) -> None:
     folder = tmp_path / "pixels" / "key"
-    with PixelWriter(folder, 2, SIZE) as slow, PixelWriter(folder, 2, SIZE) as fast:
+    with (
+        closing(PixelWriter(folder, 2, SIZE)) as slow,
+        closing(PixelWriter(folder, 2, SIZE)) as fast,
+    ):
         sevens = np.full((1, SIZE, SIZE, 3), 7, np.uint8)
         for writer in (fast, slow):
             writer.write(1, sevens)

@@ -38,18 +38,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from data_pipeline.images import decode_split
-from data_pipeline.manifest import build_manifest
-from data_pipeline.sources import cache_dir, resolve_source
-from models.augmentation import augmentation_layers
-from models.bank import FeatureBank
-from models.features import ViewEncoder
-from models.folding import fold_backbone
-from models.heads import train_head
-from models.precision import limit_threads, resolve_precision
-from models.spec import Flip, TrainSpec, TransferSpec
-from models.transfer import build_head, find_weights, load_backbone, preprocess
-from models.views import (
+from pawtune.data_pipeline.images.decode import decode_split
+from pawtune.data_pipeline.sources.resolve import cache_dir, resolve_source
+from pawtune.data_pipeline.splitting.manifest import build_manifest
+from pawtune.models.augmentation import augmentation_layers
+from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.families.transfer import build_head, find_weights, load_backbone, preprocess
+from pawtune.models.features.augmented_views import (
     DEFAULT_NUM_VIEWS,
     TURN,
     ViewSampler,
@@ -57,6 +52,11 @@ from models.views import (
     make_view_table,
     median_effective_views,
 )
+from pawtune.models.features.feature_bank import FeatureBank
+from pawtune.models.features.view_encoder import ViewEncoder
+from pawtune.models.precision import limit_threads, resolve_precision
+from pawtune.models.spec import Flip, TrainSpec, TransferSpec
+from pawtune.models.training.head_training import train_head
 
 SETTINGS = (
     "horizontal:0.2,horizontal_and_vertical:0.9,none:0.05,none:0.5,horizontal:0.05,horizontal:0"

@@ -26,12 +26,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models.features import ViewEncoder
-from models.folding import fold_backbone
-from models.precision import limit_threads, precision
-from models.rendering import render_views, view_transforms
-from models.transfer import find_weights, load_backbone, preprocess
-from models.views import DEFAULT_NUM_VIEWS, make_view_table
+from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.families.transfer import find_weights, load_backbone, preprocess
+from pawtune.models.features.augmented_views import DEFAULT_NUM_VIEWS, make_view_table
+from pawtune.models.features.view_encoder import ViewEncoder
+from pawtune.models.features.view_rendering import render_views, view_transforms
+from pawtune.models.precision import limit_threads, precision
 
 # Keeps every process busy for some seconds, so that all of them overlap.
 PARALLEL_IMAGES = 120

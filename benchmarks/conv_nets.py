@@ -6,7 +6,7 @@
 
 Three contenders train the same net on the same images, from the same spec: Keras' `fit` on tf.data
 from the array, with Keras' own RandomFlip and RandomRotation, as its tutorials do (`peers.py`);
-`models.training.train_live` in the precision that `auto` finds here; and the same in float32.
+`live_training.train_live` in the precision that `auto` finds here; and the same in float32.
 They take turns, an epoch each, in one process, so that other programs disturb all alike; the first
 round, which compiles, is told apart. The ratio is that of the median seconds of an epoch.
 Validation is not counted. Images are random unless --data is given: speed does not depend on them.
@@ -35,13 +35,13 @@ import tensorflow as tf
 from measuring import machine, print_table, write_report
 from peers import conv_model
 
-from data_pipeline.images import decode_split
-from data_pipeline.manifest import build_manifest
-from data_pipeline.sources import cache_dir, resolve_source
-from models.build import build_network
-from models.precision import limit_threads, precision, resolve_precision
-from models.spec import BASELINES, ConvSpec, Precision, TrainSpec
-from models.training import train_live
+from pawtune.data_pipeline.images.decode import decode_split
+from pawtune.data_pipeline.sources.resolve import cache_dir, resolve_source
+from pawtune.data_pipeline.splitting.manifest import build_manifest
+from pawtune.models.build import build_network
+from pawtune.models.precision import limit_threads, precision, resolve_precision
+from pawtune.models.spec import BASELINES, ConvSpec, Precision, TrainSpec
+from pawtune.models.training.live_training import train_live
 
 NETS: dict[str, ConvSpec] = {
     "tutorial_3": BASELINES["tutorial_3"].model,  # type: ignore[dict-item]

@@ -27,11 +27,11 @@ from typing import Any
 
 from measuring import machine, print_table, write_report
 
-from models.spec import TrialSpec
-from search.history import read_history
-from search.objective import Objective
-from search.run import open_run
-from search.scheduler import FamilyScheduler
+from pawtune.models.spec import TrialSpec
+from pawtune.search.objective import Objective
+from pawtune.search.run import open_run
+from pawtune.search.storage.history import read_history
+from pawtune.search.tuning.scheduler import FamilyScheduler
 
 AT_ONCE = 2
 SETTINGS = ((1, 3), (2, 3), (3, 3), (4, 3), (3, 2), (3, 4))  # grace period, reduction factor
@@ -71,7 +71,7 @@ def main() -> None:
                     "trials": len(curves),
                     "grace_period": grace,
                     "reduction_factor": factor,
-                    **judge(curves, objective, grace, factor, options.orders),
+                    **assess(curves, objective, grace, factor, options.orders),
                 }
             )
     print_table(rows)
@@ -94,7 +94,7 @@ def read_curves(folder: Path) -> tuple[list[Curve], Objective]:
     return curves, objective
 
 
-def judge(
+def assess(
     curves: list[Curve], objective: Objective, grace: int, factor: int, orders: int
 ) -> dict[str, Any]:
     """One setting over many orders."""

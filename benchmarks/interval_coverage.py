@@ -9,7 +9,7 @@ from math import sqrt
 
 import numpy as np
 
-from search.intervals import wilson_interval
+from pawtune.search.results.metrics import wilson_interval
 
 DRAWS = 20_000
 SIZES = (50, 200, 1000, 5000)

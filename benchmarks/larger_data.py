@@ -23,7 +23,7 @@ from typing import Any
 
 from measuring import MEGABYTE, machine, print_table, run_pawtune, write_report
 
-from data_pipeline.sample import make_sample
+from pawtune.data_pipeline.sources.sample import make_sample
 
 SIZE_PX = 160
 SHARES = {"train": 0.8, "validation": 0.2}  # the search holds the test split back from the second

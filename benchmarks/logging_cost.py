@@ -29,14 +29,14 @@ from overhead import write_images
 from ray import tune
 from rich.console import Console
 
-from data_pipeline.manifest import build_manifest
-from search.cluster import ResourcePlan
-from search.config import load_config
-from search.progress import Reporter
-from search.records import RecordKeeper
-from search.run_folder import create_run_folder
-from search.tensorboard import TensorBoardLogger
-from search.tuning import Trials, run_trials
+from pawtune.data_pipeline.splitting.manifest import build_manifest
+from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.config.search_config import load_config
+from pawtune.search.progress.reporter import Reporter
+from pawtune.search.storage.run_folder import create_run_folder
+from pawtune.search.tensorboard.callback import TensorBoardLogger
+from pawtune.search.tuning.recorder import RecordKeeper
+from pawtune.search.tuning.tune_loop import Trials, run_trials
 
 TRIAL_S = 1.0
 HOOKS = (

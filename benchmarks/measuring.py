@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.hardware import cpu_has_bfloat16
-from search.run_folder import RunFolder, read_json, write_text
-from search.versions import installed_versions
+from pawtune.models.cpu_info import cpu_has_bfloat16
+from pawtune.search.storage.run_folder import RunFolder, read_json, write_text
+from pawtune.search.storage.versions import installed_versions
 
 ROOT = Path(__file__).resolve().parent.parent
 MEGABYTE = 1e6

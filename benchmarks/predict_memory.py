@@ -35,9 +35,9 @@ def main() -> None:
 
 def write_model(out: Path) -> None:
     """A complete model with its card, as `pawtune best` writes one."""
-    from models import build
-    from models.spec import ConvSpec
-    from search.checkpoints import save_complete
+    from pawtune.models import build
+    from pawtune.models.spec import ConvSpec
+    from pawtune.search.results.best_model import save_complete
 
     spec = ConvSpec(filters=(32, 32), image_size=SIDE_PX)
     network = build.build_network(spec, 2, seed=0)
@@ -72,7 +72,7 @@ def predict(model: Path, folder: Path) -> tuple[float, float, str]:
     command = [
         sys.executable,
         "-m",
-        "search",
+        "pawtune",
         "predict",
         str(model),
         str(folder),

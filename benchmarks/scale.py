@@ -55,18 +55,18 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
-from data_pipeline.manifest import build_manifest
-from search.cluster import ResourcePlan
-from search.config import SearchConfig, load_config
-from search.driver import _finish
-from search.optuna_searcher import OptunaSearcher
-from search.progress import Reporter
-from search.records import RecordKeeper, StopSignal
-from search.run_folder import RunFolder, TrialFolder, create_run_folder, write_json
-from search.scheduler import FamilyScheduler
-from search.tensorboard import TensorBoardLogger
-from search.trial import TrialWorker
-from search.tuning import Trials, run_trials
+from pawtune.data_pipeline.splitting.manifest import build_manifest
+from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.config.search_config import SearchConfig, load_config
+from pawtune.search.driver import _finish
+from pawtune.search.progress.reporter import Reporter
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder, create_run_folder, write_json
+from pawtune.search.tensorboard.callback import TensorBoardLogger
+from pawtune.search.tuning.optuna_searcher import OptunaSearcher
+from pawtune.search.tuning.recorder import RecordKeeper, StopSignal
+from pawtune.search.tuning.scheduler import FamilyScheduler
+from pawtune.search.tuning.tune_loop import Trials, run_trials
+from pawtune.search.worker.trial import TrialWorker
 
 BLOCKS = 10
 START_S = 600.0

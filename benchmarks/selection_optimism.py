@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from search.selection import correct_selection
+from pawtune.search.results.selection_bias import correct_selection
 
 CANDIDATES = 100
 Truth = Callable[[np.random.Generator], NDArray[np.float64]]

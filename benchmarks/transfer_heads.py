@@ -34,8 +34,8 @@ from typing import Any
 from measuring import Search, environment, machine, print_table, run_pawtune, write_report
 from peers import CONCURRENCY
 
-from data_pipeline.manifest import build_manifest
-from data_pipeline.sources import resolve_source
+from pawtune.data_pipeline.sources.resolve import resolve_source
+from pawtune.data_pipeline.splitting.manifest import build_manifest
 
 PEERS = Path(__file__).with_name("peers.py")
 AT_ONCE = {"ray-tune": CONCURRENCY, "keras-tuner": 1}

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from search.run import open_run
+from pawtune.search.run import open_run
 from tests.browser import run_browser
 
 COLUMNS, LINES = 110, 22
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
 
 def picture_report(run: str, out: Path) -> None:
     """The top of a report."""
-    from search.report import write_report
+    from pawtune.search.report.page import write_report
 
     with tempfile.TemporaryDirectory() as folder:
         page = write_report(open_run(run), Path(folder) / "report.html")

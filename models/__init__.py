@@ -1,5 +1,5 @@
 """Keras models of a search: what a trial trains, described by frozen specs.
 
-`models.spec` is plain pydantic and cheap to import; `convnet`, `transfer`, `build` and
-`training` need Keras. Nothing here knows Ray or the files of a run.
+`spec` is plain pydantic and cheap to import; most other modules need Keras. Nothing here knows
+Ray, the files of a run, or `search`.
 """

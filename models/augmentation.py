@@ -10,8 +10,8 @@ from typing import cast
 import keras
 import tensorflow as tf
 
-from models.rendering import render_views
-from models.spec import Flip
+from pawtune.models.features.view_rendering import render_views
+from pawtune.models.spec import Flip
 
 
 def augmentation_layers(flip: Flip, rotation_factor: float, seed: int) -> list[keras.layers.Layer]:

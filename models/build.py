@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import keras
 
-from models.augmentation import augmentation_layers
-from models.convnet import build_conv_core
-from models.folding import fold_backbone
-from models.optimizers import FusedAdam, FusedAdamW
-from models.precision import precision
-from models.spec import ConvSpec, TrainSpec, TransferSpec
-from models.transfer import build_extractor, build_head
+from pawtune.models.augmentation import augmentation_layers
+from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.families.conv import build_conv_core
+from pawtune.models.families.transfer import build_extractor, build_head
+from pawtune.models.precision import precision
+from pawtune.models.spec import ConvSpec, TrainSpec, TransferSpec
+from pawtune.models.training.fused_optimizers import FusedAdam, FusedAdamW
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from itertools import zip_longest
 import keras
 import tensorflow as tf
 
-from models.hardware import cpu_has_bfloat16
-from models.spec import Precision
+from pawtune.models.cpu_info import cpu_has_bfloat16
+from pawtune.models.spec import Precision
 
 CONTEXT_MB = 512  # of a process on a GPU, beside what TensorFlow allocates
 MIN_LIMIT_MB = 256

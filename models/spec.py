@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.errors import ModelError
+from pawtune.models.errors import ModelError
 
 Flip = Literal["none", "horizontal", "horizontal_and_vertical"]
 Optimizer = Literal["adam", "adamw", "sgd"]

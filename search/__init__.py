@@ -1,32 +1,14 @@
 """Searches over image classifiers on Ray Tune, and what comes out of them.
 
->>> from search import SearchConfig, run_search
->>> run = run_search(SearchConfig(data="sample", trials=8))  # doctest: +SKIP
->>> run.leaderboard()  # doctest: +SKIP
+The story is `driver`; the rooms below it, from the command line down to the vocabulary:
 
-`run_search` runs a `SearchConfig` and returns a `Run`; `open_run` opens one that has been made.
-They are loaded at first use, because Ray and Keras take seconds and not everything needs them.
+    cli          verbs: options, one call, print          report       the page of a run
+    jobs         a search as a Ray job                    retraining   confirm, refit, reproduce
+    worker       one trial on a worker                    tuning       the driver's loop on Ray Tune
+    shared_work  what trials share, made once             results      ranking, scoring, export
+    progress     what a person sees                       tensorboard  event files and server
+    cluster      join, measure, wait                      storage      a run on disk or in a store
+    sampling     the space and its proposals              config       what a search is
+
+Imports run downwards only; `tests/test_architecture.py` holds which room may import which.
 """
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from search.config import SearchConfig
-    from search.driver import run_search
-    from search.run import Run, open_run
-
-__all__ = ["Run", "SearchConfig", "open_run", "run_search"]
-
-_HOMES = {
-    "Run": "search.run",
-    "SearchConfig": "search.config",
-    "open_run": "search.run",
-    "run_search": "search.driver",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)

@@ -1,41 +1,53 @@
 """Runs a search: data, shared work, trials, leaderboard. One story from configuration to run."""
 
-import re
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from data_pipeline.buckets import is_address
-from data_pipeline.errors import DataError
-from data_pipeline.manifest import Manifest, build_manifest
-from data_pipeline.sources import cache_dir, resolve_source
-from search import cluster
-from search.config import ResourcesConfig, SearchConfig, dump_config, load_config
-from search.doors import refuse_foreign
-from search.errors import UserError
-from search.families import (
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.sources.object_store import is_address
+from pawtune.data_pipeline.sources.resolve import cache_dir, resolve_source
+from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
+from pawtune.search.cluster import connection as cluster
+from pawtune.search.cluster.head_address import refuse_foreign
+from pawtune.search.cluster.node_check import check_nodes
+from pawtune.search.config.search_config import (
+    ResourcesConfig,
+    SearchConfig,
+    default_name,
+    dump_config,
+    load_config,
+)
+from pawtune.search.errors import UserError
+from pawtune.search.objective import Objective
+from pawtune.search.process import INTERRUPTIONS, interruptible
+from pawtune.search.progress.reporter import Reporter
+from pawtune.search.results.leaderboard import rank_trials, write_leaderboard
+from pawtune.search.run import Run
+from pawtune.search.shared_work.backbones import (
     baselines_of,
     find_families,
     live_sizes,
     share_backbones,
     store_backbones,
 )
-from search.history import forget_failures, read_history, settle, sweep
-from search.interruption import INTERRUPTIONS, interruptible
-from search.leaderboard import rank_trials, write_leaderboard
-from search.object_store import bytes_to_share, smallest_store, too_small
-from search.objective import Objective
-from search.progress import Reporter
-from search.reach import check_nodes
-from search.run import Run
-from search.run_folder import (
+from pawtune.search.shared_work.memory_budget import bytes_to_share, smallest_store, too_small
+from pawtune.search.shared_work.pixels import PixelStore, SharedWork, prepare_banks
+from pawtune.search.storage.history import (
+    forget_failures,
+    mark_ended,
+    read_history,
+    remove_partial_files,
+)
+from pawtune.search.storage.object_store_sync import hold_run, keep_trials
+from pawtune.search.storage.retry import must_exist, retry_storage
+from pawtune.search.storage.run_folder import (
     RunFolder,
     create_run_folder,
     read_json,
@@ -43,12 +55,9 @@ from search.run_folder import (
     write_json,
     write_text,
 )
-from search.shared_work import PixelStore, SharedWork, prepare_banks
-from search.storage import must_exist, patiently
-from search.trial import TrialWorker
-from search.tuning import Trials, run_trials
-from search.uploads import driving, keep_trials
-from search.versions import installed_versions
+from pawtune.search.storage.versions import installed_versions
+from pawtune.search.tuning.tune_loop import Trials, run_trials
+from pawtune.search.worker.trial import TrialWorker
 
 
 def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
@@ -70,7 +79,7 @@ def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
     run = create_run_folder(config.runs_dir, config.name or default_name(config))
     config = config.model_copy(update={"name": run.name})
     started = time.monotonic()
-    with driving(run, reporter.say, new=True), reporter.stages.noted_in(run), interruptible():
+    with hold_run(run, reporter.say, new=True), reporter.stages.noted_in(run), interruptible():
         try:
             # From here on `pawtune status` knows the run, and `pawtune resume` can begin it.
             write_text(run.config_file, dump_config(config, versions=installed_versions()))
@@ -119,7 +128,7 @@ def resume_search(
     """
     reporter = reporter or Reporter(quiet=True)
     started = time.monotonic()
-    with driving(run, reporter.say), reporter.stages.noted_in(run), interruptible():
+    with hold_run(run, reporter.say), reporter.stages.noted_in(run), interruptible():
         config = _config_to_resume(run, more_trials, data, address)
         try:
             _check_resources(config, reporter)
@@ -127,8 +136,8 @@ def resume_search(
             if retry_failed:
                 forget_failures(run)
             past = read_history(run, Objective(config.metric))
-            sweep(run)
-            settled = settle(run, past)
+            remove_partial_files(run)
+            settled = mark_ended(run, past)
             for trial in past:
                 if not trial.over:  # takes it from workers that a killed driver may have left
                     run.trial(trial.trial_id).write_attempts(0)
@@ -183,14 +192,6 @@ def _told(error: OSError) -> UserError:
         f"the files of a search must be readable and its folders writable: {error}; make room, or "
         "bring the storage back, and give the command again"
     )
-
-
-def default_name(config: SearchConfig) -> str:
-    """Data and time, as a folder name."""
-    # Of a URL its path only: what follows may hold a token.
-    place = re.split("[?#]", config.data)[0] if "://" in config.data else config.data
-    data = re.sub("[^A-Za-z0-9]", "-", Path(place).stem)[:60]
-    return f"{data.strip('-') or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def with_absolute_paths(config: SearchConfig) -> SearchConfig:
@@ -283,6 +284,6 @@ def _finish(
         write_json(run.summary_file, summary)
 
     try:
-        patiently(finish)
+        retry_storage(finish)
     except OSError as error:
         raise _told(error) from error

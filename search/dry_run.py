@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from data_pipeline.manifest import Manifest
-from search.config import SearchConfig, dump_config, plain_settings
-from search.driver import load_data, with_absolute_paths
-from search.families import Families, baselines_of, find_families, live_sizes
-from search.progress import Reporter
+from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.search.config.search_config import SearchConfig, dump_config, plain_settings
+from pawtune.search.driver import load_data, with_absolute_paths
+from pawtune.search.progress.reporter import Reporter
+from pawtune.search.shared_work.backbones import Families, baselines_of, find_families, live_sizes
 
 
 @dataclass(frozen=True)

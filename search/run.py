@@ -4,29 +4,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipeline.errors import DataError
-from data_pipeline.manifest import Manifest
-from search import leaderboard as boards
-from search.checkpoints import choose, save_complete
-from search.chosen import choose_model, default_file, load_chosen
-from search.config import SearchConfig, load_config
-from search.leaderboard import Row
-from search.objective import Objective
-from search.run_folder import RunFolder, open_run_folder, read_json
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.search.config.search_config import SearchConfig, load_config
+from pawtune.search.objective import Objective
+from pawtune.search.results import leaderboard as boards
+from pawtune.search.results.best_model import choose, save_complete
+from pawtune.search.results.leaderboard import Row
+from pawtune.search.results.model_choice import choose_model, default_file, load_chosen
+from pawtune.search.storage.run_folder import RunFolder, open_run_folder, read_json
 
 if TYPE_CHECKING:
     import keras
     import pandas as pd
 
-    from search.chosen import Chosen, Kind
-    from search.confirmation import Confirmation
-    from search.ensemble import Vote
-    from search.evaluation import TestResult
-    from search.export import Exported
-    from search.progress import Reporter
-    from search.refitting import Refit
-    from search.reproduction import Reproduction
-    from search.selection import ValidationEstimate
+    from pawtune.search.progress.reporter import Reporter
+    from pawtune.search.results.ensemble import EnsembleResult
+    from pawtune.search.results.evaluation import TestResult
+    from pawtune.search.results.export import Exported
+    from pawtune.search.results.model_choice import Kind, ModelChoice
+    from pawtune.search.results.selection_bias import ValidationEstimate
+    from pawtune.search.retraining.confirm import Confirmation
+    from pawtune.search.retraining.refit import Refit
+    from pawtune.search.retraining.reproduce import Reproduction
 
 
 class Run:
@@ -77,7 +77,7 @@ class Run:
             None where no trial has finished an epoch, or where the winner's predictions or the
             manifest cannot be read.
         """
-        from search.selection import estimate_validation
+        from pawtune.search.results.selection_bias import estimate_validation
 
         try:
             manifest = self.manifest()
@@ -111,7 +111,7 @@ class Run:
         trial_id: str | None = None,
         rank: int | None = None,
         kind: "Kind" = "trial",
-    ) -> tuple["Chosen", Path]:
+    ) -> tuple["ModelChoice", Path]:
         """Writes the model as one `.keras` file with its card; by default into the run folder.
 
         Raises:
@@ -130,14 +130,14 @@ class Run:
         trial_id: str | None = None,
         rank: int | None = None,
         kind: "Kind" = "trial",
-    ) -> tuple["Chosen", "Exported"]:
+    ) -> tuple["ModelChoice", "Exported"]:
         """Writes the model as `keras`, `savedmodel`, `onnx` or `tflite`, with its card.
 
         Raises:
             UserError: No such model or format, `out` cannot be written, or the written model does
                 not answer as the Keras model does.
         """
-        from search.export import check_target, export_model
+        from pawtune.search.results.export import check_target, export_model
 
         target = Path(out).expanduser()
         check_target(format, target)
@@ -146,8 +146,8 @@ class Run:
 
     def _model_and_card(
         self, trial_id: str | None, rank: int | None, kind: "Kind"
-    ) -> tuple["Chosen", "keras.Model", dict[str, Any]]:
-        from search.model_card import make_card
+    ) -> tuple["ModelChoice", "keras.Model", dict[str, Any]]:
+        from pawtune.search.results.model_card import make_card
 
         rows = self.rows()
         chosen = choose_model(self.folder, rows, trial_id=trial_id, rank=rank, kind=kind)
@@ -173,7 +173,7 @@ class Run:
         Raises:
             UserError: There is no such model or no test split, or its images changed.
         """
-        from search.evaluation import evaluate
+        from pawtune.search.results.evaluation import evaluate
 
         rows = self.rows()
         chosen = choose_model(self.folder, rows, trial_id=trial_id, rank=rank, kind=kind)
@@ -202,7 +202,7 @@ class Run:
         Raises:
             UserError, DataError: No trial to confirm, or the images are not those of the search.
         """
-        from search.confirmation import confirm_trials
+        from pawtune.search.retraining.confirm import confirm_trials
 
         confirmation = confirm_trials(
             self.folder,
@@ -238,14 +238,14 @@ class Run:
         Raises:
             UserError, DataError: No such trial, or the images are not those of the search.
         """
-        from search.refitting import refit_trial
+        from pawtune.search.retraining.refit import refit_trial
 
         row = choose(self.rows(), trial_id=trial_id, rank=rank)
         refit = refit_trial(self.folder, row, data=data, address=address, reporter=reporter)
         self.folder.keep_new()
         return refit
 
-    def ensemble(self, top: int = 3, anyway: bool = False) -> "Vote":
+    def ensemble(self, top: int = 3, anyway: bool = False) -> "EnsembleResult":
         """Lets the best trials vote; keeps the vote as one model where it wins on validation.
 
         Args:
@@ -255,7 +255,7 @@ class Run:
         Raises:
             UserError: Fewer than two trials can vote.
         """
-        from search.ensemble import make_ensemble
+        from pawtune.search.results.ensemble import make_ensemble
 
         metric = self.config().metric
         vote = make_ensemble(
@@ -287,7 +287,7 @@ class Run:
         Raises:
             UserError, DataError: No such trial, or the images are not those of the search.
         """
-        from search.reproduction import reproduce_trial
+        from pawtune.search.retraining.reproduce import reproduce_trial
 
         return reproduce_trial(
             self.folder,

@@ -24,7 +24,7 @@ def free_port() -> int:
 def run_board(run: Path, num_runs: int) -> Iterator[str]:
     """TensorBoard on a run; yields its address as soon as it shows `num_runs` runs."""
     port = free_port()
-    command = [sys.executable, "-m", "search", "tensorboard", str(run), "--port", str(port)]
+    command = [sys.executable, "-m", "pawtune", "tensorboard", str(run), "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     address = f"http://127.0.0.1:{port}"
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from search.__main__ import main
+from pawtune.search.cli.main import main
 
 
 @dataclass(frozen=True)

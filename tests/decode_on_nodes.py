@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import ray
 
-from data_pipeline.images import decode_split
-from data_pipeline.manifest import build_manifest
-from search import shared_work
-from search.cluster import connect
-from search.reach import Node
+from pawtune.data_pipeline.images.decode import decode_split
+from pawtune.data_pipeline.splitting.manifest import build_manifest
+from pawtune.search.cluster.connection import connect
+from pawtune.search.cluster.node_check import Node
+from pawtune.search.shared_work import pixels as shared_work
 
 SIZE = 32
 
 
 class SlowDecode:
-    """In the place of `search.shared_work._decode_shard`: as it, half a second later."""
+    """In the place of `pixels._decode_shard`: as it, half a second later."""
 
     def options(self, **options: Any) -> "SlowDecode":
         """As a task of Ray."""

@@ -23,21 +23,21 @@ from typing import Any
 import numpy as np
 import ray
 
-import search.driver
-import search.families
-import search.feature_banks
-import search.keeping
-import search.shared_work
-import search.storage
-from data_pipeline.images import decode_split
-from models.bank import Shard
-from models.spec import TrialSpec
-from search.cluster import place
-from search.keeping import EpochKeeper, restore_best
-from search.objective import Objective
-from search.run_folder import TrialFolder, read_json, write_json
-from search.storage import must_exist, patiently
-from search.trial import TrialWorker
+import pawtune.search.driver
+import pawtune.search.shared_work.backbones
+import pawtune.search.shared_work.feature_banks
+import pawtune.search.shared_work.pixels
+import pawtune.search.storage.retry
+import pawtune.search.worker.epoch_keeper
+from pawtune.data_pipeline.images.decode import decode_split
+from pawtune.models.features.feature_bank import Shard
+from pawtune.models.spec import TrialSpec
+from pawtune.search.cluster.connection import place
+from pawtune.search.objective import Objective
+from pawtune.search.storage.retry import must_exist, retry_storage
+from pawtune.search.storage.run_folder import TrialFolder, read_json, write_json
+from pawtune.search.worker.epoch_keeper import EpochKeeper, restore_best
+from pawtune.search.worker.trial import TrialWorker
 
 FEATURES = 8
 DEFAULTS = {
@@ -87,8 +87,8 @@ class FaultWorker(TrialWorker):
     def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
         runs_dir = self._work.run_root.parent
         settings = faults(runs_dir)
-        search.keeping.STATE_INTERVAL_S = settings["state_s"]
-        search.storage.PATIENCE_S = settings["patience_s"]
+        pawtune.search.worker.epoch_keeper.STATE_INTERVAL_S = settings["state_s"]
+        pawtune.search.storage.retry.PATIENCE_S = settings["patience_s"]
         # The scheduler may have moved these pixels from a node that is gone.
         for refs in self._work.pixels.values():
             assert ray.get(refs.train).shape[0] == len(self._work.train_labels)
@@ -101,10 +101,10 @@ class FaultWorker(TrialWorker):
         if settings["hog"] == folder.trial_id:
             _allocate(settings["limit_mb"])
         objective = Objective(self._work.metric)
-        rows = patiently(lambda: self._continue(folder, objective))
+        rows = retry_storage(lambda: self._continue(folder, objective))
         facts = {"num_weights": 1, "training": "live", **place(), "threads": self._work.threads}
         facts["visible"] = os.environ.get("CUDA_VISIBLE_DEVICES")
-        patiently(lambda: write_json(folder.facts_file, facts))
+        retry_storage(lambda: write_json(folder.facts_file, facts))
         core = TextCore(folder.trial_id, settings["weights_kb"])
 
         def save(epoch: int) -> None:
@@ -208,22 +208,22 @@ def replacements(runs_dir: Path) -> list[tuple[Any, str, Any]]:
     """What a search without arithmetic has in the place of the real thing."""
     settings = faults(runs_dir)
     return [
-        (search.driver, "TrialWorker", FaultWorker),
-        (search.families, "_store", store_nothing),
+        (pawtune.search.driver, "TrialWorker", FaultWorker),
+        (pawtune.search.shared_work.backbones, "_store", store_nothing),
         (
-            search.feature_banks,
+            pawtune.search.shared_work.feature_banks,
             "_encode_shard",
             Encode(settings["bank_s"], runs_dir / "shards.log"),
         ),
-        (search.feature_banks, "SHARD_VIEWS", 32),
-        (search.shared_work, "_decode_shard", Decode(settings["decode_s"])),
-        (search.shared_work, "SHARD_IMAGES", 8),
-        (search.storage, "PATIENCE_S", settings["patience_s"]),
+        (pawtune.search.shared_work.feature_banks, "SHARD_VIEWS", 32),
+        (pawtune.search.shared_work.pixels, "_decode_shard", Decode(settings["decode_s"])),
+        (pawtune.search.shared_work.pixels, "SHARD_IMAGES", 8),
+        (pawtune.search.storage.retry, "PATIENCE_S", settings["patience_s"]),
     ]
 
 
 def main() -> None:
-    from search.__main__ import main as pawtune
+    from pawtune.search.cli.main import main as pawtune
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell had it ignored
     for place_, name, new in replacements(Path(os.environ["FAULT_RUNS_DIR"])):

@@ -46,7 +46,7 @@ class Head:
         environment = {**self.environment, **{k: v for k, v in changes.items() if v is not None}}
         for name in (name for name, value in changes.items() if value is None):
             environment.pop(name, None)
-        command = [sys.executable, "-m", "search", *map(str, arguments)]
+        command = [sys.executable, "-m", "pawtune", *map(str, arguments)]
         return subprocess.run(
             command,
             cwd=cwd,

@@ -11,12 +11,25 @@ import optuna
 from PIL import Image
 from pydantic import ValidationError
 
-from data_pipeline.manifest import Manifest, build_manifest
-from models.errors import ModelError
-from models.spec import ConvSpec, TransferSpec, TrialSpec, baseline, check_limits, count_weights
-from search import space
-from search.config import SearchConfig, dump_config, load_config
-from search.run_folder import RunFolder, create_run_folder, write_bytes, write_json, write_text
+from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
+from pawtune.models.errors import ModelError
+from pawtune.models.spec import (
+    ConvSpec,
+    TransferSpec,
+    TrialSpec,
+    baseline,
+    check_limits,
+    count_weights,
+)
+from pawtune.search.config.search_config import SearchConfig, dump_config, load_config
+from pawtune.search.sampling import space
+from pawtune.search.storage.run_folder import (
+    RunFolder,
+    create_run_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 BACKBONE_WEIGHTS = 2_257_984  # of MobileNetV2 without its top
 STARTED = 1_790_000_000.0

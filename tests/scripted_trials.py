@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from search.run_folder import TrialFolder
-from search.trial import TrialWorker
+from pawtune.search.storage.run_folder import TrialFolder
+from pawtune.search.worker.trial import TrialWorker
 
 
 class ScriptedWorker(TrialWorker):

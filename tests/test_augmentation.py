@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from models.augmentation import augmentation_layers
-from models.precision import precision
-from models.spec import Flip
+from pawtune.models.augmentation import augmentation_layers
+from pawtune.models.precision import precision
+from pawtune.models.spec import Flip
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 6, 6, 3)).astype("float32")
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from search.run import open_run
-from search.run_folder import read_json
+from pawtune.search.run import open_run
+from pawtune.search.storage.run_folder import read_json
 from tests.autoscaled_head import autoscaled_head, node_type, raylet_blind_to
 from tests.ray_head import Head
 from tests.test_faults import EPOCHS, Victim, _reap  # noqa: F401  # a fixture
+from tests.test_node_check import options
 from tests.test_nodes import facts, most_at_once, on, status_with, wait_for_end
-from tests.test_reach import options
 from tests.test_refusals import at_once_s
 from tests.whole_run import assert_whole
 

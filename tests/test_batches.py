@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.batches import epoch_order, gather, index_batches
+from pawtune.data_pipeline.images.batches import epoch_order, gather, index_batches
 
 
 @given(st.integers(0, 50), st.integers(1, 60), st.integers(0, 9), st.integers(1, 9))

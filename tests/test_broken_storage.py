@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from models.bank import BankWriter
-from models.views import make_view_table
+from pawtune.models.features.augmented_views import make_view_table
+from pawtune.models.features.feature_bank import BankWriter
 from tests.test_faults import EPOCHS, TRIALS, _reap, address, begin, resume  # noqa: F401  # fixtures
 from tests.whole_run import assert_whole
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from search.run import Run, open_run
-from search.trial_events import run_label
+from pawtune.search.run import Run, open_run
+from pawtune.search.tensorboard.trial_events import run_label
 from tests.board import fetch, free_port, run_board
 from tests.browser import Browser, run_browser
 from tests.run_folders import RunMaker
@@ -33,8 +33,8 @@ def finished(
     """A finished search: two conv nets, two heads on an untrained backbone."""
     import keras
 
-    from search.config import load_config
-    from search.driver import run_search
+    from pawtune.search.config.search_config import load_config
+    from pawtune.search.driver import run_search
 
     folder = tmp_path_factory.mktemp("browser")
     weights = folder / "mobilenet_v2.weights.h5"
@@ -64,7 +64,7 @@ def finished(
 
 @pytest.fixture(scope="module")
 def report(finished: Run) -> str:
-    from search.report import write_report
+    from pawtune.search.report.page import write_report
 
     return write_report(finished).as_uri()
 
@@ -265,7 +265,7 @@ def test_the_study_file_opens_in_optuna_dashboard(finished: Run) -> None:
 def test_a_report_of_many_trials_fits_a_phone(
     browser: Browser, tiny_images: Path, runs_dir: Path
 ) -> None:
-    from search.report import write_report
+    from pawtune.search.report.page import write_report
 
     maker = RunMaker(runs_dir, tiny_images, "a-run-with-quite-a-long-name-" + "x" * 60)
     maker.proposals(60)

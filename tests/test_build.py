@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.build import Network, build_network, compose_complete, make_optimizer
-from models.precision import precision
-from models.spec import BASELINES, ConvSpec, TrainSpec, TransferSpec
-from models.transfer import load_backbone
+from pawtune.models.build import Network, build_network, compose_complete, make_optimizer
+from pawtune.models.families.transfer import load_backbone
+from pawtune.models.precision import precision
+from pawtune.models.spec import BASELINES, ConvSpec, TrainSpec, TransferSpec
 
 SIZE = 32
 CONV = ConvSpec(

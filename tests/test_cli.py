@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from search import trust_verbs
-from search.run import Run
-from search.run_folder import RunFolder
+from pawtune.search.cli import trust_verbs
+from pawtune.search.run import Run
+from pawtune.search.storage.run_folder import RunFolder
 from tests.command_line import Outcome, pawtune
 
 VERBS = ("run", "leaderboard", "show", "best", "test", "predict", "preview", "cache")
@@ -133,7 +133,7 @@ def test_more_gpus_than_there_are(
 
 def test_a_cluster_that_is_not_there(images: Path) -> None:
     """In a process of its own: this one may have a cluster already."""
-    command = [sys.executable, "-m", "search", "run", "--data", str(images), "--families=conv"]
+    command = [sys.executable, "-m", "pawtune", "run", "--data", str(images), "--families=conv"]
     ended = subprocess.run(
         [*command, "--address=127.0.0.1:1"], capture_output=True, text=True, timeout=60
     )
@@ -168,7 +168,7 @@ def test_the_cache_is_listed_and_cleared(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_tensorflow_is_loaded_without_its_banner() -> None:
-    code = "from search.quiet import load_tensorflow; load_tensorflow(); import keras"
+    code = "from pawtune.search.process import load_tensorflow; load_tensorflow(); import keras"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0
     assert ended.stderr == ""

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import ray
 
-from search import autoscaler
-from search.autoscaler import addable_nodes, nodes_to_come
-from search.capacity import Capacity, NodeKind
-from search.cluster import claim_process, plan_resources
-from search.config import ResourcesConfig
-from search.errors import UserError
+from pawtune.search.cluster import autoscaler
+from pawtune.search.cluster.autoscaler import addable_nodes, nodes_to_come
+from pawtune.search.cluster.capacity import Capacity, NodeKind
+from pawtune.search.cluster.connection import claim_process, plan_resources
+from pawtune.search.config.search_config import ResourcesConfig
+from pawtune.search.errors import UserError
 
 CLUSTER_FILE = Path(__file__).resolve().parent.parent / "cluster.yaml"
 CPU_ONLY = Capacity((NodeKind(2, 0),))

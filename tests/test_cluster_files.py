@@ -11,8 +11,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from search.autoscaler import addable_nodes
-from search.capacity import NodeKind
+from pawtune.search.cluster.autoscaler import addable_nodes
+from pawtune.search.cluster.capacity import NodeKind
 
 ROOT = Path(__file__).resolve().parent.parent
 CLUSTER = ROOT / "cluster.yaml"
@@ -121,7 +121,7 @@ def test_everything_that_is_installed_is_there_and_nothing_else(cluster: Config)
     }
     assert all((ROOT / local).exists() and remote == local for remote, local in ours.items())
     # What pyproject.toml needs to build, and the pins.
-    packages = {"data_pipeline", "models", "search"}
+    packages = {"pawtune", "data_pipeline", "models", "search"}
     assert set(ours) == {*packages, "pyproject.toml", "constraints.txt", "README.md", "LICENSE"}
     for kind in ("head", "worker"):
         (command,) = cluster[f"{kind}_setup_commands"]
@@ -196,7 +196,7 @@ def parsed(words: list[str]) -> dict[str, Any]:
     """Options of a `pawtune` command as the real command line reads them, without running it."""
     import typer.main
 
-    from search.cli import app
+    from pawtune.search.cli.app import app
 
     command = typer.main.get_command(app).commands[words[0]]  # type: ignore[attr-defined]
     context = command.make_context(words[0], words[1:])

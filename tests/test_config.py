@@ -10,8 +10,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.spec import ConvSpec
-from search.config import (
+from pawtune.models.spec import ConvSpec
+from pawtune.search.config.docs_table import settings_table
+from pawtune.search.config.search_config import (
     Choices,
     FloatRange,
     IntRange,
@@ -25,9 +26,8 @@ from search.config import (
     load_config,
     parse_duration,
 )
-from search.config_docs import settings_table
-from search.errors import UserError
-from search.yaml_text import YamlError, read_yaml, write_yaml
+from pawtune.search.config.yaml_text import YamlError, read_yaml, write_yaml
+from pawtune.search.errors import UserError
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.convnet import build_conv_core
-from models.precision import precision
-from models.spec import ConvSpec, block_sizes, count_weights
+from pawtune.models.families.conv import build_conv_core
+from pawtune.models.precision import precision
+from pawtune.models.spec import ConvSpec, block_sizes, count_weights
 
 SPECS = [
     ConvSpec(image_size=32, filters=(4,)),

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from search.run import open_run
+from pawtune.search.run import open_run
 from tests.command_line import pawtune
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -45,8 +45,8 @@ def finished(
     ray_cluster: object,
 ) -> Path:
     """A finished search of both families, and a copy of the images it used."""
-    from search.config import load_config
-    from search.driver import run_search
+    from pawtune.search.config.search_config import load_config
+    from pawtune.search.driver import run_search
 
     folder = tmp_path_factory.mktemp("finished")
     images = folder / "images"
@@ -118,7 +118,7 @@ def test_stored_predictions_are_those_of_the_best_epoch(finished: Path) -> None:
 
 @pytest.mark.parametrize("family", ["conv", "transfer"])
 def test_the_kept_checkpoint_predicts_as_it_did_in_training(finished: Path, family: str) -> None:
-    from data_pipeline.images import decode_split
+    from pawtune.data_pipeline.images.decode import decode_split
 
     run = open_run(finished)
     row = next(row for row in run.rows() if row.family == family)

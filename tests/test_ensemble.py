@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.spec import baseline
-from search.ensemble import count_votes, make_ensemble
-from search.errors import UserError
-from search.run import Run
-from search.run_folder import write_bytes
+from pawtune.models.spec import baseline
+from pawtune.search.errors import UserError
+from pawtune.search.results.ensemble import count_votes, make_ensemble
+from pawtune.search.run import Run
+from pawtune.search.storage.run_folder import write_bytes
 from tests.command_line import pawtune
 from tests.run_folders import RunMaker, make_images
 

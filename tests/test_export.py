@@ -7,14 +7,14 @@ from pathlib import Path
 import keras
 import pytest
 
-from models.build import build_network
-from models.spec import ConvSpec, TrainSpec, TrialSpec
-from search.chosen import choose_model
-from search.errors import UserError
-from search.export import export_model
-from search.model_card import make_card
-from search.run import Run
-from search.run_folder import RunFolder
+from pawtune.models.build import build_network
+from pawtune.models.spec import ConvSpec, TrainSpec, TrialSpec
+from pawtune.search.errors import UserError
+from pawtune.search.results.export import export_model
+from pawtune.search.results.model_card import make_card
+from pawtune.search.results.model_choice import choose_model
+from pawtune.search.run import Run
+from pawtune.search.storage.run_folder import RunFolder
 from tests.command_line import pawtune
 from tests.run_folders import RunMaker, make_images
 

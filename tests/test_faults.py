@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import ray
 
-from search.driver import resume_search
-from search.run_folder import RunFolder
+from pawtune.search.driver import resume_search
+from pawtune.search.storage.run_folder import RunFolder
 from tests.fault_search import replacements
 from tests.whole_run import assert_whole
 

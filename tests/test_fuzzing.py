@@ -18,14 +18,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_pipeline import archives
-from data_pipeline.errors import DataError
-from data_pipeline.images import open_image
-from data_pipeline.manifest import Manifest
-from search.config import SearchConfig, load_config
-from search.errors import UserError
-from search.guarded import CHECKS
-from search.run_folder import TrialFolder, read_json
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.decode import open_image
+from pawtune.data_pipeline.sources import archives
+from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.search.config.search_config import SearchConfig, load_config
+from pawtune.search.errors import UserError
+from pawtune.search.storage.run_folder import TrialFolder, read_json
+from pawtune.search.storage.untrusted_files import CHECKS
 from tests.hostile_files import encoded
 from tests.image_files import picture
 

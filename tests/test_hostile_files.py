@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from data_pipeline.images import decode_image
-from data_pipeline.manifest import Manifest, build_manifest
-from data_pipeline.manifest_files import escape
-from search.preview import SHOWN_REJECTS, Preview
+from pawtune.data_pipeline.images.decode import decode_image
+from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
+from pawtune.data_pipeline.splitting.manifest_io import escape
+from pawtune.search.cli.preview import SHOWN_REJECTS, Preview
 from tests import hostile_files
 from tests.command_line import pawtune
 from tests.hostile_files import (
@@ -27,7 +27,7 @@ from tests.hostile_files import (
 )
 
 FILES = hostile_files.hostile_files()
-# data_pipeline.images holds Pillow's warnings back; pytest makes errors of them nevertheless.
+# `images.decode` holds Pillow's warnings back; pytest makes errors of them nevertheless.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 

@@ -1,4 +1,4 @@
-"""data_pipeline.images: each kind of file has its stated treatment; resizing equals Keras'."""
+"""images.decode: each kind of file has its stated treatment; resizing equals Keras'."""
 
 import hashlib
 import os
@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline.errors import DataError
-from data_pipeline.images import decode_image, decode_split, open_image, resize_bilinear
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.decode import (
+    decode_image,
+    decode_split,
+    open_image,
+    resize_bilinear,
+)
 from tests.image_files import picture, write_image
 
 

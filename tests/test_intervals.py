@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from search.intervals import wilson_interval
+from pawtune.search.results.metrics import wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from search.config import SearchConfig, load_config
-from search.errors import UserError
-from search.jobs import Job, _folder_of, _of_run, pack, placed, resume
-from search.jobs_api import JobsApi
+from pawtune.search.config.search_config import SearchConfig, load_config
+from pawtune.search.errors import UserError
+from pawtune.search.jobs.api import JobsApi
+from pawtune.search.jobs.ray_jobs import Job, _folder_of, _of_run, pack, placed, resume
 from tests.command_line import pawtune
 from tests.ray_head import Head, ray_head
 from tests.s3_server import CREDENTIALS
@@ -74,7 +74,7 @@ def test_submit_follow_and_ask(guarded: Head, images: Path, tmp_path: Path) -> N
     followed = guarded.pawtune("logs", job_id, "-f", *where, cwd=tmp_path, timeout_s=120)
     assert followed.returncode == 0
     # What everybody on the cluster's machines may read names neither data nor options.
-    command = "exec python -m search run --config submitted.yaml --address auto"
+    command = "exec python -m pawtune run --config submitted.yaml --address auto"
     assert f"Running entrypoint for job {job_id}: {command}\n" in followed.stdout
     assert "best: conv-0001" in followed.stdout
     assert f"job {job_id}: SUCCEEDED" in followed.stderr
@@ -94,7 +94,7 @@ def test_submit_follow_and_ask(guarded: Head, images: Path, tmp_path: Path) -> N
 
 def leaves_it_running(head: Head, job_id: str, cwd: Path) -> None:
     """Ctrl-C while following a job ends the following, not the job."""
-    command = [sys.executable, "-m", "search", "logs", job_id, "-f", "--address", head.address]
+    command = [sys.executable, "-m", "pawtune", "logs", job_id, "-f", "--address", head.address]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=cwd, env=head.environment, text=True, **pipes) as following:
         assert following.stdout is not None
@@ -109,7 +109,7 @@ def leaves_it_running(head: Head, job_id: str, cwd: Path) -> None:
 
 def watches_it(head: Head, job_id: str, cwd: Path) -> None:
     """A job is watched as its run is; Ctrl-C leaves it."""
-    command = [sys.executable, "-m", "search", "status", job_id, "--watch"]
+    command = [sys.executable, "-m", "pawtune", "status", job_id, "--watch"]
     command += ["--address", head.address]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=cwd, env=head.environment, text=True, **pipes) as watching:
@@ -237,7 +237,7 @@ def test_a_job_whose_bucket_is_shut_to_us(guarded: Head, tmp_path: Path) -> None
         refused(watched, "--watch reads the run's folder", "refuses access", f"logs {job_id} -f")
         store.shutdown()
 
-    command = [sys.executable, "-m", "search", "logs", job_id, "-f", *where]
+    command = [sys.executable, "-m", "pawtune", "logs", job_id, "-f", *where]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environment = guarded.environment
     with subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **pipes) as following:
@@ -258,7 +258,7 @@ def test_a_tunnel_to_a_far_cluster_is_no_cluster_here(guarded: Head, tmp_path: P
     if subprocess.run([*elsewhere, "true"], capture_output=True, check=False).returncode:
         pytest.skip("unshare --uts is not allowed here (it takes root): no second host name")
     (tmp_path / "pets").mkdir()
-    command = [*elsewhere, sys.executable, "-m", "search", "submit", "--data", "pets"]
+    command = [*elsewhere, sys.executable, "-m", "pawtune", "submit", "--data", "pets"]
     done = subprocess.run(
         [*command, "--address", guarded.address],
         cwd=tmp_path,
@@ -375,7 +375,7 @@ def test_a_head_that_goes_while_one_follows(images: Path, tmp_path: Path) -> Non
         options = ("--data", images, "--name=lost", "--epochs=5000", *TINY)
         job_id = head.json("submit", *options, cwd=tmp_path)["job_id"]
         following = subprocess.Popen(
-            [sys.executable, "-m", "search", "logs", job_id, "-f", "--address", head.address],
+            [sys.executable, "-m", "pawtune", "logs", job_id, "-f", "--address", head.address],
             cwd=tmp_path,
             env=head.environment,
             stdout=subprocess.PIPE,
@@ -504,9 +504,7 @@ def test_what_is_shipped_is_code_and_configuration_alone(tmp_path: Path) -> None
     pack(tmp_path, config(seed=7))
     names = {path.name for path in tmp_path.iterdir()}
     assert {name for name in names if not name.endswith(".dist-info")} == {
-        "data_pipeline",
-        "models",
-        "search",
+        "pawtune",
         "submitted.yaml",
     }
     assert load_config(tmp_path / "submitted.yaml").seed == 7

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_pipeline import hashing
-from data_pipeline.errors import DataError
-from data_pipeline.manifest import SPLITS, Manifest, build_manifest
-from data_pipeline.manifest_files import escape, unescape
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.splitting import image_hashes as hashing
+from pawtune.data_pipeline.splitting.manifest import SPLITS, Manifest, build_manifest
+from pawtune.data_pipeline.splitting.manifest_io import escape, unescape
 from tests.image_files import write_classes, write_image
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from models.spec import baseline
-from search.card_text import card_markdown
-from search.chosen import choose_model
-from search.leaderboard import Row
-from search.model_card import make_card
-from search.run import Run
+from pawtune.models.spec import baseline
+from pawtune.search.results.card_text import card_markdown
+from pawtune.search.results.leaderboard import Row
+from pawtune.search.results.model_card import make_card
+from pawtune.search.results.model_choice import choose_model
+from pawtune.search.run import Run
 from tests.run_folders import RunMaker, make_images
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from search.cluster import WORKER_ENVIRONMENT
-from search.run import open_run
-from search.run_status import of_run
+from pawtune.search.cluster.connection import WORKER_ENVIRONMENT
+from pawtune.search.progress.run_status import of_run
+from pawtune.search.run import open_run
 from tests.ray_head import Head, kill_tree, ray_head, ray_node
 from tests.test_faults import EPOCHS, Victim, _reap, begin  # noqa: F401  # a fixture
 from tests.whole_run import assert_whole
@@ -336,7 +336,7 @@ def status_with(victim: Victim, words: str, timeout_s: float) -> str:
         assert time.monotonic() < deadline, told
         time.sleep(0.5)
         if victim.run.config_file.exists():
-            told = of_run(open_run(victim.run.root)).text()
+            told = of_run(open_run(victim.run.root).folder).text()
     return told
 
 

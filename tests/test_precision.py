@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import keras
 import pytest
 
-from models import precision
-from models.hardware import cpu_has_bfloat16
-from models.precision import resolve_precision
-from models.spec import Precision
+from pawtune.models import precision
+from pawtune.models.cpu_info import cpu_has_bfloat16
+from pawtune.models.precision import resolve_precision
+from pawtune.models.spec import Precision
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_policy_ends_with_an_error() -> None:
 def test_threads_are_limited_once_a_process() -> None:
     code = """
 import tensorflow as tf
-from models.precision import limit_threads
+from pawtune.models.precision import limit_threads
 limit_threads(1)
 tf.constant(1) + 1
 limit_threads(1)

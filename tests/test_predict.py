@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from models.spec import ConvSpec, TransferSpec
-from search.model_files import MODULES, _parts
+from pawtune.models.spec import ConvSpec, TransferSpec
+from pawtune.search.results.model_file import MODULES, _parts
 from tests.command_line import pawtune
 from tests.image_files import write_image
 from tests.run_folders import RunMaker
@@ -18,14 +18,14 @@ from tests.run_folders import RunMaker
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Path:
-    from models import build
-    from search.run import open_run
+    from pawtune.models import build
+    from pawtune.search.run import open_run
 
     scratch = tmp_path_factory.mktemp("model")
     maker = RunMaker(scratch, tiny_images, image_size=32)
     maker.proposals(1, ["conv"])
     spec = open_run(maker.folder.root).rows()[0]
-    from search.checkpoints import load_spec
+    from pawtune.search.storage.trial_spec import load_spec
 
     model = load_spec(maker.folder, spec.trial_id).model
     core = build.build_network(model, 2, seed=0).core
@@ -122,7 +122,7 @@ def test_paths_that_lead_nowhere_are_refused(
 
 @pytest.mark.slow
 def test_a_pipe_gets_no_bar(model_file: Path, photos: Path) -> None:
-    command = [sys.executable, "-m", "search", "predict", str(model_file), str(photos)]
+    command = [sys.executable, "-m", "pawtune", "predict", str(model_file), str(photos)]
     ended = subprocess.run(
         [*command, "--out", "labels.csv"], capture_output=True, text=True, check=True
     )
@@ -145,7 +145,8 @@ def test_own_models_consist_of_known_parts() -> None:
 
 
 def check_parts(spec: ConvSpec | TransferSpec) -> None:
-    from models import build, transfer
+    from pawtune.models import build
+    from pawtune.models.families import transfer
 
     backbone = None
     if isinstance(spec, TransferSpec):

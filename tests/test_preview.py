@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_pipeline.errors import DataError
-from data_pipeline.images import decode_image
-from data_pipeline.manifest import build_manifest
-from data_pipeline.preview import ANGLES_DEG, FLIPS, augmentation_grids, sample_grid
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.decode import decode_image
+from pawtune.data_pipeline.images.preview import ANGLES_DEG, FLIPS, augmentation_grids, sample_grid
+from pawtune.data_pipeline.splitting.manifest import build_manifest
 from tests.image_files import picture, write_classes
 
 

@@ -17,19 +17,19 @@ from pathlib import Path, PosixPath
 import pytest
 from rich.console import Console
 
-from models.spec import baseline
-from search.bars import Bar, Bars
-from search.cluster import ResourcePlan
-from search.leaderboard import Row
-from search.live_view import SearchState, TrialEvent, show_state
-from search.lock import process_start
-from search.objective import Metric, Objective
-from search.progress import Reporter, leaderboard_table
-from search.run import Run
-from search.run_folder import RunFolder, Status
-from search.run_status import of_run
-from search.stages import read_stage
-from search.watching import is_running, read_state, show_run, watch
+from pawtune.models.spec import baseline
+from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.objective import Metric, Objective
+from pawtune.search.progress.bars import Bar, Bars
+from pawtune.search.progress.live_view import SearchState, TrialEvent, show_state
+from pawtune.search.progress.reporter import Reporter, leaderboard_table
+from pawtune.search.progress.run_status import of_run
+from pawtune.search.progress.stages import read_stage
+from pawtune.search.progress.watch import is_running, read_state, show_run, watch
+from pawtune.search.results.leaderboard import Row
+from pawtune.search.run import Run
+from pawtune.search.storage.run_folder import RunFolder, Status
+from pawtune.search.storage.run_lock import process_start
 from tests.run_folders import RunMaker
 from tests.terminal import Screen, run_in_terminal
 
@@ -40,10 +40,10 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from search.live_view import TrialEvent
-from search.objective import Metric, Objective
-from search.progress import Reporter
-from search.run_folder import RunFolder
+from pawtune.search.progress.live_view import TrialEvent
+from pawtune.search.objective import Metric, Objective
+from pawtune.search.progress.reporter import Reporter
+from pawtune.search.storage.run_folder import RunFolder
 
 reporter = Reporter(quiet={quiet})
 for done in (0, 1500, 3000):
@@ -252,7 +252,7 @@ def test_results_reach_stdout_while_stderr_is_a_terminal(tiny_images: Path, tmp_
     plan = tmp_path / "plan.json"
     arguments = ["pawtune", "run", "--data", str(tiny_images), "--families=conv", "--dry-run"]
     code = (
-        "import os, sys; from search.__main__ import main;"
+        "import os, sys; from pawtune.search.cli.main import main;"
         f"os.dup2(os.open({str(plan)!r}, os.O_WRONLY | os.O_CREAT), 1); "
         f"sys.argv = {[*arguments, '--json']}; main()"
     )
@@ -318,7 +318,7 @@ def test_watching_follows_a_run_to_its_end(tiny_images: Path, runs_dir: Path) ->
     timer = threading.Timer(4, end)
     timer.start()
     arguments = ["pawtune", "status", "--watch", str(maker.folder.root)]
-    code = f"import sys; from search.__main__ import main; sys.argv = {arguments}; main()"
+    code = f"import sys; from pawtune.search.cli.main import main; sys.argv = {arguments}; main()"
     screen = run_in_terminal(code, 80)
     timer.join()
     assert screen.overflowed == []
@@ -346,7 +346,7 @@ def test_watching_in_a_pipe_gives_few_plain_lines(tiny_images: Path, runs_dir: P
     timer = threading.Timer(0.5, end)
     timer.start()
     text = io.StringIO()
-    watch(Run(maker.folder), Console(file=text))
+    watch(maker.folder, Console(file=text))
     timer.join()
     value = Run(maker.folder).rows()[0].best_val_accuracy
     assert text.getvalue().splitlines() == [
@@ -362,7 +362,7 @@ def test_a_run_whose_driver_died_says_how_to_go_on(tiny_images: Path, runs_dir: 
     long_ago = time.time() - 3600
     os.utime(maker.folder.root / "driver.lock", (long_ago, long_ago))
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(show_run(Run(maker.folder)))
+    console.print(show_run(maker.folder))
     assert "its driver is gone; go on with: pawtune resume left" in console.export_text()
 
 
@@ -426,7 +426,7 @@ def test_watching_sees_the_stage_before_the_trials(tiny_images: Path, runs_dir: 
     with reporter.stages.noted_in(maker.folder):
         reporter.stage("feature bank MobileNetV2 at 160 px", 0, 34_800)
         console = Console(width=100, record=True, file=io.StringIO())
-        console.print(show_run(Run(maker.folder)))
+        console.print(show_run(maker.folder))
         shown = console.export_text()
         assert "begun: before the first trial" in shown
         assert re.search(r"feature bank MobileNetV2 at 160 px\s+0/34,800 0:00:0\d", shown)
@@ -451,12 +451,12 @@ def test_a_stage_that_waits_for_room_says_so(tiny_images: Path, runs_dir: Path) 
     with reporter.stages.noted_in(maker.folder):
         reporter.stage("feature bank X", 0, 400, WAITS)
         watched = Console(width=200, record=True, file=io.StringIO())
-        watched.print(show_run(Run(maker.folder)))
+        watched.print(show_run(maker.folder))
         assert f"feature bank X: {WAITS}" in watched.export_text()
-        told = of_run(Run(maker.folder)).text()
+        told = of_run(maker.folder).text()
         assert told == f"running, feature bank X 0/400: {WAITS}; trials: none yet"
         reporter.stage("feature bank X", 400, 400)
-        told = of_run(Run(maker.folder)).text()
+        told = of_run(maker.folder).text()
         assert told == "running, feature bank X 400/400; trials: none yet"
 
 
@@ -486,10 +486,10 @@ def test_watching_a_resumed_search_tells_what_waits_from_what_ended(
     maker.add(baseline("tutorial_1", 10), accuracy=0.6)
     maker.add(baseline("tutorial_2", 10), epochs=4, accuracy=0.9, status="stopped", reason="x")
     (maker.folder.root / "driver.lock").write_text('{"since": "2026-11-22T10:00:00+00:00"}')
-    state = read_state(Run(maker.folder))
+    state = read_state(maker.folder)
     assert state.counts() == "1 done"  # the other waits to be continued, and leads already
     assert state.best is not None
     assert state.best.name == "tutorial_2"
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(show_run(Run(maker.folder)))
+    console.print(show_run(maker.folder))
     assert "1/4" in console.export_text()

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from search.lock import RunLock
-from search.run_folder import RunFolder, create_run_folder
+from pawtune.search.storage.run_folder import RunFolder, create_run_folder
+from pawtune.search.storage.run_lock import RunLock
 from tests.ray_head import Head, ray_head
 
 AT_ONCE_S = 10.0  # on a machine with up to two processes a core that want to run; else longer
@@ -30,7 +30,7 @@ def at_once_s() -> float:
 def refused(
     *arguments: object,
     environment: dict[str, str] | None = None,
-    program: Sequence[str] = ("-m", "search"),
+    program: Sequence[str] = ("-m", "pawtune"),
 ) -> str:
     """The one line that a command is refused with."""
     started = time.monotonic()
@@ -143,7 +143,7 @@ def test_the_head_that_is_found_here_is_gone_or_shut(guarded: Head, tiny_images:
         finds = "import functools, ray._private.services as services; "
         finds += f"services.find_gcs_addresses = functools.cache(lambda: ['{found}']); "
         finds += "services.find_bootstrap_address = lambda folder: None; "
-        program = ("-c", finds + "from search.__main__ import main; main()")
+        program = ("-c", finds + "from pawtune.search.cli.main import main; main()")
         said = refused(*command, environment=environment, program=program)
         assert f"got 'auto', here {found}: " in said
         assert problem in said

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models.spec import TrialSpec, baseline, baseline_names
-from search.figure_parts import best_of, compact, count_drawn, stretch_accuracy
-from search.figures import new_axes, styled
-from search.figures_results import pareto_front
-from search.figures_space import place_values, thin_labels
-from search.importance import rank_parameters
-from search.redaction import without_secrets
-from search.report import write_report
-from search.report_budget import budget, count_bank_passes, saved_epochs, saved_passes
-from search.report_data import read_report_data
-from search.run import Run, open_run
-from search.run_folder import RunFolder, read_json, write_json
+from pawtune.data_pipeline.url_credentials import without_secrets
+from pawtune.models.spec import TrialSpec, baseline, baseline_names
+from pawtune.search.report.budget import budget, count_bank_passes, saved_epochs, saved_passes
+from pawtune.search.report.data import read_report_data
+from pawtune.search.report.figures import new_axes, styled
+from pawtune.search.report.importance import rank_parameters
+from pawtune.search.report.page import write_report
+from pawtune.search.report.result_figures import pareto_front
+from pawtune.search.report.space_figures import place_values, thin_labels
+from pawtune.search.report.trial_marks import best_of, compact, count_drawn, stretch_accuracy
+from pawtune.search.run import Run, open_run
+from pawtune.search.storage.run_folder import RunFolder, read_json, write_json
 from tests.command_line import pawtune
 from tests.run_folders import RunMaker, make_images
 

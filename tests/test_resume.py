@@ -16,17 +16,22 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from models.spec import baseline
-from search.config import load_config
-from search.errors import UserError
-from search.history import read_history, running_best, settle, sweep
-from search.lock import RunLock
-from search.objective import Objective
-from search.records import RecordKeeper, StopSignal
-from search.run import open_run
-from search.run_folder import RunFolder, create_run_folder, read_json, write_json
-from search.scheduler import FamilyScheduler
-from search.trial_events import run_label
+from pawtune.models.spec import baseline
+from pawtune.search.config.search_config import load_config
+from pawtune.search.errors import UserError
+from pawtune.search.objective import Objective
+from pawtune.search.run import open_run
+from pawtune.search.storage.history import (
+    mark_ended,
+    read_history,
+    remove_partial_files,
+    running_best,
+)
+from pawtune.search.storage.run_folder import RunFolder, create_run_folder, read_json, write_json
+from pawtune.search.storage.run_lock import RunLock
+from pawtune.search.tensorboard.trial_events import run_label
+from pawtune.search.tuning.recorder import RecordKeeper, StopSignal
+from pawtune.search.tuning.scheduler import FamilyScheduler
 from tests.command_line import pawtune
 from tests.event_reading import read_scalars
 from tests.test_tuning import Search
@@ -48,8 +53,9 @@ def test_two_drivers_on_one_run_are_refused(runs_dir: Path) -> None:
 def test_the_lock_of_a_dead_driver_is_taken_over(runs_dir: Path) -> None:
     run = create_run_folder(runs_dir, "stale")
     code = (
-        "import os, sys; from pathlib import Path; from search.lock import RunLock;"
-        "from search.run_folder import RunFolder;"
+        "import os, sys; from pathlib import Path;"
+        "from pawtune.search.storage.run_lock import RunLock;"
+        "from pawtune.search.storage.run_folder import RunFolder;"
         "RunLock(RunFolder(Path(sys.argv[1]))).__enter__(); os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", code, str(run.root)], check=False, timeout=60)
@@ -68,7 +74,7 @@ def test_half_written_files_of_the_dead_are_swept(runs_dir: Path) -> None:
         handle, _ = tempfile.mkstemp(dir=folder, prefix=".metrics.csv.")
         os.close(handle)
         (folder / ".gitignore").touch()
-    sweep(run)
+    remove_partial_files(run)
     assert {path.name for path in run.root.rglob("*") if path.is_file()} == {
         "spec.json", "status.json", ".gitignore",
     }  # fmt: skip
@@ -85,7 +91,7 @@ def test_a_driver_elsewhere_is_known_by_its_heartbeat(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the file system's clock was set back by an hour after its last beat."""
-    monkeypatch.setattr("search.lock.BEAT_S", 0.2)
+    monkeypatch.setattr("pawtune.search.storage.run_lock.BEAT_S", 0.2)
     run = create_run_folder(runs_dir, "r")
     of_another_machine(run, time.time())
     with pytest.raises(UserError, match="held by process 1 on elsewhere since then"):
@@ -134,7 +140,7 @@ def test_durations_do_not_go_by_a_clock_that_somebody_sets(
     run.new_trial("0001").root.mkdir()
     keeper = RecordKeeper(run, None, StopSignal(), lambda event: None)
     clock = SimpleNamespace(time=lambda: 1e9, monotonic=time.monotonic)
-    monkeypatch.setattr("search.records.time", clock)
+    monkeypatch.setattr("pawtune.search.tuning.recorder.time", clock)
     keeper.on_trial_start(0, [], trial)
     clock.time = lambda: 1e9 - 3600  # set back by an hour
     keeper.on_trial_result(0, [], trial, {"epoch": 3})
@@ -159,7 +165,7 @@ def test_a_trial_whose_driver_died_after_its_last_epoch_is_completed(runs_dir: P
         folder.write_metrics(rows)
         folder.write_status("running", started=1.0)
     past = read_history(run, Objective())
-    assert settle(run, past) == ["0001"]
+    assert mark_ended(run, past) == ["0001"]
     done, open_ = (run.trial(trial_id) for trial_id in ("0001", "0002"))
     assert done.read_status() == {
         "status": "completed", "reason": None, "started": 1.0, "seconds": 3.0,
@@ -222,7 +228,7 @@ def test_a_killed_search_goes_on_where_it_was(
 ) -> None:
     """SIGKILL to the driver, in a process of its own with a Ray of its own."""
     driver = subprocess.Popen(
-        [sys.executable, "-m", "search", *tiny_search, "--trials=3", "--epochs=60"],
+        [sys.executable, "-m", "pawtune", *tiny_search, "--trials=3", "--epochs=60"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -258,7 +264,7 @@ def test_signals_end_a_search_in_order(
     tiny_search: list[str], runs_dir: Path, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     driver = subprocess.Popen(
-        [sys.executable, "-m", "search", *tiny_search, "--trials=3", "--epochs=500"],
+        [sys.executable, "-m", "pawtune", *tiny_search, "--trials=3", "--epochs=500"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -291,8 +297,8 @@ def _wait_for(condition: Any, driver: subprocess.Popen[str], timeout_s: float = 
 
 def test_an_unfit_number_of_trials(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = create_run_folder(runs_dir, "r")
-    from search.config import dump_config
-    from search.run_folder import write_text
+    from pawtune.search.config.search_config import dump_config
+    from pawtune.search.storage.run_folder import write_text
 
     write_text(run.config_file, dump_config(load_config(None, [], {"data": "sample"})))
     refused = pawtune(capsys, "resume", run.root, "--trials", "many")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.errors import DataError
-from search.errors import UserError
-from search.run_folder import (
+from pawtune.data_pipeline.errors import DataError
+from pawtune.search.errors import UserError
+from pawtune.search.storage.run_folder import (
     RunFolder,
     create_run_folder,
     open_run_folder,

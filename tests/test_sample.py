@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data_pipeline.images import decode_split
-from data_pipeline.manifest import Manifest, build_manifest
-from data_pipeline.sample import COATS, PER_CLASS, draw_coat, make_sample
+from pawtune.data_pipeline.images.decode import decode_split
+from pawtune.data_pipeline.sources.sample import COATS, PER_CLASS, draw_coat, make_sample
+from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
 
 SMALL = {"train": 3, "validation": 2, "test": 1}
 

@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.addresses import has_secrets, is_blotted, split_login, without_secrets
-from data_pipeline.errors import DataError
-from data_pipeline.sources import cache_dir, clear_cache, resolve_source
-from search.config import dump_config, load_config
-from search.driver import default_name
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.sources.resolve import cache_dir, clear_cache, resolve_source
+from pawtune.data_pipeline.url_credentials import (
+    has_secrets,
+    is_blotted,
+    split_login,
+    without_secrets,
+)
+from pawtune.search.config.search_config import default_name, dump_config, load_config
 from tests.command_line import pawtune
 
 USER, PASSWORD, TOKEN = "canary-user", "canary-pass%2Fword", "canary-token-4711"

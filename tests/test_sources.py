@@ -1,4 +1,4 @@
-"""data_pipeline.sources, .archives and .downloads, against real archives and a real server."""
+"""sources.resolve, .archives and .downloads, against real archives and a real server."""
 
 import gzip
 import io
@@ -16,10 +16,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline import archives, downloads, sample, sources
-from data_pipeline.errors import DataError
-from data_pipeline.manifest import build_manifest
-from data_pipeline.sources import CACHE_KINDS, cache_dir, clear_cache, list_cache, resolve_source
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.sources import archives, downloads, sample
+from pawtune.data_pipeline.sources import resolve as sources
+from pawtune.data_pipeline.sources.resolve import (
+    CACHE_KINDS,
+    cache_dir,
+    clear_cache,
+    list_cache,
+    resolve_source,
+)
+from pawtune.data_pipeline.splitting.manifest import build_manifest
 from tests.image_files import write_classes, write_image
 
 COUNTS = {"set/cat": 4, "set/dog": 4}

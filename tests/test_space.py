@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.spec import BASELINES, ConvSpec, TransferSpec, baseline
-from search import space
-from search.config import SearchConfig, load_config
+from pawtune.models.spec import BASELINES, ConvSpec, TransferSpec, baseline
+from pawtune.search.config.search_config import SearchConfig, load_config
+from pawtune.search.sampling import space
 
 FAMILIES = ("conv", "transfer")
 

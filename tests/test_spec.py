@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.errors import ModelError
-from models.spec import (
+from pawtune.models.errors import ModelError
+from pawtune.models.spec import (
     BASELINES,
     ConvSpec,
     TrainSpec,

@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.duplicates import NEAR_DISTANCE, connect_near, group_near
-from data_pipeline.hashing import Facts
-from data_pipeline.splits import CARVED_SHARES, WHOLE_SHARES, Member, deal, quota
+from pawtune.data_pipeline.splitting.duplicates import NEAR_DISTANCE, connect_near, group_near
+from pawtune.data_pipeline.splitting.image_hashes import Facts
+from pawtune.data_pipeline.splitting.splits import CARVED_SHARES, WHOLE_SHARES, Member, deal, quota
 
 MEMBERS = st.lists(
     st.builds(Member, st.sampled_from("abc"), st.sampled_from([str(n) for n in range(40)])),

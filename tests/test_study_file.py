@@ -14,10 +14,10 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search import space, study_file
-from search.config import load_config
-from search.objective import Objective
-from search.study_file import StudyFile
+from pawtune.search.config.search_config import load_config
+from pawtune.search.objective import Objective
+from pawtune.search.sampling import space, study_file
+from pawtune.search.sampling.study_file import StudyFile
 
 CONFIG = load_config(None, [], {"data": "sample"})
 

@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
-from models.spec import BASELINES, ConvSpec, TransferSpec, baseline, count_weights
-from search.event_pictures import Samples
-from search.objective import Objective
-from search.outline import outline
-from search.run import Run
-from search.run_folder import RunFolder, read_json, write_json
-from search.search_events import SEARCH_RUN, SHOWN_FIRST
-from search.tensorboard import TensorBoardLogger
-from search.tensorboard_server import event_folder, hint_at_ticks
-from search.trial_events import TrialEvents, run_label
+from pawtune.models.spec import BASELINES, ConvSpec, TransferSpec, baseline, count_weights
+from pawtune.search.objective import Objective
+from pawtune.search.storage.run_folder import RunFolder, read_json, write_json
+from pawtune.search.tensorboard.callback import TensorBoardLogger
+from pawtune.search.tensorboard.event_pictures import Samples
+from pawtune.search.tensorboard.model_outline import outline
+from pawtune.search.tensorboard.search_events import SEARCH_RUN, SHOWN_FIRST
+from pawtune.search.tensorboard.server import event_folder, hint_at_ticks
+from pawtune.search.tensorboard.trial_events import TrialEvents, run_label
 from tests.board import fetch, run_board
 from tests.event_reading import read_events, read_scalars, read_tags
 from tests.run_folders import BACKBONE_WEIGHTS, RunMaker
@@ -327,11 +326,11 @@ def test_a_moved_run_without_event_files_gets_them_from_its_trials(
     made.finish()
     place = tmp_path / "elsewhere" / "moved"
     shutil.copytree(made.folder.root, place)
-    folder = event_folder(Run(RunFolder(place)))
+    folder = event_folder(RunFolder(place))
     assert folder == place / "tb"
     assert [step for step, _ in read_scalars(folder / "0001-tutorial_1")["loss"]] == [1, 2, 3, 4]
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("events.*")}
-    assert event_folder(Run(RunFolder(place))) == folder
+    assert event_folder(RunFolder(place)) == folder
     assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("events.*")}
 
 

@@ -9,11 +9,12 @@ import pytest
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import TrialState
 
-from search import optuna_searcher, space
-from search.config import SearchConfig, load_config
-from search.objective import Objective
-from search.optuna_searcher import make_sampler
-from search.tpe import RememberingTPE
+from pawtune.search.config.search_config import SearchConfig, load_config
+from pawtune.search.objective import Objective
+from pawtune.search.sampling import space
+from pawtune.search.sampling.tpe import RememberingTPE
+from pawtune.search.tuning import optuna_searcher
+from pawtune.search.tuning.optuna_searcher import make_sampler
 
 CONFIG = load_config(None, [], {"data": "sample"})
 FAMILIES = ["conv", "transfer"]

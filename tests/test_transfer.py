@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import pytest
 
-from models.errors import ModelError
-from models.precision import precision
-from models.spec import TransferSpec
-from models.transfer import build_extractor, build_head, load_backbone, preprocess
-from models.weights import BACKBONES
+from pawtune.models.backbones.backbone_weights import BACKBONES
+from pawtune.models.errors import ModelError
+from pawtune.models.families.transfer import build_extractor, build_head, load_backbone, preprocess
+from pawtune.models.precision import precision
+from pawtune.models.spec import TransferSpec
 
 REAL_WEIGHTS = "mobilenet_v2_1.0_224_no_top.h5"
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")

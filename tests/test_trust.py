@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import pytest
 
-from data_pipeline.sample import make_sample
-from data_pipeline.sources import cache_dir
-from search.run import Run, open_run
-from search.run_folder import read_json
+from pawtune.data_pipeline.sources.resolve import cache_dir
+from pawtune.data_pipeline.sources.sample import make_sample
+from pawtune.search.run import Run, open_run
+from pawtune.search.storage.run_folder import read_json
 from tests.command_line import pawtune
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 def search(folder: Path, data: str) -> Path:
     """A finished search with trials of both families."""
-    from search.config import load_config
-    from search.driver import run_search
+    from pawtune.search.config.search_config import load_config
+    from pawtune.search.driver import run_search
 
     weights = folder / "mobilenet_v2.weights.h5"
     keras.utils.set_random_seed(0)

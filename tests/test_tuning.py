@@ -12,15 +12,15 @@ import ray
 from optuna.trial import TrialState
 from ray import tune
 
-from models.spec import TrialSpec, baseline
-from search import space
-from search.cluster import ResourcePlan
-from search.config import load_config
-from search.optuna_searcher import OptunaSearcher
-from search.progress import Reporter
-from search.run_folder import RunFolder, create_run_folder, read_json
-from search.tune_actors import FITS
-from search.tuning import Trials, run_trials
+from pawtune.models.spec import TrialSpec, baseline
+from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.config.search_config import load_config
+from pawtune.search.progress.reporter import Reporter
+from pawtune.search.sampling import space
+from pawtune.search.storage.run_folder import RunFolder, create_run_folder, read_json
+from pawtune.search.tuning.optuna_searcher import OptunaSearcher
+from pawtune.search.tuning.tune_loop import Trials, run_trials
+from pawtune.search.tuning.tune_patches import FITS
 from tests.scripted_trials import ScriptedWorker
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -238,7 +238,7 @@ def test_no_proposal_breaks_the_limits(runs_dir: Path) -> None:
         families=("conv",),
         concurrency=2,
     )
-    from models.spec import check_limits
+    from pawtune.models.spec import check_limits
 
     for trial in search.run.trials():
         content = read_json(trial.spec_file)

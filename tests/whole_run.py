@@ -9,12 +9,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from models.spec import TrialSpec
-from search import space
-from search.objective import Objective
-from search.run import open_run
-from search.run_folder import RunFolder, TrialFolder, read_json
-from search.trial_events import run_label
+from pawtune.models.spec import TrialSpec
+from pawtune.search.objective import Objective
+from pawtune.search.run import open_run
+from pawtune.search.sampling import space
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
+from pawtune.search.tensorboard.trial_events import run_label
 from tests.event_reading import read_scalars
 
 

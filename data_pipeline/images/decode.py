@@ -1,0 +1,224 @@
+"""Image files -> uint8 arrays, with one stated treatment for every kind of file.
+
+=========================  ==================================================================
+file                       treatment
+=========================  ==================================================================
+JPEG, PNG, BMP, GIF,       decoded by Pillow; other formats are rejected (some of Pillow's
+WebP, TIFF, PPM, MPO       readers start programs or fetch files). MPO: the first picture
+EXIF orientation           applied, so that pixels stand upright
+greyscale, 1-bit           the grey value in all three channels
+alpha channel, palette     composed on white (Keras drops the alpha channel, which shows
+with transparency          whatever colour lay hidden under it)
+palette, CMYK, YCbCr       converted to RGB by Pillow; colour profiles are not applied
+16 bits a channel          greyscale 0..65535 scaled to 0..255 (Pillow itself reads 16-bit RGB
+                           as 8-bit); 32-bit integer and float images: rejected, no known range
+animation, several pages   rejected
+a side under 8 px          rejected: nothing to learn from
+over 100 megapixels, or    rejected before a pixel is decoded: 300 MB of RGB is more than an
+a file over 512 MiB        honest photo needs and what a decompression bomb looks like
+truncated, corrupt, empty  rejected
+=========================  ==================================================================
+"""
+
+import errno
+import functools
+import hashlib
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.safe_files import NOT_REGULAR, read_regular, shown
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+MIN_SIDE_PX = 8
+MAX_PIXELS = 100_000_000
+MAX_FILE_BYTES = 512 * 2**20
+# Pictures of larger files are not counted: a GIF tells their number only to who goes through all,
+# and one of 500 MiB can have tens of millions.
+MAX_COUNTED_BYTES = 4 * 2**20
+
+# Of large images, which open_image rejects by a stricter rule, and of broken EXIF blocks, which it
+# passes over: told for every such file, they would bury what the user should read.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class ImageFile(Protocol):
+    """What decode_split needs to know of an image; a ManifestEntry is one."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        DataError: the file is empty, too large or cannot be read (the reason, without the name).
+    """
+    try:
+        data = read_regular(path, MAX_FILE_BYTES)
+    except OSError as error:
+        told = error.strerror or str(error)
+        plain = told == NOT_REGULAR or error.errno == errno.EFBIG
+        raise DataError(told if plain else f"cannot be read: {told}") from error
+    if not data:
+        raise DataError("empty file (0 bytes)")
+    return data
+
+
+def open_image(data: bytes) -> Image.Image:
+    """A fully decoded, upright RGB image.
+
+    Raises:
+        DataError: the bytes are no usable image (the reason, without a file name).
+    """
+    try:
+        image = _identify(data)
+        image.load()
+        _stand_upright(image)
+        return _to_rgb(image)
+    except DataError:
+        raise
+    # Pillow's readers raise nearly anything on corrupt input: OSError, SyntaxError, struct.error,
+    # zlib.error, IndexError. One bad file must not end a run over 25,000.
+    except Exception as error:
+        raise DataError(f"corrupt image: {' '.join(str(error).split())}") from error
+
+
+def _identify(data: bytes) -> Image.Image:
+    """The image with its header read and the stated limits checked, before pixels are decoded."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise DataError(f"not an image (read: {', '.join(FORMATS)})") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(f"more than {MAX_PIXELS // 10**6} megapixels") from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{width} x {height} px is more than {MAX_PIXELS // 10**6} megapixels")
+    if min(width, height) < MIN_SIDE_PX:
+        raise DataError(f"{width} x {height} px; each side must have at least {MIN_SIDE_PX} px")
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        counted = getattr(image, "n_frames") if len(data) <= MAX_COUNTED_BYTES else None  # noqa: B009
+        count = f" ({counted} frames)" if counted else ""
+        raise DataError(f"animated or with several pages{count}")
+    return image
+
+
+def _stand_upright(image: Image.Image) -> None:
+    """Applies the EXIF orientation in place; a broken EXIF block counts as none."""
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # the pixels are sound; EXIF parsers fail in as many ways as image readers
+        return
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise DataError(f"32-bit pixels (mode {image.mode}) have no known range; save as 8 bits")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def decode_image(path: Path) -> NDArray[np.uint8]:
+    """Decodes one file at full resolution.
+
+    Returns:
+        (H, W, 3) uint8, RGB, read-only.
+
+    Raises:
+        DataError: the file is not usable; the message names it.
+    """
+    try:
+        return np.asarray(open_image(read_file(path)))
+    except DataError as error:
+        raise DataError(f"{shown(path)}: {error}") from error
+
+
+def resize_bilinear(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resizes as `tf.image.resize` (bilinear, no antialiasing, half-pixel centres) does.
+
+    So does `keras.utils.image_dataset_from_directory`, which makes published results carry over;
+    the aspect ratio is not kept. Arithmetic in float32 in TensorFlow's order, then rounded.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: side of the result in pixels.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    top_rows, bottom_rows, y = _interpolation(image.shape[0], size)
+    left_columns, right_columns, x = _interpolation(image.shape[1], size)
+    top, bottom = image[top_rows], image[bottom_rows]
+    x = x[None, :, None]
+    upper = _mix(top.take(left_columns, axis=1), top.take(right_columns, axis=1), x)
+    lower = _mix(bottom.take(left_columns, axis=1), bottom.take(right_columns, axis=1), x)
+    return np.rint(_mix(upper, lower, y[:, None, None])).astype(np.uint8)
+
+
+def _mix(
+    start: NDArray[np.uint8] | NDArray[np.float32],
+    end: NDArray[np.uint8] | NDArray[np.float32],
+    part: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    mixed = end.astype(np.float32)
+    mixed -= start
+    mixed *= part
+    mixed += start
+    return mixed
+
+
+@functools.lru_cache(maxsize=4096)
+def _interpolation(
+    source: int, target: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """For each of `target` pixels: its two neighbours among `source` and the second's part."""
+    scale = np.float32(source) / np.float32(target)
+    centre = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+    floor = np.floor(centre)
+    first = np.maximum(floor, 0).astype(np.int64)
+    second = np.minimum(floor + 1, source - 1).astype(np.int64)
+    return first, second, centre - floor
+
+
+def decode_split(root: Path, entries: Sequence[ImageFile], size: int) -> NDArray[np.uint8]:
+    """Decodes and resizes images in the given order; any slice of a split is a shard.
+
+    Every file is compared with the manifest's hash (0.02 ms each): labels and splits hold for
+    those bytes only.
+
+    Returns:
+        (N, size, size, 3) uint8.
+
+    Raises:
+        DataError: a file is missing, unreadable or no longer the one in the manifest.
+    """
+    images = np.empty((len(entries), size, size, 3), np.uint8)
+    for index, entry in enumerate(entries):
+        path = root / entry.path
+        try:
+            data = read_file(path)
+            if hashlib.sha256(data).hexdigest() != entry.sha256:
+                raise DataError("changed since the manifest was made; make the manifest again")
+            images[index] = resize_bilinear(np.asarray(open_image(data)), size)
+        except DataError as error:
+            raise DataError(f"{shown(path)}: {error}") from error
+    return images

@@ -1,0 +1,114 @@
+"""Small pictures for reports and event files: thumbnails, grids, views under augmentation.
+
+Only images whose content is still what the manifest recorded are shown.
+"""
+
+import base64
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.decode import open_image, read_file, resize_bilinear
+from pawtune.data_pipeline.splitting.manifest import ManifestEntry
+
+Pixels = NDArray[np.uint8]
+Flip = Literal["none", "horizontal", "horizontal_and_vertical"]
+JPEG_QUALITY = 82
+THUMBNAIL_PX = 144
+GAP_PX = 4
+
+
+def read_thumbnail(root: Path, entry: ManifestEntry, size: int = THUMBNAIL_PX) -> Pixels | None:
+    """An image as a model sees it, a square of `size` px: (size, size, 3) uint8.
+
+    Returns:
+        None where the file is gone, or is not what it was.
+    """
+    try:
+        data = read_file(root / entry.path)
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            return None
+        picture = np.asarray(_shrink(open_image(data), size))
+    except DataError:
+        return None
+    return resize_bilinear(picture, size)
+
+
+def _shrink(image: Image.Image, size: int) -> Image.Image:
+    # Bilinear resizing alone would skip most pixels of a large photo, which looks jagged.
+    factor = max(1, min(image.size) // size)
+    return image.reduce(factor)
+
+
+def encode_jpeg(pixels: Pixels) -> bytes:
+    """(H, W, 3) uint8 as a JPEG file."""
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return target.getvalue()
+
+
+def data_uri(pixels: Pixels) -> str:
+    """(H, W, 3) uint8 as a `data:` address that a page can hold."""
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(pixels)).decode("ascii")
+
+
+def choose_samples(
+    entries: Sequence[ManifestEntry], class_names: Sequence[str], per_class: int
+) -> dict[str, list[ManifestEntry]]:
+    """The first entries of each class; a split's order depends on content, as good as random."""
+    return {
+        name: [entry for entry in entries if entry.label == name][:per_class]
+        for name in class_names
+    }
+
+
+def montage(rows: Sequence[Sequence[Pixels]], background: int = 255) -> Pixels:
+    """Pictures of one size in rows, with gaps between them: (H, W, 3) uint8."""
+    size = rows[0][0].shape[0]
+    columns = max(len(row) for row in rows)
+    step = size + GAP_PX
+    canvas = np.full((len(rows) * step - GAP_PX, columns * step - GAP_PX, 3), background, np.uint8)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            canvas[y * step : y * step + size, x * step : x * step + size] = picture
+    return canvas
+
+
+def augmented_views(
+    picture: Pixels, flip: Flip, rotation_factor: float, count: int, seed: int = 0
+) -> list[Pixels]:
+    """A picture as a trial may see it in several epochs, the plain picture first.
+
+    Flips with probability one half, angles uniform in ±2π times the factor, the image reflected
+    where it rotates in from outside: as `models.augmentation` does it in Keras, here without
+    loading TensorFlow into the process that drives the search.
+
+    Args:
+        picture: (S, S, 3) uint8.
+    """
+    rng = np.random.default_rng(seed)
+    views = [picture]
+    while len(views) < count:
+        view = picture
+        if flip != "none" and rng.random() < 0.5:
+            view = view[:, ::-1]
+            view = view[::-1] if flip == "horizontal_and_vertical" else view
+        if rotation_factor > 0:
+            view = _rotate(view, float(rng.uniform(-360, 360)) * rotation_factor)
+        views.append(view)
+    return views
+
+
+def _rotate(picture: Pixels, degrees: float) -> Pixels:
+    size = picture.shape[0]
+    margin = size // 2  # the corners of a turned square reach 0.21 of its side beyond it
+    padded = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
+    turned = Image.fromarray(padded).rotate(degrees, Image.Resampling.BILINEAR)
+    return np.asarray(turned)[margin : margin + size, margin : margin + size]

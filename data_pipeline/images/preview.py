@@ -1,0 +1,160 @@
+"""Pictures of the data: a grid of samples, and one image under flips and rotations.
+
+Images are shown as a model sees them: resized to a square. The augmentation is handed in as a
+function, so that what is drawn is what a model trains on, and this package needs no Keras.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pawtune.data_pipeline.images.decode import decode_split
+from pawtune.data_pipeline.safe_files import replacing
+from pawtune.data_pipeline.splitting.manifest import Manifest
+
+Augment = Callable[[NDArray[np.uint8], str, float], NDArray[np.uint8]]
+"""(image (H, W, 3) uint8, flip, angle in radians, anticlockwise) -> (H, W, 3) uint8."""
+
+FLIPS = ("none", "horizontal", "vertical", "horizontal_and_vertical")
+ANGLES_DEG = (-90.0, -45.0, -20.0, -5.0, 5.0, 20.0, 45.0, 90.0)
+MAX_CLASSES = 24
+CELL_INCHES = 1.45
+DPI = 130
+INK = "#22262b"
+FAINT_INK = "#6b737c"
+
+
+def sample_grid(
+    manifest: Manifest,
+    path: Path,
+    *,
+    split: str = "train",
+    title: str | None = None,
+    columns: int = 8,
+    size: int = 160,
+    max_classes: int = MAX_CLASSES,
+) -> Path:
+    """Draws a row of images for each class, with the class name and its count, as PNG.
+
+    The title is the folder's name unless given. Which images: the first of the split, an order
+    that content decides, so as good as random.
+
+    Raises:
+        DataError: an image is missing or changed; see decode_split.
+    """
+    names = manifest.class_names[:max_classes]
+    counts = manifest.counts()[split]
+    entries = manifest.split(split)
+    figure, axes = _grid(len(names), columns, left_inches=1.5, top_inches=0.55)
+    for row, name in enumerate(names):
+        chosen = [entry for entry in entries if entry.label == name][:columns]
+        images = decode_split(Path(manifest.root), chosen, size)
+        for column, image in enumerate(images):
+            _show(axes[row][column], image)
+        _name_row(axes[row][0], name, f"{counts[name]:,} images")
+    shown, known = len(names), len(manifest.class_names)
+    part = f", {shown} of {known} classes" if shown < known else ""
+    name = title or Path(manifest.root).name
+    _title(figure, f"{name}: {split}{part}, at {size} x {size} px")
+    return _save(figure, path)
+
+
+def augmentation_grids(
+    image: NDArray[np.uint8],
+    augment: Augment,
+    folder: Path,
+    *,
+    angles_deg: Sequence[float] = ANGLES_DEG,
+) -> tuple[Path, Path]:
+    """Draws one image under each flip and under rotations: flips.png and rotations.png.
+
+    Args:
+        image: (H, W, 3) uint8.
+        augment: see Augment.
+        folder: where to; made if missing.
+        angles_deg: the rotations shown, in degrees, anticlockwise.
+
+    Returns:
+        The two files.
+    """
+    figure, axes = _grid(1, len(FLIPS), top_inches=0.8)
+    for cell, flip in zip(axes[0], FLIPS, strict=True):
+        _show(cell, augment(image, flip, 0.0), flip.replace("_", " "))
+    _title(figure, "Flips")
+    flips = _save(figure, folder / "flips.png")
+
+    columns = math.ceil(len(angles_deg) / 2)
+    figure, axes = _grid(2, columns, top_inches=0.8, gap_inches=0.3)
+    cells = [cell for row in axes for cell in row]
+    for cell, angle_deg in zip(cells, angles_deg, strict=False):
+        _show(cell, augment(image, "none", math.radians(angle_deg)), f"{angle_deg:+.0f}°")
+    _title(figure, "Rotations (a rotation_factor of 0.1 draws from -36° to +36°)")
+    return flips, _save(figure, folder / "rotations.png")
+
+
+def _grid(
+    rows: int,
+    columns: int,
+    *,
+    left_inches: float = 0.12,
+    top_inches: float,
+    gap_inches: float = 0.08,
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of square cells that are empty until something is shown in them."""
+    width = left_inches + columns * (CELL_INCHES + 0.08) + 0.04
+    height = top_inches + rows * (CELL_INCHES + gap_inches) + 0.04
+    figure = Figure((width, height), dpi=DPI, facecolor="white")
+    axes: list[list[Axes]] = []
+    for row in range(rows):
+        bottom = height - top_inches - row * (CELL_INCHES + gap_inches) - CELL_INCHES
+        axes.append([])
+        for column in range(columns):
+            left = left_inches + column * (CELL_INCHES + 0.08)
+            place = (
+                left / width,
+                bottom / height,
+                CELL_INCHES / width,
+                CELL_INCHES / height,
+            )
+            axes[row].append(figure.add_axes(place, frameon=False, xticks=[], yticks=[]))
+    return figure, axes
+
+
+def _show(cell: Axes, image: NDArray[np.uint8], label: str = "") -> None:
+    cell.imshow(image, interpolation="lanczos", aspect="auto")
+    cell.set_title(label, fontsize=8, color=FAINT_INK, pad=4, parse_math=False)
+
+
+def _name_row(first_cell: Axes, name: str, detail: str) -> None:
+    name = name if len(name) <= 20 else f"{name[:19]}…"
+    for text, height, weight, colour in (
+        (name, 0.56, "bold", INK),
+        (detail, 0.40, "normal", FAINT_INK),
+    ):
+        first_cell.text(
+            -0.07, height, text, transform=first_cell.transAxes, ha="right", va="center",
+            fontsize=9, fontweight=weight, color=colour, parse_math=False,
+        )  # fmt: skip
+
+
+def _title(figure: Figure, text: str) -> None:
+    inch = 1 / figure.get_figheight()
+    left = 0.12 / figure.get_figwidth()
+    figure.text(
+        left, 1 - 0.28 * inch, text, fontsize=11, fontweight="bold", color=INK, va="center",
+        parse_math=False,
+    )  # fmt: skip
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with replacing(path) as temporary, warnings.catch_warnings():
+        # A class name in a script that the font lacks is drawn as boxes; that is no reason to stop.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(temporary, format="png")
+    return path

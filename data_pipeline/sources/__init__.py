@@ -1,0 +1,1 @@
+"""What `--data` may be: folders, archives, URLs, object stores, built-in samples."""

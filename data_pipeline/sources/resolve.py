@@ -1,0 +1,291 @@
+"""What `--data` may be, and the folder of images that it stands for.
+
+A folder is used in place. An archive is unpacked once into the cache, under the hash of its bytes.
+A URL is downloaded once, its archive unpacked and then dropped. `sample` is drawn once. All of it
+is made under a temporary name and moved into place, so that what is in the cache is whole.
+
+Of a URL with credentials in it only what `without_secrets` leaves is written down. That is enough
+to find the unpacked archive again; not to download it once more.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.progress import Progress, silent
+from pawtune.data_pipeline.safe_files import write_atomically
+from pawtune.data_pipeline.sources import archives, sample
+from pawtune.data_pipeline.sources.downloads import download, locked
+from pawtune.data_pipeline.sources.object_store import is_address
+from pawtune.data_pipeline.sources.stored_files import copy_stored, find_stored, state_of
+from pawtune.data_pipeline.splitting.folder_layout import is_junk
+from pawtune.data_pipeline.url_credentials import has_secrets, is_blotted, without_secrets
+
+__all__ = [
+    "NAMES",
+    "CacheEntry",
+    "Progress",
+    "cache_dir",
+    "clear_cache",
+    "list_cache",
+    "resolve_source",
+]
+
+CATS_AND_DOGS_URL = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
+NAMES = ("cats_and_dogs", "sample")
+# Backup tools skip a folder with this file, and clear_cache deletes no other:
+# https://bford.info/cachedir/
+CACHE_TAG = "CACHEDIR.TAG"
+CACHE_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by pawtune.\n"
+
+
+def cache_dir() -> Path:
+    """Where downloads and other work are kept: $XDG_CACHE_HOME/pawtune or ~/.cache/pawtune."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification: a relative path is to be ignored.
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "pawtune"
+
+
+def resolve_source(data: str, *, cache: Path, progress: Progress | None = None) -> Path:
+    """The root folder of images for a name, URL, archive or folder; absolute.
+
+    A name wins over a folder of the same name: write `./sample` for the folder.
+
+    Raises:
+        DataError: nothing of that name, an unsafe or broken archive, a failed download.
+    """
+    progress = progress or silent
+    if data == "sample":
+        return _sample(cache, progress)
+    if data == "cats_and_dogs":
+        return _inner_root(_downloaded(CATS_AND_DOGS_URL, cache, progress))
+    if data.startswith(("http://", "https://")):
+        return _inner_root(_downloaded(data, cache, progress))
+    if is_address(data):
+        return _inner_root(_from_store(data, cache, progress))
+    if "://" in data:
+        raise DataError(
+            f"{without_secrets(data)}: only http://, https://, s3:// and gs:// can be "
+            "downloaded; fetch it yourself"
+        )
+    path = Path(os.path.realpath(os.path.expanduser(data)))
+    if data and path.is_dir():
+        return path
+    if path.is_file():
+        return _inner_root(_unpacked(path, cache, progress))
+    raise DataError(_not_found(data))
+
+
+def _not_found(data: str) -> str:
+    close = difflib.get_close_matches(data.lower().replace("-", "_"), NAMES, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    if os.sep in data or Path(data).suffix:
+        return f"no such folder or archive: {data}{hint}"
+    return (
+        f"no such folder, archive or name: {data}{hint} (names: {', '.join(NAMES)}; or give a "
+        "folder, a zip or tar archive, or a URL)"
+    )
+
+
+def _sample(cache: Path, progress: Progress) -> Path:
+    place = cache / "samples" / f"sample-{sample.VERSION}"
+    return _made_once(cache, place, lambda folder: sample.make_sample(folder, progress=progress))
+
+
+def _unpacked(archive: Path, cache: Path, progress: Progress) -> Path:
+    """The folder in the cache that holds an archive's content."""
+    try:
+        with archive.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{archive}: cannot be read: {error.strerror or error}") from error
+    place = cache / "archives" / digest[:32]
+    return _made_once(
+        cache, place, lambda folder: archives.unpack(archive, folder, progress=progress)
+    )
+
+
+def _from_store(address: str, cache: Path, progress: Progress) -> Path:
+    """The folder in the cache that holds a folder, or an archive's content, of an object store."""
+    store, found = find_stored(address)
+    prepare_cache(cache)
+    place = cache / "stored" / state_of(store, found)
+
+    def copy(folder: Path) -> None:
+        if list(found) != [""]:
+            copy_stored(store, found, folder, progress)
+            return
+        archive = folder.with_name(f"{folder.name}.archive")
+        try:
+            copy_stored(store, found, archive, progress)
+            archives.unpack(archive, folder, progress=progress)
+        except DataError as error:
+            text = str(error).removeprefix(f"{archive}: ").removeprefix(f"{address}: ")
+            raise DataError(f"{address}: {text}") from error
+        finally:
+            archive.unlink(missing_ok=True)
+
+    return _made_once(cache, place, copy)
+
+
+def _downloaded(url: str, cache: Path, progress: Progress) -> Path:
+    """The folder in the cache that holds the archive behind a URL.
+
+    Which archive that was is noted; the archive itself is dropped, or it would take its room twice
+    and, were it a broken one, be found again at each try.
+    """
+    prepare_cache(cache)
+    note = _note(cache, url)
+    with locked(note.with_suffix(".lock")):
+        try:
+            place = cache / "archives" / str(json.loads(note.read_bytes())["archive"])
+            if place.is_dir():
+                return place
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # not downloaded yet
+        if is_blotted(url):
+            raise DataError(
+                f"{url}: the address was kept without its credentials, and what it led to is no "
+                "longer in the cache; give the whole address, or a folder, with --data"
+            )
+        archive = download(url, note.with_suffix(".archive"), progress)
+        try:
+            place = _unpacked(archive, cache, progress)
+        except DataError as error:
+            told = str(error).removeprefix(f"{archive}: ")
+            raise DataError(f"{without_secrets(url)}: {told}") from error
+        finally:
+            archive.unlink(missing_ok=True)
+        shown = without_secrets(url)
+        # Under the address as a run folder keeps it, too: a resumed search knows no other.
+        for address in {url, shown} if has_secrets(url) else {url}:
+            content = json.dumps({"url": shown, "archive": place.name})
+            write_atomically(_note(cache, address), content)
+        return place
+
+
+def _note(cache: Path, url: str) -> Path:
+    return cache / "downloads" / f"{hashlib.sha256(os.fsencode(url)).hexdigest()[:32]}.json"
+
+
+def _made_once(cache: Path, place: Path, make: Callable[[Path], object]) -> Path:
+    """Makes a folder unless it is there; two processes may try, the first to end wins."""
+    if not place.is_dir():
+        prepare_cache(cache)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+        try:
+            make(unfinished)
+            os.replace(unfinished, place)
+        except OSError as error:
+            if not place.is_dir():
+                raise DataError(f"cannot write {place}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return place.resolve()
+
+
+def _inner_root(folder: Path) -> Path:
+    """Goes down through single folders, as archives often wrap their content in one.
+
+    A folder of class folders is not gone into, even if it holds one class only.
+    """
+    while True:
+        inner = [path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name)]
+        if len(inner) != 1 or not any(path.is_dir() for path in inner[0].iterdir()):
+            return folder.resolve()
+        folder = inner[0]
+
+
+# What the folders of the cache hold; all of it can be made or fetched again.
+CACHE_KINDS = {
+    "archives": "unpacked archives, downloaded or given",
+    "backbones": "frozen backbones, as Keras models",
+    "banks": "feature banks",
+    "downloads": "which archive an address gave",
+    "hashes": "hashes of the images in folders",
+    "models": "downloaded ImageNet weights",
+    "pixels": "decoded training and validation images",
+    "runs": "local copies of runs in object stores",
+    "samples": "the images of --data sample",
+    "sent": "weights that another node sent",
+    "stored": "images and weights from object stores",
+}
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """Something in the cache. kind: its folder there, such as "archives"."""
+
+    kind: str
+    name: str
+    path: Path
+    size_bytes: int
+
+
+def prepare_cache(cache: Path) -> None:
+    """Makes the cache folder and marks it as one.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if not (cache / CACHE_TAG).exists():
+            write_atomically(cache / CACHE_TAG, CACHE_TAG_TEXT)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the cache {cache}: {error.strerror or error}; set XDG_CACHE_HOME to a "
+            "folder that can be written"
+        ) from error
+
+
+def list_cache(cache: Path) -> list[CacheEntry]:
+    """What the cache holds, by kind and name."""
+    return [
+        CacheEntry(kind.name, path.name, path, _size(path))
+        for kind in sorted(path for path in cache.glob("*") if path.is_dir())
+        for path in sorted(kind.glob("[!.]*"))  # the others stand for turns
+    ]
+
+
+def clear_cache(cache: Path, kinds: Sequence[str] = ()) -> int:
+    """Deletes what the cache holds; returns the bytes that were freed.
+
+    Args:
+        cache: pawtune's cache folder.
+        kinds: what to delete, of CACHE_KINDS; nothing named means everything.
+
+    Raises:
+        DataError: the folder is not marked as pawtune's cache, or there is no such kind.
+    """
+    for kind in kinds:
+        if kind not in CACHE_KINDS:
+            raise DataError(f"KIND must be one of {', '.join(CACHE_KINDS)}, got {kind!r}")
+    if not cache.exists():
+        return 0
+    tag = cache / CACHE_TAG
+    if cache.name != "pawtune" and not (tag.is_file() and "pawtune" in tag.read_text()):
+        raise DataError(f"{cache} has no {CACHE_TAG} of pawtune: not deleted, it may be yours")
+    before = _size(cache)
+    for path in cache.iterdir():
+        if kinds and path.name not in kinds:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != tag:
+            path.unlink()
+    return before - _size(cache)
+
+
+def _size(path: Path) -> int:
+    if path.is_dir() and not path.is_symlink():
+        return sum(_size(inner) for inner in path.iterdir())
+    return path.lstat().st_size

@@ -1,0 +1,1 @@
+"""Frozen backbones of `keras.applications`: their weights, and their graphs made fast."""

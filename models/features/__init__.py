@@ -1,0 +1,1 @@
+"""Features of augmented views of images under a frozen backbone."""

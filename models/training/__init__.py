@@ -1,0 +1,1 @@
+"""Training of a trial, one epoch at a time: compiled steps, metrics, states."""

@@ -1,0 +1,52 @@
+"""Hyperparameter search for image classifiers on Ray: from a folder of images to one tested model.
+
+>>> import pawtune as pt
+>>> run = pt.run_search(pt.SearchConfig(data="sample", trials=8))  # doctest: +SKIP
+>>> run.leaderboard()  # doctest: +SKIP
+
+`run_search` runs a `SearchConfig` and returns a `Run`; `open_run` opens one that was made before.
+Public names are loaded at first use: Ray and Keras take seconds, and not everything needs them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pawtune.data_pipeline.errors import DataError
+    from pawtune.models.errors import ModelError
+    from pawtune.search.config.search_config import SearchConfig
+    from pawtune.search.driver import resume_search, run_search
+    from pawtune.search.errors import UserError
+    from pawtune.search.run import Run, open_run
+
+__all__ = [
+    "DataError",
+    "ModelError",
+    "Run",
+    "SearchConfig",
+    "UserError",
+    "open_run",
+    "resume_search",
+    "run_search",
+]
+
+_MODULES = {
+    "DataError": "pawtune.data_pipeline.errors",
+    "ModelError": "pawtune.models.errors",
+    "Run": "pawtune.search.run",
+    "SearchConfig": "pawtune.search.config.search_config",
+    "UserError": "pawtune.search.errors",
+    "open_run": "pawtune.search.run",
+    "resume_search": "pawtune.search.driver",
+    "run_search": "pawtune.search.driver",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,543 @@
+"""The verbs of `pawtune`. Each reads its options, calls the one function behind it, and prints.
+
+Nothing heavy is imported before a verb runs: `pawtune --help` must answer at once.
+"""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pawtune.search.cli import job_verbs, trust_verbs
+from pawtune.search.cli.output import console, print_json, shortest
+
+if TYPE_CHECKING:
+    from pawtune.search.config.search_config import SearchConfig
+    from pawtune.search.run import Run
+
+app = typer.Typer(
+    name="pawtune",
+    help="Ray-distributed hyperparameter search for image classifiers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+cache_app = typer.Typer(help="What pawtune keeps between runs.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or its folder.")]
+RunsDir = Annotated[str, typer.Option("--runs-dir", help="Where runs are kept.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="A folder, archive or URL of images by class; or: sample, cats_and_dogs."),
+]
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    data: Data = None,
+    name: Annotated[str | None, typer.Option(help="Default: the data's name and the time.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A search.yaml to start from.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides one setting.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Proposed trials; baselines come on top.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of a full trial.")] = None,
+    families: Annotated[
+        str | None, typer.Option(help="conv, transfer or both, with a comma.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="The backbone's weights file, without the top.")
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="Pixels a side; several with commas.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Trials at once.")] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(help="Whole or a fraction; default 1 where there are any.")
+    ] = None,
+    cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs of each trial.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(help="Stop after 90s, 10m or 1h30m of trials.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="val_accuracy, val_balanced_accuracy or val_loss.")
+    ] = None,
+    no_baselines: Annotated[
+        bool, typer.Option("--no-baselines", help="Leave out the five tutorial models.")
+    ] = False,
+    baselines_only: Annotated[
+        bool, typer.Option("--baselines-only", help="Train the five tutorial models only.")
+    ] = False,
+    class_weights: Annotated[
+        bool | None, typer.Option("--class-weights", help="Weigh rare classes up.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of splits, proposals and training.")] = None,
+    runs_dir: Annotated[str | None, typer.Option(help="Where runs are kept.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, or auto; default: this machine.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show configuration, data and cost; train nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only warnings and the result.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search: decode the data once, run the trials, rank them.
+
+    Example: pawtune run --data cats_and_dogs --name pets --trials 24
+    """
+    from pawtune.search.progress.reporter import Reporter
+
+    search_config = configured(context.params)
+    if dry_run:
+        from pawtune.search.dry_run import describe
+
+        with Reporter(quiet=quiet) as reporter:
+            plan = describe(search_config, reporter)
+        _emit(plan, as_json)
+        return
+    from pawtune.search.cluster.head_address import probe_head
+
+    probe_head(search_config.resources.address)  # before Ray is loaded, which takes seconds
+    from pawtune.search.driver import run_search
+
+    with Reporter(quiet=quiet) as reporter:
+        result = run_search(search_config, reporter)
+    _show_outcome(result, as_json)
+
+
+def configured(params: Mapping[str, Any]) -> "SearchConfig":
+    """The search that the options of `run` describe; `submit` has the same."""
+    from pawtune.search.config.search_config import load_config, parse_duration
+    from pawtune.search.errors import UserError
+
+    if params["no_baselines"] and params["baselines_only"]:
+        raise UserError(
+            "--no-baselines and --baselines-only exclude each other, got both; give one of them"
+        )
+    families, sizes, budget = params["families"], params["image_size"], params["time_budget"]
+    same = ("data", "name", "trials", "epochs", "weights", "metric", "class_weights", "seed")
+    resources = ("concurrency", "gpus_per_trial", "cpus_per_trial", "address")
+    options = {
+        **{name: params[name] for name in (*same, "runs_dir")},
+        **{f"resources.{name}": params[name] for name in resources},
+        "families": families.split(",") if families else None,
+        "image_size": [_whole(size) for size in sizes.split(",")] if sizes else None,
+        "time_budget_s": parse_duration(budget) if budget else None,
+        "baselines": (
+            "off" if params["no_baselines"] else "only" if params["baselines_only"] else None
+        ),
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    return load_config(params["config"], params["overrides"] or [], given)
+
+
+def _whole(text: str) -> int | str:
+    return int(text) if text.strip().isdigit() else text  # the configuration refuses the rest
+
+
+def _show_outcome(result: "Run", as_json: bool) -> None:
+    from pawtune.search.progress.reporter import leaderboard_table
+    from pawtune.search.results.leaderboard import as_dicts
+
+    rows = result.rows()
+    summary = result.summary()
+    usable = [row for row in rows if row.best_epoch is not None]
+    estimate = result.validation(rows)
+    if as_json:
+        validation = estimate.as_dict() if estimate else None
+        outcome = {"run": result.name, **summary, "leaderboard": as_dicts(rows)}
+        print_json({**outcome, "validation": validation})
+    else:
+        console().print(leaderboard_table(rows[:10], f"{result.name}: best of {len(rows)} trials"))
+    reason = summary["reason"]
+    if reason and not as_json:
+        print(f"ended early: {reason}")
+    if not usable:
+        then = "go on: pawtune resume" if reason else "see what happened: pawtune leaderboard"
+        print(
+            f"pawtune: no trial finished an epoch; {then} {shlex.quote(result.folder.place)}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130 if reason == "interrupted" else 1)
+    if not as_json:
+        best, place = usable[0], shortest(result)
+        print(f"best: {best.name}, val_accuracy {best.best_val_accuracy:.4f}")
+        if estimate is not None:
+            print(estimate)
+        print(f"kept in {result.folder.place} ({summary['seconds']:.0f} s). Next:")
+        if reason:
+            print(f"  pawtune resume {place}                        # go on where it ended")
+        print(f"  pawtune test {place}                          # score it once on the test split")
+        print(f"  pawtune best {place} --out best.keras         # one complete Keras model")
+        print(f"  pawtune leaderboard {place}                   # all {len(rows)} trials")
+    if reason == "interrupted":
+        raise typer.Exit(130)
+    if reason not in (None, "time budget"):
+        raise typer.Exit(1)
+
+
+@app.command()
+def resume(
+    run: RunArgument,
+    trials: Annotated[
+        str | None, typer.Option(metavar="+N", help="Propose N more trials than before.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run failed trials again.")
+    ] = False,
+    data: Annotated[str | None, typer.Option(help="Where the images are now, if moved.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster, if another; a dashboard's URL: go on as a job there."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Submit a job without a token to another machine.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only warnings and the result.")] = False,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Go on with a search: unfinished trials continue, finished ones stand.
+
+    Example: pawtune resume pets --trials +20
+    """
+    from pawtune.search.cluster.head_address import probe_head
+    from pawtune.search.errors import UserError
+    from pawtune.search.progress.reporter import Reporter
+    from pawtune.search.run import open_run
+    from pawtune.search.storage.run_lock import refuse_if_held
+
+    more = (trials or "+0").removeprefix("+")
+    if not more.isdigit():
+        raise UserError(f"--trials must be a number of trials to add, got {trials!r}; give +20")
+    if (address or "").startswith(("http://", "https://")):
+        job_verbs.resume_as_job(
+            run,
+            address or "",
+            insecure,
+            more_trials=int(more),
+            retry_failed=retry_failed,
+            data=data,
+            quiet=quiet,
+            runs_dir=runs_dir,
+            as_json=as_json,
+        )
+        return
+    probe_head(address)  # before Ray is loaded, which takes seconds
+    folder = open_run(run, runs_dir).folder
+    refuse_if_held(folder)
+    from pawtune.search.driver import resume_search
+
+    with Reporter(quiet=quiet) as reporter:
+        result = resume_search(
+            folder,
+            more_trials=int(more),
+            retry_failed=retry_failed,
+            data=data,
+            address=address,
+            reporter=reporter,
+        )
+    _show_outcome(result, as_json)
+
+
+@app.command()
+def leaderboard(run: RunArgument, runs_dir: RunsDir = "runs", as_json: Json = False) -> None:
+    """List all trials of a run, best first."""
+    from pawtune.search.progress.reporter import leaderboard_table
+    from pawtune.search.results.leaderboard import as_dicts
+    from pawtune.search.run import open_run
+
+    opened = open_run(run, runs_dir)
+    rows = opened.rows()
+    if as_json:
+        print_json(as_dicts(rows))
+        return
+    console().print(leaderboard_table(rows, f"{opened.name}: {len(rows)} trials"))
+    estimate = opened.validation(rows)
+    if estimate is not None:
+        print(f"best trial, {estimate.trial_id}: {estimate}")
+        if note := trust_verbs.note_of(opened, estimate.trial_id):
+            print(note)
+    for row in rows:
+        if row.status == "failed":
+            reason = opened.folder.trial(row.trial_id).read_status().get("reason")
+            print(f"{row.name} failed: {reason}")
+
+
+@app.command()
+def show(
+    run: RunArgument,
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial's id, such as 0007.")],
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Show one trial: parameters, status, every epoch."""
+    from pawtune.search.cli.trial_tables import describe_trial, trial_tables
+    from pawtune.search.run import open_run
+
+    details = describe_trial(open_run(run, runs_dir), trial)
+    if as_json:
+        print_json(details)
+        return
+    for table in trial_tables(details):
+        console().print(table)
+    if details["error"]:
+        print(details["error"])
+
+
+@app.command()
+def best(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option(help="The .keras file to write.")] = None,
+    trial: Annotated[str | None, typer.Option(help="Another trial than the best.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Another rank than 1.")] = None,
+    refit: trust_verbs.Refit = False,
+    ensemble: trust_verbs.Ensemble = False,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Write the best trial's best epoch, or another model of the run, as one complete Keras model.
+
+    Example: pawtune best pets --out best.keras
+    """
+    from pawtune.search.run import open_run
+
+    kind = trust_verbs.kind_of(refit, ensemble)
+    chosen, path = open_run(run, runs_dir).save_best(out, trial_id=trial, rank=rank, kind=kind)
+    row = chosen.row
+    if as_json:
+        names = {"trial_id": chosen.trial_id, "name": row.name, "model": kind}
+        print_json({"path": str(path), **names})
+        return
+    about = f"epoch {row.best_epoch}, val_accuracy {row.best_val_accuracy:.4f}"
+    print(f"{chosen.title} ({about}) → {path}" if kind == "trial" else f"{chosen.title} → {path}")
+    print("It takes raw images of any size. Next:")
+    print(f"  pawtune predict {path} IMAGE_OR_FOLDER")
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="The file to write; a folder for savedmodel.")],
+    kind: Annotated[
+        str, typer.Option("--format", help="keras, savedmodel, onnx or tflite.")
+    ] = "keras",
+    trial: Annotated[str | None, typer.Option(help="Another trial than the best.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Another rank than 1.")] = None,
+    refit: trust_verbs.Refit = False,
+    ensemble: trust_verbs.Ensemble = False,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Write the best trial's best epoch in another format, checked against the Keras model.
+
+    Example: pawtune export pets --format tflite --out pets.tflite
+    """
+    from pawtune.search.run import open_run
+
+    chosen, exported = open_run(run, runs_dir).export(
+        out, kind, trial_id=trial, rank=rank, kind=trust_verbs.kind_of(refit, ensemble)
+    )
+    path, difference = str(exported.path), exported.max_difference
+    if as_json:
+        print_json(
+            {
+                "path": path,
+                "format": kind,
+                "trial_id": chosen.trial_id,
+                "max_difference": difference,
+            }
+        )
+        return
+    print(f"{chosen.title} as {kind} → {path}")
+    print(f"checked: no probability differs from the Keras model's by more than {difference:.1e}")
+
+
+@app.command("test")
+def score(
+    run: RunArgument,
+    data: Annotated[
+        Path | None, typer.Option(help="Where the images are now, if they moved.")
+    ] = None,
+    trial: Annotated[str | None, typer.Option(help="Another trial than the best.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Another rank than 1.")] = None,
+    refit: trust_verbs.Refit = False,
+    ensemble: trust_verbs.Ensemble = False,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Score the best trial, or another model of the run, once on the held-out test split.
+
+    Example: pawtune test pets
+    """
+    from pawtune.search.cli.evaluation_tables import headlines, tables
+    from pawtune.search.run import open_run
+
+    kind = trust_verbs.kind_of(refit, ensemble)
+    opened = open_run(run, runs_dir)
+    result = opened.test(data, trial_id=trial, rank=rank, kind=kind)
+    if as_json:
+        print_json(result.as_dict())
+        return
+    for line in headlines(result):
+        print(line)
+    if note := trust_verbs.note_of(opened, result.trial_id) if kind == "trial" else None:
+        print(note)
+    for table in tables(result):
+        console().print(table)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="From `pawtune best`.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER...")],
+    out: Annotated[Path | None, typer.Option(help="A file to write; default: stdout.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--format", help="csv or json; default: as --out ends.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Label images with a model; what cannot be read is listed, with its reason.
+
+    Example: pawtune predict best.keras PHOTOS --out labels.csv
+    """
+    from pawtune.search.cli.predict import predict
+
+    counts = predict(model, images, "json" if as_json else kind, out)
+    print(counts, file=sys.stderr)
+    if counts.labelled == 0:
+        raise typer.Exit(1)
+
+
+@app.command()
+def preview(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="As `run --data`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("preview"),
+    image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 160,
+    seed: Annotated[int, typer.Option(help="Of the splits.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Show what is in a data set: counts, rejects, sample and augmentation grids."""
+    from pawtune.search.cli.preview import preview_data
+    from pawtune.search.progress.reporter import Reporter
+
+    with Reporter() as reporter:
+        shown = preview_data(data, out, image_size=image_size, seed=seed, reporter=reporter)
+    _emit(shown, as_json)
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option(help="Default: in the run's folder.")] = None,
+    kind: Annotated[
+        str, typer.Option("--format", help="html: one self-contained page; md: for a README.")
+    ] = "html",
+    data: Annotated[
+        Path | None, typer.Option(help="Where the images are now, if they moved.")
+    ] = None,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Write all there is to see of a run as one page."""
+    from pawtune.search.report.page import write_report
+    from pawtune.search.run import open_run
+
+    path = write_report(open_run(run, runs_dir), out, kind, data)
+    if as_json:
+        print_json({"path": str(path), "bytes": path.stat().st_size})
+        return
+    print(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)")
+
+
+@app.command()
+def plot(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="A .png, .svg or .pdf file.")] = Path("curves.png"),
+    trials: Annotated[
+        str | None, typer.Option(help="Ids or names, with commas; default: the best.")
+    ] = None,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Draw accuracy and loss by epoch of some trials beside the baselines."""
+    from pawtune.search.report.history_plot import plot_histories
+    from pawtune.search.run import open_run
+
+    names = plot_histories(open_run(run, runs_dir), out, trials.split(",") if trials else ())
+    if as_json:
+        print_json({"path": str(out), "trials": names})
+        return
+    print(f"{out}: {', '.join(names)}")
+
+
+@app.command()
+def tensorboard(
+    run: RunArgument,
+    port: Annotated[int | None, typer.Option(help="Default: 6006, or the next free one.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen. Others than this machine need no password!")
+    ] = "127.0.0.1",
+    runs_dir: RunsDir = "runs",
+) -> None:
+    """Show a run in TensorBoard while it goes on, or when it is over."""
+    from pawtune.search.run import open_run
+    from pawtune.search.tensorboard.server import serve
+
+    raise typer.Exit(serve(open_run(run, runs_dir).folder, host, port))
+
+
+job_verbs.add_to(app)
+trust_verbs.add_to(app)
+
+
+@cache_app.command("list")
+def cache_list(as_json: Json = False) -> None:
+    """Say what the cache holds, by kind; --json names every entry."""
+    from pawtune.data_pipeline.sources.resolve import CACHE_KINDS, cache_dir, list_cache
+
+    entries = list_cache(cache_dir())
+    if as_json:
+        facts = ({"kind": e.kind, "name": e.name, "bytes": e.size_bytes} for e in entries)
+        print_json(list(facts))
+        return
+    sizes: dict[str, int] = {}
+    for entry in entries:
+        sizes[entry.kind] = sizes.get(entry.kind, 0) + entry.size_bytes
+    for kind, size in sizes.items():
+        print(f"{kind:<10} {size / 1e6:10.1f} MB  {CACHE_KINDS.get(kind, '')}".rstrip())
+    print(f"{'all':<10} {sum(sizes.values()) / 1e6:10.1f} MB  in {cache_dir()}. Next:")
+    print("  pawtune cache clear [KIND...]     # it is made or fetched again when needed")
+
+
+@cache_app.command("clear")
+def cache_clear(
+    kinds: Annotated[
+        list[str] | None, typer.Argument(metavar="[KIND]...", help="Default: everything.")
+    ] = None,
+) -> None:
+    """Delete what is in the cache; it is made again when needed.
+
+    Example: pawtune cache clear pixels banks
+    """
+    from pawtune.data_pipeline.sources.resolve import cache_dir, clear_cache
+
+    print(f"{clear_cache(cache_dir(), kinds or ()) / 1e6:.1f} MB freed in {cache_dir()}")
+
+
+def _emit(content: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(content.as_dict())
+    else:
+        content.show(console())

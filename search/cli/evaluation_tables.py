@@ -1,0 +1,77 @@
+"""A look at the test split in words and tables, for a terminal."""
+
+from collections.abc import Iterator
+
+from rich.markup import escape
+from rich.table import Table
+
+from pawtune.search.results.evaluation import TestResult
+
+LISTED = 20  # mistakes and confusion columns on a terminal; `--json` has all
+
+
+def headlines(result: TestResult) -> Iterator[str]:
+    """The figures that matter, a line each."""
+    low, high = result.interval_95
+    scored = f"trial {result.trial_id}"
+    if result.model != "trial":
+        scored = f"{result.title} ({result.trial_id})"
+    yield (
+        f"test accuracy {result.accuracy:.4f} ({result.correct} of {result.n}), "
+        f"95% interval {low:.4f} to {high:.4f}, {scored}"
+    )
+    yield f"expected calibration error {result.calibration_error:.4f}"
+    if result.baseline is not None:
+        yield (
+            f"best baseline {result.baseline.name}: {result.baseline.accuracy:.4f} on the same "
+            "images"
+        )
+    if result.comparison is not None:
+        paired = result.comparison
+        yield (
+            f"only the {result.model} is right on {paired.only_first} images, only the baseline on "
+            f"{paired.only_second}: exact McNemar p = {paired.p_value:.4g}"
+        )
+    if result.looks > 1:
+        yield (
+            f"this is look {result.looks} at this test split: a figure chosen after several "
+            "looks is no longer an honest test"
+        )
+
+
+def tables(result: TestResult) -> Iterator[Table]:
+    """Classes with their confusion, then the mistakes."""
+    classes = Table(title="classes", title_justify="left", header_style="bold")
+    classes.add_column("class")
+    shown = result.class_names if len(result.class_names) <= LISTED else ()
+    for column in ("images", "precision", "recall", "F1", *(f"→ {_plain(name)}" for name in shown)):
+        classes.add_column(column, justify="right")
+    for score, counts in zip(result.classes, result.confusion, strict=True):
+        shares = [_share(value) for value in (score.precision, score.recall, score.f1)]
+        named = [str(count) for count in counts] if shown else []
+        classes.add_row(_plain(score.name), str(score.images), *shares, *named)
+    yield classes
+    if result.mistakes:
+        yield _mistakes(result)
+
+
+def _mistakes(result: TestResult) -> Table:
+    listed = result.mistakes[:LISTED]
+    more = len(result.mistakes) - len(listed)
+    title = f"mistakes: {len(result.mistakes)}" + (f", {len(listed)} shown" if more else "")
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("file", "label", "predicted", "probability"):
+        table.add_column(column, overflow="fold")
+    for mistake in listed:
+        names = [_plain(name) for name in (mistake.path, mistake.label, mistake.predicted)]
+        table.add_row(*names, f"{mistake.probability:.4f}")
+    return table
+
+
+def _plain(name: str) -> str:
+    """A name that a terminal can show, whatever is in it."""
+    return escape(name if name.isprintable() else repr(name))
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

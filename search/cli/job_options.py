@@ -1,0 +1,68 @@
+"""What the verbs about searches on a cluster share: options, and the commands they suggest."""
+
+import shlex
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pawtune.search.jobs.api import JobsApi
+    from pawtune.search.jobs.ray_jobs import Job
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="URL of the cluster's dashboard; default: $RAY_API_SERVER_ADDRESS, else this machine."
+    ),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Go on without a token on an address elsewhere.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+
+
+def open_api(address: str | None, insecure: bool) -> "JobsApi":
+    """The cluster that the options name.
+
+    Raises:
+        UserError: It cannot be asked.
+    """
+    from pawtune.search.jobs.api import JobsApi
+
+    return JobsApi(address, insecure)
+
+
+def logs_again(job: "Job") -> tuple[str, ...]:
+    """How to read what a job says: followed for as long as it may say more."""
+    return ("logs",) if job.ended else ("logs", "-f")
+
+
+def times(job: "Job") -> str:
+    """When a job began, and for how long it has run."""
+    if job.started is None:
+        return "not started"
+    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.started))
+    return f"{began}, {(job.ended or time.time()) - job.started:.0f} s"
+
+
+def print_next(
+    address: str | None,
+    insecure: bool,
+    *ways: tuple[str, ...],
+    job_id: str,
+    to_stderr: bool = False,
+) -> None:
+    """Prints commands about a job: each a verb and its options."""
+    for verb, *options in ways:
+        words = " ".join(["pawtune", verb, job_id, *options])
+        print(f"  {words}{where(address, insecure)}", file=sys.stderr if to_stderr else sys.stdout)
+
+
+def where(address: str | None, insecure: bool) -> str:
+    """The options that name the same cluster again; a password in an address is left out."""
+    from pawtune.data_pipeline.url_credentials import without_secrets
+
+    named = f" --address {shlex.quote(without_secrets(address))}" if address else ""
+    return named + (" --insecure" if insecure else "")

@@ -1,0 +1,155 @@
+"""The verbs of `pawtune` about searches on a cluster: submit, list, status, logs, stop."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from pawtune.search.cli.job_options import (
+    Address,
+    Insecure,
+    Json,
+    logs_again,
+    open_api,
+    print_next,
+    times,
+    where,
+)
+from pawtune.search.cli.output import print_json
+from pawtune.search.cli.status_verb import status
+
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="As `list` names it, or the name of its run.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the verbs."""
+    # Options that submit does not know are left over, and are read as those of run.
+    leave = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(context_settings=leave)(submit)
+    app.command("list")(list_jobs)
+    for verb in (status, logs, stop):
+        app.command()(verb)
+
+
+def submit(
+    context: typer.Context,
+    address: Address = None,
+    shared_path: Annotated[
+        bool, typer.Option("--shared-path", help="This machine's paths hold on the cluster too.")
+    ] = False,
+    insecure: Insecure = False,
+    as_json: Json = False,
+) -> None:
+    """Search on a cluster: takes all options of `run` (pawtune run --help), returns at once.
+
+    Example: pawtune submit --data /shared/pets --runs-dir /shared/runs --name pets
+    """
+    from pawtune.search.cli.app import app, configured
+    from pawtune.search.errors import UserError
+    from pawtune.search.jobs import ray_jobs as jobs
+
+    run = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+    params = run.make_context("submit", list(context.args), parent=context.parent).params
+    if params["dry_run"]:
+        raise UserError("--dry-run submits nothing, got it with submit; give it to `pawtune run`")
+    config = configured(params)
+    job = jobs.submit(
+        open_api(address, insecure), config, shared=shared_path, quiet=bool(params["quiet"])
+    )
+    if as_json:
+        print_json(job.as_dict())
+        return
+    print(f"submitted as job {job.job_id}; run folder on the cluster: {job.folder}. Next:")
+    print_next(address, insecure, ("logs", "-f"), ("status",), ("stop",), job_id=job.job_id)
+
+
+def resume_as_job(
+    name: str,
+    address: str,
+    insecure: bool,
+    *,
+    more_trials: int,
+    retry_failed: bool,
+    data: str | None,
+    quiet: bool,
+    runs_dir: str,
+    as_json: bool,
+) -> None:
+    """`pawtune resume` where its --address is a dashboard's URL."""
+    from pawtune.search.jobs import ray_jobs as jobs
+
+    api = open_api(address, insecure)
+    options: Any = {"more_trials": more_trials, "retry_failed": retry_failed, "data": data}
+    job = jobs.resume(api, name, quiet=quiet, runs_dir=runs_dir, **options)
+    if as_json:
+        print_json(job.as_dict())
+        return
+    print(f"goes on as job {job.job_id}; run folder on the cluster: {job.folder}. Next:")
+    print_next(address, insecure, ("logs", "-f"), ("status",), ("stop",), job_id=job.job_id)
+
+
+def list_jobs(address: Address = None, insecure: Insecure = False, as_json: Json = False) -> None:
+    """List the searches submitted to a cluster, the newest first."""
+    from pawtune.search.jobs import ray_jobs as jobs
+
+    api = open_api(address, insecure)
+    found = jobs.jobs(api)
+    if as_json:
+        print_json([job.as_dict() for job in found])
+        return
+    width = max((len(job.job_id) for job in found), default=0)
+    for job in found:
+        print(f"{job.job_id:<{width}}  {job.status:<9}  {times(job)}  {job.folder}")
+    if not found:
+        print(f"no search was submitted to {api.shown} yet. Next:")
+        print(f"  pawtune submit --data sample{where(address, insecure)}")
+        return
+    print("Next:")
+    print_next(address, insecure, logs_again(found[0]), ("status",), job_id=found[0].job_id)
+
+
+def logs(
+    job: JobArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
+    address: Address = None,
+    insecure: Insecure = False,
+) -> None:
+    """Print what a job has said; with --follow, exit code 1 says that it failed."""
+    from pawtune.search.jobs import ray_jobs as jobs
+
+    api = open_api(address, insecure)
+    job = jobs.find(api, job).job_id
+    if not follow:
+        print(jobs.logs(api, job), end="")
+        return
+    try:
+        jobs.follow(api, job, lambda piece: print(piece, end="", flush=True))
+    except KeyboardInterrupt:
+        print(f"\njob {job} goes on. Next:", file=sys.stderr)
+        print_next(address, insecure, ("logs", "-f"), ("stop",), job_id=job, to_stderr=True)
+        raise typer.Exit(130) from None
+    ended = jobs.find(api, job)
+    print(f"job {job}: {ended.status}. Next:", file=sys.stderr)
+    print_next(address, insecure, ("status",), job_id=job, to_stderr=True)
+    if ended.status == "FAILED":
+        raise typer.Exit(1)
+
+
+def stop(
+    job: JobArgument, address: Address = None, insecure: Insecure = False, as_json: Json = False
+) -> None:
+    """End a job in order: finished epochs are kept."""
+    from pawtune.search.jobs import ray_jobs as jobs
+
+    api = open_api(address, insecure)
+    ended = jobs.stop(api, job)
+    if as_json:
+        print_json(ended.as_dict())
+        return
+    job = ended.job_id
+    print(f"job {job}: {ended.status}; what had finished is kept in {ended.folder}. Next:")
+    print_next(address, insecure, ("logs",), ("status",), job_id=job)
+    if ended.status != "SUCCEEDED":
+        print_next(api.shown, insecure, ("resume",), job_id=job)

@@ -1,0 +1,45 @@
+"""`pawtune`: the console script."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typer.exceptions import TyperException
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits; bad input is one line on stderr and exit code 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's banner helps nobody here
+    from typer.exceptions import TyperException
+
+    from pawtune.search.cli.app import app
+
+    try:
+        # Standing alone, Typer would draw a box of six lines around a mistyped option.
+        sys.exit(app(arguments, standalone_mode=False))
+    except TyperException as error:
+        if str(error.format_message()):  # empty where help was printed instead
+            print(f"pawtune: {_mistyped(error)}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except ValueError as error:
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if not kinds & {"UserError", "DataError", "ModelError"}:
+            raise
+        print(f"pawtune: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _mistyped(error: "TyperException") -> str:
+    """What was typed wrong, in one line: Typer says the rule, not what it got."""
+    from pydantic import ValidationError
+
+    said = " ".join(error.format_message().split()).rstrip(".")
+    if isinstance(error.__cause__, ValidationError):
+        said += f", got {error.__cause__.errors()[0]['input']!r}"
+    words, context = ["--help"], getattr(error, "ctx", None)
+    while context is not None and context.parent is not None:
+        words.insert(0, context.info_name)
+        context = context.parent
+    return f"{said}; see `{' '.join(['pawtune', *words])}`"

@@ -1,0 +1,28 @@
+"""What the commands of `pawtune` have in common: JSON, tables, and the name to type next."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pawtune.search.run import Run
+
+
+def print_json(value: Any) -> None:
+    """Prints JSON; NaN and infinity are refused, for they are none."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def console() -> Any:
+    """A `rich.console.Console` on stdout; 120 columns wide where that is no terminal."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def shortest(run: "Run") -> str:
+    """A run as one types it, quoted for a shell: its name below ./runs, else its place."""
+    default = Path("runs").resolve() / run.name
+    return shlex.quote(run.name if default == run.folder.root else run.folder.place)

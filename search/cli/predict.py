@@ -1,0 +1,42 @@
+"""`pawtune predict`: labels as a stream, with a progress bar where somebody watches."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pawtune.search.progress.reporter import Reporter
+from pawtune.search.results.predict import (
+    Counts,
+    choose_format,
+    predict_labels,
+    write_predictions,
+)
+
+
+def predict(
+    model_file: Path, images: Sequence[Path], kind: str | None = None, out: Path | None = None
+) -> Counts:
+    """Labels files as `pawtune predict` does: with a progress bar where somebody watches.
+
+    Args:
+        model_file: From `pawtune best`.
+        images: Files, and folders that are gone through at any depth.
+        kind: csv or json; None: as `out` ends, else lines for people.
+        out: The file to write; None: stdout.
+
+    Raises:
+        UserError, DataError: As `predict_labels`, `choose_format` and `write_predictions`.
+    """
+    kind = choose_format(kind, out)
+    reporter = Reporter()
+    # Lines on the same terminal tell how far it is; a pipe has no use for a bar.
+    watched = reporter.console.is_terminal and (out is not None or not sys.stdout.isatty())
+
+    def show(done: int, total: int) -> None:
+        reporter.stage("predict", done, total)
+
+    try:
+        records = predict_labels(model_file, images, show if watched else None)
+        return write_predictions(records, kind, out)
+    finally:
+        reporter.close()

@@ -1,0 +1,100 @@
+"""`pawtune preview`: what is in a data set, in numbers and pictures, before anything is trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
+
+from pawtune.data_pipeline.images.decode import decode_split
+from pawtune.data_pipeline.images.preview import augmentation_grids, sample_grid
+from pawtune.data_pipeline.safe_files import shown
+from pawtune.data_pipeline.sources.resolve import cache_dir, resolve_source
+from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
+from pawtune.search.process import load_tensorflow
+from pawtune.search.progress.reporter import Reporter
+
+SHOWN_REJECTS = 20
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A data set's counts, and the pictures that were drawn of it."""
+
+    manifest: Manifest
+    pictures: tuple[Path, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "root": self.manifest.root,
+            "class_names": list(self.manifest.class_names),
+            "counts": self.manifest.counts(),
+            "files": len(self.manifest.entries) + len(self.manifest.rejects),
+            "rejects": [{"path": r.path, "reason": r.reason} for r in self.manifest.rejects],
+            "warnings": list(self.manifest.warnings),
+            "pictures": [str(path) for path in self.pictures],
+        }
+
+    def show(self, console: Any) -> None:
+        """For people: a table of counts, what is left out and why, where the pictures are."""
+        counts = self.manifest.counts()
+        # As text, not as markup: a folder may be called "[/red]".
+        table = Table(title=Text(shown(self.manifest.root)), title_justify="left")
+        table.add_column("class")
+        for split in counts:
+            table.add_column(split, justify="right")
+        for label in self.manifest.class_names:
+            table.add_row(Text(label), *(str(counts[split].get(label, 0)) for split in counts))
+        console.print(table)
+        used, rejected = len(self.manifest.entries), len(self.manifest.rejects)
+        print(f"{used + rejected} files: {used} used, {rejected} left out")
+        for reject in self.manifest.rejects[:SHOWN_REJECTS]:
+            print(f"left out: {shown(reject.path)}: {shown(reject.reason)}")
+        if len(self.manifest.rejects) > SHOWN_REJECTS:
+            print(f"… and {len(self.manifest.rejects) - SHOWN_REJECTS} more (--json lists all)")
+        for warning in self.manifest.warnings:
+            print(f"warning: {shown(warning)}")
+        for path in self.pictures:
+            print(f"picture: {shown(path)}")
+
+
+def preview_data(
+    data: str, out: Path, *, image_size: int, seed: int, reporter: Reporter
+) -> Preview:
+    """Splits a data set as a search would, and draws training images.
+
+    Test images are counted, never decoded.
+
+    Raises:
+        DataError: As a search would.
+    """
+    cache = cache_dir()
+    root = resolve_source(data, cache=cache, progress=reporter.stage)
+    manifest = build_manifest(root, seed=seed, cache=cache, progress=reporter.stage)
+    first = manifest.split("train")[:1]
+    (image,) = decode_split(Path(manifest.root), first, image_size)
+    pictures = [
+        sample_grid(manifest, out / "samples.png", size=image_size),
+        *augmentation_grids(image, _augment, out),
+    ]
+    reporter.close()
+    return Preview(manifest, tuple(pictures))
+
+
+def _augment(image: NDArray[np.uint8], flip: str, angle: float) -> NDArray[np.uint8]:
+    """(S, S, 3) uint8 under a flip, then a rotation, as a trial in training renders them."""
+    load_tensorflow()
+    from pawtune.models.features.view_rendering import render_views, view_transforms
+
+    if "horizontal" in flip:
+        image = image[:, ::-1]
+    if "vertical" in flip:
+        image = image[::-1]
+    angles = np.array([[angle]], np.float32)
+    transforms = view_transforms(angles, np.array([False]), len(image))
+    (view,) = render_views(image[None], transforms)[0].numpy()
+    return np.asarray(view.round(), np.uint8)

@@ -1,0 +1,51 @@
+"""One trial in full: what it was, how each epoch went, what became of it."""
+
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from pawtune.data_pipeline.safe_files import shown
+from pawtune.search.results.leaderboard import as_dicts
+from pawtune.search.run import Run
+from pawtune.search.storage.run_folder import read_json
+from pawtune.search.storage.untrusted_files import read_text
+
+EPOCH_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+
+
+def describe_trial(run: Run, trial_id: str) -> dict[str, Any]:
+    """Everything known of a trial: its leaderboard row, `reason`, `facts`, `history`, `error`.
+
+    Raises:
+        UserError: The run has no such trial.
+    """
+    folder = run.folder.trial(trial_id)
+    (row,) = (row for row in as_dicts(run.rows()) if row["trial_id"] == trial_id)
+    return {
+        **row,
+        "reason": folder.read_status().get("reason"),
+        "facts": read_json(folder.facts_file) if folder.facts_file.exists() else {},
+        "history": folder.read_metrics(),
+        "error": read_text(folder.error_file) if folder.error_file.exists() else None,
+    }
+
+
+def trial_tables(details: dict[str, Any]) -> list[Table]:
+    """The trial for a terminal: one table of settings, one of epochs."""
+    # As text, not as markup: names and facts may be a stranger's.
+    title = Text(f"trial {details['trial_id']}: {details['name']}")
+    settings = Table(title=title, show_header=False)
+    status = details["status"] + (f" ({details['reason']})" if details["reason"] else "")
+    about = {"status": status, "best epoch": details["best_epoch"], "seconds": details["seconds"]}
+    for name, value in {**about, **details["facts"], **details["params"]}.items():
+        told = f"{value:,}" if isinstance(value, int) else str(value)
+        settings.add_row(Text(shown(name)), Text(shown(told)))
+    epochs = Table(title="epochs")
+    for column in EPOCH_COLUMNS:
+        epochs.add_column(column, justify="right")
+    for row in details["history"]:
+        mark = " *" if row["epoch"] == details["best_epoch"] else ""
+        cells = [f"{row[column]:.4f}" for column in EPOCH_COLUMNS[1:]]
+        epochs.add_row(f"{row['epoch']}{mark}", *cells)
+    return [settings, epochs]

@@ -1,0 +1,228 @@
+"""The verbs of `pawtune` that go on from a search: confirm, refit, ensemble, reproduce."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pawtune.search.cli.output import console, print_json, shortest
+
+if TYPE_CHECKING:
+    from pawtune.search.results.model_choice import Kind
+    from pawtune.search.run import Run
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or its folder.")]
+RunsDir = Annotated[str, typer.Option("--runs-dir", help="Where runs are kept.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+Data = Annotated[str | None, typer.Option(help="Where the images are now, if they moved.")]
+Trial = Annotated[str | None, typer.Option(help="Another trial than the best.")]
+Rank = Annotated[int | None, typer.Option(help="Another rank than 1.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Only warnings and the result.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="A Ray cluster, or local for this machine; default: as the search had it."),
+]
+Refit = Annotated[
+    bool, typer.Option("--refit", help="The trial as `pawtune refit` trained it on more images.")
+]
+Ensemble = Annotated[
+    bool, typer.Option("--ensemble", help="The soft vote that `pawtune ensemble` kept.")
+]
+
+
+def kind_of(refit: bool, ensemble: bool) -> "Kind":
+    """Which of a run's models two options name.
+
+    Raises:
+        UserError: Both were given.
+    """
+    if refit and ensemble:
+        from pawtune.search.errors import UserError
+
+        raise UserError("--refit and --ensemble exclude each other, got both; give one of them")
+    return "refit" if refit else "ensemble" if ensemble else "trial"
+
+
+def note_of(run: "Run", trial_id: str) -> str | None:
+    """What `confirm` has to say against a trial; None: nothing."""
+    from pawtune.search.config.search_config import NAME_RULE
+    from pawtune.search.storage.run_folder import read_json
+
+    file = run.folder.confirm_dir / "confirm.json"
+    found = read_json(file) if file.exists() else {}
+    suggested = str(found.get("suggested", trial_id))
+    if suggested == trial_id or not NAME_RULE.fullmatch(suggested):
+        return None
+    return (
+        f"note: with other seeds, trial {suggested} came out ahead of the leaderboard's "
+        f"best by more than luck; see `pawtune confirm {shortest(run)}`"
+    )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the verbs."""
+    for verb in (confirm, refit, ensemble, reproduce):
+        app.command()(verb)
+
+
+def confirm(
+    run: RunArgument,
+    top: Annotated[int, typer.Option(min=1, help="How many of the best trials.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="How many other seeds each.")] = 3,
+    data: Data = None,
+    address: Address = None,
+    quiet: Quiet = False,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Train the best trials again with other seeds: how much of their lead was luck.
+
+    What is finished is kept in the run folder and not repeated: after Ctrl-C the same command
+    goes on.
+
+    Example: pawtune confirm pets --top 3 --seeds 3
+    """
+    from pawtune.search.cli.trust_tables import confirmation_lines, confirmation_table
+    from pawtune.search.progress.reporter import Reporter
+    from pawtune.search.run import open_run
+
+    opened = open_run(run, runs_dir)
+    try:
+        with Reporter(quiet=quiet) as reporter:
+            result = opened.confirm(top, seeds, data=data, address=address, reporter=reporter)
+    except KeyboardInterrupt:
+        print("interrupted; finished epochs are kept, the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        print_json(result.as_dict())
+        return
+    console().print(confirmation_table(result))
+    for line in confirmation_lines(result):
+        print(line)
+    option = "" if result.suggested == result.trials[0].trial_id else f"--trial {result.suggested}"
+    _next(opened, "test", option, note="score it once on the test split")
+    _next(opened, "refit", option, note="train it on the validation images too")
+
+
+def refit(
+    run: RunArgument,
+    trial: Trial = None,
+    rank: Rank = None,
+    data: Data = None,
+    address: Address = None,
+    quiet: Quiet = False,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Train the best trial on training and validation images, for its best number of epochs.
+
+    No validation image is left to choose an epoch or to score it: only the test split can.
+
+    Example: pawtune refit pets
+    """
+    from pawtune.search.cli.trust_tables import refit_lines
+    from pawtune.search.progress.reporter import Reporter
+    from pawtune.search.run import open_run
+
+    opened = open_run(run, runs_dir)
+    with Reporter(quiet=quiet) as reporter:
+        result = opened.refit(trial, rank, data=data, address=address, reporter=reporter)
+    if as_json:
+        print_json(result.as_dict())
+        return
+    for line in refit_lines(result):
+        print(line)
+    option = f"--refit --trial {result.trial_id}" if trial or (rank or 1) > 1 else "--refit"
+    _next(opened, "test", option, note="score it once on the test split")
+    _next(opened, "best", f"{option} --out best.keras", note="one complete Keras model")
+
+
+def ensemble(
+    run: RunArgument,
+    top: Annotated[int, typer.Option(min=2, help="How many of the best trials vote.")] = 3,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Keep the vote even if it does not win.")
+    ] = False,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Let the best trials vote; keep the vote as one Keras model if it wins on validation.
+
+    It wins if it names more validation images right than the best trial and the exact McNemar
+    test gives p below 0.05. Stored predictions tell: nothing is trained.
+
+    Example: pawtune ensemble pets --top 5
+    """
+    from pawtune.search.cli.trust_tables import vote_lines, vote_table
+    from pawtune.search.run import open_run
+
+    opened = open_run(run, runs_dir)
+    vote = opened.ensemble(top, anyway)
+    if as_json:
+        print_json(vote.as_dict())
+        return
+    console().print(vote_table(vote))
+    for line in vote_lines(vote):
+        print(line)
+    if vote.kept:
+        _next(opened, "test", "--ensemble", note="score it once on the test split")
+        _next(opened, "best", "--ensemble --out best.keras", note="one complete Keras model")
+    else:
+        _next(opened, "test", note="score the best trial once on the test split")
+        _next(opened, "confirm", note="train the best trials again with other seeds")
+
+
+def reproduce(
+    run: RunArgument,
+    trial: Trial = None,
+    rank: Rank = None,
+    data: Data = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Allowed difference of a metric; default: 0, or 0.05 where the machine or a "
+            "version differs.",
+        ),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster; default: this machine.")
+    ] = None,
+    quiet: Quiet = False,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Train a trial again from its run folder and compare every epoch; exit code 1 if it differs.
+
+    Example: pawtune reproduce pets --trial 0007
+    """
+    from pawtune.search.cli.trust_tables import reproduction_lines, reproduction_table
+    from pawtune.search.progress.reporter import Reporter
+    from pawtune.search.run import open_run
+
+    opened = open_run(run, runs_dir)
+    with Reporter(quiet=quiet) as reporter:
+        result = opened.reproduce(
+            trial, rank, data=data, address=address, tolerance=tolerance, reporter=reporter
+        )
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        console().print(reproduction_table(result))
+        for line in reproduction_lines(result):
+            print(line)
+        if result.matches:
+            _next(opened, "test", note="score the best trial once on the test split")
+            _next(opened, "best", "--out best.keras", note="one complete Keras model")
+        else:
+            option = f"--trial {result.trial_id} --tolerance 0.01"
+            _next(opened, "show", result.trial_id, note="what was recorded, and on which machine")
+            _next(opened, "reproduce", option, note="allow for rounding")
+    if not result.matches:
+        raise typer.Exit(1)
+
+
+def _next(run: "Run", verb: str, options: str = "", *, note: str) -> None:
+    """A command to type next, the way this run was named."""
+    command = " ".join(filter(None, ["pawtune", verb, shortest(run), options]))
+    print(f"  {command:<44}  # {note}")

@@ -1,0 +1,322 @@
+"""What a search is: one frozen `SearchConfig`, from search.yaml, overrides and options.
+
+`load_config` reports every problem at once, one line each. `dump_config` writes the whole
+experiment, and reads back as the same object. docs/configuration.md is made from the settings
+below (`python -m pawtune.search.config.docs_table`), so their texts are written for readers.
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pawtune.data_pipeline.safe_files import shown
+from pawtune.data_pipeline.url_credentials import without_secrets
+from pawtune.models.spec import ConvSpec
+from pawtune.search.config.domains import Choices, FloatRange, IntRange, Strict
+from pawtune.search.config.sections import (
+    ResourcesConfig,
+    SamplerConfig,
+    SchedulerConfig,
+    SpeedConfig,
+)
+from pawtune.search.config.settings import Setting, explain
+from pawtune.search.config.space import SpaceConfig
+from pawtune.search.config.yaml_text import MAX_BYTES, YamlError, read_yaml, write_yaml
+from pawtune.search.errors import UserError
+from pawtune.search.objective import Metric
+
+__all__ = [
+    "Choices",
+    "FloatRange",
+    "IntRange",
+    "ResourcesConfig",
+    "SamplerConfig",
+    "SchedulerConfig",
+    "SearchConfig",
+    "SpaceConfig",
+    "SpeedConfig",
+    "dump_config",
+    "load_config",
+    "parse_duration",
+]
+
+Family = Literal["conv", "transfer"]
+NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of runs and trials
+
+
+class SearchConfig(Strict):
+    """A whole search: what search.yaml holds."""
+
+    data: Annotated[
+        str,
+        Field(min_length=1),
+        Setting(
+            "a folder, an archive, a URL, sample or cats_and_dogs",
+            "The images: a folder of class folders, or what holds one; a URL may be s3:// or gs://.",
+        ),
+    ]
+    name: Annotated[
+        Annotated[str, Field(pattern=f"^{NAME_RULE.pattern}$")] | None,
+        Setting(
+            "up to 100 letters, digits, '.', '_' and '-' (first a letter or digit), or null",
+            "The run's folder in `runs_dir`; null: the data's name and the time.",
+        ),
+    ] = None
+    runs_dir: Annotated[
+        str,
+        Field(min_length=1),
+        Setting("a folder, or an address: s3:// or gs://", "Where runs are kept."),
+    ] = "runs"
+    families: Annotated[
+        Annotated[tuple[Family, ...], Field(min_length=1, strict=False)] | None,
+        Setting(
+            "conv, transfer, a list of both, or null",
+            "Kinds of models; null: both, where transfer is left out if there are no weights.",
+        ),
+    ] = None
+    weights: Annotated[
+        str | None,
+        Setting(
+            "a file, here or at s3:// or gs://, or null",
+            "The backbone's weights, without its top; null: Keras' cache, else a download.",
+        ),
+    ] = None
+    image_size: Annotated[
+        tuple[int, ...],
+        Field(min_length=1, strict=False),
+        Setting(
+            "one or several sides of 32 to 1024 px",
+            "Images are resized to squares of this side; of several, each trial gets one.",
+        ),
+    ] = (160,)
+    trials: Annotated[
+        int,
+        Field(ge=0),
+        Setting("a whole number from 0", "Trials to propose; the baselines come on top."),
+    ] = 24
+    epochs: Annotated[
+        int, Field(ge=1), Setting("a whole number from 1", "Epochs of a trial that is not stopped.")
+    ] = 20
+    seed: Annotated[
+        int,
+        Field(ge=0, lt=2**31),
+        Setting("a whole number from 0 to 2147483647", "Of splits, proposals and training."),
+    ] = 0
+    metric: Annotated[
+        Metric,
+        Setting("val_accuracy, val_balanced_accuracy or val_loss", "What the search optimises."),
+    ] = "val_accuracy"
+    baselines: Annotated[
+        Literal["on", "off", "only"],
+        Setting("on, off or only", "The five tutorial models: before the proposals, not, alone."),
+    ] = "on"
+    class_weights: Annotated[
+        bool, Setting("true or false", "Weigh rare classes up in the training loss.")
+    ] = False
+    time_budget_s: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        Setting("seconds above 0, or null", "Stop the trials after this time; null: never."),
+    ] = None
+    resources: ResourcesConfig = ResourcesConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    speed: SpeedConfig = SpeedConfig()
+    space: SpaceConfig = SpaceConfig()
+
+    @field_validator("families", mode="before")
+    @classmethod
+    def _one_or_with_commas(cls, given: Any) -> Any:
+        return tuple(word.strip() for word in given.split(",")) if isinstance(given, str) else given
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _one_size(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, int) else given
+
+    @field_validator("image_size")
+    @classmethod
+    def _models_take_it(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        for size in sizes:
+            try:
+                ConvSpec(filters=(4,), image_size=size)
+            except ValidationError:
+                raise ValueError(f"a side must be 32 to 1024 px, received {size}") from None
+        return sizes
+
+    @field_validator("families", "image_size")
+    @classmethod
+    def _nothing_twice(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        twice = [value for n, value in enumerate(values or ()) if value in (values or ())[:n]]
+        if twice:
+            raise ValueError(f"a value may be given once, received {twice[0]!r} twice")
+        return values
+
+    @field_validator("data", "runs_dir", "weights")
+    @classmethod
+    def _can_be_a_path(cls, text: str | None) -> str | None:
+        if text is not None and any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+            raise ValueError(f"it must hold no control character, received {text!r}; rename it")
+        return text
+
+    @model_validator(mode="after")
+    def _something_to_run(self) -> Self:
+        if self.trials == 0 and self.baselines == "off":
+            raise ValueError(
+                "a search must run something, received trials 0 and baselines off; "
+                "give trials, or baselines: only"
+            )
+        return self
+
+
+def load_config(
+    path: Path | None, overrides: Sequence[str] = (), options: Mapping[str, Any] | None = None
+) -> SearchConfig:
+    """The configuration of a search; what comes later wins.
+
+    Args:
+        path: A search.yaml, or None for the defaults. Its `versions` are a record, not settings.
+        overrides: "space.conv_depth.high=4": a dotted setting and its value in YAML.
+        options: Values by dotted setting, as the command line's options give them.
+
+    Raises:
+        UserError: All that is wrong, one line each.
+    """
+    problems: list[str] = []
+    document: dict[str, Any] = {}
+    readable = True
+    if path is not None:
+        try:
+            document = _read_file(path)
+        except UserError as error:
+            problems.append(str(error))
+            readable = False
+    for assignment in [*overrides, *(options or {}).items()]:
+        try:
+            pair = _parse_override(assignment) if isinstance(assignment, str) else assignment
+            _set(document, *pair)
+        except UserError as error:
+            problems.append(str(error))
+    try:
+        config = SearchConfig.model_validate(document)
+    except ValidationError as error:
+        # Without its file, what a search requires would be called missing.
+        problems += explain(error, SearchConfig) if readable else []
+    if problems:
+        lines = "\n".join(problems).split("\n")
+        raise UserError("\n".join(shown(line) for line in lines if line))
+    return config
+
+
+def dump_config(
+    config: SearchConfig, versions: Mapping[str, str] | None = None, *, with_secrets: bool = False
+) -> str:
+    """search.yaml: every setting, in a stable order; and, for the record, the versions used.
+
+    Credentials in addresses are blotted out, unless it is the search itself that reads the text.
+    """
+    record = {"versions": dict(versions)} if versions else {}
+    content = config.model_dump(mode="json") if with_secrets else plain_settings(config)
+    return write_yaml({**content, **record})
+
+
+def plain_settings(config: SearchConfig) -> dict[str, Any]:
+    """Every setting as JSON, credentials in addresses blotted out; a path is no address."""
+    content = config.model_dump(mode="json")
+    for section in (content, content["resources"]):
+        for key, value in section.items():
+            if isinstance(value, str) and "://" in value:
+                section[key] = without_secrets(value)
+    return content
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "90s", "10m", "1h30m" or "600".
+
+    Raises:
+        UserError: No duration above zero.
+    """
+    number = r"(\d+(?:\.\d+)?)"
+    parts = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip())
+    hours, minutes, seconds = (float(part or 0) for part in parts.groups()) if parts else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if not 0 < total < math.inf:
+        raise UserError(
+            f"a duration must be seconds above 0, or like 90s, 10m or 1h30m, received {text!r}; "
+            "give for example 10m"
+        )
+    return total
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(
+                f"{path}: settings may take {MAX_BYTES:,} bytes at most, received "
+                f"{path.stat().st_size:,}; is this another file?"
+            )
+        document = read_yaml(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(
+            f"--config must name a readable file, received {path}: {error.strerror}; check the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: settings must be UTF-8 text, received other bytes") from error
+    except YamlError as error:
+        raise UserError("\n".join(f"{path}: {line}" for line in str(error).split("\n"))) from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise UserError(
+            f"{path}: it must hold settings, key: value, received {document!r:.60}; "
+            "write for example data: sample"
+        )
+    return {key: value for key, value in document.items() if not _says_nothing(key, value)}
+
+
+def _says_nothing(key: str, value: Any) -> bool:
+    field = SearchConfig.model_fields.get(key)
+    empty_section = value is None and field is not None and isinstance(field.default, Strict)
+    return key == "versions" or empty_section
+
+
+def _parse_override(override: str) -> tuple[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UserError(
+            f"--set must be KEY=VALUE, received {override!r}; "
+            "give for example --set space.conv_depth.high=4"
+        )
+    try:
+        return key.strip(), read_yaml(text)
+    except YamlError as error:
+        raise UserError(f"--set {shown(key)}: {error}") from error
+
+
+def _set(document: dict[str, Any], key: str, value: Any) -> None:
+    """Puts a value at a dotted key, making the mappings on the way."""
+    *parents, name = key.split(".")
+    key = shown(key)
+    for depth, parent in enumerate(parents, start=1):
+        inner = document.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            whole = shown(".".join(parents[:depth]))
+            raise UserError(
+                f"{key}: {whole} is {inner!r:.60}, which has no {name!r}; "
+                f"set {whole} as a whole, or leave it out"
+            )
+        document = inner
+    document[name] = value
+
+
+def default_name(config: SearchConfig) -> str:
+    """Data and time, as a folder name."""
+    # Of a URL its path only: what follows may hold a token.
+    place = re.split("[?#]", config.data)[0] if "://" in config.data else config.data
+    data = re.sub("[^A-Za-z0-9]", "-", Path(place).stem)[:60]
+    return f"{data.strip('-') or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"

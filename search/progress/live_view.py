@@ -1,0 +1,230 @@
+"""What there is to tell of a search that runs, and how a terminal shows it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from pawtune.search.objective import Metric, Objective
+from pawtune.search.storage.history import FINAL_STOP
+from pawtune.search.storage.run_folder import Status
+
+MAX_ROWS = 12  # running trials shown at once: with bar, counts and the best this fits 24 lines
+NAME_CHARACTERS = 40
+
+
+@dataclass(frozen=True)
+class TrialEvent:
+    """One thing that happened to a trial, for whoever shows it."""
+
+    trial_id: str
+    name: str
+    family: str
+    epochs: int
+    status: Status
+    result: dict[str, Any]
+    reason: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RunningTrial:
+    """A trial that a worker has."""
+
+    name: str
+    family: str
+    epoch: int
+    epochs: int
+    best: float | None
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """A trial's best epoch so far.
+
+    Attributes:
+        value: What the search optimises.
+        accuracy: On validation.
+        loss: On validation; of equal values the smaller is the better.
+    """
+
+    value: float
+    accuracy: float
+    loss: float
+    name: str
+    epoch: int
+    params: Mapping[str, Any]
+
+
+@dataclass
+class SearchState:
+    """A search at one moment.
+
+    Attributes:
+        total: Trials to run, baselines included.
+        metric: What the search optimises.
+        train_images: In the training split: what a backbone would see in every epoch.
+        val_images: In the validation split: what a backbone would see once a trial.
+        saved_epochs: Not run because the scheduler stopped trials.
+        saved_passes: Images that trials on the feature bank did not push through a backbone.
+        waits: How many trials wait for room on the cluster, and for what; empty where none does.
+    """
+
+    total: int = 0
+    metric: Metric = "val_accuracy"
+    train_images: int = 0
+    val_images: int = 0
+    saved_epochs: int = 0
+    saved_passes: int = 0
+    waits: str = ""
+    ended: Counter[str] = field(default_factory=Counter)  # by status, or `unfinished`
+    running: dict[str, RunningTrial] = field(default_factory=dict)
+    bests: dict[str, BestTrial] = field(default_factory=dict)
+    _leader: str | None = None  # whose best is the best of all
+
+    @property
+    def num_ended(self) -> int:
+        return sum(self.ended.values())
+
+    @property
+    def progress(self) -> float:
+        """Trials that ended, and the parts of those that run."""
+        return self.num_ended + sum(t.epoch / t.epochs for t in self.running.values())
+
+    @property
+    def best(self) -> BestTrial | None:
+        """The best of the trials that have not failed; the earliest of equals."""
+        return None if self._leader is None else self.bests.get(self._leader)
+
+    def _rank(self, trial_id: str) -> None:
+        """Finds the best anew, among all trials, only where this one may have changed it."""
+        told, best = self.bests.get(trial_id), self.best
+        if trial_id != self._leader and (
+            told is None or (best is not None and self._key(told) < self._key(best))
+        ):
+            return
+        self._leader = max(self.bests, key=lambda known: self._key(self.bests[known]), default=None)
+
+    def _key(self, best: BestTrial) -> tuple[float, float]:
+        return Objective(self.metric).key({"val_loss": best.loss, self.metric: best.value})
+
+    def take(self, event: TrialEvent, on_bank: bool = False) -> bool:
+        """Takes what happened to a trial.
+
+        Args:
+            event: What happened.
+            on_bank: Whether the trial trained on the feature bank.
+
+        Returns:
+            Whether another trial is the best now, or the same one a better one.
+        """
+        result = event.result
+        epoch = int(result.get("epoch", 0))
+        if event.status == "running":
+            self.running[event.trial_id] = RunningTrial(
+                event.name, event.family, epoch, event.epochs, result.get("objective")
+            )
+        elif event.status != "pending":  # what waits to be continued has not ended
+            self.running.pop(event.trial_id, None)
+            early = event.status == "stopped" and event.reason == FINAL_STOP
+            self.ended[
+                "unfinished" if event.status == "stopped" and not early else event.status
+            ] += 1
+            if early:
+                self.saved_epochs += event.epochs - epoch
+            if on_bank and epoch:
+                self.saved_passes += epoch * self.train_images + self.val_images
+        before = self.best
+        if event.status == "failed":  # what it had reached does not count
+            self.bests.pop(event.trial_id, None)
+        elif "objective" in result:
+            self.bests[event.trial_id] = BestTrial(
+                value=float(result["objective"]),
+                accuracy=float(result["best_val_accuracy"]),
+                loss=float(result["best_val_loss"]),
+                name=event.name,
+                epoch=int(result["best_epoch"]),
+                params=event.params,
+            )
+        self._rank(event.trial_id)
+        return self.best is not None and self.best != before
+
+    def counts(self) -> str:
+        """How many trials ended how: `8 done, 3 stopped early, 1 failed`."""
+        words = {"completed": "done", "stopped": "stopped early", "unfinished": "unfinished"}
+        words["failed"] = "failed"
+        told = [f"{self.ended[s]} {word}" for s, word in words.items() if self.ended[s]]
+        return ", ".join(told) or "none done yet"
+
+    def saved(self) -> str:
+        """Work that did not have to be done; empty where there was none."""
+        told = []
+        if self.saved_epochs:
+            told.append(f"{self.saved_epochs:,} epochs (early stopping)")
+        if self.saved_passes:
+            told.append(f"{self.saved_passes:,} backbone passes (feature bank)")
+        return ", ".join(told)
+
+
+def show_state(state: SearchState) -> RenderableType:
+    """The state for a terminal of any width: long names are cut, parameters wrap."""
+    parts: list[RenderableType] = []
+    if state.running:
+        parts.append(_running_table(state))
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(state.counts(), "bold")
+    waiting = max(0, state.total - state.num_ended - len(state.running))
+    line.append(f", {len(state.running)} running, {waiting} to come")
+    parts.append(line)
+    if state.waits:
+        parts.append(Text(state.waits, "yellow"))
+    if state.best is not None:
+        parts += _best_lines(state.best, state.metric)
+    if state.saved():
+        parts.append(Text(f"saved {state.saved()}", "dim", no_wrap=True, overflow="ellipsis"))
+    return Group(*parts)
+
+
+def _running_table(state: SearchState) -> Table:
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("running", no_wrap=True, overflow="ellipsis", max_width=NAME_CHARACTERS)
+    table.add_column("family", no_wrap=True)
+    table.add_column("epoch", justify="right", no_wrap=True)
+    table.add_column("best so far", justify="right", no_wrap=True)
+    trials = list(state.running.values())
+    for trial in trials[:MAX_ROWS]:
+        best = "–" if trial.best is None else f"{trial.best:.4f}"
+        table.add_row(Text(trial.name), trial.family, f"{trial.epoch}/{trial.epochs}", best)
+    if len(trials) > MAX_ROWS:
+        table.add_row(f"and {len(trials) - MAX_ROWS} more", "", "", "")
+    return table
+
+
+def _best_lines(best: BestTrial, metric: Metric) -> list[RenderableType]:
+    """Name and value on a line that is cut, then all parameters, wrapped."""
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(f"best {metric} ")
+    line.append(f"{best.value:.4f}", "bold green")
+    if metric != "val_accuracy":
+        line.append(f" (val_accuracy {best.accuracy:.4f})")
+    name = (
+        best.name if len(best.name) <= NAME_CHARACTERS else f"{best.name[: NAME_CHARACTERS - 1]}…"
+    )
+    line.append(f" {name}", "bold")
+    line.append(f", epoch {best.epoch}")
+    told = Text("  ".join(describe_params(best.params)), "dim", overflow="ellipsis")
+    return [line, Padding(told, (0, 0, 0, 2))] if told else [line]
+
+
+def describe_params(params: Mapping[str, Any]) -> list[str]:
+    """Parameters, each a word that does not wrap: `learning_rate=0.001`."""
+    return [
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in params.items()
+        if name != "family"
+    ]

@@ -1,0 +1,238 @@
+"""What a person sees while a search runs: stages, running trials, the best so far.
+
+Everything goes to stderr: stdout belongs to results. On a terminal there is a live view; in a
+pipe there are plain lines, few: each trial of a short search, else every new best, every failure,
+and a line at every tenth of the way.
+"""
+
+import shlex
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pawtune.search.progress.bars import BYTE_STAGES, TRIALS, Bar, Bars
+from pawtune.search.progress.live_view import NAME_CHARACTERS, SearchState, TrialEvent, show_state
+from pawtune.search.progress.stages import Stages
+
+if TYPE_CHECKING:
+    from pawtune.data_pipeline.splitting.manifest import Manifest
+    from pawtune.search.cluster.connection import ResourcePlan
+    from pawtune.search.results.leaderboard import Row
+    from pawtune.search.storage.run_folder import RunFolder
+
+FEW_TRIALS = 30  # up to here a pipe gets a line for each
+REFRESH_HZ = 4
+
+
+class Reporter:
+    """Shows a search to a person; as a context manager it takes the live view away at the end.
+
+    Results go to stdout after that end: on a terminal the live view holds stdout too.
+
+    Args:
+        quiet: Show nothing but warnings.
+        console: Where to; stderr by default.
+    """
+
+    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stderr, highlight=False)
+        self.state = SearchState()
+        self.stages = Stages()
+        self._quiet = quiet
+        self._run: RunFolder | None = None
+        self._trials: Bar | None = None
+        self._live: Live | None = None
+        self._told: set[str] = set()  # stages of which a pipe has had its line
+        self._told_tenth = 0
+        self._told_waiting: set[str] = set()  # that wait, and of which a pipe has had its line
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _is_live(self) -> bool:
+        return self.console.is_terminal and not self.console.is_dumb_terminal and not self._quiet
+
+    def say(self, line: str) -> None:
+        """A line that matters even to those who want quiet."""
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def note(self, line: str) -> None:
+        """A line for those who watch."""
+        if not self._quiet:
+            self.say(line)
+
+    def stage(self, name: str, done: int, total: int | None, waits: str = "") -> None:
+        """Work before the trials: `done` of `total` (bytes for downloads, else items).
+
+        Args:
+            name: Of the stage.
+            done: How much is.
+            total: None where it is not known.
+            waits: What it waits for, while the cluster has no room.
+        """
+        self.stages.take(name, done, total, waits)
+        if not waits:
+            self._told_waiting.discard(name)
+        if self._is_live:
+            self._show(Bars(self.stages.bars))
+        elif waits:
+            self._note_waiting(name, waits)
+        elif total is not None and done >= total and name not in self._told:
+            self._told.add(name)
+            amount = f"{total / 1e6:.1f} MB" if name in BYTE_STAGES else str(total)
+            self.note(f"{name}: {amount} done")
+
+    def data(self, manifest: "Manifest") -> None:
+        """The splits are made."""
+        counts = {split: sum(labels.values()) for split, labels in manifest.counts().items()}
+        self.note(
+            f"data: {len(manifest.class_names)} classes; "
+            + ", ".join(f"{number} {split}" for split, number in counts.items())
+            + (f"; left out: {len(manifest.rejects)}" if manifest.rejects else "")
+        )
+        for warning in manifest.warnings:
+            self.say(f"warning: {warning}")
+
+    def trials(self, total: int, plan: "ResourcePlan", run: "RunFolder") -> None:
+        """The trials begin."""
+        from pawtune.search.progress.watch import read_past
+
+        self.close()
+        self.stages.over()
+        self._run = run
+        self.state = read_past(run)  # empty where the search is new
+        self.state.total += total
+        now, behind = time.time(), self.state.progress
+        self._trials = Bar(TRIALS, behind, self.state.total, began=now, at=now, behind=behind)
+        device = f"{plan.gpus:g} GPU" if plan.gpus else f"{plan.cpus:g} CPU"
+        self.note(f"run {run.name}: {total} trials, {plan.concurrency} at a time, {device} each")
+        by_name = Path("runs").resolve() / run.name == run.root
+        place = run.name if by_name else shlex.quote(run.place)
+        self.note(f"watch it: pawtune tensorboard {place}")
+        if self._is_live:
+            self._show_trials()
+
+    def event(self, event: TrialEvent) -> None:
+        """Something happened to a trial."""
+        is_best = self.state.take(event, self._trained_on_bank(event))
+        if self._is_live:
+            if event.status == "failed":
+                self.note(f"{event.name} failed: {event.reason}")
+            self._show_trials()
+        elif event.status != "running" and self._is_worth_a_line(event, is_best):
+            self.note(self._line(event))
+
+    def trials_wait(self, waits: str) -> None:
+        """Trials wait for room on the cluster; with an empty line they do no more."""
+        self.state.waits = waits
+        if self._is_live:
+            self._show_trials()
+        elif waits:
+            self._note_waiting(TRIALS, waits)
+        else:
+            self._told_waiting.discard(TRIALS)
+
+    def _note_waiting(self, name: str, waits: str) -> None:
+        """One line each time that something begins to wait."""
+        if name not in self._told_waiting:
+            self._told_waiting.add(name)
+            self.note(waits if name == TRIALS else f"{name}: {waits}")
+
+    def close(self) -> None:
+        """Takes the live view away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _trained_on_bank(self, event: TrialEvent) -> bool:
+        """Read from the trial's facts, once, when it ends."""
+        if self._run is None or event.status == "running":
+            return False
+        from pawtune.search.storage.run_folder import read_json
+
+        facts = self._run.new_trial(event.trial_id).facts_file
+        return facts.exists() and read_json(facts).get("training") == "bank"
+
+    def _is_worth_a_line(self, event: TrialEvent, is_best: bool) -> bool:
+        tenth = 10 * self.state.num_ended // max(1, self.state.total)
+        reached, self._told_tenth = tenth > self._told_tenth, max(tenth, self._told_tenth)
+        few = self.state.total <= FEW_TRIALS
+        return few or is_best or reached or event.status == "failed"
+
+    def _line(self, event: TrialEvent) -> str:
+        result, state = event.result, self.state
+        value = result.get("objective")
+        if value is not None and event.status != "failed":
+            epochs = f"epoch {int(result['best_epoch'])} of {int(result['epoch'])}"
+            told = f"{state.metric} {value:.4f} ({epochs})"
+        else:
+            told = event.reason or "no epoch finished"
+        best = f"; best so far {state.best.value:.4f} {state.best.name}" if state.best else ""
+        why = " early" if event.reason == "asha" else ""
+        place = f"[{state.num_ended}/{state.total}]"
+        return f"{place} {event.name} {event.status}{why}: {told}{best}"
+
+    def _show_trials(self) -> None:
+        if self._trials is None:
+            return
+        state = self.state
+        if state.progress != self._trials.done:
+            self._trials = replace(self._trials, done=state.progress, at=time.time())
+        self._trials = replace(self._trials, whole=state.num_ended)
+        # Built here, drawn by another thread: that one sees no state while it changes.
+        self._show(Group(Bars([self._trials]), show_state(state)))
+
+    def _show(self, view: RenderableType) -> None:
+        if self._live is None:
+            self._live = Live(console=self.console, refresh_per_second=REFRESH_HZ, transient=True)
+            self._live.start()
+        self._live.update(view)
+
+
+def leaderboard_table(rows: "list[Row]", title: str) -> Table:
+    """The leaderboard as a table for a terminal; with names of usual length 80 columns do."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    table.padding = (0, 0)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("trial", no_wrap=True)
+    # The one column that gives way in a narrow terminal.
+    table.add_column("name", overflow="ellipsis", max_width=NAME_CHARACTERS)
+    table.add_column("status", no_wrap=True)
+    for name in ("val acc", "loss", "train", "epoch", "seconds", "weights"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            str(row.rank),
+            row.trial_id,
+            Text(row.name),
+            row.status,
+            _number(row.best_val_accuracy, ".4f"),
+            _number(row.best_val_loss, ".4f"),
+            _number(row.train_accuracy, ".4f"),
+            f"{row.best_epoch or '–'}/{row.epochs}",
+            _number(row.seconds, ".1f"),
+            _number(row.num_weights, ","),
+        )
+    return table
+
+
+def _number(value: float | None, pattern: str) -> str:
+    return "–" if value is None else format(value, pattern)

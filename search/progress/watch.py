@@ -1,0 +1,235 @@
+"""Watching a search from outside: read from its folder, on whatever machine sees it."""
+
+import contextlib
+import csv
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from pawtune.models.spec import BASELINES
+from pawtune.search.config.search_config import SearchConfig, load_config
+from pawtune.search.objective import Objective
+from pawtune.search.progress.bars import TRIALS, Bar, Bars
+from pawtune.search.progress.live_view import SearchState, TrialEvent, show_state
+from pawtune.search.progress.stages import read_stage
+from pawtune.search.storage.history import FINAL_STOP, read_history
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
+from pawtune.search.storage.run_lock import STALE_S, driver_died_here
+
+WATCH_S = 2.0
+REFRESH_HZ = 1
+
+
+def watch(run: RunFolder, console: Console) -> None:
+    """Shows a search until it is over, at once if it is; Ctrl-C leaves it running.
+
+    Raises:
+        UserError: A file of the run is damaged.
+    """
+    if not console.is_terminal or console.is_dumb_terminal:
+        _watch_in_lines(run, console)
+        return
+    # The view shows passing time by itself, and asks the folder for news every WATCH_S.
+    with Live(show_run(run), console=console, refresh_per_second=REFRESH_HZ) as live:
+        try:
+            while is_running(run):
+                time.sleep(WATCH_S)
+                run.refresh()
+                live.update(show_run(run))
+            live.update(show_run(run))
+        except KeyboardInterrupt:
+            pass
+
+
+def _watch_in_lines(run: RunFolder, console: Console) -> None:
+    """For a pipe: a line at once, at every tenth of the way, and at the end."""
+    told = -1
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            running, state = is_running(run), read_state(run)
+            tenth = 10 * state.num_ended // max(1, state.total)
+            if tenth > told or not running:
+                best = state.best
+                lead = f"; best {state.metric} {best.value:.4f} {best.name}" if best else ""
+                line = f"[{state.num_ended}/{state.total}] {_state_words(run)}: {state.counts()}"
+                console.print(f"{line}, {len(state.running)} running{lead}", markup=False,
+                              soft_wrap=True)  # fmt: skip
+                told = tenth
+            if not running:
+                return
+            time.sleep(WATCH_S)
+            run.refresh()
+
+
+def show_run(run: RunFolder) -> RenderableType:
+    """A search at this moment, for a terminal."""
+    head = Text(no_wrap=True, overflow="ellipsis")
+    head.append(run.name, "bold")
+    parts: list[RenderableType] = [head]
+    stage = read_stage(run) if is_running(run) else None
+    if stage is not None:
+        head.append(": before the first trial")
+        return Group(head, Bars([stage]))
+    state = read_state(run)
+    head.append(f": {state.num_ended} of {state.total} trials, {_state_words(run)}")
+    if is_running(run):
+        parts.append(Bars([_trials_bar(run, state)]))
+    return Group(*parts, show_state(state))
+
+
+def _state_words(run: RunFolder) -> str:
+    ended = run.summary_file.exists()
+    if is_running(run):
+        return "running"
+    if ended and (reason := read_json(run.summary_file).get("reason")):
+        return f"ended early, {reason}"
+    return "ended" if ended else f"its driver is gone; go on with: pawtune resume {run.name}"
+
+
+def _trials_bar(folder: RunFolder, state: SearchState) -> Bar:
+    """How far the trials are; the pace is that of this driver's own session."""
+    now, since = time.time(), _driver_since(folder)
+    trials = [(trial, trial.read_status()) for trial in folder.trials()]
+    ours = [(trial, status) for trial, status in trials if (status.get("started") or 0) >= since]
+    behind = len([status for _, status in trials if _is_over(status)])
+    behind -= len([status for _, status in ours if _is_over(status)])
+    begun = [status["started"] for _, status in ours if status.get("started")]
+    files = [trial.metrics_file for trial, _ in ours]
+    news = [file.stat().st_mtime for file in files if file.exists()]
+    began = min(begun, default=now)
+    at = max(news, default=began)
+    return Bar(TRIALS, state.progress, state.total, began, at, behind, whole=state.num_ended)
+
+
+def _driver_since(folder: RunFolder) -> float:
+    """When the driver that holds the run took it, in Unix seconds; 0 where it does not say."""
+    try:
+        since = json.loads((folder.root / "driver.lock").read_text(encoding="utf-8"))["since"]
+        return datetime.fromisoformat(since).timestamp()
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def _is_over(status: Mapping[str, Any]) -> bool:
+    stopped_for_good = status["status"] == "stopped" and status.get("reason") == FINAL_STOP
+    return status["status"] in ("completed", "failed") or stopped_for_good
+
+
+def is_running(folder: RunFolder) -> bool:
+    """Whether a driver holds the run: its lock has a heartbeat, which outlives it by a minute."""
+    lock = folder.root / "driver.lock"
+    try:
+        beat = lock.stat().st_mtime
+    except OSError:  # a driver that ends removes it
+        return False
+    return time.time() - beat < STALE_S and not driver_died_here(folder)
+
+
+def read_state(run: RunFolder) -> SearchState:
+    """Trials, counts and the best so far.
+
+    Raises:
+        UserError: A file of the run is damaged.
+    """
+    folder, running = run, is_running(run)
+    state = _empty_state(folder)
+    for trial in folder.trials():
+        status = trial.read_status()
+        if running and status["status"] == "pending" and status.get("reason"):
+            state.waits = f"trial {trial.trial_id} {status['reason']}"
+        # While a driver runs, what an earlier one left unfinished waits for its turn.
+        waits = not _is_over(status) and running != (status["status"] == "running")
+        _take(state, trial, waits)
+    state.total = max(len(list(folder.trials())), _planned(load_config(run.config_file), folder))
+    return state
+
+
+def read_past(folder: RunFolder) -> SearchState:
+    """What earlier sessions of a search have behind them: the trials that are over."""
+    state = _empty_state(folder)
+    if any(folder.trials()):
+        over = {past.trial_id for past in read_history(folder, _objective(folder)) if past.over}
+        for trial in folder.trials():
+            _take(state, trial, waits=trial.trial_id not in over)
+    state.total = state.num_ended
+    return state
+
+
+def _empty_state(folder: RunFolder) -> SearchState:
+    images = _count_images(folder)
+    return SearchState(
+        metric=_objective(folder).metric,
+        train_images=images["train"],
+        val_images=images["validation"],
+    )
+
+
+def _objective(folder: RunFolder) -> Objective:
+    return (
+        Objective(load_config(folder.config_file).metric)
+        if folder.config_file.exists()
+        else Objective()
+    )
+
+
+def _take(state: SearchState, trial: TrialFolder, waits: bool) -> None:
+    """Adds a trial to a state; of one that waits for a worker, only the best epoch counts."""
+    event = _last_event(trial, Objective(state.metric))
+    if event is not None:
+        facts = read_json(trial.facts_file) if trial.facts_file.exists() else {}
+        event = replace(event, status="pending") if waits else event
+        state.take(event, on_bank=facts.get("training") == "bank")
+
+
+def _last_event(trial: TrialFolder, objective: Objective) -> TrialEvent | None:
+    """What last happened to a trial; None where it waits for a worker."""
+    status, epochs = trial.read_status(), trial.read_metrics()
+    if status["status"] == "pending":
+        return None
+    spec = read_json(trial.spec_file)
+    result: dict[str, Any] = {}
+    if epochs:
+        best = objective.best(epochs)
+        result = {
+            "epoch": epochs[-1]["epoch"],
+            "objective": best[objective.metric],
+            "best_epoch": best["epoch"],
+            "best_val_accuracy": best["val_accuracy"],
+            "best_val_loss": best["val_loss"],
+        }
+    return TrialEvent(
+        trial_id=trial.trial_id,
+        name=spec["name"],
+        family=spec["model"]["family"],
+        epochs=spec["train"]["epochs"],
+        status=status["status"],
+        result=result,
+        reason=status.get("reason"),
+        params=spec["params"],
+    )
+
+
+def _count_images(folder: RunFolder) -> Counter[str]:
+    """By split. Counted, not loaded: a manifest is checked against its fingerprint, each 2 s."""
+    file = folder.root / "manifest.csv"
+    if not file.exists():
+        return Counter()
+    with file.open(encoding="utf-8", newline="") as stream:
+        return Counter(str(row.get("split")) for row in csv.DictReader(stream))
+
+
+def _planned(config: SearchConfig, folder: RunFolder) -> int:
+    families = config.families or ("conv", "transfer")
+    if not folder.backbones_dir.exists():  # no weights: transfer was left out
+        families = ("conv",)
+    baselines = sum(spec.model.family in families for spec in BASELINES.values())
+    proposed = config.trials if config.baselines != "only" else 0
+    return proposed + (baselines if config.baselines != "off" else 0)

@@ -1,0 +1,126 @@
+"""Where a search's seconds went, and which work was not done at all."""
+
+from dataclasses import dataclass
+
+from pawtune.search.report.checks import finite
+from pawtune.search.report.data import ReportData, TrialView
+from pawtune.search.report.trial_marks import count
+from pawtune.search.report.words import duration
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """Trials of one kind: what they ran and took."""
+
+    kind: str
+    trials: int
+    epochs: int
+    planned: int
+    training_s: float
+    other_s: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Where the seconds went, in rows by kind and in sentences."""
+
+    rows: tuple[BudgetRow, ...]
+    lines: tuple[str, ...]
+
+
+def budget(data: ReportData) -> Budget:
+    """Where the seconds went, and which work was not done at all."""
+    rows = []
+    for kind in sorted({trial.kind for trial in data.trials}):
+        trials = [trial for trial in data.trials if trial.kind == kind and trial.started]
+        if not trials:
+            continue
+        training = sum(trial.training_s for trial in trials)
+        whole = sum(trial.row.seconds or 0.0 for trial in trials)
+        rows.append(
+            BudgetRow(
+                kind=kind,
+                trials=len(trials),
+                epochs=sum(len(trial.epochs) for trial in trials),
+                planned=sum(trial.planned_epochs for trial in trials),
+                training_s=training,
+                other_s=max(0.0, whole - training),
+            )
+        )
+    return Budget(tuple(rows), tuple(_budget_lines(data)))
+
+
+def _budget_lines(data: ReportData) -> list[str]:
+    lines = []
+    starts = [trial.started for trial in data.trials if trial.started]
+    ends = [trial.finished for trial in data.trials if trial.finished]
+    whole = (data.summary or {}).get("seconds")
+    if starts and ends:
+        trials_s = max(0.0, max(ends) - min(starts))
+        line = f"From the first trial's start to the last one's end: {duration(trials_s)}"
+        stages = read_stages(data)
+        told = "".join(f"; {name}: {duration(seconds)}" for name, seconds in stages.items())
+        if whole and whole < trials_s:  # resumed: nobody worked between its sessions
+            line += f", of which the search was at work for {duration(whole)}{told}"
+        elif whole:
+            rest = max(0.0, whole - trials_s - sum(stages.values()))
+            what = "starting Ray and TensorFlow" if stages else "reading, decoding, feature bank"
+            line += f"{told}; the rest ({what}, ranking): {duration(rest)}"
+        lines.append(f"{line}.")
+    saved = saved_epochs(data)
+    if saved:
+        planned = sum(trial.planned_epochs for trial in data.trials)
+        share = f"{saved / planned:.0%}"
+        lines.append(f"Early stopping left out {count(saved, 'epoch')} of {planned:,} ({share}).")
+    passes = saved_passes(data)
+    if passes:
+        made = count_bank_passes(data)
+        lines.append(
+            f"The feature bank stood in for {passes:,} passes of an image through a backbone; "
+            f"making it takes {made:,}, once for all searches on these images."
+        )
+    return lines
+
+
+def read_stages(data: ReportData) -> dict[str, float]:
+    """What each stage before the trials took, in seconds, the longest first."""
+    recorded = (data.summary or {}).get("stages")
+    known = recorded.items() if isinstance(recorded, dict) else ()
+    seconds = {str(name): finite(value) for name, value in known}
+    told = {name: value for name, value in seconds.items() if value}
+    return dict(sorted(told.items(), key=lambda item: -item[1]))
+
+
+def saved_epochs(data: ReportData) -> int:
+    """Epochs not run because the scheduler stopped a trial."""
+    return sum(
+        trial.planned_epochs - len(trial.epochs)
+        for trial in data.trials
+        if trial.outcome == "stopped early"
+    )
+
+
+def saved_passes(data: ReportData) -> int:
+    """Images that trials on the feature bank did not push through their backbone.
+
+    Live, that is every training image in every epoch, and every validation image once a trial.
+    """
+    if data.manifest is None:
+        return 0
+    train, validation = (len(data.manifest.split(name)) for name in ("train", "validation"))
+    epochs = [len(trial.epochs) for trial in _on_bank(data)]
+    return train * sum(epochs) + validation * len(epochs)
+
+
+def count_bank_passes(data: ReportData) -> int:
+    """Images that making the banks pushes through their backbones."""
+    if data.manifest is None:
+        return 0
+    train, validation = (len(data.manifest.split(name)) for name in ("train", "validation"))
+    params = [trial.row.params for trial in _on_bank(data)]
+    banks = {(str(known.get("backbone")), str(known.get("image_size"))) for known in params}
+    return len(banks) * (train * data.config.speed.views + validation)
+
+
+def _on_bank(data: ReportData) -> list[TrialView]:
+    return [t for t in data.trials if t.epochs and t.facts.get("training") == "bank"]

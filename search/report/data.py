@@ -1,0 +1,198 @@
+"""All that a report shows of a run, read from its folder: plain records, no pixels, no test split.
+
+What is not there (yet) is None or empty; the report says so instead of failing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.search.config.search_config import SearchConfig
+from pawtune.search.objective import Objective
+from pawtune.search.report.checks import check_epochs, finite, plain, read_looks
+from pawtune.search.results.leaderboard import Row
+from pawtune.search.run import Run
+from pawtune.search.storage.history import FINAL_STOP
+from pawtune.search.storage.run_folder import TrialFolder, read_json
+
+if TYPE_CHECKING:
+    from pawtune.search.results.selection_bias import ValidationEstimate
+
+Epoch = dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """One trial with its history.
+
+    Attributes:
+        row: Its line of the leaderboard.
+        baseline: Whether it is one of the tutorial models.
+        epochs: All finished epochs, in order.
+        planned_epochs: Of a trial that is not stopped.
+        reason: Why it stopped or failed; None where it simply ended.
+        started: Unix time in seconds; None where it has not begun.
+        finished: Unix time in seconds; None while it runs.
+        facts: What its worker found out.
+    """
+
+    row: Row
+    baseline: bool
+    epochs: Sequence[Epoch]
+    planned_epochs: int
+    reason: str | None
+    started: float | None
+    finished: float | None
+    facts: Mapping[str, Any]
+
+    @property
+    def trial_id(self) -> str:
+        return self.row.trial_id
+
+    @property
+    def kind(self) -> str:
+        """`baseline`, or the family."""
+        return "baseline" if self.baseline else self.row.family
+
+    @property
+    def outcome(self) -> str:
+        """What became of it, in words."""
+        if self.row.status != "stopped":
+            return self.row.status
+        return "stopped early" if self.reason == FINAL_STOP else "unfinished"
+
+    @property
+    def usable(self) -> bool:
+        """Whether it has an epoch that counts."""
+        return self.row.best_epoch is not None
+
+    @property
+    def training_s(self) -> float:
+        """Seconds inside epochs, validation included."""
+        return sum(epoch["seconds"] for epoch in self.epochs)
+
+    def values(self, metric: str) -> list[float]:
+        """A metric epoch by epoch."""
+        return [epoch[metric] for epoch in self.epochs]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """A run as a report sees it.
+
+    Attributes:
+        trials: In the order of proposal.
+        manifest: None where it cannot be read; `manifest_problem` says why.
+        summary: How the search ended; None while it runs, or where it was killed.
+        looks: The ledger of looks at the test split, oldest first.
+    """
+
+    run: Run
+    config: SearchConfig
+    trials: Sequence[TrialView]
+    manifest: Manifest | None
+    manifest_problem: str | None
+    summary: Mapping[str, Any] | None
+    looks: Sequence[Mapping[str, Any]]
+
+    @cached_property
+    def objective(self) -> Objective:
+        return Objective(self.config.metric)
+
+    @cached_property
+    def ranked(self) -> list[TrialView]:
+        """Best first, failed trials last."""
+        return sorted(self.trials, key=lambda trial: trial.row.rank)
+
+    @cached_property
+    def usable(self) -> list[TrialView]:
+        """Those with an epoch that counts, in the order of proposal."""
+        return [trial for trial in self.trials if trial.usable]
+
+    @property
+    def best(self) -> TrialView | None:
+        return next((trial for trial in self.ranked if trial.usable), None)
+
+    @property
+    def best_baseline(self) -> TrialView | None:
+        return next((trial for trial in self.ranked if trial.usable and trial.baseline), None)
+
+    @property
+    def families(self) -> list[str]:
+        """Those that have trials."""
+        return sorted({trial.row.family for trial in self.trials})
+
+    def of_family(self, family: str) -> list[TrialView]:
+        return [trial for trial in self.trials if trial.row.family == family]
+
+    @cached_property
+    def estimate(self) -> "ValidationEstimate | None":
+        """The winner's validation accuracy, corrected for the choice; None where it cannot be."""
+        return self.run.validation([trial.row for trial in self.ranked])
+
+    @cached_property
+    def num_validation(self) -> int | None:
+        return len(self.manifest.split("validation")) if self.manifest else None
+
+    @cached_property
+    def majority_share(self) -> float | None:
+        """Validation accuracy of always naming the most frequent class."""
+        if self.manifest is None:
+            return None
+        counts = self.manifest.counts()["validation"]
+        return max(counts.values()) / max(1, sum(counts.values()))
+
+    def score(self, trial: TrialView) -> float:
+        """What the search optimises, at the trial's best epoch."""
+        return float(self.objective.best(trial.epochs)[self.objective.metric])
+
+
+def read_report_data(run: Run) -> ReportData:
+    """Reads everything but pixels.
+
+    Raises:
+        UserError: A file of the run is damaged.
+    """
+    manifest, problem = None, None
+    try:
+        manifest = run.manifest()
+    except DataError as error:
+        problem = str(error)
+    rows = {row.trial_id: row for row in run.rows()}
+    folders = [folder for folder in run.folder.trials() if folder.trial_id in rows]
+    return ReportData(
+        run=run,
+        config=run.config(),
+        # A search may be running: what it proposed since the rows were read waits for next time.
+        trials=[_view(folder, rows[folder.trial_id]) for folder in folders],
+        manifest=manifest,
+        manifest_problem=problem,
+        summary=_read_summary(run),
+        looks=read_looks(run.folder),
+    )
+
+
+def _read_summary(run: Run) -> Mapping[str, Any] | None:
+    if not run.folder.summary_file.exists():
+        return None
+    summary = run.summary()
+    return {**summary, "seconds": finite(summary.get("seconds"))}
+
+
+def _view(folder: TrialFolder, row: Row) -> TrialView:
+    spec, status = read_json(folder.spec_file), folder.read_status()
+    epochs = folder.read_metrics()
+    check_epochs(folder, epochs)
+    return TrialView(
+        row=replace(row, params={str(k): plain(v) for k, v in row.params.items()}),
+        baseline=bool(spec["baseline"]),
+        epochs=epochs,
+        planned_epochs=int(spec["train"]["epochs"]),
+        reason=status.get("reason"),
+        started=finite(status.get("started")),
+        finished=finite(status.get("finished")),
+        facts=read_json(folder.facts_file) if folder.facts_file.exists() else {},
+    )

@@ -1,0 +1,227 @@
+"""Figures of the search space: importance, parallel coordinates, slices."""
+
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from pawtune.search.report.data import ReportData, TrialView
+from pawtune.search.report.figures import (
+    GRID,
+    INK,
+    MUTED,
+    Drawing,
+    kind_colour,
+    mark_trial,
+    new_axes,
+    styled,
+    to_svg,
+)
+from pawtune.search.report.importance import rank_parameters
+from pawtune.search.report.trial_marks import (
+    best_of,
+    compact,
+    count_drawn,
+    metric_words,
+    scatter_by_kind,
+    short,
+    stretch_accuracy,
+    tips,
+)
+
+ROW_INCHES = 0.25
+SLICE_INCHES = (2.5, 1.75)
+LOGARITHMIC = frozenset({"learning_rate"})
+MAX_LABELS = 4
+MAX_CHARACTERS = 42  # of all labels of an axis, a gap after each included
+MAX_BRIGHT = 10
+
+
+def draw_importance(data: ReportData, family: str) -> Drawing | None:
+    """Which parameters of a family decided; None where too few trials can tell."""
+    shares = rank_parameters(data, family)
+    if shares is None:
+        return None
+    known = {name for trial in data.of_family(family) for name in trial.row.params}
+    shares = {_as_in_leaderboard(name, known): share for name, share in shares.items()}
+    names, values = list(shares), list(shares.values())
+    with styled():
+        axes = new_axes(0.6 + ROW_INCHES * len(names))
+        axes.barh(range(len(names)), values, height=0.62, color=kind_colour(family))
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        for place, value in enumerate(values):
+            axes.annotate(
+                f"{value:.0%}", (value, place), (4, 0), textcoords="offset points",
+                va="center", color=MUTED,
+            )  # fmt: skip
+        axes.set_xlim(0, max(values) * 1.12)
+        axes.set_xticks([])
+        axes.grid(visible=False)
+        axes.spines["bottom"].set_visible(False)
+        axes.set_title(family)
+        listing = ", ".join(f"{name} {value:.0%}" for name, value in shares.items())
+        svg = to_svg(axes, f"importance-{family}", f"{family}: {listing}.")
+    return Drawing(svg, f"From {sum(t.usable for t in data.of_family(family))} {family} trials.")
+
+
+def _as_in_leaderboard(name: str, known: Set[str]) -> str:
+    """A parameter of the search space as trials call it: `dropout` for `head_dropout`."""
+    plain = name.removeprefix("head_").removeprefix("conv_")
+    return plain if plain in known and name not in known else name
+
+
+def varied_parameters(trials: Sequence[TrialView]) -> list[str]:
+    """Parameters with two values or more among trials, in the order of the first."""
+    names = dict.fromkeys(name for trial in trials for name in trial.row.params)
+    return [
+        name for name in names if len({str(trial.row.params.get(name)) for trial in trials}) > 1
+    ]
+
+
+def place_values(values: Sequence[Any], name: str) -> tuple[list[float], dict[float, str]]:
+    """Where values of a parameter stand on an axis from 0 to 1, and the labels of that axis.
+
+    Numbers with many values get a scale (logarithmic for a learning rate); everything else gets
+    one place a value.
+    """
+    known = [value for value in values if value is not None]
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in known)
+    distinct = sorted(set(known), key=None if numeric else _natural)
+    if numeric and len(distinct) > 6:
+        scale = np.log10 if name in LOGARITHMIC and distinct[0] > 0 else np.asarray
+        low, high = float(scale(distinct[0])), float(scale(distinct[-1]))
+        places = [(float(scale(v)) - low) / (high - low) for v in values]
+        middle = low + (high - low) / 2
+        middle = 10**middle if scale is np.log10 else middle
+        labels = {0.0: compact(distinct[0]), 0.5: compact(middle), 1.0: compact(distinct[-1])}
+        return places, labels
+    step = 1 / max(1, len(distinct) - 1)
+    at = {value: n * step if len(distinct) > 1 else 0.5 for n, value in enumerate(distinct)}
+    return [at[v] for v in values], {place: _label(value) for value, place in at.items()}
+
+
+def _natural(value: Any) -> tuple[Any, ...]:
+    """Sort key under which "32-64" comes before "128-256"."""
+    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in str(value).split("-"))
+
+
+def _label(value: Any) -> str:
+    return compact(value) if isinstance(value, float) else short(str(value), 14)
+
+
+def thin_labels(
+    labels: Mapping[float, str], most: int = MAX_LABELS, characters: int = MAX_CHARACTERS
+) -> dict[float, str]:
+    """As many labels as an axis has room for, evenly chosen, the first and the last among them.
+
+    >>> thin_labels({0.0: "16-16", 0.3: "32-32", 0.7: "32-64-128-256", 1.0: "64-64"}, characters=20)
+    {0.0: '16-16', 1.0: '64-64'}
+    """
+    items = list(labels.items())
+    for number in range(min(most, len(items)), 2, -1):
+        chosen = [items[round(n * (len(items) - 1) / (number - 1))] for n in range(number)]
+        if sum(len(text) + 2 for _, text in chosen) <= characters:
+            return dict(chosen)
+    return dict([items[0], items[-1]])
+
+
+def draw_parallel(data: ReportData, family: str) -> Drawing | None:
+    """Every trial as a line through its parameters; the best stand out.
+
+    Parameters are rows, not columns: their names and values then fit on a phone.
+    """
+    usable = [trial for trial in data.of_family(family) if trial.usable]
+    trials = best_of(usable)
+    names = varied_parameters(trials)
+    if len(trials) < 3 or not names:
+        return None
+    best_first = sorted(trials, key=lambda trial: trial.row.rank)
+    bright = {t.trial_id for t in best_first[: min(MAX_BRIGHT, -(-len(trials) // 5))]}
+    columns = {name: [trial.row.params.get(name) for trial in trials] for name in names}
+    columns[metric_words(data)] = [data.score(trial) for trial in trials]
+    with styled():
+        axes = new_axes(0.45 + 0.48 * len(columns))
+        spots = []
+        for row, (name, values) in enumerate(columns.items()):
+            places, labels = place_values(values, name)
+            spots.append(places)
+            axes.axhline(row, color=GRID, linewidth=0.8, zorder=1)
+            few = len(labels) <= 6
+            for place, label in thin_labels(labels, 6 if few else MAX_LABELS).items():
+                # The outermost begin and end with the axis: no long one runs into a name.
+                side, shift = {0.0: ("left", 3), 1.0: ("right", -3)}.get(place, ("center", 0))
+                axes.annotate(
+                    label, (place, row), (shift, -11), textcoords="offset points",
+                    ha=side, fontsize=8.5, color=MUTED, zorder=5,
+                )  # fmt: skip
+        rows = range(len(columns))
+        for number in sorted(range(len(trials)), key=lambda n: -trials[n].row.rank):
+            trial = trials[number]
+            stands_out = trial.trial_id in bright
+            (line,) = axes.plot(
+                [places[number] for places in spots], rows,
+                color=kind_colour(trial.kind) if stands_out else MUTED,
+                alpha=0.9 if stands_out else 0.22, linewidth=1.5 if stands_out else 0.8,
+                zorder=3 if stands_out else 2,
+            )  # fmt: skip
+            mark_trial(line, trial.trial_id)
+        _rows_of_parameters(axes, list(columns))
+        axes.set_title(f"{family}: {count_drawn(trials, usable)}")
+        told = (
+            f"Each of {len(trials)} {family} trials as a line through {', '.join(names)}; "
+            f"the best is {best_first[0].row.name}."
+        )
+        svg = to_svg(axes, f"parallel-{family}", told, tips(data))
+    told_bright = f" {len(bright)}" if len(bright) > 1 else ""
+    return Drawing(svg, f"In colour: the best{told_bright}. Point at a line for its name.")
+
+
+def _rows_of_parameters(axes: Axes, names: list[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.3, -0.35)
+    axes.set_xlim(-0.06, 1.06)
+    axes.set_xticks([])
+    axes.grid(visible=False)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def draw_slices(data: ReportData) -> list[Drawing]:
+    """The score against each parameter that varied, one small figure each."""
+    drawings, shown = [], best_of(data.usable)
+    for name in varied_parameters(shown):
+        trials = [trial for trial in shown if name in trial.row.params]
+        if len({str(trial.row.params[name]) for trial in trials}) > 1:
+            drawings.append(_draw_slice(data, name, trials))
+    return drawings
+
+
+def _draw_slice(data: ReportData, name: str, trials: list[TrialView]) -> Drawing:
+    places, labels = place_values([trial.row.params[name] for trial in trials], name)
+    if len(labels) == len(set(places)):  # one place a value: spread what would cover each other
+        rng = np.random.default_rng(0)
+        width = 0.22 / max(2, len(labels))
+        places = [place + float(rng.uniform(-width, width)) for place in places]
+    scores = [data.score(trial) for trial in trials]
+    with styled():
+        axes = new_axes(SLICE_INCHES[1], SLICE_INCHES[0])
+        scatter_by_kind(axes, trials, places, scores, size=13)
+        labels = labels if len(labels) <= 6 else thin_labels(labels, characters=100)
+        texts = list(labels.values())
+        crowded = sum(map(len, texts)) > 22
+        axes.set_xticks(
+            list(labels), [short(text, 11) for text in texts], rotation=30 if crowded else 0,
+            ha="right" if crowded else "center", rotation_mode="anchor" if crowded else "default",
+        )  # fmt: skip
+        axes.set_xlim(-0.18, 1.18)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        stretch_accuracy(axes, "y", scores, tick_gap=0.2)
+        axes.grid(axis="x", visible=False)
+        axes.set_title(name)
+        told = f"{metric_words(data).capitalize()} against {name}, {len(trials)} trials."
+        svg = to_svg(axes, f"slice-{name}", told, tips(data))
+    return Drawing(svg, "")

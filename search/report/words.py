@@ -1,0 +1,214 @@
+"""Words and numbers of the report: headline, budget, what was recorded."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pawtune.data_pipeline.url_credentials import without_secrets
+from pawtune.search.config.yaml_text import YamlError, read_yaml
+from pawtune.search.report.data import ReportData
+from pawtune.search.report.trial_marks import count
+
+Card = dict[str, Any]
+NOTHING_TO_TEST = "there is nothing to test yet"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them.
+
+    >>> duration(4.04), duration(516), duration(7261)
+    ('4.0 s', '8 min 36 s', '2 h 1 min')
+    """
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
+
+
+def subtitle(data: ReportData) -> str:
+    """One line about data, date and size."""
+    parts = []
+    if data.manifest is not None:
+        names = data.manifest.class_names
+        listed = " and ".join(names) if len(names) == 2 else f"{len(names)} classes"
+        counts = data.manifest.counts()
+        parts.append(f"{listed}, {count(sum(counts['train'].values()), 'training image')}")
+    parts.append(count(len(data.trials), "trial"))
+    starts = [trial.started for trial in data.trials if trial.started is not None]
+    if starts:
+        parts.append(f"{datetime.fromtimestamp(min(starts), UTC):%d %B %Y}")
+    if data.summary is not None:
+        parts.append(duration(data.summary.get("seconds")))
+    return " · ".join(parts)
+
+
+def notices(data: ReportData) -> list[str]:
+    """What a reader must know before the numbers."""
+    found = []
+    if data.summary is None:
+        found.append(
+            "This search has not ended (or was killed): the numbers are those of this moment."
+        )
+    elif data.summary.get("reason"):
+        found.append(f"The search ended early: {data.summary['reason']}.")
+    if data.trials and data.best is None:
+        found.append("No trial has finished an epoch: there is nothing to rank yet.")
+    if data.manifest_problem:
+        found.append(f"The manifest cannot be read: {data.manifest_problem}")
+    return found
+
+
+def headline(data: ReportData) -> list[Card]:
+    """The cards at the top."""
+    return [
+        _best_card(data),
+        *_corrected_cards(data),
+        _test_card(data),
+        _baseline_card(data),
+        _trials_card(data),
+    ]
+
+
+def _best_card(data: ReportData) -> Card:
+    best = data.best
+    if best is None:
+        return _card("Best validation, as seen", "–", "no trial has finished an epoch")
+    detail = f"{best.row.name}, epoch {best.row.best_epoch} of {best.planned_epochs}"
+    return _card("Best validation, as seen", f"{best.row.best_val_accuracy:.4f}", detail)
+
+
+def _corrected_cards(data: ReportData) -> list[Card]:
+    if len(data.usable) < 2:  # nothing was chosen among
+        return []
+    label = "The same, corrected"
+    if data.estimate is None:
+        return [_card(label, "–", "needs the validation predictions of the best trial")]
+    low, high = data.estimate.interval_95
+    detail = (
+        f"for picking the best of {data.estimate.candidates} (bootstrap); 95% interval "
+        f"{low:.4f} to {high:.4f}"
+    )
+    return [_card(label, f"{data.estimate.corrected_accuracy:.4f}", detail)]
+
+
+def _test_card(data: ReportData) -> Card:
+    if not data.looks:
+        detail = (
+            f"not looked at yet: pawtune test {data.run.name}" if data.best else NOTHING_TO_TEST
+        )
+        return _card("Test accuracy", "–", detail, main=True)
+    look = data.looks[-1]
+    low, high = look["interval_95"]
+    name = next((t.row.name for t in data.trials if t.trial_id == look["trial_id"]), "?")
+    if look.get("model", "trial") != "trial":  # a refit or an ensemble, by its own name
+        name = look.get("title") or look["model"]
+    detail = f"95% interval {low:.4f} to {high:.4f}; {look['correct']} of {look['n']} right, {name}"
+    if len(data.looks) > 1:
+        detail += f". Look {len(data.looks)} at this split: no longer an honest test"
+    return _card("Test accuracy", f"{look['accuracy']:.4f}", detail, main=True)
+
+
+def _baseline_card(data: ReportData) -> Card:
+    best, baseline = data.best, data.best_baseline
+    reference = (
+        "" if data.majority_share is None else f"; most frequent class {data.majority_share:.4f}"
+    )
+    if best is None or baseline is None:
+        none_ran = data.config.baselines == "off" and not any(t.baseline for t in data.trials)
+        why = "the search ran without them" if none_ran else "no baseline has finished an epoch"
+        return _card("Against the baselines", "–", f"{why}{reference}")
+    accuracy = baseline.row.best_val_accuracy or 0.0
+    detail = f"best baseline {baseline.row.name}: {accuracy:.4f}{reference}"
+    if best.trial_id == baseline.trial_id:
+        return _card("Against the baselines", "±0", f"nothing beat it; {detail}")
+    gain = (best.row.best_val_accuracy or 0.0) - accuracy
+    return _card("Against the best baseline", f"{gain:+.4f}", detail)
+
+
+def _trials_card(data: ReportData) -> Card:
+    outcomes = Counter(trial.outcome for trial in data.trials)
+    listed = [f"{number} {outcome}" for outcome, number in outcomes.most_common()]
+    return _card("Trials", str(len(data.trials)), ", ".join(listed) or "none was proposed")
+
+
+def _card(label: str, value: str, detail: str, main: bool = False) -> Card:
+    return {"label": label, "value": value, "detail": detail, "main": main}
+
+
+def test_lines(data: ReportData) -> list[str]:
+    """What the last look at the test split found, in sentences; empty before any."""
+    if not data.looks:
+        return []
+    look = data.looks[-1]
+    low, high = look["interval_95"]
+    lines = [
+        f"{look['correct']:,} of {look['n']:,} test images are right: accuracy "
+        f"{look['accuracy']:.4f}, 95% interval {low:.4f} to {high:.4f} (Wilson)."
+    ]
+    baseline, comparison = look.get("baseline"), look.get("comparison")
+    if baseline:
+        lines.append(
+            f"The best baseline, {baseline['name']}, gets {baseline['accuracy']:.4f} of them right."
+        )
+    if comparison:
+        lines.append(
+            f"{comparison['only_first']} are right in the trial alone, {comparison['only_second']} "
+            f"in the baseline alone: p = {comparison['p_value']:.3g} (McNemar, exact)."
+        )
+    if look.get("calibration_error") is not None:
+        lines.append(f"Expected calibration error: {look['calibration_error']:.4f}.")
+    if len(data.looks) > 1:
+        lines.append(
+            f"This was look {len(data.looks)}: a figure chosen after several looks is no longer "
+            "an honest test."
+        )
+    return lines
+
+
+def recorded(data: ReportData, config_text: str) -> list[tuple[str, str]]:
+    """What was written down, so that the run can be made again."""
+    rows = [("data", without_secrets(data.config.data))]
+    if data.manifest is not None:
+        rows.append(("data fingerprint", data.manifest.fingerprint))
+    rows.append(("seed", str(data.config.seed)))
+    versions = recorded_versions(config_text)
+    if versions:
+        rows.append(("versions", ", ".join(f"{name} {v}" for name, v in versions.items())))
+    for label, key in (("precision", "precision"), ("trained on", "host")):
+        values = sorted({str(trial.facts[key]) for trial in data.trials if key in trial.facts})
+        if values:
+            rows.append((label, ", ".join(values[:8]) + (" …" if len(values) > 8 else "")))
+    return rows
+
+
+def recorded_versions(config_text: str) -> Mapping[str, Any]:
+    """The versions that search.yaml records; empty where it records none."""
+    try:
+        document = read_yaml(config_text)
+    except YamlError:
+        return {}
+    versions = document.get("versions") if isinstance(document, dict) else None
+    return versions if isinstance(versions, dict) else {}
+
+
+def commands(data: ReportData) -> str:
+    """What to type to go on with this run."""
+    name = data.run.name
+    lines = [
+        (f"pawtune run --config runs/{name}/search.yaml --name {name}-again", "the same search"),
+    ]
+    if data.summary is None or data.summary.get("reason"):
+        lines.append((f"pawtune resume {name}", "go on with this one"))
+    if data.best is not None:
+        lines.append((f"pawtune best {name} --out best.keras", "the best epoch as one Keras model"))
+        lines.append((f"pawtune reproduce {name}", "trains it again and compares every epoch"))
+        lines.append((f"pawtune test {name}", "one look at the held-out test split"))
+    elif data.trials:
+        trial_id = data.trials[0].trial_id
+        lines.append((f"pawtune show {name} {trial_id}", "what became of a trial, in full"))
+    width = max(len(command) for command, _ in lines)
+    return "\n".join(f"{command:<{width}}  # {why}" for command, why in lines)

@@ -1,0 +1,167 @@
+"""A soft vote of the best trials: whether it is worth having, and the one model it becomes.
+
+The validation predictions of every trial are kept, so what a vote of them would have said costs
+no training and no image. It is offered when it names more validation images right than the best
+trial does and McNemar's exact test finds the two to differ (p below 0.05): a vote costs more than
+one model at every image it ever sees, so luck is not enough. The best trial was picked on these
+same images, which favours it; a vote that wins all the same has earned it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.models.spec import TransferSpec
+from pawtune.search.errors import UserError
+from pawtune.search.objective import Metric
+from pawtune.search.process import load_tensorflow
+from pawtune.search.results.best_model import load_backbone_of, load_core, save_complete
+from pawtune.search.results.leaderboard import Row
+from pawtune.search.results.metrics import Comparison, compare_paired
+from pawtune.search.results.model_card import make_card
+from pawtune.search.results.model_choice import (
+    Member,
+    ModelChoice,
+    ensemble_file,
+    ensemble_record,
+    member_of,
+)
+from pawtune.search.results.validation import read_probabilities
+from pawtune.search.storage.run_folder import RunFolder, write_json
+from pawtune.search.storage.trial_spec import load_spec
+
+if TYPE_CHECKING:
+    import keras
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class EnsembleResult:
+    """What a soft vote says on the validation split, beside the best trial alone.
+
+    Attributes:
+        members: Best first.
+        images: Of the validation split.
+        correct: Images that the vote names right.
+        accuracy: The same as a share.
+        best_correct: Images that the best member alone names right.
+        comparison: Of vote and best member, by McNemar's exact test.
+        kept: Whether it was made into a model.
+    """
+
+    members: Sequence[Member]
+    images: int
+    correct: int
+    accuracy: float
+    best_correct: int
+    comparison: Comparison
+    kept: bool = False
+
+    @property
+    def wins(self) -> bool:
+        """Whether it beats the best member by more than noise."""
+        return self.correct > self.best_correct and self.comparison.p_value < SIGNIFICANT
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json` and `ensemble.json`."""
+        return {"wins": self.wins, **asdict(self)}
+
+
+def make_ensemble(
+    run: RunFolder,
+    rows: Sequence[Row],
+    manifest: Manifest,
+    metric: Metric,
+    *,
+    top: int,
+    anyway: bool = False,
+) -> EnsembleResult:
+    """Lets the best trials vote; keeps the vote as one model where it wins.
+
+    Args:
+        run: The run.
+        rows: Its leaderboard, best first.
+        manifest: Its splits.
+        metric: What the search optimised.
+        top: How many trials vote; fewer where the run has fewer.
+        anyway: Keep it even if it does not win.
+
+    Raises:
+        UserError: Fewer than two trials can vote.
+    """
+    voters = [row for row in rows if row.best_epoch is not None][:top]
+    if top < 2 or len(voters) < 2:
+        raise UserError(
+            f"an ensemble needs two trials or more, got --top {top} and {len(voters)} with a "
+            "finished epoch; give --top 3, or let the search go on with `pawtune resume`"
+        )
+    vote = count_votes(run, voters, manifest)
+    if not (vote.wins or anyway):
+        return vote
+    vote = replace(vote, kept=True)
+    load_tensorflow()
+    record = vote.as_dict()
+    sizes = {load_spec(run, row.trial_id).model.image_size for row in voters}
+    chosen = ModelChoice(
+        kind="ensemble",
+        row=voters[0],
+        trial_id="+".join(row.trial_id for row in voters),
+        image_size=sizes.pop() if len(sizes) == 1 else None,
+        record=record,
+    )
+    card = make_card(run, rows, chosen, manifest, metric)
+    model = compose(run, voters, len(manifest.class_names))
+    ensemble_record(run).unlink(missing_ok=True)  # the earlier one; the record is written last
+    save_complete(model, card, ensemble_file(run))
+    write_json(ensemble_record(run), record)
+    return vote
+
+
+def count_votes(run: RunFolder, voters: Sequence[Row], manifest: Manifest) -> EnsembleResult:
+    """What the voters together say on the validation images, from their stored predictions.
+
+    Raises:
+        UserError: A voter's predictions cannot be read.
+    """
+    labels = manifest.labels("validation")
+    predictions = []
+    for row in voters:
+        found = read_probabilities(run.trial(row.trial_id), manifest)
+        if isinstance(found, str):
+            raise UserError(f"a vote needs every voter's validation predictions, but {found}")
+        predictions.append(found)
+    right = np.mean(predictions, axis=0).argmax(axis=1) == labels
+    alone = predictions[0].argmax(axis=1) == labels
+    return EnsembleResult(
+        members=[member_of(row) for row in voters],
+        images=len(labels),
+        correct=int(right.sum()),
+        accuracy=float(right.mean()),
+        best_correct=int(alone.sum()),
+        comparison=compare_paired(right, alone),
+    )
+
+
+def compose(run: RunFolder, voters: Sequence[Row], num_classes: int) -> "keras.Model":
+    """The voters' best epochs as one complete model on raw pixels."""
+    from pawtune.models.precision import precision
+    from pawtune.models.soft_vote import Voter, compose_vote
+
+    backbones: dict[tuple[str, int], keras.Model] = {}
+    cores = []
+    with precision("float32"):
+        for row in voters:
+            spec = load_spec(run, row.trial_id).model
+            backbone = None
+            if isinstance(spec, TransferSpec):
+                key = (spec.backbone, spec.image_size)
+                backbone = backbones.get(key) or load_backbone_of(run, spec)
+                assert backbone is not None  # a transfer specification has one
+                backbones[key] = backbone
+            core = load_core(run.trial(row.trial_id), spec, num_classes, backbone)
+            cores.append(Voter(spec, core))
+        return compose_vote(cores, num_classes, backbones)

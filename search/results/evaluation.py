@@ -1,0 +1,212 @@
+"""The test split: scored here and nowhere else, once, and every look is on record."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pawtune.data_pipeline.splitting.image_check import check_unchanged
+from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
+from pawtune.search.errors import UserError
+from pawtune.search.results.inference import predict_files
+from pawtune.search.results.leaderboard import Row
+from pawtune.search.results.metrics import (
+    ClassScore,
+    Comparison,
+    calibration_error,
+    compare_paired,
+    confusion_matrix,
+    score_classes,
+    wilson_interval,
+)
+from pawtune.search.results.model_choice import Kind, ModelChoice, choose_model, load_chosen
+from pawtune.search.storage.lease import appending
+from pawtune.search.storage.run_folder import RunFolder, read_json, write_text
+from pawtune.search.storage.untrusted_files import MAX_JSON_BYTES, read_look, read_text
+
+
+@dataclass(frozen=True)
+class BaselineScore:
+    """The best baseline by validation, on the same test images."""
+
+    name: str
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class TestMistake:
+    """A test image that the model names wrong, by its path below the image root."""
+
+    __test__ = False
+
+    path: str
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """A look at the test split.
+
+    Attributes:
+        interval_95: Wilson's 95% interval of the accuracy.
+        looks: How many times this run's test split has been looked at, this time included.
+        confusion: Images by true and predicted class, in the order of `class_names`.
+        calibration_error: Expected calibration error, 15 bins of equal width.
+        comparison: With the best baseline, exact McNemar test; `only_first` counts the images
+            that only the trial names right. None without a baseline, or where it is the trial.
+        mistakes: Every image named wrong, the most confident first.
+        model: What was scored: a trial's best epoch, its refit, or the ensemble, whose `trial_id`
+            joins those of its members by "+".
+        title: The same for people.
+    """
+
+    __test__ = False  # not a test class, whatever pytest makes of the name
+
+    accuracy: float
+    correct: int
+    n: int
+    interval_95: tuple[float, float]
+    trial_id: str
+    baseline: BaselineScore | None
+    looks: int
+    class_names: tuple[str, ...]
+    classes: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    calibration_error: float
+    comparison: Comparison | None
+    mistakes: tuple[TestMistake, ...]
+    model: Kind = "trial"
+    title: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def evaluate(
+    run: RunFolder, manifest: Manifest, root: Path, rows: list[Row], chosen: ModelChoice
+) -> TestResult:
+    """Scores a model of the run on the test split, beside the best baseline, and records it.
+
+    Args:
+        run: The run.
+        manifest: Its splits.
+        root: Where the images are now.
+        rows: The leaderboard.
+        chosen: The model to score.
+
+    Raises:
+        UserError: There is no test split, or a test image is not what it was.
+    """
+    entries = manifest.split("test")
+    if not entries:
+        raise UserError(
+            f"a test needs a test split, and run {run.name} has no test images; "
+            "start a run on data with more images, or with a test/ folder"
+        )
+    check_unchanged(root, entries, what="test")
+    labels = manifest.labels("test")
+    probabilities = _predict(run, manifest, root, entries, chosen)
+    predicted = probabilities.argmax(axis=1)
+    right = predicted == labels
+    baseline, comparison = None, None
+    baseline_row = _best_baseline(run, rows)
+    if baseline_row is not None:
+        against = choose_model(run, rows, trial_id=baseline_row.trial_id)
+        if against == chosen:
+            baseline = BaselineScore(baseline_row.name, float(right.mean()))
+        else:
+            others = _predict(run, manifest, root, entries, against)
+            others_right = others.argmax(axis=1) == labels
+            baseline = BaselineScore(baseline_row.name, float(others_right.mean()))
+            comparison = compare_paired(right, others_right)
+    confusion = confusion_matrix(labels, predicted, len(manifest.class_names))
+    result = TestResult(
+        accuracy=float(right.mean()),
+        correct=int(right.sum()),
+        n=len(entries),
+        interval_95=wilson_interval(int(right.sum()), len(entries)),
+        trial_id=chosen.trial_id,
+        baseline=baseline,
+        looks=0,
+        class_names=manifest.class_names,
+        classes=score_classes(confusion, manifest.class_names),
+        confusion=tuple(tuple(int(count) for count in line) for line in confusion),
+        calibration_error=calibration_error(probabilities, labels),
+        comparison=comparison,
+        mistakes=_mistakes(entries, manifest.class_names, probabilities, right),
+        model=chosen.kind,
+        title=chosen.title,
+    )
+    with appending(run, run.test_ledger):
+        result = replace(result, looks=len(read_ledger(run)) + 1)
+        _append(run, {"time": datetime.now(UTC).isoformat(), **result.as_dict()})
+    return result
+
+
+def _predict(
+    run: RunFolder,
+    manifest: Manifest,
+    root: Path,
+    entries: Sequence[ManifestEntry],
+    chosen: ModelChoice,
+) -> NDArray[np.float32]:
+    """(N, C) probabilities of a model."""
+    model = load_chosen(run, chosen, len(manifest.class_names))
+    size = chosen.image_size
+    probabilities = []
+    for prediction in predict_files(model, [root / entry.path for entry in entries], size):
+        if prediction.probabilities is None:
+            raise UserError(f"every test image must be readable: {prediction.reason}")
+        probabilities.append(prediction.probabilities)
+    return np.stack(probabilities)
+
+
+def _mistakes(
+    entries: Sequence[ManifestEntry],
+    names: Sequence[str],
+    probabilities: NDArray[np.float32],
+    right: NDArray[np.bool_],
+) -> tuple[TestMistake, ...]:
+    found = [
+        TestMistake(
+            path=entry.path,
+            label=entry.label,
+            predicted=names[int(row.argmax())],
+            probability=float(row.max()),
+        )
+        for entry, row, is_right in zip(entries, probabilities, right, strict=True)
+        if not is_right
+    ]
+    return tuple(sorted(found, key=lambda mistake: -mistake.probability))
+
+
+def _best_baseline(run: RunFolder, rows: list[Row]) -> Row | None:
+    for row in rows:
+        if row.best_epoch is not None and read_json(run.trial(row.trial_id).spec_file)["baseline"]:
+            return row
+    return None
+
+
+def read_ledger(run: RunFolder) -> list[dict[str, Any]]:
+    """Every look so far, oldest first.
+
+    Raises:
+        UserError: A line is not what a look leaves.
+    """
+    if not run.test_ledger.exists():
+        return []
+    lines = read_text(run.test_ledger, MAX_JSON_BYTES).splitlines()
+    return [read_look(run.test_ledger, line) for line in lines if line.strip()]
+
+
+def _append(run: RunFolder, look: dict[str, Any]) -> None:
+    looks = [*read_ledger(run), look]
+    write_text(run.test_ledger, "".join(json.dumps(item) + "\n" for item in looks))

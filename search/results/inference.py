@@ -1,0 +1,142 @@
+"""Class probabilities of image files: the one way that `test` and `predict` both take."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.decode import open_image, read_file, resize_bilinear
+from pawtune.data_pipeline.safe_files import shown
+from pawtune.data_pipeline.splitting.folder_layout import walk_files
+
+if TYPE_CHECKING:
+    import keras
+
+BATCH = 64
+BATCH_OF_ORIGINALS = 4  # images of full size: 300 MB each, at worst
+THREADS = 2
+Probabilities = np.ndarray[tuple[int], np.dtype[np.float32]]
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One file: (C,) probabilities, or the reason why it has none."""
+
+    path: str
+    probabilities: Probabilities | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file to predict. fault: why it is not even opened; else None."""
+
+    path: str
+    fault: str | None = None
+
+
+def predict_files(
+    model: "keras.Model", files: Iterable[str | Path | FoundFile], image_size: int | None
+) -> Iterator[Prediction]:
+    """Streams predictions in the order of `files`, two batches in memory at a time.
+
+    Images are decoded and resized as in training, on threads, while the model runs.
+
+    Args:
+        model: A complete model.
+        files: Image files.
+        image_size: Side in pixels that the model was trained at; None leaves images as they are,
+            for a model of several sizes, which resizes them itself.
+    """
+    remaining = (_as_found(file) for file in files)
+    size = BATCH if image_size else BATCH_OF_ORIGINALS
+
+    def decode(found: FoundFile) -> Pixels | str:
+        return found.fault or _decode(found.path, image_size)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        batch = list(islice(remaining, size))
+        decoding = threads.map(decode, batch)
+        while batch:
+            done, pixels = batch, list(decoding)
+            batch = list(islice(remaining, size))
+            decoding = threads.map(decode, batch)
+            yield from _predict_batch(model, done, pixels)
+
+
+def _as_found(file: str | Path | FoundFile) -> FoundFile:
+    return file if isinstance(file, FoundFile) else FoundFile(os.fspath(file))
+
+
+def _decode(path: str, image_size: int | None) -> Pixels | str:
+    try:
+        pixels = np.asarray(open_image(read_file(Path(path))))
+        return resize_bilinear(pixels, image_size) if image_size else pixels
+    except DataError as error:
+        return str(error)
+
+
+def _predict_batch(
+    model: "keras.Model", files: Sequence[FoundFile], decoded: Sequence[Pixels | str]
+) -> Iterator[Prediction]:
+    pixels = [item for item in decoded if not isinstance(item, str)]
+    rows = iter(_probabilities(model, pixels) if pixels else ())
+    for file, item in zip(files, decoded, strict=True):
+        if isinstance(item, str):
+            yield Prediction(file.path, None, item)
+        else:
+            yield Prediction(file.path, next(rows))
+
+
+def _probabilities(model: "keras.Model", pixels: Sequence[Pixels]) -> NDArray[np.float32]:
+    """(N, C). Batches are filled up to a power of two: TensorFlow traces each size that it sees,
+    and with a few unreadable files among many it would see dozens."""
+    if len({image.shape for image in pixels}) > 1:
+        return np.concatenate([_probabilities(model, [image]) for image in pixels])
+    size = 1 << (len(pixels) - 1).bit_length()
+    batch = np.zeros((size, *pixels[0].shape), np.uint8)
+    batch[: len(pixels)] = pixels
+    return np.asarray(model.predict_on_batch(batch))[: len(pixels)]
+
+
+def check_paths(paths: Sequence[Path]) -> None:
+    """Sees to it that each can be gone through.
+
+    Raises:
+        DataError: One does not exist, or is a folder without a single file.
+    """
+    for path in paths:
+        try:
+            there = path.exists()
+        except (OSError, ValueError):
+            there = False
+        if not there:
+            raise DataError(
+                f"IMAGE_OR_FOLDER must exist, got {shown(path)!r}; check the path's spelling"
+            )
+        if path.is_dir() and next(walk_files(path), None) is None:
+            raise DataError(
+                f"a folder to predict must hold images, got {shown(path)!r} with none; "
+                "give the folder that holds the image files"
+            )
+
+
+def find_files(paths: Iterable[Path]) -> Iterator[FoundFile]:
+    """Files as given; every file below folders, at any depth, sorted within each.
+
+    Nothing is passed over: what cannot be opened has its fault.
+    """
+    for path in paths:
+        if path.is_dir():
+            for found in walk_files(path):
+                yield FoundFile(str(path / found.path), found.fault)
+        else:
+            yield FoundFile(str(path))

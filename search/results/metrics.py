@@ -1,0 +1,123 @@
+"""Arithmetic on labels and predictions: confusion, classes, calibration, paired comparison."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+CALIBRATION_BINS = 15
+
+Labels = NDArray[np.integer]
+Probabilities = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class of a split; None where nothing was there to divide by."""
+
+    name: str
+    images: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two classifiers on the same images, by McNemar's exact test.
+
+    Attributes:
+        only_first: Images that only the first names right.
+        only_second: Images that only the second names right.
+        p_value: Chance of a split at least as uneven if both were equally good.
+    """
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
+    """(C, C) images by true and predicted class, from (N,) and (N,)."""
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    return confusion
+
+
+def score_classes(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[ClassScore, ...]:
+    """Precision, recall and F1 of each class."""
+    right, true, told = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    return tuple(
+        ClassScore(
+            name=name,
+            images=int(true[number]),
+            precision=_share(right[number], told[number]),
+            recall=_share(right[number], true[number]),
+            f1=_share(2 * right[number], told[number] + true[number]),
+        )
+        for number, name in enumerate(names)
+    )
+
+
+def _share(part: np.int64, whole: np.int64) -> float | None:
+    return float(part / whole) if whole else None
+
+
+def calibration_error(
+    probabilities: Probabilities, labels: Labels, bins: int = CALIBRATION_BINS
+) -> float:
+    """Expected calibration error: how far confidence and accuracy lie apart, bin by bin.
+
+    Bins of equal width by the confidence of the named class, weighted by their images. Source:
+    Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, ICML 2017,
+    https://arxiv.org/abs/1706.04599.
+
+    Args:
+        probabilities: (N, C), N at least 1.
+        labels: (N,) true classes.
+        bins: How many.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    # A bin holds its upper edge: confidence 1 lies in the last.
+    places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(places, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def compare_paired(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> Comparison:
+    """McNemar's exact test, two-sided, on (N,) and (N,) right answers to the same images.
+
+    Source: McNemar, Note on the sampling error of the difference between correlated proportions,
+    Psychometrika 12 (1947), https://doi.org/10.1007/BF02295996. In whole numbers, so it is exact
+    for any count.
+    """
+    first = int(np.sum(first_right & ~second_right))
+    second = int(np.sum(second_right & ~first_right))
+    discordant = first + second
+    term = tail = 1  # binomial coefficients, summed up to the smaller side
+    for number in range(min(first, second)):
+        term = term * (discordant - number) // (number + 1)
+        tail += term
+    return Comparison(first, second, min(1.0, 2 * tail / 2**discordant))
+
+
+def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for `correct` successes out of `total` (at least 1).
+
+    Unlike the textbook interval it stays inside [0, 1] and keeps its coverage near 1, where good
+    classifiers are. Source: Wilson, Probable inference, the law of succession, and statistical
+    inference, JASA 22 (1927), https://doi.org/10.1080/01621459.1927.10502953.
+
+    >>> low, high = wilson_interval(197, 200)
+    >>> round(low, 4), round(high, 4)
+    (0.9568, 0.9949)
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = correct / total
+    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    spread = z / (1 + z * z / total) * sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
+    return max(0.0, centre - spread), min(1.0, centre + spread)

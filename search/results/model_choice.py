@@ -1,0 +1,178 @@
+"""Which of a run's models is meant: a trial's best epoch, its refit, or the soft vote."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pawtune.search.errors import UserError
+from pawtune.search.results.best_model import choose, load_complete
+from pawtune.search.results.leaderboard import Row
+from pawtune.search.results.model_file import open_model
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
+from pawtune.search.storage.trial_spec import load_spec
+
+if TYPE_CHECKING:
+    import keras
+
+Kind = Literal["trial", "refit", "ensemble"]
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A complete model of a run.
+
+    Attributes:
+        kind: What it is.
+        row: The trial; of an ensemble its best member.
+        trial_id: Of the trial; of an ensemble those of its members, joined by "+".
+        image_size: Side in pixels that it was trained at; None where its members differ.
+        record: What `refit` or `ensemble` wrote about it; empty for a trial.
+    """
+
+    kind: Kind
+    row: Row
+    trial_id: str
+    image_size: int | None
+    record: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        if self.kind == "ensemble":
+            return f"ensemble of {len(self.record['members'])}"
+        return f"{self.row.name}, refit" if self.kind == "refit" else self.row.name
+
+    @property
+    def option(self) -> str:
+        """How a command line names it."""
+        if self.kind == "ensemble":
+            return "--ensemble"
+        return f"--trial {self.row.trial_id}" + (" --refit" if self.kind == "refit" else "")
+
+
+def choose_model(
+    run: RunFolder,
+    rows: list[Row],
+    *,
+    trial_id: str | None = None,
+    rank: int | None = None,
+    kind: Kind = "trial",
+) -> ModelChoice:
+    """The best trial or another, as the search left it or refit; or the ensemble.
+
+    Args:
+        run: The run.
+        rows: Its leaderboard, best first.
+        trial_id: Another trial than the best.
+        rank: Another rank than 1.
+        kind: Of model. A refit without `trial_id` and `rank` is that of the best trial, or the
+            only one that was made.
+
+    Raises:
+        UserError: There is no such model.
+    """
+    if kind == "ensemble":
+        return _ensemble(run, rows, trial_id, rank)
+    if kind == "refit" and trial_id is None and rank is None:
+        made = refits(run)
+        trial_id = made[0] if len(made) == 1 else None
+    row = choose(rows, trial_id=trial_id, rank=rank)
+    size = load_spec(run, row.trial_id).model.image_size
+    if kind == "trial":
+        return ModelChoice("trial", row, row.trial_id, size, {})
+    if row.trial_id not in refits(run):
+        raise UserError(
+            f"--refit needs a trial that `pawtune refit` has trained, and {row.trial_id} is none; "
+            f"refit so far: {', '.join(refits(run)) or 'none'}; "
+            f"make it with `pawtune refit {run.name} --trial {row.trial_id}`"
+        )
+    record = read_json(refit_folder(run, row.trial_id).root / "refit.json")
+    return ModelChoice("refit", row, row.trial_id, size, record)
+
+
+def _ensemble(
+    run: RunFolder, rows: list[Row], trial_id: str | None, rank: int | None
+) -> ModelChoice:
+    if trial_id is not None or rank is not None:
+        raise UserError(
+            "--ensemble is one model of several trials, got --trial or --rank beside it; "
+            "leave those out"
+        )
+    if not ensemble_record(run).exists():
+        raise UserError(
+            f"--ensemble needs one that `pawtune ensemble` kept, and run {run.name} has none; "
+            f"make it with `pawtune ensemble {run.name}`"
+        )
+    record = read_json(ensemble_record(run))
+    members = [choose(rows, trial_id=str(member["trial_id"])) for member in record["members"]]
+    sizes = {load_spec(run, row.trial_id).model.image_size for row in members}
+    return ModelChoice(
+        kind="ensemble",
+        row=members[0],
+        trial_id="+".join(row.trial_id for row in members),
+        image_size=sizes.pop() if len(sizes) == 1 else None,
+        record={**record, "members": [asdict(member_of(row)) for row in members]},
+    )
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trial in a vote, with its own validation accuracy."""
+
+    trial_id: str
+    name: str
+    epoch: int
+    accuracy: float
+
+
+def member_of(row: Row) -> Member:
+    """A trial as a member of a vote."""
+    return Member(row.trial_id, row.name, row.best_epoch or 0, row.best_val_accuracy or 0.0)
+
+
+def load_chosen(run: RunFolder, chosen: ModelChoice, num_classes: int) -> "keras.Model":
+    """The complete model: (N, H, W, 3) uint8 to (N, num_classes) float32 probabilities.
+
+    Raises:
+        UserError: Its files are damaged.
+    """
+    if chosen.kind == "trial":
+        return load_complete(run, run.trial(chosen.trial_id), num_classes)
+    if chosen.kind == "refit":
+        return load_complete(run, refit_folder(run, chosen.trial_id), num_classes)
+    model, _ = open_model(ensemble_file(run))
+    if model.output_shape != (None, num_classes):
+        raise UserError(
+            f"{ensemble_file(run)} must tell {num_classes} classes apart, got an output of shape "
+            f"{model.output_shape}; make it again with `pawtune ensemble {run.name}`"
+        )
+    return model
+
+
+def refit_folder(run: RunFolder, trial_id: str) -> TrialFolder:
+    """Where the refit of a trial lies, laid out as a trial's folder."""
+    return TrialFolder(run.refit_dir / trial_id)
+
+
+def refits(run: RunFolder) -> list[str]:
+    """Trials with a finished refit."""
+    return [file.parent.name for file in sorted(run.refit_dir.glob("*/refit.json"))]
+
+
+def ensemble_file(run: RunFolder) -> Path:
+    """The ensemble's model file."""
+    return run.ensemble_dir / "model.keras"
+
+
+def ensemble_record(run: RunFolder) -> Path:
+    """What the ensemble is made of; written last: where it is, the model is."""
+    return run.ensemble_dir / "ensemble.json"
+
+
+def default_file(run: RunFolder, chosen: ModelChoice) -> Path:
+    """Where a model goes inside the run folder."""
+    if chosen.kind == "ensemble":
+        return ensemble_file(run)
+    if chosen.kind == "refit":
+        return refit_folder(run, chosen.trial_id).root / "model.keras"
+    return run.best_model

@@ -1,0 +1,154 @@
+"""A model file from anybody: looked through before Keras opens it, so that loading runs no code.
+
+Keras' own safe mode refuses Lambda layers and what else it knows to run code. This is stricter: of
+a `.keras` file only what `pawtune best` writes is taken: four members of limited size, and layers
+and operations from the list below, none of which holds code or opens a file.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pawtune.data_pipeline.safe_files import shown
+from pawtune.search.errors import UserError
+from pawtune.search.process import load_tensorflow
+
+if TYPE_CHECKING:
+    import keras
+
+CARD_MEMBER = "pawtune.json"  # inside the .keras archive; Keras itself passes over it
+MAX_MEMBER_BYTES = {
+    "metadata.json": 2**20,
+    "config.json": 64 * 2**20,
+    CARD_MEMBER: 16 * 2**20,
+    "model.weights.h5": 4 * 2**30,
+}
+MAX_RATIO = 10  # weights hardly shrink
+REMEDY = "make one with `pawtune best RUN --out best.keras`"
+
+# By module, as Keras writes them: what pawtune's nets, heads and all backbones consist of.
+LAYERS = """
+    Activation Add Average AveragePooling2D BatchNormalization Concatenate Conv2D Cropping2D Dense
+    DepthwiseConv2D Dropout Flatten GlobalAveragePooling2D GlobalMaxPooling2D InputLayer
+    LayerNormalization MaxPooling2D Multiply Normalization ReLU Rescaling Reshape SeparableConv2D
+    Softmax ZeroPadding2D
+"""
+MODULES = {
+    "keras.layers": frozenset(LAYERS.split()),
+    "keras": frozenset({"DTypePolicy", "Model", "Sequential"}),
+    "keras.src.models.functional": frozenset({"Functional"}),
+    "keras.initializers": None,  # None: any
+    "keras.regularizers": None,
+    "keras.src.ops.core": frozenset({"Cast"}),
+    "keras.src.ops.image": frozenset({"Resize"}),
+    "keras.src.ops.numpy": frozenset({"Add", "Flip", "Multiply", "Round"}),
+    "keras.src.applications.convnext": frozenset({"LayerScale", "StochasticDepth"}),
+    "keras.src.applications.inception_resnet_v2": frozenset({"CustomScaleLayer"}),
+}
+WITH_CODE = frozenset({"function", "__lambda__", "__numpy__", "__tensor__", "__typespec__"})
+
+
+def read_card(model_file: Path) -> dict[str, Any]:
+    """The card inside a model file that pawtune wrote.
+
+    Raises:
+        UserError: The file is missing, or is no model of pawtune's.
+    """
+    return _read(model_file)[0]
+
+
+def open_model(model_file: Path) -> tuple["keras.Model", dict[str, Any]]:
+    """A model file's model and card.
+
+    Returns:
+        (N, H, W, 3) uint8 → (N, C) probabilities; and its card, whose `class_names` are the C.
+
+    Raises:
+        UserError: The file is missing, is no model of pawtune's, or holds what could run code.
+    """
+    card, config = _read(model_file)
+    _refuse_foreign_parts(model_file, config)
+    load_tensorflow()
+    import keras
+
+    try:
+        model = keras.models.load_model(model_file, compile=False, safe_mode=True)
+        classes, channels = model.output_shape[-1], model.input_shape[-1]
+    except Exception as error:  # Keras, h5py and TensorFlow raise a dozen types for a bad file
+        raise _refused(model_file, f"its model cannot be loaded: {error}") from error
+    if (channels, classes) != (3, len(card["class_names"])):
+        told = f"{classes} outputs for {len(card['class_names'])} class names"
+        raise _refused(model_file, f"model and card do not fit: {channels} channels in, {told}")
+    return model, card
+
+
+def _read(model_file: Path) -> tuple[dict[str, Any], Any]:
+    """Card and configuration, from an archive that holds what it should and no more."""
+    try:
+        if not model_file.is_file():  # a pipe would be waited for
+            raise FileNotFoundError("no such file")
+        with zipfile.ZipFile(model_file) as archive:
+            _check_members(archive, model_file.stat().st_size)
+            card = json.loads(archive.read(CARD_MEMBER))
+            config = json.loads(archive.read("config.json"))
+        _check_card(card)
+    except Exception as error:  # zipfile raises as many types as there are ways to break a zip
+        raise _refused(model_file, str(error) or type(error).__name__) from error
+    return card, config
+
+
+def _check_members(archive: zipfile.ZipFile, size: int) -> None:
+    for info in archive.infolist():
+        limit = MAX_MEMBER_BYTES.get(info.filename)
+        if limit is None:
+            raise ValueError(f"it holds {shown(info.filename)!r}, which no model of pawtune's has")
+        if info.file_size > min(limit, MAX_RATIO * size + 2**20):
+            raise ValueError(f"its {info.filename} says it unpacks to {info.file_size:,} bytes")
+    names = archive.namelist()
+    if sorted(names) != sorted(MAX_MEMBER_BYTES):
+        missing = [name for name in MAX_MEMBER_BYTES if name not in names]
+        raise ValueError(f"it lacks {', '.join(missing)}" if missing else "it holds a member twice")
+
+
+def _check_card(card: Any) -> None:
+    names, size = card["class_names"], card["spec"]["model"]["image_size"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("its card's class_names must be a list of words")
+    if size is not None and (not isinstance(size, int) or not 1 <= size <= 4096):
+        raise ValueError(f"its card's image_size must be 1 to 4096 px, got {size!r:.40}")
+
+
+def _refuse_foreign_parts(model_file: Path, config: Any) -> None:
+    for part in _parts(config):
+        module, name = part.get("module"), part.get("class_name")
+        allowed = MODULES.get(str(module), frozenset())
+        known = isinstance(name, str) and (allowed is None or name in allowed)
+        if not known or name in WITH_CODE:
+            raise _refused(
+                model_file,
+                f"it holds {name!r:.60} of {module!r:.60}, which no model of pawtune's has; it "
+                "may run code, so it was not loaded",
+            )
+
+
+def _parts(config: Any) -> Iterator[dict[str, Any]]:
+    """Every object that Keras would build, at any depth, without recursion."""
+    waiting = [config]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            if "class_name" in item and item["class_name"] != "__keras_tensor__":
+                yield item
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+
+
+def _refused(model_file: Path, reason: str) -> UserError:
+    told = shown(" ".join(reason.split()))[:400]
+    return UserError(
+        f"MODEL must be a .keras file that `pawtune best` wrote, got {shown(model_file)!r}: "
+        f"{told}; {REMEDY}"
+    )

@@ -1,0 +1,148 @@
+"""`pawtune predict`: labels for image files from a model that `pawtune best` wrote."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from pawtune.data_pipeline.safe_files import replacing, shown
+from pawtune.data_pipeline.splitting.manifest_io import escape
+from pawtune.search.errors import UserError
+from pawtune.search.results.inference import check_paths, find_files, predict_files
+from pawtune.search.results.model_file import open_model
+
+FORMATS = ("csv", "json")
+CSV_COLUMNS = ("path", "label", "confidence", "reason")
+REPORTED_EVERY = 16  # files between two moves of the progress bar
+
+Record = dict[str, Any]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many files got a label, and how many could not be read."""
+
+    labelled: int
+    unreadable: int
+
+    def __str__(self) -> str:
+        total = self.labelled + self.unreadable
+        files = "file" if total == 1 else "files"
+        return f"{total:,} {files}: {self.labelled:,} labelled, {self.unreadable:,} not readable"
+
+
+def predict_labels(
+    model_file: Path, images: Sequence[Path], progress: Progress | None = None
+) -> Iterator[Record]:
+    """Streams one record a file: `path`, `label`, `confidence`, `probabilities` by class name.
+
+    A file that cannot be read has no label, confidence or probabilities, and a `reason`. Bytes of
+    a path that are no UTF-8 are written as in manifest.csv.
+
+    Args:
+        model_file: From `pawtune best`.
+        images: Files, and folders that are gone through at any depth.
+        progress: Called with (files done, files in all).
+
+    Raises:
+        UserError: The model file is none of pawtune's.
+        DataError: A path does not exist, or a folder holds no file.
+    """
+    check_paths(images)
+    model, card = open_model(model_file)
+    names = card["class_names"]
+    total = sum(1 for _ in find_files(images)) if progress else 0
+    size = card["spec"]["model"]["image_size"]
+    for done, item in enumerate(predict_files(model, find_files(images), size), start=1):
+        record: Record = {"path": escape(item.path), "label": None, "confidence": None}
+        if item.probabilities is None:
+            record |= {"probabilities": {}, "reason": item.reason}
+        else:
+            best = int(np.argmax(item.probabilities))
+            record |= {"label": names[best], "confidence": float(item.probabilities[best])}
+            values = (float(p) for p in item.probabilities)
+            record["probabilities"] = dict(zip(names, values, strict=True))
+        yield record
+        if progress and (done % REPORTED_EVERY == 0 or done == total):
+            progress(done, total)
+
+
+def choose_format(kind: str | None, out: Path | None) -> str:
+    """What to write: as asked for, else as the file's ending says, else lines for people.
+
+    Raises:
+        UserError: Neither says csv or json where it must.
+    """
+    kind = kind or (out.suffix.removeprefix(".") if out is not None else "lines")
+    if kind not in (*FORMATS, *(() if out is not None else ("lines",))):
+        raise UserError(
+            f"--format must be csv or json, got {kind!r}; or give --out a name that ends in .csv "
+            "or .json"
+        )
+    return kind
+
+
+def write_predictions(records: Iterable[Record], kind: str, out: Path | None = None) -> Counts:
+    """Writes records as they come: to a file, whole or not at all, or to stdout.
+
+    Raises:
+        UserError: `out` cannot be written.
+    """
+    if out is None:
+        return _write(records, kind, sys.stdout)
+    try:
+        with replacing(out) as part, part.open("w", encoding="utf-8", newline="") as stream:
+            return _write(records, kind, stream)
+    except OSError as error:
+        raise UserError(
+            f"--out must be a file that can be written, got {shown(out)!r}: {error.strerror}"
+        ) from error
+
+
+def _write(records: Iterable[Record], kind: str, stream: TextIO) -> Counts:
+    write = {"csv": _csv_writer, "json": _json_writer, "lines": _line_writer}[kind](stream)
+    labelled = unreadable = 0
+    for record in records:
+        labelled += record["label"] is not None
+        unreadable += record["label"] is None
+        write(record)
+    if kind == "json":
+        stream.write("\n]\n" if labelled + unreadable else "[]\n")
+    return Counts(labelled, unreadable)
+
+
+def _csv_writer(stream: TextIO) -> Callable[[Record], object]:
+    # Its usual line end, a carriage return and a line feed, has it quote either in a name.
+    writer = csv.DictWriter(stream, CSV_COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    return writer.writerow
+
+
+def _json_writer(stream: TextIO) -> Callable[[Record], object]:
+    """An array whose items are written as they come."""
+    before = iter(("[\n",))
+
+    def write(record: Record) -> None:
+        stream.write(next(before, ",\n") + json.dumps(record, allow_nan=False))
+
+    return write
+
+
+def _line_writer(stream: TextIO) -> Callable[[Record], object]:
+    """`path, label, confidence` with tabs; what is not readable goes to stderr with its reason."""
+
+    def write(record: Record) -> None:
+        path = shown(record["path"])
+        if record["label"] is None:
+            print(f"{path}\tunreadable: {record['reason']}", file=sys.stderr)
+        else:
+            label = shown(record["label"])
+            print(f"{path}\t{label}\t{record['confidence']:.4f}", file=stream)
+
+    return write

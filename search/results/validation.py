@@ -1,0 +1,87 @@
+"""What a trial's stored validation predictions tell: confusion, classes, worst mistakes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
+from pawtune.search.results.metrics import ClassScore, confusion_matrix, score_classes
+from pawtune.search.storage.run_folder import TrialFolder
+from pawtune.search.storage.untrusted_files import read_array
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A validation image that the model got wrong, with its probabilities for both labels."""
+
+    entry: ManifestEntry
+    predicted: str
+    predicted_probability: float
+    true_probability: float
+
+
+@dataclass(frozen=True)
+class ValidationView:
+    """The validation split as one trial's best epoch saw it.
+
+    Attributes:
+        confusion: (C, C) images by true and predicted class.
+        mistakes: The most confident first.
+    """
+
+    confusion: NDArray[np.int64]
+    classes: tuple[ClassScore, ...]
+    mistakes: tuple[Mistake, ...]
+
+    @property
+    def num_images(self) -> int:
+        return int(self.confusion.sum())
+
+
+def read_validation(trial: TrialFolder, manifest: Manifest) -> ValidationView | str:
+    """A trial's validation predictions; or, in words, why there are none.
+
+    Example:
+        >>> view = read_validation(run.trial("0007"), manifest)  # doctest: +SKIP
+    """
+    probabilities = read_probabilities(trial, manifest)
+    if isinstance(probabilities, str):
+        return probabilities
+    entries = manifest.split("validation")
+    names = manifest.class_names
+    labels = manifest.labels("validation")
+    predicted = probabilities.argmax(axis=1)
+    confusion = confusion_matrix(labels, predicted, len(names))
+    wrong = np.flatnonzero(predicted != labels)
+    wrong = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
+    return ValidationView(
+        confusion=confusion,
+        classes=score_classes(confusion, names),
+        mistakes=tuple(
+            Mistake(
+                entry=entries[place],
+                predicted=names[predicted[place]],
+                predicted_probability=float(probabilities[place, predicted[place]]),
+                true_probability=float(probabilities[place, labels[place]]),
+            )
+            for place in wrong
+        ),
+    )
+
+
+def read_probabilities(trial: TrialFolder, manifest: Manifest) -> NDArray[np.float32] | str:
+    """(N, C) a trial's probabilities for the validation split; or, in words, why there are none."""
+    expected = (sum(manifest.counts()["validation"].values()), len(manifest.class_names))
+    try:
+        probabilities = read_array(trial.best_predictions, expected)
+    except FileNotFoundError:
+        return f"trial {trial.trial_id} kept no validation predictions"
+    except ValueError as error:
+        return f"the validation predictions of trial {trial.trial_id} cannot be read: {error}"
+    if not (np.isfinite(probabilities) & (probabilities >= -0.01) & (probabilities <= 1.01)).all():
+        return (
+            f"the validation predictions of trial {trial.trial_id} must be probabilities from 0 "
+            "to 1; some are not"
+        )
+    return probabilities

@@ -1,0 +1,383 @@
+"""The best trials trained again with other seeds: how much of a trial's lead was luck.
+
+A trial's place on the leaderboard rests on one seed: of its first weights, dropout, the order of
+images, the draws of augmentation. The retrained ones share everything else with the search: the
+splits, the decoded pixels, the feature banks. They run all epochs of their specification, even
+where ASHA had stopped the trial, and their best epoch is chosen on validation as in the search.
+
+They lie in `confirm/`, one folder each, laid out as a trial's; neither the leaderboard nor the
+sampler ever sees them. Finished ones are not repeated, unfinished ones continue.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
+from pathlib import Path
+from statistics import NormalDist, fmean, stdev
+from typing import Any
+
+import ray
+
+from pawtune.models.spec import TrialSpec
+from pawtune.search.cluster.connection import claim_process
+from pawtune.search.cluster.task_result import raised_in
+from pawtune.search.errors import UserError
+from pawtune.search.objective import Metric, Objective
+from pawtune.search.progress.reporter import Reporter
+from pawtune.search.results.leaderboard import Row
+from pawtune.search.retraining.setup import (
+    RetrainingSetup,
+    open_workshop,
+    place_files,
+    small_files,
+    task_options,
+)
+from pawtune.search.shared_work.pixels import SharedWork
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
+from pawtune.search.storage.run_lock import RunLock
+from pawtune.search.storage.trial_spec import load_spec, read_spec
+from pawtune.search.worker.trial import run_trial
+
+# Layers count their seeds upwards from the trial's, augmentation from 1,000 above: seeds that lie
+# close would share some of them.
+SEED_STEP = 10_000
+POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One training of a trial: the metric of its best epoch; or why there is none."""
+
+    seed: int
+    score: float | None
+    best_epoch: int | None
+    epochs: int
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A trial with its retrained ones.
+
+    Attributes:
+        planned_epochs: Of its specification; the search may have stopped it before.
+        searched: As the search had it.
+        repeats: With other seeds.
+        mean: Over all seeds, the search's included.
+        deviation: Sample standard deviation over all seeds.
+        lowest: Over all seeds.
+        highest: Over all seeds.
+        mean_of_others: Over the other seeds alone: the search's own was picked for its score.
+    """
+
+    trial_id: str
+    name: str
+    planned_epochs: int
+    searched: Outcome
+    repeats: Sequence[Outcome]
+    mean: float
+    deviation: float
+    lowest: float
+    highest: float
+    mean_of_others: float | None
+
+    @property
+    def others(self) -> list[float]:
+        """Scores with the other seeds, of those that ended well."""
+        return [repeat.score for repeat in self.repeats if repeat.score is not None]
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What came of it.
+
+    Attributes:
+        metric: That trials are ranked by.
+        seeds: Other seeds that each trial was given.
+        trials: In the order of the leaderboard.
+        noise: What two means may differ by for luck alone (95%); None where too little was
+            trained to tell.
+        first: The trial whose other seeds are best on average.
+        second: What it is compared with: the leaderboard's best, or where it is that itself, the
+            next.
+        lead: Of the mean of the first over that of the second.
+        suggested: What to go on with: the leaderboard's best, unless another beats it by more
+            than noise.
+    """
+
+    metric: Metric
+    seeds: int
+    trials: Sequence[Confirmed]
+    noise: float | None
+    first: str | None
+    second: str | None
+    lead: float | None
+    suggested: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the leaderboard's best is still the best, by more than noise."""
+        is_clear = None not in (self.noise, self.lead) and (self.lead or 0) > (self.noise or 0)
+        return is_clear and self.first == self.trials[0].trial_id
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json` and `confirm.json`."""
+        return {"holds": self.holds, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class _Repeat:
+    """One training to be done, or done."""
+
+    row: Row
+    spec: TrialSpec
+    folder: TrialFolder
+
+    @property
+    def seed(self) -> int:
+        return self.spec.train.seed
+
+    def is_finished(self) -> bool:
+        return (
+            self.folder.spec_file.exists()
+            and read_spec(self.folder) == self.spec
+            and self.folder.read_status()["status"] == "completed"
+            and len(self.folder.read_metrics()) == self.spec.train.epochs
+        )
+
+
+def confirm_trials(
+    run: RunFolder,
+    rows: Sequence[Row],
+    metric: Metric,
+    *,
+    top: int,
+    seeds: int,
+    data: str | None = None,
+    address: str | None = None,
+    reporter: Reporter | None = None,
+) -> Confirmation:
+    """Trains the best trials again with other seeds, as Ray tasks side by side.
+
+    Args:
+        run: The run.
+        rows: Its leaderboard, best first.
+        metric: What the search optimised.
+        top: How many trials; fewer where the run has fewer.
+        seeds: How many other seeds each.
+        data: Where the images are, if they have moved.
+        address: A Ray cluster, or "local"; by default the search's.
+        reporter: Shows progress; by default nothing is shown.
+
+    Raises:
+        UserError, DataError, ModelError: No trial to confirm, the run is held by another driver
+            or damaged, or the images are not those that the search saw.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    chosen = [row for row in rows if row.best_epoch is not None][:top]
+    if not chosen or seeds < 1:
+        raise UserError(
+            f"confirm needs a trial with a finished epoch and a seed, got {len(chosen)} trials "
+            f"and --seeds {seeds}; see `pawtune leaderboard {run.name}`"
+        )
+    repeats = [_repeat(run, row, number) for row in chosen for number in range(1, seeds + 1)]
+    todo = [repeat for repeat in repeats if not repeat.is_finished()]
+    if len(todo) < len(repeats):
+        reporter.note(f"{len(repeats) - len(todo)} of {len(repeats)} are there already")
+    if todo:
+        with RunLock(run):
+            specs = [repeat.spec for repeat in todo]
+            shop = open_workshop(run, specs, reporter=reporter, data=data, address=address)
+            _train_all(run, todo, shop, Objective(metric), reporter)
+    objective = Objective(metric)
+    result = assess(
+        [_confirmed(run, row, [r for r in repeats if r.row is row], objective) for row in chosen],
+        objective,
+        seeds,
+    )
+    write_json(run.confirm_dir / "confirm.json", result.as_dict())
+    return result
+
+
+def _repeat(run: RunFolder, row: Row, number: int) -> _Repeat:
+    spec = load_spec(run, row.trial_id)
+    seed = (spec.train.seed + number * SEED_STEP) % 2**31
+    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"seed": seed})})
+    return _Repeat(row, spec, TrialFolder(run.confirm_dir / f"{row.trial_id}-seed{seed}"))
+
+
+def _train_all(
+    run: RunFolder,
+    todo: Sequence[_Repeat],
+    shop: RetrainingSetup,
+    objective: Objective,
+    reporter: Reporter,
+) -> None:
+    """Trains what is to be trained, as many at once as the plan allows."""
+    task = _train.options(**task_options(shop.plan))
+    work = ray.put(shop.work)
+    waiting = list(todo)
+    running: dict[Any, _Repeat] = {}
+    total = sum(repeat.spec.train.epochs for repeat in todo)
+    for repeat in todo:
+        write_json(repeat.folder.spec_file, repeat.spec.model_dump(mode="json"))
+        repeat.folder.write_status("pending")
+    try:
+        while waiting or running:
+            while waiting and len(running) < shop.plan.concurrency:
+                repeat = waiting.pop(0)
+                place = repeat.folder.root if run.mirror is None else None
+                running[task.remote(repeat.spec, place, work)] = repeat
+            ended, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
+            for reference in ended:
+                _end(running.pop(reference), reference, objective, reporter)
+            done = sum(len(repeat.folder.read_metrics()) for repeat in todo)
+            # A bar is full when all have ended, failed ones included.
+            done = min(done, total - 1) if waiting or running else total
+            reporter.stage("train with other seeds (epochs)", done, total)
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+        reporter.close()
+
+
+@ray.remote  # type: ignore[untyped-decorator]
+def _train(spec: TrialSpec, place: Path | None, work: SharedWork) -> dict[str, bytes]:
+    """One trial; a task that Ray starts again goes on from the last kept state.
+
+    Args:
+        spec: The trial.
+        place: Where it is kept; None where this node does not see it.
+        work: What all share.
+
+    Returns:
+        Its files, where the node that asks does not see them.
+    """
+    claim_process(work.threads)
+    with tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
+        folder = TrialFolder(place or Path(scratch) / "trial")
+        for _ in run_trial(spec, folder, work):
+            pass
+        return {} if place else small_files(folder)
+
+
+def _end(repeat: _Repeat, reference: Any, objective: Objective, reporter: Reporter) -> None:
+    """Records how a training ended. Another's failure is no reason to end them all."""
+    who = f"{repeat.row.name}, seed {repeat.seed}"
+    try:
+        place_files(repeat.folder, ray.get(reference))
+    except ray.exceptions.RayError as error:
+        cause = raised_in(error) if isinstance(error, ray.exceptions.RayTaskError) else error
+        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:500]}"
+        repeat.folder.write_status("failed", reason=reason)
+        reporter.say(f"{who} failed: {reason}")
+        return
+    repeat.folder.drop_last()
+    repeat.folder.best_weights.unlink(missing_ok=True)  # nothing reads them; predictions stay
+    repeat.folder.write_status("completed")
+    outcome = _outcome(repeat.folder, repeat.seed, objective)
+    reporter.note(
+        f"{who}: {objective.metric} {outcome.score:.4f} "
+        f"(epoch {outcome.best_epoch} of {outcome.epochs})"
+    )
+
+
+def _outcome(folder: TrialFolder, seed: int, objective: Objective) -> Outcome:
+    epochs = folder.read_metrics()
+    status = folder.read_status()
+    if status["status"] == "failed" or not epochs:
+        reason = str(status.get("reason") or "no epoch finished")
+        return Outcome(seed, None, None, len(epochs), reason)
+    best = objective.best(epochs)
+    return Outcome(seed, best[objective.metric], int(best["epoch"]), len(epochs))
+
+
+def _confirmed(
+    run: RunFolder, row: Row, repeats: Sequence[_Repeat], objective: Objective
+) -> Confirmed:
+    spec = load_spec(run, row.trial_id)
+    searched = _outcome(run.trial(row.trial_id), spec.train.seed, objective)
+    again = [_outcome(repeat.folder, repeat.seed, objective) for repeat in repeats]
+    others = [outcome.score for outcome in again if outcome.score is not None]
+    scores = [*([searched.score] if searched.score is not None else []), *others]
+    return Confirmed(
+        trial_id=row.trial_id,
+        name=row.name,
+        planned_epochs=spec.train.epochs,
+        searched=searched,
+        repeats=again,
+        mean=fmean(scores),
+        deviation=stdev(scores) if len(scores) > 1 else 0.0,
+        lowest=min(scores),
+        highest=max(scores),
+        mean_of_others=fmean(others) if others else None,
+    )
+
+
+def assess(trials: Sequence[Confirmed], objective: Objective, seeds: int) -> Confirmation:
+    """Whether the order at the top holds, by the means over the other seeds.
+
+    Args:
+        trials: In the order of the leaderboard, at least one.
+        objective: What makes a score better.
+        seeds: That each trial was given.
+    """
+    sign = 1 if objective.mode == "max" else -1
+    known = [trial for trial in trials if trial.mean_of_others is not None]
+    # Stable: of equals the leaderboard's better one comes first.
+    ranked = sorted(known, key=lambda trial: -sign * (trial.mean_of_others or 0.0))
+    first = ranked[0] if ranked else None
+    noise, lead, second, suggested = None, None, None, trials[0].trial_id
+    if first is not None and trials[0] not in known:
+        suggested = first.trial_id  # the leaderboard's best came to nothing with any other seed
+    elif first is not None and len(ranked) > 1:
+        # The pair that matters: the first, and the leaderboard's best or else the next.
+        against = ranked[1] if first is trials[0] else trials[0]
+        second = against.trial_id
+        lead = sign * ((first.mean_of_others or 0.0) - (against.mean_of_others or 0.0))
+        noise = noise_of_means(known, len(first.others), len(against.others))
+        if noise is not None and lead > noise:
+            suggested = first.trial_id
+    return Confirmation(
+        metric=objective.metric,
+        seeds=seeds,
+        trials=trials,
+        noise=noise,
+        first=first.trial_id if first else None,
+        second=second,
+        lead=lead,
+        suggested=suggested,
+    )
+
+
+def noise_of_means(trials: Sequence[Confirmed], first: int, second: int) -> float | None:
+    """What the means of two trials over so many seeds may differ by for luck alone (95%).
+
+    Two-sided Student t interval of a difference, with the spread pooled over all trials: a few
+    seeds of one trial alone say too little about it.
+    """
+    freedom = sum(len(trial.others) - 1 for trial in trials)
+    if freedom < 1:
+        return None
+    squares = sum((score - fmean(trial.others)) ** 2 for trial in trials for score in trial.others)
+    return student_t(freedom) * sqrt(squares / freedom * (1 / first + 1 / second))
+
+
+def student_t(freedom: int) -> float:
+    """The 97.5% point of Student's t: exact for 1 and 2 degrees of freedom, else to 1%.
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 26.7.5.
+
+    >>> [round(student_t(n), 2) for n in (1, 2, 3, 6, 30)]
+    [12.71, 4.3, 3.16, 2.45, 2.04]
+    """
+    if freedom < 3:
+        return (12.7062, 4.3027)[freedom - 1]
+    z: float = NormalDist().inv_cdf(0.975)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(term / float(freedom**power) for power, term in enumerate(terms, start=1))

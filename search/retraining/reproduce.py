@@ -1,0 +1,254 @@
+"""A recorded trial trained again from its run folder, and compared epoch by epoch.
+
+What decides on a trial's digits is in the run folder or follows from it: the splits and their
+order (contents alone), the specification with its seed, the frozen backbone's weights, the views
+of a feature bank (seed and index alone). What is not, is the machine: the processor and the
+libraries choose the order of additions. On a CPU, with the same processor, number of threads,
+precision and versions, every digit comes back; else it is a matter of tolerance.
+"""
+
+import io
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from pawtune.data_pipeline.safe_files import shown
+from pawtune.models.spec import Precision, TrialSpec
+from pawtune.search.cluster.connection import claim_process
+from pawtune.search.cluster.task_result import result
+from pawtune.search.objective import Objective
+from pawtune.search.progress.reporter import Reporter
+from pawtune.search.results.leaderboard import Row
+from pawtune.search.results.validation import read_probabilities
+from pawtune.search.retraining.setup import LOCAL, open_workshop, task_options
+from pawtune.search.shared_work.pixels import SharedWork
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
+from pawtune.search.storage.trial_spec import load_spec
+from pawtune.search.storage.versions import installed_versions, recorded_versions
+from pawtune.search.worker.trial import run_trial
+
+NOT_COMPARED = ("epoch", "seconds", "images_per_second")
+# Away from the machine that a trial was recorded on. Rounding differs from the first step on and
+# grows with every step: an epoch of a conv net moves by several points, a head's hardly at all.
+ELSEWHERE = 0.05
+DECIDING = {  # what must be alike for equal digits: its name in `facts.json`, and for people
+    "device": "device",
+    "cpu": "processor",
+    "threads": "threads",
+    "precision": "precision",
+    "training": "training",
+}
+
+
+@dataclass(frozen=True)
+class EpochPair:
+    """One epoch as it was recorded and as it came out again: metrics by name."""
+
+    epoch: int
+    recorded: Mapping[str, float]
+    again: Mapping[str, float]
+
+    @property
+    def largest(self) -> float:
+        """The largest difference of a metric, in units of max(1, recorded value)."""
+        return max(_distance(value, self.again[name]) for name, value in self.recorded.items())
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of it.
+
+    Attributes:
+        trial_id: The trial.
+        name: Its name.
+        pairs: Every epoch.
+        tolerance: What was allowed: 0 for every digit.
+        changed: What decides on digits and is not what it was, in words.
+        prediction_difference: Of any validation probability of the best epoch; None where none
+            were kept.
+        first_difference: The first that lies beyond the tolerance, in words; None: it matches.
+    """
+
+    trial_id: str
+    name: str
+    pairs: Sequence[EpochPair]
+    tolerance: float
+    changed: Sequence[str]
+    prediction_difference: float | None
+    first_difference: str | None
+
+    @property
+    def matches(self) -> bool:
+        """Whether nothing lies beyond the tolerance."""
+        return self.first_difference is None
+
+    @property
+    def largest(self) -> float:
+        """The largest difference of a metric in any epoch."""
+        return max(pair.largest for pair in self.pairs)
+
+    @property
+    def identical(self) -> bool:
+        """Whether every digit came back."""
+        return not (self.largest or self.prediction_difference)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"matches": self.matches, "identical": self.identical, **asdict(self)}
+
+
+def reproduce_trial(
+    run: RunFolder,
+    row: Row,
+    *,
+    data: str | None = None,
+    address: str | None = None,
+    tolerance: float | None = None,
+    reporter: Reporter | None = None,
+) -> Reproduction:
+    """Trains a trial again, for as many epochs as were recorded. The run folder is only read.
+
+    Args:
+        run: The run.
+        row: The trial, with a finished epoch.
+        data: Where the images are, if they have moved.
+        address: A Ray cluster; by default this machine, whatever the search ran on.
+        tolerance: Allowed difference of a metric, relative to its value above 1. By default 0
+            where device, processor, threads, precision and versions are what they were (and a CPU
+            it was), else `ELSEWHERE`.
+        reporter: Shows progress; by default nothing is shown.
+
+    Raises:
+        UserError, DataError, ModelError: The run folder is damaged, or the images are not those
+            that the search saw.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    folder = run.trial(row.trial_id)
+    recorded = folder.read_metrics()
+    facts = read_json(folder.facts_file) if folder.facts_file.exists() else {}
+    spec = _as_recorded(load_spec(run, row.trial_id), facts, len(recorded))
+    shop = open_workshop(
+        run,
+        [spec],
+        reporter=reporter,
+        data=data,
+        address=address or LOCAL,
+        precision=spec.train.precision if facts.get("device") != "gpu" else None,
+        on_cpu=facts.get("device") == "cpu",
+    )
+    task = _train_away.options(**task_options(shop.plan)).remote(spec, shop.work)
+    again, probabilities, facts_again = _follow(task, len(recorded), row.name, reporter)
+    reporter.close()
+    changed = find_changes(run, facts, facts_again)
+    if tolerance is None:
+        tolerance = ELSEWHERE if changed or facts_again["device"] == "gpu" else 0.0
+    pairs = [
+        EpochPair(int(old["epoch"]), _compared(old, new), _compared(new, old))
+        for old, new in zip(recorded, again, strict=True)
+    ]
+    kept = read_probabilities(folder, shop.manifest)
+    best = [int(Objective(shop.config.metric).best(rows)["epoch"]) for rows in (recorded, again)]
+    difference = None
+    if not isinstance(kept, str) and best[0] == best[1]:
+        difference = float(np.abs(kept - probabilities).max())
+    return Reproduction(
+        trial_id=row.trial_id,
+        name=row.name,
+        pairs=pairs,
+        tolerance=tolerance,
+        changed=changed,
+        prediction_difference=difference,
+        first_difference=first_difference(pairs, tolerance, difference, row.best_epoch),
+    )
+
+
+def _as_recorded(spec: TrialSpec, facts: Mapping[str, Any], epochs: int) -> TrialSpec:
+    """The trial in the precision that `auto` meant there, for the epochs that it was given."""
+    update: dict[str, Any] = {"epochs": epochs}
+    if spec.train.precision == "auto" and facts.get("precision") in get_args(Precision):
+        update["precision"] = facts["precision"]
+    train = type(spec.train).model_validate({**spec.train.model_dump(), **update})
+    return spec.model_copy(update={"train": train})
+
+
+# Tried again where `claim_process` has left a process that another search had used.
+@ray.remote(num_returns="streaming", max_retries=3)  # type: ignore[untyped-decorator]
+def _train_away(spec: TrialSpec, work: SharedWork) -> Iterator[dict[str, Any]]:
+    """Trains a trial in a folder of its own that is gone afterwards.
+
+    Yields:
+        A report an epoch; last, `rows`, `predictions` (an .npy file's bytes) and `facts`.
+    """
+    claim_process(work.threads)
+    with tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
+        folder = TrialFolder(Path(scratch) / "trial")
+        yield from run_trial(spec, folder, work)
+        yield {
+            "rows": folder.read_metrics(),
+            "predictions": folder.best_predictions.read_bytes(),
+            "facts": read_json(folder.facts_file),
+        }
+
+
+def _follow(
+    task: Any, epochs: int, name: str, reporter: Reporter
+) -> tuple[list[dict[str, float]], NDArray[np.float32], dict[str, Any]]:
+    """Shows a training's epochs and returns its rows, predictions and facts."""
+    report: dict[str, Any] = {}
+    for reference in task:
+        report = result(reference)
+        if "rows" not in report:
+            reporter.stage(f"train {name}", int(report["epoch"]), epochs)
+    predictions = np.load(io.BytesIO(report["predictions"]), allow_pickle=False)
+    return report["rows"], predictions, report["facts"]
+
+
+def find_changes(run: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What decides on digits and is known to have changed, in words."""
+    changed = [
+        f"{words} {before[key]!s} → {now[key]!s}"
+        for key, words in DECIDING.items()
+        if key in before and before[key] != now[key]
+    ]
+    recorded = recorded_versions(run.config_file)
+    changed += [
+        f"{name} {recorded[name]} → {version}"
+        for name, version in installed_versions().items()
+        if recorded.get(name, version) != version
+    ]
+    return [shown(words) for words in changed]
+
+
+def _compared(row: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that both have, without times."""
+    return {name: row[name] for name in row if name in other and name not in NOT_COMPARED}
+
+
+def _distance(recorded: float, again: float) -> float:
+    return abs(recorded - again) / max(1.0, abs(recorded))
+
+
+def first_difference(
+    pairs: Sequence[EpochPair], tolerance: float, predictions: float | None, epoch: int | None
+) -> str | None:
+    """The first that lies beyond the tolerance, in words.
+
+    Args:
+        pairs: Every epoch.
+        tolerance: Of a metric.
+        predictions: Largest difference of a validation probability.
+        epoch: That the predictions are of.
+    """
+    for pair in pairs:
+        for name, value in pair.recorded.items():
+            if not _distance(value, pair.again[name]) <= tolerance:
+                return f"epoch {pair.epoch}: {name} was {value!r}, is {pair.again[name]!r} now"
+    if tolerance == 0 and predictions:
+        return f"epoch {epoch}: validation probabilities differ by up to {predictions:.3g}"
+    return None

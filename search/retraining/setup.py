@@ -1,0 +1,177 @@
+"""Training a run's trials again: its images found and checked, its shared work made again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ray
+
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.sources.resolve import cache_dir, resolve_source
+from pawtune.data_pipeline.splitting.image_check import check_unchanged
+from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.models.spec import TransferSpec, TrialSpec
+from pawtune.search.cluster import connection as cluster
+from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.cluster.head_address import refuse_foreign
+from pawtune.search.config.search_config import ResourcesConfig, SearchConfig, load_config
+from pawtune.search.errors import UserError
+from pawtune.search.progress.reporter import Reporter
+from pawtune.search.shared_work.backbones import (
+    Backbone,
+    Families,
+    StoredBackbone,
+    banked,
+    store_backbones,
+)
+from pawtune.search.shared_work.pixels import PixelStore, SharedWork, prepare_banks
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_bytes
+
+LOCAL = "local"  # an address: a cluster started on this machine
+
+
+@dataclass(frozen=True)
+class RetrainingSetup:
+    """All that stands ready before trials of a run are trained again.
+
+    Attributes:
+        config: Of the search.
+        manifest: Of the search, on the images where they are now.
+        plan: What each training gets of the cluster, and how many run at once.
+        pixels: Decodes further sizes.
+        backbones: Those of the trials.
+        work: What every training is handed.
+    """
+
+    config: SearchConfig
+    manifest: Manifest
+    plan: ResourcePlan
+    pixels: PixelStore
+    backbones: dict[Backbone, StoredBackbone]
+    work: SharedWork
+
+
+def open_workshop(
+    run: RunFolder,
+    specs: Sequence[TrialSpec],
+    *,
+    reporter: Reporter,
+    data: str | None = None,
+    address: str | None = None,
+    precision: str | None = None,
+    on_cpu: bool = False,
+) -> RetrainingSetup:
+    """Finds the images, joins the cluster, and makes what the trials share.
+
+    Args:
+        run: The run; nothing is written to it.
+        specs: The trials to train.
+        reporter: Shows progress.
+        data: Where the images are, if they have moved.
+        address: A Ray cluster, or "local" for this machine; None: as the search had it, unless
+            that is on another machine: then it must be named.
+        precision: Resolved precision to compute in; None: as the search chose.
+        on_cpu: Use no GPU, even where there is one.
+
+    Raises:
+        UserError, DataError, ModelError: The run folder is damaged, or the images are not those
+            that the search saw.
+    """
+    config = load_config(run.config_file, [], {})
+    manifest = locate_images(run, config, data, reporter)
+    check_unchanged(
+        Path(manifest.root),
+        [*manifest.split("train"), *manifest.split("validation")],
+        what="training or validation",
+    )
+    if precision is not None:
+        speed = config.speed.model_copy(update={"precision": precision})
+        config = config.model_copy(update={"speed": speed})
+    if address is None:
+        refuse_foreign(config.resources.address)
+    joined = None if address == LOCAL else address or config.resources.address
+    cluster.connect(joined, reporter.say)
+    plan = fit_resources(config.resources, on_cpu=on_cpu)
+    transfers = [spec.model for spec in specs if isinstance(spec.model, TransferSpec)]
+    keys = sorted({(model.backbone, model.image_size) for model in transfers})
+    families = Families(("transfer",), {key: run.backbone_weights(*key) for key in keys})
+    backbones = store_backbones(run, families, plan.threads, cache_dir())
+    if run.mirror is not None:  # other nodes do not see the run's local copy
+        backbones = {
+            key: replace(backbone, content=ray.put(backbone.weights.read_bytes()))
+            for key, backbone in backbones.items()
+        }
+    with_bank = {(m.backbone, m.image_size) for m in transfers if banked(config, m)}
+    pixels = PixelStore(manifest, cache_dir(), reporter.stage, say=reporter.say)
+    banks = prepare_banks(
+        config,
+        manifest,
+        {key: backbones[key] for key in keys if key in with_bank},
+        pixels,
+        plan,
+        cache_dir(),
+        reporter.stage,
+    )
+    live = sorted({spec.model.image_size for spec in specs if not banked(config, spec.model)})
+    work = SharedWork(
+        run_root=run.root,
+        metric=config.metric,
+        threads=plan.threads,
+        class_names=manifest.class_names,
+        train_labels=manifest.labels("train"),
+        val_labels=manifest.labels("validation"),
+        pixels={size: pixels.at(size) for size in live},
+        backbones=backbones,
+        banks=banks,
+    )
+    return RetrainingSetup(config, manifest, plan, pixels, backbones, work)
+
+
+def locate_images(
+    run: RunFolder, config: SearchConfig, data: str | None, reporter: Reporter
+) -> Manifest:
+    """The recorded splits on the images where they are now: as given, as then, or made again.
+
+    Raises:
+        UserError: They are nowhere.
+    """
+    manifest = Manifest.load(run.root)
+    if data is None and Path(manifest.root).is_dir():
+        return manifest
+    try:
+        root = resolve_source(data or config.data, cache=cache_dir(), progress=reporter.stage)
+    except DataError as error:
+        raise UserError(
+            f"the images of run {run.name} are needed again, but: {error}; give the place where "
+            "they are now with --data"
+        ) from error
+    return replace(manifest, root=str(root))
+
+
+def fit_resources(config: ResourcesConfig, *, on_cpu: bool = False) -> ResourcePlan:
+    """The plan of the search, as far as this cluster can meet it."""
+    capacity = cluster.available_resources()
+    largest = capacity.largest
+    gpus = 0.0 if on_cpu else config.gpus_per_trial
+    update = {
+        "cpus_per_trial": min(config.cpus_per_trial, largest["CPU"]),
+        "gpus_per_trial": gpus if gpus is None else min(gpus, largest["GPU"]),
+    }
+    return cluster.plan_resources(config.model_copy(update=update), capacity)
+
+
+def task_options(plan: ResourcePlan) -> dict[str, float]:
+    """What a training asks of Ray, in the words of `remote.options`."""
+    return {"num_cpus": plan.cpus, "num_gpus": plan.gpus}
+
+
+def small_files(folder: TrialFolder) -> dict[str, bytes]:
+    """Records and predictions of a training, to be sent to where the run lies."""
+    files = (folder.metrics_file, folder.facts_file, folder.best_predictions)
+    return {str(f.relative_to(folder.root)): f.read_bytes() for f in files if f.exists()}
+
+
+def place_files(folder: TrialFolder, files: Mapping[str, bytes]) -> None:
+    """Writes what a training sent."""
+    for name, content in files.items():
+        write_bytes(folder.root / name, content)

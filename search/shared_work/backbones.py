@@ -1,0 +1,242 @@
+"""Which families can run: a frozen backbone needs its ImageNet weights."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import ray
+
+from pawtune.data_pipeline.progress import silent
+from pawtune.data_pipeline.sources.object_store import is_address
+from pawtune.data_pipeline.sources.resolve import cache_dir
+from pawtune.data_pipeline.sources.stored_files import stored_file
+from pawtune.models.backbones.backbone_weights import backbone_name, find_weights
+from pawtune.models.errors import ModelError
+from pawtune.models.features.augmented_views import bank_supports
+from pawtune.models.features.feature_bank import file_hash
+from pawtune.models.spec import BASELINES, ConvSpec, TransferSpec, TrialSpec, baseline
+from pawtune.search.cluster.connection import claim_process
+from pawtune.search.cluster.node_check import here
+from pawtune.search.cluster.sent_files import file_here
+from pawtune.search.cluster.task_result import result
+from pawtune.search.config.search_config import Choices, SearchConfig
+from pawtune.search.storage.run_folder import RunFolder, read_json, write_bytes, write_json
+
+Backbone = tuple[str, int]  # name, image size in pixels
+
+
+@dataclass(frozen=True)
+class Families:
+    """What a search may propose.
+
+    Attributes:
+        names: The families that can run.
+        weights: The weights file that was found for each (backbone, image size).
+    """
+
+    names: tuple[str, ...]
+    weights: Mapping[Backbone, Path] = field(default_factory=dict)
+
+
+def find_families(
+    config: SearchConfig, say: Callable[[str], None], run: RunFolder | None = None
+) -> Families:
+    """Finds the weights of every backbone that the search may use.
+
+    A run that is resumed has them in its folder, wherever they came from. A search that did not
+    ask for `transfer` goes on without it where there are none.
+
+    Raises:
+        ModelError: `transfer` was asked for, and no weights can be had.
+    """
+    asked = config.families
+    if asked is not None and "transfer" not in asked:
+        return Families(tuple(asked))
+    given = _given_weights(config.weights) if config.weights else None
+    try:
+        weights = {key: _find(key, given, run) for key in sorted(_backbones(config))}
+    except ModelError as error:
+        if asked is not None or given is not None:
+            raise
+        say(f"transfer is left out: {error}")
+        return Families(("conv",))
+    return Families(tuple(asked or ("conv", "transfer")), weights)
+
+
+def _given_weights(place: str) -> Path:
+    if is_address(place):
+        return stored_file(place, cache_dir(), silent)
+    return Path(place).expanduser()
+
+
+def _find(key: Backbone, given: Path | None, run: RunFolder | None) -> Path:
+    kept = run.backbone_weights(*key) if run is not None else None
+    # Its facts are written last: without them the driver was killed while it put them there.
+    return kept if kept is not None and _facts(kept).exists() else find_weights(*key, given)
+
+
+def baselines_of(config: SearchConfig, families: Families) -> list[TrialSpec]:
+    """The tutorial models that can run, unless switched off."""
+    if config.baselines == "off":
+        return []
+    update = {"precision": config.speed.precision, "class_weights": config.class_weights}
+    specs = [baseline(name, config.epochs, config.seed) for name in BASELINES]
+    return [
+        spec.model_copy(update={"train": spec.train.model_copy(update=update)})
+        for spec in specs
+        if spec.model.family in families.names
+    ]
+
+
+def live_sizes(
+    config: SearchConfig, families: Families, baselines: list[TrialSpec]
+) -> tuple[int, ...]:
+    """Sizes in pixels at which some trial may train on pixels rather than on a feature bank."""
+    sizes = {spec.model.image_size for spec in baselines if not banked(config, spec.model)}
+    proposes = config.baselines != "only" and config.trials > 0
+    if proposes and ("conv" in families.names or not _space_is_banked(config)):
+        sizes |= set(config.image_size)
+    return tuple(sorted(sizes))
+
+
+def banked(config: SearchConfig, model: ConvSpec | TransferSpec) -> bool:
+    """Whether a model trains on a feature bank."""
+    return (
+        isinstance(model, TransferSpec)
+        and config.speed.bank
+        and bank_supports(model.flip, model.rotation_factor, config.speed.views)
+    )
+
+
+def _space_is_banked(config: SearchConfig) -> bool:
+    """Whether every transfer head that may be proposed trains on a feature bank."""
+    factors = config.space.rotation_factor
+    if isinstance(factors, Choices):
+        values = [float(value) for value in factors.choices]
+    elif factors.step is not None:
+        steps = round((factors.high - factors.low) / factors.step)
+        values = [factors.low + n * factors.step for n in range(steps + 1)]
+    else:
+        return False  # any number between: some lie below what a bank serves
+    models = (
+        TransferSpec.model_validate({"flip": flip, "rotation_factor": round(value, 9)})
+        for flip in config.space.flip.choices
+        for value in values
+    )
+    return all(banked(config, model) for model in models)
+
+
+def _backbones(config: SearchConfig) -> set[Backbone]:
+    found: set[Backbone] = set()
+    if config.baselines != "only":
+        for name in config.space.backbone.choices:
+            found |= {(backbone_name(str(name)), size) for size in config.image_size}
+    if config.baselines != "off":
+        for spec in BASELINES.values():
+            if isinstance(spec.model, TransferSpec):
+                found.add((spec.model.backbone, spec.model.image_size))
+    return found
+
+
+@dataclass(frozen=True)
+class StoredBackbone:
+    """A frozen backbone whose weights a worker has read and put into the run folder.
+
+    Attributes:
+        weights: The file, in Keras' own format.
+        source_hash: Of the file it was read from.
+        num_weights: How many there are.
+        num_features: Of an image, once pooled.
+        content: The file's bytes, where a worker may not see it.
+    """
+
+    weights: Path
+    source_hash: str
+    num_weights: int
+    num_features: int
+    content: "ray.ObjectRef[bytes] | None" = None
+
+    def file(self) -> Path:
+        """The weights on this node."""
+        return file_here(self.weights, self.content)
+
+
+def share_backbones(
+    run: RunFolder, backbones: dict[Backbone, StoredBackbone]
+) -> dict[Backbone, StoredBackbone]:
+    """Puts weights where workers of a run in an object store find them; in a folder they do."""
+    if run.mirror is None:
+        return backbones
+    for backbone in backbones.values():
+        run.keep(backbone.weights, _facts(backbone.weights))
+    return {
+        key: replace(backbone, content=ray.put(backbone.weights.read_bytes()))
+        for key, backbone in backbones.items()
+    }
+
+
+def store_backbones(
+    run: RunFolder, families: Families, threads: int, cache: Path
+) -> dict[Backbone, StoredBackbone]:
+    """Puts each backbone's weights into the run folder, once.
+
+    Reading Keras' published file takes TensorFlow; its converted copy is kept in the cache, so
+    that a later search need not start a worker for it.
+
+    Raises:
+        ModelError: A weights file does not fit its backbone.
+    """
+    found: dict[Backbone, StoredBackbone] = {}
+    pending: dict[Backbone, tuple[ray.ObjectRef[tuple[int, int]], str]] = {}
+    for (name, size), file in families.weights.items():
+        target = run.backbone_weights(name, size)
+        if file == target:  # the run is resumed
+            found[name, size] = _stored(target)
+            continue
+        source_hash = file_hash(file)
+        kept = _cached(cache, name, size, source_hash)
+        if _facts(kept).exists():
+            write_bytes(target, kept.read_bytes())
+            write_bytes(_facts(target), _facts(kept).read_bytes())
+            found[name, size] = _stored(target)
+        else:
+            task = _store.options(**here().options()).remote(name, size, file, target, threads)
+            pending[name, size] = task, source_hash
+    for (name, size), (task, source_hash) in pending.items():
+        num_weights, num_features = result(task)
+        target = run.backbone_weights(name, size)
+        facts = {"num_weights": num_weights, "num_features": num_features}
+        write_json(_facts(target), {"source_hash": source_hash, **facts})
+        kept = _cached(cache, name, size, source_hash)
+        write_bytes(kept, target.read_bytes())
+        write_bytes(_facts(kept), _facts(target).read_bytes())  # last: it says that all is there
+        found[name, size] = _stored(target)
+    return found
+
+
+def _cached(cache: Path, name: str, image_size: int, source_hash: str) -> Path:
+    return cache / "backbones" / f"{name}-{image_size}-{source_hash[:32]}.weights.h5"
+
+
+def _facts(weights: Path) -> Path:
+    return weights.with_name(weights.name.removesuffix(".weights.h5") + ".json")
+
+
+def _stored(weights: Path) -> StoredBackbone:
+    facts = read_json(_facts(weights))
+    # Older runs do not say how many features there are.
+    counts = int(facts["num_weights"]), int(facts.get("num_features", 0))
+    return StoredBackbone(weights, str(facts["source_hash"]), *counts)
+
+
+@ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
+def _store(name: str, image_size: int, source: Path, target: Path, threads: int) -> tuple[int, int]:
+    from pawtune.models.families.transfer import load_backbone
+
+    claim_process(threads)  # the process may go on as a trial's worker
+    backbone = load_backbone(name, image_size, source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp.weights.h5")
+    backbone.save_weights(temporary)
+    temporary.replace(target)
+    return int(backbone.count_params()), int(backbone.output_shape[-1])

@@ -1,0 +1,204 @@
+"""Feature banks for a whole search: opened from the cache, or built by Ray tasks, then shared.
+
+A frozen backbone gives the same features for the same pixels in every trial and epoch, so the
+views of all images go through it once (`augmented_views` says which, and how a trial draws among
+them). One bank per backbone and image size serves every flip mode and rotation factor. Training
+images get all views, validation images the plain one; test images have no bank.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import ray
+
+from pawtune.data_pipeline.file_lock import build_lock
+from pawtune.models.features.augmented_views import ViewTable, make_view_table
+from pawtune.models.features.feature_bank import (
+    BankWriter,
+    FeatureBank,
+    Shard,
+    bank_key,
+    content_fingerprint,
+    load_bank,
+)
+from pawtune.search.cluster.connection import claim_process
+from pawtune.search.cluster.resource_wait import Progress, wait_for_room
+from pawtune.search.cluster.sent_files import file_here
+from pawtune.search.cluster.task_result import result
+
+if TYPE_CHECKING:
+    from pawtune.models.features.view_encoder import ViewEncoder
+
+Pooling = Literal["average", "max"]
+POOLINGS: tuple[Pooling, ...] = ("average", "max")
+SHARD_VIEWS = 1024  # 2 to 3 s of one core at 160 px: fine progress, little overhead
+
+
+@dataclass(frozen=True)
+class BankRefs:
+    """One bank in the object store, read in place by every trial on a node.
+
+    Attributes:
+        table: The views of the training images.
+        train: By pooling, (N, V, F) float16.
+        validation: By pooling, (M, F) float16, of the plain images.
+    """
+
+    table: ViewTable
+    train: Mapping[Pooling, "ray.ObjectRef[Any]"]
+    validation: Mapping[Pooling, "ray.ObjectRef[Any]"]
+
+
+@dataclass(frozen=True)
+class BankRecipe:
+    """Everything that a bank's values depend on, besides the pixels.
+
+    Attributes:
+        backbone: Its name in `keras.applications`.
+        image_size: Side in pixels.
+        weights: The backbone's stored weights, on a path that workers see.
+        weights_hash: Hash of the file they were read from.
+        policy: Keras dtype policy to compute under.
+        seed: Of the views' angles.
+        content: The weights' bytes, where a worker may not see the file.
+    """
+
+    backbone: str
+    image_size: int
+    weights: Path
+    weights_hash: str
+    policy: str
+    seed: int
+    content: "ray.ObjectRef[bytes] | None" = None
+
+    def folder(self, cache: Path, hashes: Sequence[str], num_views: int) -> Path:
+        """Where the bank of these images lies in the cache."""
+        key = bank_key(
+            content=content_fingerprint(hashes),
+            image_size=self.image_size,
+            backbone=self.backbone,
+            weights=self.weights_hash,
+            policy=self.policy,
+            num_views=num_views,
+            seed=self.seed,
+        )
+        return cache / "banks" / key
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images to make features of: content hashes, and a reference to their pixels on demand."""
+
+    hashes: Sequence[str]
+    pixels: Callable[[], "ray.ObjectRef[Any]"]
+
+
+def open_or_build(
+    recipe: BankRecipe,
+    train: ImageSet,
+    validation: ImageSet,
+    *,
+    num_views: int,
+    cache: Path,
+    resources: Mapping[str, float],
+    progress: Progress,
+) -> BankRefs:
+    """The bank of a search, from the cache or newly built, in the object store.
+
+    Args:
+        recipe: What to compute.
+        train: Gets `num_views` views of each image.
+        validation: Gets the plain view.
+        num_views: Views of a training image.
+        cache: pawtune's cache folder.
+        resources: `num_cpus` and `num_gpus` of a building task.
+        progress: Called with (views done, views in all) while building.
+
+    Raises:
+        ModelError: The backbone cannot be built, or a cached bank is damaged.
+    """
+    parts = [(train, num_views), (validation, 1)]
+    folders = [recipe.folder(cache, images.hashes, views) for images, views in parts]
+    missing = sum(
+        len(images.hashes) * views
+        for (images, views), folder in zip(parts, folders, strict=True)
+        if not folder.exists()
+    )
+    done = 0
+    banks: list[FeatureBank] = []
+    for (images, views), folder in zip(parts, folders, strict=True):
+        if not folder.exists():
+            pixels = images.pixels()
+            with build_lock(folder, partial(progress, done, missing)):
+                if not folder.exists():  # else another search has built it meanwhile
+                    progress(done, missing)
+                    wait_for_room(resources, partial(progress, done, missing))
+                    progress(done, missing)
+                    table = make_view_table(len(images.hashes), views, recipe.seed)
+                    for count in _build(recipe, folder, pixels, table, resources):
+                        done += count
+                        progress(done, missing)
+        banks.append(load_bank(folder))
+    if missing:
+        progress(missing, missing)  # also where another search has made them
+    full, plain = banks
+    return BankRefs(
+        table=full.table,
+        train={name: ray.put(np.asarray(full.features(name))) for name in POOLINGS},
+        validation={name: ray.put(np.array(plain.features(name)[:, 0])) for name in POOLINGS},
+    )
+
+
+def _build(
+    recipe: BankRecipe,
+    folder: Path,
+    pixels: "ray.ObjectRef[Any]",
+    table: ViewTable,
+    resources: Mapping[str, float],
+) -> Iterator[int]:
+    """Builds a bank in shards across the cluster; yields the views of each finished shard."""
+    step = max(1, SHARD_VIEWS // table.num_views)
+    encode = _encode_shard.options(**resources)
+    threads = max(1, int(resources["num_cpus"]))
+    starts = {
+        encode.remote(recipe, pixels, start, table.rows(start, start + step), threads): start
+        for start in range(0, table.num_images, step)
+    }
+    with ExitStack() as stack:
+        stack.callback(lambda: [ray.cancel(task) for task in starts])  # where one failed
+        writer: BankWriter | None = None
+        while starts:
+            (ready,), _ = ray.wait(list(starts), num_returns=1)
+            shard: Shard = result(ready)
+            if writer is None:
+                writer = stack.enter_context(BankWriter(folder, table, shard.average.shape[-1]))
+            writer.write(starts.pop(ready), shard)
+            yield shard.average.shape[0] * shard.average.shape[1]
+        assert writer is not None  # no bank is empty: every split holds an image
+        writer.finish()
+
+
+@ray.remote  # type: ignore[untyped-decorator]
+def _encode_shard(
+    recipe: BankRecipe, pixels: np.ndarray, start: int, table: ViewTable, threads: int
+) -> Shard:
+    return _encoder(recipe, threads).encode(pixels[start : start + table.num_images], table)
+
+
+@lru_cache(maxsize=1)
+def _encoder(recipe: BankRecipe, threads: int) -> "ViewEncoder":
+    """Built once in a worker process, for all its shards."""
+    from pawtune.models import precision
+    from pawtune.models.families.transfer import load_backbone
+    from pawtune.models.features.view_encoder import ViewEncoder
+
+    claim_process(threads)
+    backbone = load_backbone(
+        recipe.backbone, recipe.image_size, file_here(recipe.weights, recipe.content)
+    )
+    return ViewEncoder(backbone, recipe.backbone, recipe.policy, precision.has_gpu())

@@ -1,0 +1,296 @@
+"""What all trials share: decoded pixels and frozen backbones, made once, handed out by reference.
+
+Ray tasks decode shards in parallel across the cluster. The driver gathers them in its cache, where
+the next search finds them, and puts them into the object store as one array that every trial on a
+node reads in place (zero copy). So the first copy is on the driver's node: a node that decoded may
+be lost afterwards.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import ray
+
+from pawtune.data_pipeline.file_lock import build_lock
+from pawtune.data_pipeline.images.decode import decode_split
+from pawtune.data_pipeline.images.pixel_cache import (
+    PixelMemory,
+    PixelWriter,
+    load_pixels,
+    pixels_key,
+)
+from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
+from pawtune.models.cpu_info import cpu_has_bfloat16
+from pawtune.models.spec import Precision
+from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.cluster.node_check import Node
+from pawtune.search.cluster.resource_wait import Progress, StageProgress, silent, wait_for_room
+from pawtune.search.cluster.task_result import result
+from pawtune.search.config.search_config import SearchConfig
+from pawtune.search.objective import Metric
+from pawtune.search.shared_work.backbones import Backbone, StoredBackbone
+from pawtune.search.shared_work.feature_banks import BankRecipe, BankRefs, ImageSet, open_or_build
+
+Labels = np.ndarray[tuple[int], np.dtype[np.int32]]
+Pixels = np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]
+WITHOUT_CPUS = 4  # decoding tasks at once on a node that has no CPUs for tasks
+SHARD_IMAGES = 128  # about 10 MB at 160 px: small enough to spread, large enough to amortise
+
+
+@dataclass(frozen=True)
+class PixelRefs:
+    """References to (N, S, S, 3) uint8 pixels of one image size, in manifest order."""
+
+    train: "ray.ObjectRef[Pixels]"
+    validation: "ray.ObjectRef[Pixels]"
+
+
+@dataclass(frozen=True)
+class SharedWork:
+    """Everything a worker is handed besides its own spec.
+
+    Attributes:
+        run_root: The run folder, or its address in an object store.
+        metric: What decides on a trial's best epoch.
+        threads: TensorFlow threads of a trial: its CPUs.
+        class_names: Labels by index.
+        train_labels: (N_train,) int32.
+        val_labels: (N_validation,) int32.
+        pixels: By image size in pixels; only sizes at which some trial may train on pixels.
+        backbones: By (name, image size).
+        banks: By (name, image size); empty where banks are switched off.
+    """
+
+    run_root: Path | str
+    metric: Metric
+    threads: int
+    class_names: tuple[str, ...]
+    train_labels: Labels
+    val_labels: Labels
+    pixels: Mapping[int, PixelRefs]
+    backbones: Mapping[Backbone, StoredBackbone] = field(default_factory=dict)
+    banks: Mapping[Backbone, BankRefs] = field(default_factory=dict)
+
+
+class PixelStore:
+    """Decodes a size when it is first asked for.
+
+    Args:
+        manifest: Who is in which split.
+        cache: pawtune's cache folder.
+        progress: Called with (stage, images done, images in all) while decoding.
+        nodes: That see the images; empty where all do.
+        say: Takes a line for the person who watches.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        cache: Path,
+        progress: StageProgress,
+        nodes: Sequence[Node] = (),
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._manifest = manifest
+        self._cache = cache
+        self._progress = progress
+        self._nodes = nodes
+        self._say = say
+        self._decoded: dict[int, PixelRefs] = {}
+
+    def at(self, image_size: int) -> PixelRefs:
+        """The pixels at one size."""
+        if image_size not in self._decoded:
+            self._decoded[image_size] = decode_pixels(
+                self._manifest,
+                Path(self._manifest.root),
+                image_size,
+                self._cache,
+                progress=partial(self._progress, f"decode at {image_size} px"),
+                nodes=self._nodes,
+                say=self._say,
+            )
+        return self._decoded[image_size]
+
+
+def decode_pixels(
+    manifest: Manifest,
+    root: Path,
+    image_size: int,
+    cache: Path,
+    *,
+    progress: Progress = silent,
+    nodes: Sequence[Node] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> PixelRefs:
+    """The training and validation splits at one size, from the cache or decoded, for all trials.
+
+    Args:
+        manifest: Who is in which split. Test images are not touched.
+        root: The image folder, on a path that the decoding nodes see.
+        image_size: Side in pixels.
+        cache: pawtune's cache folder.
+        progress: Called with (images done, images in all) while decoding.
+        nodes: That decode, each its part; empty: any.
+        say: Told where the cache has no room; the search goes on without.
+
+    Raises:
+        DataError: An image cannot be decoded, or what is in the cache is damaged.
+    """
+    train = manifest.split("train")
+    entries = [*train, *manifest.split("validation")]
+    decode = partial(_gather, root, entries, image_size, nodes, progress)
+    try:
+        images = _through_cache(cache, entries, image_size, decode, progress)
+    except OSError as error:
+        say(f"decoded pixels are not kept for the next search: {error}")
+        images = decode(PixelMemory(len(entries), image_size))
+    parts = images[: len(train)], images[len(train) :]
+    return PixelRefs(*(ray.put(part) for part in parts))
+
+
+def _through_cache(
+    cache: Path,
+    entries: Sequence[ManifestEntry],
+    image_size: int,
+    decode: Callable[[PixelWriter], Pixels],
+    progress: Progress,
+) -> Pixels:
+    """The images from the cache, where they are decoded to if they are not there.
+
+    Raises:
+        OSError: The cache cannot be written, or is full.
+    """
+    total = len(entries)
+    folder = cache / "pixels" / pixels_key((entry.sha256 for entry in entries), image_size)
+    if not folder.exists():
+        with build_lock(folder, partial(progress, 0, total)):
+            if not folder.exists():
+                with closing(PixelWriter(folder, total, image_size)) as writer:
+                    return decode(writer)
+            progress(total, total)  # another search has decoded them meanwhile
+    return load_pixels(folder, total, image_size)
+
+
+def _gather(
+    root: Path,
+    entries: Sequence[ManifestEntry],
+    image_size: int,
+    nodes: Sequence[Node],
+    progress: Progress,
+    into: PixelWriter | PixelMemory,
+) -> Pixels:
+    """Decodes all images."""
+    done = 0
+    progress(done, len(entries))
+    where = nodes[0].options() if nodes else {"num_cpus": 1}
+    wait_for_room(where, partial(progress, done, len(entries)))
+    progress(done, len(entries))
+    for start, shard in _decode(root, entries, image_size, nodes):
+        into.write(start, shard)
+        done += len(shard)
+        progress(done, len(entries))
+    return into.finish()
+
+
+def _decode(
+    root: Path, entries: Sequence[ManifestEntry], image_size: int, nodes: Sequence[Node]
+) -> Iterator[tuple[int, Pixels]]:
+    """Shards as they come, each with the place of its first image.
+
+    A node of those named that is lost has its shards decoded by the others; where none is named,
+    Ray finds another by itself.
+    """
+    places = deque(nodes)
+    # Ray would start a process for each task that asks for no CPU.
+    most = len(entries) if not nodes or nodes[0].cpus else WITHOUT_CPUS
+    waiting = deque(range(0, len(entries), SHARD_IMAGES))
+    running: dict[ray.ObjectRef[Pixels], tuple[int, Node | None]] = {}
+    while waiting or running:
+        while waiting and len(running) < most:
+            start = waiting.popleft()
+            node = places[0] if places else None
+            places.rotate()
+            task = _decode_shard.options(**(node.options() if node else {}))
+            shard = task.remote(root, entries[start : start + SHARD_IMAGES], image_size)
+            running[shard] = start, node
+        (ready,), _ = ray.wait(list(running), num_returns=1)
+        start, node = running.pop(ready)
+        try:
+            images = result(ready)
+        except ray.exceptions.RayTaskError:
+            raise
+        except ray.exceptions.RayError:
+            places = deque(place for place in places if place != node)
+            if not places:
+                raise
+            waiting.append(start)
+        else:
+            yield start, images
+        del ready
+
+
+@ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
+def _decode_shard(root: Path, entries: Sequence[ManifestEntry], image_size: int) -> Pixels:
+    return decode_split(root, entries, image_size)
+
+
+def prepare_banks(
+    config: SearchConfig,
+    manifest: Manifest,
+    backbones: Mapping[Backbone, StoredBackbone],
+    pixels: PixelStore,
+    plan: ResourcePlan,
+    cache: Path,
+    progress: StageProgress,
+) -> dict[Backbone, BankRefs]:
+    """A feature bank for every backbone and image size that trials may use.
+
+    Raises:
+        ModelError: A backbone cannot be built, or a cached bank is damaged.
+    """
+    if not config.speed.bank:
+        return {}
+    banks = {}
+    for (name, size), backbone in backbones.items():
+        recipe = BankRecipe(
+            backbone=name,
+            image_size=size,
+            weights=backbone.weights,
+            weights_hash=backbone.source_hash,
+            content=backbone.content,
+            policy=_bank_policy(config.speed.precision, plan),
+            seed=config.seed,
+        )
+        hashes = {
+            split: [entry.sha256 for entry in manifest.split(split)]
+            for split in ("train", "validation")
+        }
+        banks[name, size] = open_or_build(
+            recipe,
+            ImageSet(hashes["train"], partial(_split, pixels, size, "train")),
+            ImageSet(hashes["validation"], partial(_split, pixels, size, "validation")),
+            num_views=config.speed.views,
+            cache=cache,
+            resources={"num_cpus": plan.cpus, "num_gpus": plan.gpus},
+            progress=partial(progress, f"feature bank {name} at {size} px"),
+        )
+    return banks
+
+
+def _split(pixels: PixelStore, size: int, split: str) -> "ray.ObjectRef[Pixels]":
+    return getattr(pixels.at(size), split)
+
+
+def _bank_policy(precision: Precision, plan: ResourcePlan) -> str:
+    """The dtype policy of a bank: one for all its shards, whatever worker computes them."""
+    if precision != "auto":
+        return precision
+    if plan.gpus:
+        return "float32"  # a bank takes a GPU seconds; which one it is cannot be asked here
+    return "mixed_bfloat16" if cpu_has_bfloat16() else "float32"

@@ -1,0 +1,99 @@
+"""What a run has behind it: the trials in its folder, as the next search must know them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pawtune.models.spec import TrialSpec
+from pawtune.search.objective import Objective
+from pawtune.search.storage.run_folder import RunFolder, Status, read_json
+from pawtune.search.storage.trial_spec import load_spec
+
+FINAL_STOP = "asha"  # a trial that stopped for any other reason can be continued
+
+
+@dataclass(frozen=True)
+class PastTrial:
+    """A trial from an earlier session of the search.
+
+    Attributes:
+        values: The running best of the objective, by epoch.
+        over: Whether it has ended; else it continues from its last kept state.
+    """
+
+    trial_id: str
+    spec: TrialSpec
+    baseline: bool
+    status: Status
+    values: Mapping[int, float]
+    over: bool
+
+
+def read_history(run: RunFolder, objective: Objective) -> list[PastTrial]:
+    """All trials of a run, in the order of proposal.
+
+    Raises:
+        UserError: A trial's files are damaged.
+    """
+    past = []
+    for trial in run.trials():
+        status = trial.read_status()
+        spec = load_spec(run, trial.trial_id)
+        epochs = trial.read_metrics()
+        values = running_best([row[objective.metric] for row in epochs], objective)
+        all_run = len(epochs) >= spec.train.epochs
+        stopped = status["status"] == "stopped" and status.get("reason") == FINAL_STOP
+        past.append(
+            PastTrial(
+                trial_id=trial.trial_id,
+                spec=spec,
+                baseline=bool(read_json(trial.spec_file)["baseline"]),
+                status="completed" if all_run else status["status"],
+                values=dict(enumerate(values, start=1)),
+                over=all_run or stopped or status["status"] in ("completed", "failed"),
+            )
+        )
+    return past
+
+
+def running_best(values: Sequence[float], objective: Objective) -> list[float]:
+    """The best value up to each epoch."""
+    better = max if objective.mode == "max" else min
+    return [better(values[:end]) for end in range(1, len(values) + 1)]
+
+
+def mark_ended(run: RunFolder, past: Sequence[PastTrial]) -> list[str]:
+    """Marks as ended the trials whose driver died before it could say so.
+
+    Returns:
+        Their ids.
+    """
+    settled = []
+    for trial in past:
+        folder = run.trial(trial.trial_id)
+        status = folder.read_status()
+        if trial.over and status["status"] != trial.status:
+            seconds = round(folder.seconds_so_far(), 3)
+            folder.write_status(
+                trial.status, reason=None, started=status.get("started"), seconds=seconds
+            )
+            folder.drop_last()
+            settled.append(trial.trial_id)
+    return settled
+
+
+def remove_partial_files(run: RunFolder) -> None:
+    """Removes half-written files of processes that were killed: `.<name>.<letters>` beside one."""
+    for folder in (run.root, *(trial.root for trial in run.trials())):
+        for file in folder.glob(".*.*.????????"):
+            if file.is_file() and not file.is_symlink():
+                file.unlink(missing_ok=True)
+
+
+def forget_failures(run: RunFolder) -> None:
+    """Makes failed trials new again: they will run from their first epoch."""
+    for trial in run.trials():
+        if trial.read_status()["status"] == "failed":
+            for file in (trial.metrics_file, trial.error_file, trial.attempts_file):
+                file.unlink(missing_ok=True)
+            trial.drop_last()
+            trial.write_status("pending")

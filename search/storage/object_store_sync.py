@@ -1,0 +1,306 @@
+"""What a running search sends to an object store, and when.
+
+A worker sends a trial's files itself, after an epoch is kept and before that is reported: what was
+reported is in the store. The driver sends what it writes in a thread of its own, so that a store
+that is slow, or away, does not hold up the trials: small files and a study that
+changed every few seconds, the event files when a trial ends, all that is left at the end.
+"""
+
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ray import tune
+
+from pawtune.data_pipeline.sources.object_store import explained, one_line, retry_store
+from pawtune.search.errors import UserError
+from pawtune.search.storage.history import FINAL_STOP
+from pawtune.search.storage.lease import StoreLock
+from pawtune.search.storage.mirror import PATIENCE_S, Mirror
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder, must_be_new
+from pawtune.search.storage.unsaved import Unsaved
+
+INTERVAL_S = 2.0  # of the driver's thread, and between two of a worker's sendings
+DRIVERS_OWN = ("spec.json", "status.json")
+NOT_SENT = ("study.db", "study.db-journal", "driver.lock")
+AWAIT_S = 30.0  # for the last epochs of a trial that was stopped: its worker sends them when told
+
+
+class Uploader:
+    """Sends what the driver writes, in a thread.
+
+    Args:
+        run: A run in an object store.
+        lock: Held on it. Where another driver took it over, nothing more is sent.
+        say: Told that the store is away, and that it is back.
+    """
+
+    def __init__(self, run: RunFolder, lock: StoreLock, say: Callable[[str], None]) -> None:
+        assert run.mirror is not None
+        self._run = run
+        self._mirror: Mirror = run.mirror
+        self._lock = lock
+        self._say = say
+        self._all: set[str] = set()
+        self._changed: set[str] = set()
+        self._over: dict[str, tuple[int, float]] = {}  # id: epochs reported, when it ended
+        self._begun: dict[str, int] = {}  # id: epochs reported
+        self._study_sent = self._study_as_it_is()  # as it was pulled
+        self._mutex = threading.Lock()
+        self._sending = threading.Lock()
+        self._closing = threading.Event()
+        self._away = False
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    @property
+    def lost(self) -> bool:
+        """Whether another driver has taken the run over."""
+        return self._lock.lost.is_set()
+
+    def __enter__(self) -> Self:
+        self._mirror.uploader = self
+        self._thread.start()
+        return self
+
+    def abandon(self) -> None:
+        """Sends nothing more: the run is given up."""
+        self._closing.set()
+        self._thread.join()
+        self._lock.lost.set()
+
+    def noted(self, trial_id: str) -> None:
+        """Says that something was written down of a trial, which may wait for a worker."""
+        with self._mutex:
+            self._changed.add(trial_id)
+            self._all.add(trial_id)
+
+    def began(self, trial_id: str) -> None:
+        """Says that a worker took a trial."""
+        self.noted(trial_id)
+        with self._mutex:
+            self._begun.setdefault(trial_id, 0)
+
+    def reached(self, trial_id: str, epoch: int) -> None:
+        """Says that a trial's worker reported an epoch."""
+        with self._mutex:
+            self._begun[trial_id] = epoch
+
+    def ended(self, trial_id: str) -> None:
+        """Says that a trial ended, in whatever way."""
+        with self._mutex:
+            self._changed.add(trial_id)
+            self._over[trial_id] = self._begun.pop(trial_id, 0), time.monotonic()
+
+    def catch_up(self) -> None:
+        """Waits until what the workers sent of all trials is in the copy here."""
+        for trial_id in list(self._begun):
+            self.ended(trial_id)
+        deadline = time.monotonic() + AWAIT_S
+        while self._over and time.monotonic() < deadline and not self.lost:
+            try:
+                self._send_round()
+            except OSError as error:
+                self._tell(error)
+            time.sleep(0.2 if self._over else 0)
+
+    def _work(self) -> None:
+        while not self._closing.wait(INTERVAL_S):
+            try:
+                self._send_round()
+                self._tell(self._lock.failing)  # there may have been nothing to send
+            except OSError as error:
+                self._tell(error)
+
+    def _tell(self, error: OSError | None) -> None:
+        if error is not None and not self._away:
+            self._say(f"the object store does not answer, trying again: {one_line(error)}")
+        if error is None and self._away:
+            self._say("the object store answers again; nothing is lost")
+        self._away = error is not None
+
+    def _send_round(self, last: bool = False) -> None:
+        """Sends what there is to send; what fails is sent by the next round."""
+        if self.lost:
+            return
+        with self._sending:
+            with self._mutex:
+                changed, over = set(self._changed), dict(self._over)
+            run, mirror = self._run, self._mirror
+            for trial_id in sorted(changed):
+                trial = TrialFolder(run.trials_dir / trial_id)
+                mirror.send_changed([trial.spec_file, trial.status_file])
+            with self._mutex:
+                self._changed -= changed
+            mirror.send_root(leave=NOT_SENT)
+            for trial_id, (epochs, since) in over.items():
+                self._take_in(trial_id, epochs, since)
+            self._send_study()
+            for folder in run.tensorboard_dir.glob("*") if last else ():
+                mirror.send_folder(folder)
+
+    def _take_in(self, trial_id: str, epochs: int, since: float) -> None:
+        """Copies an ended trial, once its worker has sent the epochs that it reported."""
+        trial = TrialFolder(self._run.trials_dir / trial_id)
+        self._mirror.pull_trial(trial_id, leave=DRIVERS_OWN)
+        if len(trial.read_metrics()) < epochs and time.monotonic() < since + AWAIT_S:
+            return
+        if self._is_over(trial):
+            self._mirror.delete(f"trials/{trial_id}/last")
+        for folder in self._run.tensorboard_dir.glob(f"{trial_id}-*"):
+            self._mirror.send_folder(folder)
+        with self._mutex:
+            self._over.pop(trial_id, None)
+
+    @staticmethod
+    def _is_over(trial: TrialFolder) -> bool:
+        status = trial.read_status()
+        stopped = status["status"] == "stopped" and status.get("reason") == FINAL_STOP
+        return stopped or status["status"] in ("completed", "failed")
+
+    def _send_study(self) -> None:
+        """Sends the study if it changed: some seconds after a trial's end, as StudyFile does.
+
+        It is sent as SQLite sees it: its file may be half-written at any moment.
+        """
+        study = self._study_as_it_is()
+        if study is None or study == self._study_sent:
+            return
+        address = f"{self._run.study_file.absolute().as_uri()}?mode=ro"
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "study.db"
+            try:
+                with (
+                    closing(sqlite3.connect(address, uri=True)) as source,
+                    closing(sqlite3.connect(copy)) as target,
+                ):
+                    source.backup(target)
+            except sqlite3.Error:
+                return  # a session that begins makes it anew just now; the next round sees it
+            self._mirror.store.write(self._run.study_file.name, copy.read_bytes())
+        self._study_sent = study
+
+    def _study_as_it_is(self) -> tuple[int, int] | None:
+        """The size of the study's file and when it was written; None where there is none."""
+        try:
+            found = self._run.study_file.stat()
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
+
+    def _insistently(self, use: Callable[[], None]) -> None:
+        try:
+            retry_store(use, PATIENCE_S, self._say)
+        except OSError as error:
+            raise UserError(
+                f"{self._run.place} did not take the end of the search for {PATIENCE_S:g} s "
+                f"({one_line(error)}); trials that ended are there: when the store is back, give "
+                f"pawtune resume '{self._run.place}'"
+            ) from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closing.set()
+        self._thread.join()
+        self._mirror.uploader = None
+        if self.lost or (kind is not None and issubclass(kind, KeyboardInterrupt)):
+            return
+        with self._mutex:
+            self._changed |= set(self._all)
+        self._insistently(lambda: self._send_round(last=True))
+        self._insistently(self._mirror.adopt_store_times)
+
+
+class UploadCallback(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is untyped
+    """Tells the uploader what happens; to be called after the records are written.
+
+    Args:
+        uploader: Of the run.
+        end: Ends the search, for the reason given.
+    """
+
+    def __init__(self, uploader: Uploader, end: Callable[[str], None]) -> None:
+        self._uploader = uploader
+        self._end = end
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker took the trial."""
+        self._uploader.began(trial.config["trial_id"])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch ended; the moment to see whether the run is still ours."""
+        if "epoch" in result:
+            self._uploader.reached(trial.config["trial_id"], int(result["epoch"]))
+        if self._uploader.lost:
+            self._end("another driver took the run over")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial ended, in whatever way."""
+        self._uploader.ended(trial.config["trial_id"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune gave the trial up."""
+        self.on_trial_complete(iteration, trials, trial)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """The search is over: what is made from its trials needs them here."""
+        self._uploader.catch_up()
+
+
+def keep_trials(run: RunFolder, trial_ids: Iterable[str]) -> None:
+    """Sends the records of trials before workers take them again.
+
+    Raises:
+        DataError: The store was away for PATIENCE_S.
+    """
+    mirror = run.mirror
+    if mirror is None:
+        return
+    for trial_id in trial_ids:
+        folder = run.trials_dir / trial_id
+        try:
+            retry_store(lambda f=folder: mirror.send_folder(f), PATIENCE_S)  # type: ignore[misc]
+        except OSError as error:
+            raise explained(run.place, error) from error
+
+
+def upload_callbacks(run: RunFolder, end: Callable[[str], None]) -> list[UploadCallback]:
+    """What a search needs to tell; nothing for a run that lies in its folder."""
+    if run.mirror is None or run.mirror.uploader is None:
+        return []
+    return [UploadCallback(run.mirror.uploader, end)]
+
+
+@contextmanager
+def hold_run(run: RunFolder, say: Callable[[str], None], new: bool = False) -> Iterator[None]:
+    """Holds a run for this process; one in an object store is sent there meanwhile.
+
+    Raises:
+        UserError: Another driver holds the run; or it is to be new, and is there.
+        DataError: The store cannot be used.
+    """
+    from pawtune.search.storage.run_lock import RunLock
+
+    if run.mirror is None:
+        with RunLock(run):
+            yield
+        return
+    with StoreLock(run.mirror) as lock:
+        if new:
+            must_be_new(run)
+        else:
+            run.mirror.pull()
+            run.mirror.drop_nameless_trials()
+        with Uploader(run, lock, say):
+            yield

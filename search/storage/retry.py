@@ -1,0 +1,70 @@
+"""Storage that is full, or away for a while: waited for, then told in one line."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pawtune.search.errors import UserError
+
+PATIENCE_S = 60.0  # a server that restarts, a disk that somebody clears
+PAUSE_S = 0.5
+
+Result = TypeVar("Result")
+
+
+class StorageError(OSError):
+    """The run folder could not be used for as long as one waits; the text is for people."""
+
+
+def retry_storage(use: Callable[[], Result]) -> Result:
+    """Does what reads or writes the run folder, again and again while the storage fails.
+
+    Args:
+        use: May be called several times.
+
+    Raises:
+        StorageError: It failed for PATIENCE_S.
+    """
+    deadline = None
+    while True:
+        try:
+            return use()
+        except StorageError:
+            raise
+        except (OSError, RuntimeError, UserError) as error:
+            if not _is_of_storage(error):
+                raise
+            now = time.monotonic()
+            deadline = deadline or now + PATIENCE_S
+            if now >= deadline:
+                reason = " ".join(str(error).split())[:300]
+                raise StorageError(
+                    f"the run folder could not be used for {PATIENCE_S:g} s: {reason}"
+                ) from error
+        time.sleep(PAUSE_S)
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """Whether it is, in whatever words, that a file could not be used."""
+    if isinstance(error, UserError):
+        return isinstance(error.__cause__, OSError)
+    # h5py tells a full disk as either kind, by the number of the error in its text.
+    return isinstance(error, OSError) or "errno" in str(error)
+
+
+def must_exist(folder: Path) -> None:
+    """Raises where a folder is away: what looks for a file in it would find none and go on.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    os.stat(folder)
+
+
+def storage_error(error: BaseException | None) -> StorageError | None:
+    """The StorageError that an error came from, through whatever libraries; None: another."""
+    while error is not None and not isinstance(error, StorageError):
+        error = error.__cause__ or error.__context__
+    return error

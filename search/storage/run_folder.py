@@ -1,0 +1,461 @@
+"""The run folder: every path in it, and every write to it.
+
+`trials/` is the truth; the study, the leaderboard and the event files are derived from it. All
+of it is plain JSON, CSV, NPY and Keras weights: nothing that reads a run folder unpickles, so a
+folder from somebody else cannot run code. A file is written under a temporary name and then
+moved, so a reader never sees half of one.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.sources.object_store import explained, is_address, join, split
+from pawtune.search.errors import UserError
+from pawtune.search.storage.untrusted_files import read_object, read_rows
+
+if TYPE_CHECKING:
+    from pawtune.search.storage.mirror import Mirror
+from pawtune.search.config.search_config import NAME_RULE
+from pawtune.search.storage.retry import must_exist
+
+Status = Literal["pending", "running", "completed", "stopped", "failed"]
+TRIAL_RULE = re.compile(r"[0-9]{1,9}")
+INTEGER_COLUMNS = frozenset({"epoch"})
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a shared run from colleagues
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON whole or not at all. NaN is refused: it is not JSON."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        UserError: The file is missing, or is not a JSON object.
+    """
+    return read_object(path)
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """One trial's folder, `trials/<id>/`; of a run in an object store, its local copy."""
+
+    root: Path
+    mirror: "Mirror | None" = field(default=None, compare=False, repr=False)
+
+    @property
+    def trial_id(self) -> str:
+        return self.root.name
+
+    @property
+    def spec_file(self) -> Path:
+        """The trial's name, family, kind and specification, written when it is proposed."""
+        return self.root / "spec.json"
+
+    @property
+    def status_file(self) -> Path:
+        return self.root / "status.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.root / "metrics.csv"
+
+    @property
+    def facts_file(self) -> Path:
+        """What the worker found out: weights, precision, live or bank, machine."""
+        return self.root / "facts.json"
+
+    @property
+    def attempts_file(self) -> Path:
+        """How often a worker has begun this trial."""
+        return self.root / "attempts.json"
+
+    @property
+    def error_file(self) -> Path:
+        return self.root / "error.txt"
+
+    @property
+    def best(self) -> Path:
+        """The best epoch: weights of the trained part and its validation predictions."""
+        return self.root / "best"
+
+    @property
+    def best_weights(self) -> Path:
+        return _at_hand(self.best / "core.weights.h5", self.mirror)
+
+    @property
+    def best_predictions(self) -> Path:
+        """(N_validation, C) float32 probabilities of the best epoch."""
+        return self.best / "val_predictions.npy"
+
+    @property
+    def last(self) -> Path:
+        """The state to continue from; removed when the trial is over."""
+        return self.root / "last"
+
+    def write_status(self, status: Status, **details: Any) -> None:
+        write_json(self.status_file, {"status": status, **details})
+
+    def read_status(self) -> dict[str, Any]:
+        """The last status written; `pending` where none was."""
+        if not self.status_file.exists():
+            return {"status": "pending"}
+        return read_json(self.status_file)
+
+    def seconds_so_far(self) -> float:
+        """Seconds of work in earlier sessions: 0 for a new trial."""
+        recorded = self.read_status().get("seconds")
+        if recorded is not None:
+            return float(recorded)
+        return sum(row.get("seconds", 0.0) for row in self.read_metrics())
+
+    def write_attempts(self, attempts: int, claim: str | None = None) -> None:
+        write_json(self.attempts_file, {"attempts": attempts, "claim": claim})
+
+    def read_attempts(self) -> int:
+        """How often a worker has begun this trial; 0 before the first."""
+        return int(read_json(self.attempts_file)["attempts"]) if self.attempts_file.exists() else 0
+
+    def read_claim(self) -> str | None:
+        """Which worker has this trial."""
+        must_exist(self.root)  # a run folder that is away says nothing about claims
+        content = read_json(self.attempts_file) if self.attempts_file.exists() else {}
+        return content.get("claim")
+
+    def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Writes all epochs so far: one row an epoch, one column a metric."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.metrics_file, text.getvalue())
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """All finished epochs, in order; an empty list before the first.
+
+        Raises:
+            UserError: A cell is not a number, or out of its range.
+        """
+        if not self.metrics_file.exists():
+            return []
+        return read_rows(self.metrics_file, INTEGER_COLUMNS)
+
+    def drop_last(self) -> None:
+        """Frees the state to continue from: the trial is over."""
+        shutil.rmtree(self.last, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One search's folder. Paths only: nothing is created by asking for one.
+
+    Attributes:
+        root: The folder; of a run in an object store, its local copy.
+        mirror: Keeps that copy; None for a run that lies in its folder.
+    """
+
+    root: Path
+    mirror: "Mirror | None" = field(default=None, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def place(self) -> str:
+        """Where the run lies, for people and for other processes: a path, or an address."""
+        return self.mirror.address if self.mirror is not None else str(self.root)
+
+    @property
+    def runs_dir(self) -> str:
+        """Where it lies among others."""
+        return split(self.place)[0] if self.mirror is not None else str(self.root.parent)
+
+    def refresh(self) -> None:
+        """Fetches what changed, where the run lies in an object store; later, if that is away."""
+        if self.mirror is not None:
+            with suppress(DataError):
+                self.mirror.pull()
+
+    def follow(self, interval_s: float) -> None:
+        """Goes on fetching what changes, for as long as this process lives."""
+        if self.mirror is None:
+            return
+
+        def fetch() -> None:
+            while True:
+                time.sleep(interval_s)
+                self.refresh()
+
+        threading.Thread(target=fetch, daemon=True).start()
+
+    def keep_new(self) -> None:
+        """Sends all that a command wrote to where the run lies."""
+        if self.mirror is not None:
+            self.mirror.push_new()
+
+    def keep(self, *paths: Path) -> None:
+        """Sends files that were just written to where the run lies, in this order."""
+        if self.mirror is not None:
+            self.mirror.push(*paths)
+
+    @property
+    def config_file(self) -> Path:
+        return self.root / "search.yaml"
+
+    @property
+    def trials_dir(self) -> Path:
+        return self.root / "trials"
+
+    @property
+    def backbones_dir(self) -> Path:
+        return self.root / "backbones"
+
+    @property
+    def study_file(self) -> Path:
+        return self.root / "study.db"
+
+    @property
+    def tensorboard_dir(self) -> Path:
+        return self.root / "tb"
+
+    @property
+    def leaderboard_file(self) -> Path:
+        return self.root / "leaderboard.csv"
+
+    @property
+    def summary_file(self) -> Path:
+        """How the search ended: seconds, reason, counts."""
+        return self.root / "summary.json"
+
+    @property
+    def best_model(self) -> Path:
+        return self.root / "best" / "model.keras"
+
+    @property
+    def best_card(self) -> Path:
+        return self.root / "best" / "model_card.json"
+
+    @property
+    def confirm_dir(self) -> Path:
+        """Trials trained again with other seeds; never among `trials/`, the search's own."""
+        return self.root / "confirm"
+
+    @property
+    def refit_dir(self) -> Path:
+        """Trials trained on the training and validation images together."""
+        return self.root / "refit"
+
+    @property
+    def ensemble_dir(self) -> Path:
+        """The soft vote that was kept: `model.keras`, `ensemble.json`."""
+        return self.root / "ensemble"
+
+    @property
+    def test_ledger(self) -> Path:
+        """Every look at the test split, one JSON object a line."""
+        return self.root / "test.jsonl"
+
+    @property
+    def tune_dir(self) -> Path:
+        """Tune's own scratch state; ours to delete when the search is over."""
+        return self.root / ".tune"
+
+    def backbone_weights(self, backbone: str, image_size: int) -> Path:
+        """A frozen backbone's weights; Keras ships different ones for some image sizes."""
+        return _at_hand(self.backbones_dir / f"{backbone}-{image_size}.weights.h5", self.mirror)
+
+    def trial(self, trial_id: str) -> TrialFolder:
+        """One trial by its identifier.
+
+        Raises:
+            UserError: The run has no such trial.
+        """
+        folder = TrialFolder(self.trials_dir / trial_id, self.mirror)
+        if not NAME_RULE.fullmatch(trial_id) or not folder.spec_file.exists():
+            known = ", ".join(trial.trial_id for trial in self.trials()) or "none yet"
+            raise UserError(
+                f"TRIAL must be the id of a trial of run {self.name}, got {trial_id!r}; "
+                f"its trials: {known}"
+            )
+        return folder
+
+    def new_trial(self, trial_id: str) -> TrialFolder:
+        return TrialFolder(self.trials_dir / trial_id, self.mirror)
+
+    def trials(self) -> Iterator[TrialFolder]:
+        """Every trial that was proposed, in the order of proposal."""
+        for spec_file in sorted(self.trials_dir.glob("[!.]*/spec.json")):
+            check_trial_id(spec_file.parent)
+            yield TrialFolder(spec_file.parent, self.mirror)
+
+
+def _at_hand(path: Path, mirror: "Mirror | None") -> Path:
+    """A large file's path; it is fetched where the run lies in an object store."""
+    return mirror.fetch(path) if mirror is not None else path
+
+
+def check_trial_id(folder: Path) -> None:
+    if not TRIAL_RULE.fullmatch(folder.name):
+        raise UserError(
+            f"a trial's folder must be called by its number, such as 0007, got {folder.name!r} "
+            f"in {folder.parent}; move it away"
+        )
+
+
+def create_run_folder(runs_dir: str | Path, name: str) -> RunFolder:
+    """Makes an empty run folder; an existing one is never touched.
+
+    Args:
+        runs_dir: A folder, or an address in an object store, where a run is made by what is first
+            written into it: whoever writes asks before, by `must_be_new`.
+        name: Of the run.
+
+    Raises:
+        UserError: The name is unfit or in use, or `runs_dir` cannot be written.
+    """
+    if not NAME_RULE.fullmatch(name):
+        raise UserError(
+            "--name must be 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or "
+            f"digit, got {name!r}; choose another, for example 'cats-1'"
+        )
+    if is_address(runs_dir):
+        from pawtune.search.storage.mirror import open_mirror
+
+        mirror = open_mirror(join(str(runs_dir), name))
+        mirror.empty()
+        return RunFolder(mirror.root, mirror)
+    root = Path(runs_dir).expanduser().resolve() / name
+    try:
+        root.mkdir(parents=True)
+        (root / "trials").mkdir()
+    except FileExistsError:
+        raise UserError(
+            f"--name must be new, got {name!r}, which exists in {root.parent}; nothing was "
+            "overwritten: choose another name, or delete that run first"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"--runs-dir must be a folder that can be written, got {str(runs_dir)!r}: "
+            f"{error.strerror}; give another --runs-dir"
+        ) from error
+    return RunFolder(root)
+
+
+def must_be_new(run: RunFolder) -> None:
+    """Refuses to begin a run in an object store where there is one; a folder was asked before.
+
+    Raises:
+        UserError: The name is in use.
+        DataError: The store cannot be read, or has no such bucket.
+    """
+    if run.mirror is None:
+        return
+    store = run.mirror.store
+    try:
+        in_use = store.stat("search.yaml") is not None
+    except OSError as error:
+        raise explained(run.place, error) from error
+    if in_use:
+        raise UserError(
+            f"--name must be new, got {run.name!r}, which exists in {run.runs_dir}; nothing was "
+            "overwritten: choose another name, or delete that run first"
+        )
+
+
+def remove_run_folder(run: RunFolder) -> None:
+    """Deletes a run that was made a moment ago."""
+    if run.mirror is None:
+        shutil.rmtree(run.root)
+        return
+    if run.mirror.uploader is not None:
+        run.mirror.uploader.abandon()
+    run.mirror.discard()
+
+
+def open_run_folder(run: str | Path, runs_dir: str | Path = "runs") -> RunFolder:
+    """Opens a run by name under `runs_dir`, by path, or by its address in an object store.
+
+    Raises:
+        UserError: There is no such run.
+        DataError: An object store, or somebody else's folder, cannot be read.
+    """
+    if is_address(run) or is_address(runs_dir):
+        return _open_stored(str(run), str(runs_dir))
+    candidates = [Path(runs_dir).expanduser() / run, Path(run).expanduser()]
+    for candidate in candidates:
+        try:
+            if (candidate / "search.yaml").is_file():
+                return RunFolder(candidate.resolve())
+        except PermissionError as error:
+            raise DataError(
+                f"a run's folder must be readable, got {candidate}: {error.strerror}; ask its "
+                "owner for the permission"
+            ) from error
+    base = Path(runs_dir).expanduser()
+    known = sorted(path.parent.name for path in base.glob("*/search.yaml"))
+    listing = ", ".join(known[-10:]) if known else "none"
+    raise UserError(
+        f"RUN must be the name of a run under {base}, or its path, got {str(run)!r}; "
+        f"runs there: {listing}"
+    )
+
+
+def _open_stored(run: str, runs_dir: str) -> RunFolder:
+    from pawtune.data_pipeline.sources.object_store import ObjectStore
+    from pawtune.search.storage.mirror import open_mirror
+
+    address = run if is_address(run) else join(runs_dir, run)
+    parent, name = split(address)
+    if not NAME_RULE.fullmatch(name) or not is_address(parent):
+        raise UserError(
+            f"RUN in an object store must be like s3://bucket/runs/pets, got {run!r}; "
+            "give --runs-dir s3://bucket/runs with a name, or the run's whole address"
+        )
+    mirror = open_mirror(address)
+    mirror.pull()
+    folder = RunFolder(mirror.root, mirror)
+    if folder.config_file.is_file():
+        return folder
+    mirror.empty()
+    try:
+        known = ", ".join(ObjectStore(parent).folders()[-10:]) or "none"
+    except OSError as error:
+        raise explained(parent, error) from error
+    raise UserError(
+        f"RUN must be the name of a run under {parent}, or its address, got {run!r}; "
+        f"runs there: {known}"
+    )

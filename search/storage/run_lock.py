@@ -1,0 +1,156 @@
+"""One driver at a time on a run: a lock file with a heartbeat."""
+
+import json
+import os
+import platform
+import secrets
+import threading
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pawtune.data_pipeline.file_lock import build_lock
+from pawtune.data_pipeline.safe_files import read_regular, shown
+from pawtune.search.errors import UserError
+from pawtune.search.storage.run_folder import RunFolder, write_text
+
+MAX_BYTES = 10_000  # of a lock file
+BEAT_S = 5.0
+STALE_S = 60.0  # without a heartbeat, from a machine that cannot be asked
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
+
+class RunLock:
+    """Holds a run for this process, as a context manager.
+
+    A lock that a dead process of this machine left behind is taken over; so is one of another
+    machine whose heartbeat has stopped. Heartbeats are judged by the file system's own clock.
+
+    Raises:
+        UserError: Another driver holds the run.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._file = run.root / "driver.lock"
+        self._token = secrets.token_hex(8)
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Self:
+        content = {
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "process": process_start(os.getpid()),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "token": self._token,
+        }
+        try:
+            with self._file.open("x", encoding="utf-8") as stream:
+                json.dump(content, stream)
+        except FileExistsError:
+            with build_lock(self._file) as turn:  # who finds the same dead lock then finds ours
+                try:
+                    self._refuse_if_held()
+                    write_text(self._file, json.dumps(content))
+                finally:
+                    turn.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"a run folder must be writable, got {self._run.root}: {error.strerror}; "
+                "make it so, or copy the run elsewhere"
+            ) from error
+        self._thread.start()
+        return self
+
+    def _refuse_if_held(self) -> None:
+        try:
+            holder = json.loads(read_regular(self._file, MAX_BYTES, follow_links=False))
+            host, pid, since = holder["host"], int(holder["pid"]), holder["since"]
+            started = holder["process"]
+        except UNREADABLE:
+            return  # half-written by a driver that died at once
+        if host == platform.node():
+            held = process_start(pid) is not None and process_start(pid) == started
+        else:
+            held = self._beats()
+        if held:
+            raise UserError(
+                f"a run has one driver at a time, and {self._run.name} is held by process {pid} on "
+                f"{shown(str(host))} since {shown(str(since))}; wait for it, or stop it "
+                f"(kill -INT {pid} there) first"
+            )
+
+    def _beats(self) -> bool:
+        age = self._age()
+        if age >= -BEAT_S:
+            return age < STALE_S
+        # Of the future: the file system's clock was set back. Whoever lives beats by the new time.
+        before = self._file.stat().st_mtime
+        time.sleep(BEAT_S + 1)
+        return self._file.stat().st_mtime != before
+
+    def _age(self) -> float:
+        probe = self._file.with_name(f".{self._file.name}.{self._token}")
+        probe.touch()
+        try:
+            return probe.stat().st_mtime - self._file.stat().st_mtime
+        finally:
+            probe.unlink()
+
+    def _beat(self) -> None:
+        while not self._released.wait(BEAT_S):
+            try:
+                os.utime(self._file)
+            except OSError:  # storage is away for a while: the next beat may reach it
+                continue
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._released.set()
+        self._thread.join(timeout=BEAT_S)
+        with suppress(OSError):  # a lock whose process is gone holds nobody up
+            self._file.unlink(missing_ok=True)
+
+
+def refuse_if_held(run: RunFolder) -> None:
+    """Looks before Ray is loaded, which takes seconds; the lock is taken later, and decides.
+
+    Raises:
+        UserError: Another driver holds the run.
+    """
+    if run.mirror is None:
+        RunLock(run)._refuse_if_held()
+
+
+def driver_died_here(run: RunFolder) -> bool:
+    """Whether the run's lock is that of a process of this machine which is gone."""
+    try:
+        holder = json.loads(read_regular(run.root / "driver.lock", MAX_BYTES, follow_links=False))
+        return bool(
+            holder["host"] == platform.node()
+            and process_start(int(holder["pid"])) != holder["process"]
+        )
+    except UNREADABLE:
+        return False
+
+
+def process_start(pid: int) -> str | None:
+    """When a process started, which tells it from a later one of the same number; None: gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        if Path("/proc/self").exists():
+            return None
+    try:  # no /proc on this system: whether it lives is all that can be known
+        os.kill(pid, 0)
+    except OSError:
+        return None
+    return "alive"

@@ -1,0 +1,304 @@
+"""A run folder may be a stranger's: what is read from it is what pawtune writes, or it is refused.
+
+Files are read up to a limit, never through a symbolic link or from a pipe; JSON is plain values;
+an array has the shape that is due before its first byte is taken. Words lose what a terminal would
+act upon. Every refusal is one line with the file, the rule, and what was found.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from pawtune.data_pipeline.safe_files import read_regular, shown
+from pawtune.models.spec import TrialSpec, explain
+from pawtune.search.errors import UserError
+
+MAX_JSON_BYTES = 64 * 2**20
+MAX_CSV_BYTES = 64 * 2**20
+MAX_TEXT_BYTES = 2**20
+MAX_SECONDS = 1e12  # of a time or a duration: far beyond any, and safe to calculate with
+RATIOS = frozenset({"accuracy", "val_accuracy", "val_balanced_accuracy"})
+REQUIRED_METRICS = (
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "val_balanced_accuracy",
+    "seconds",
+)
+STATUSES = ("pending", "running", "completed", "stopped", "failed")
+RESTORE = "restore the file, or start the search anew"
+RESTORE_TRIAL = "restore the file, or delete the trial's folder"
+
+
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """A text file of a run folder; bytes that are no UTF-8 are replaced.
+
+    Raises:
+        UserError: It is missing, no regular file, or larger than it can be.
+    """
+    return _read(path, max_bytes).decode("utf-8", errors="replace")
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        return read_regular(path, max_bytes, follow_links=False)
+    except OSError as error:
+        raise UserError(
+            f"a run folder's {shown(path.name)} must be readable: {shown(path)}: "
+            f"{error.strerror or error}; {RESTORE}"
+        ) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of a run folder, with what belongs into a file of this name.
+
+    Raises:
+        UserError: The file is missing, no JSON object, or holds what pawtune never writes.
+    """
+    value = parse_json(path, _read(path, MAX_JSON_BYTES))
+    if not isinstance(value, dict):
+        raise UserError(f"{shown(path)} must hold a JSON object, got {type(value).__name__}")
+    check = CHECKS.get(path.name)
+    if check is not None:
+        check(path, value)
+    return value
+
+
+def parse_json(path: Path, text: bytes | str) -> Any:
+    """JSON from a file of a run folder; NaN and its like, which are none, are refused.
+
+    Raises:
+        UserError: It is no JSON.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        told = "nested too deeply" if isinstance(error, RecursionError) else shown(str(error))
+        raise UserError(
+            f"a run folder's {shown(path.name)} must be readable JSON: {shown(path)}: {told}; "
+            f"{RESTORE}"
+        ) from error
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON's")
+
+
+def check_spec(path: Path, content: dict[str, Any]) -> None:
+    """A trial's specification, with what the search notes beside it."""
+    spec = {key: value for key, value in content.items() if key not in ("baseline", "params")}
+    try:
+        TrialSpec.model_validate(spec)
+    except ValidationError as error:
+        # Of a stranger's file every line break would come through.
+        told = shown(explain(error))[:600]
+        raise UserError(
+            f"trial {path.parent.name}'s spec.json is not valid: {told}; {RESTORE_TRIAL}"
+        ) from error
+    except RecursionError:
+        _refuse(path, "spec.json", "a specification", "one that is nested too deeply")
+    content["name"] = shown(spec["name"])[:1000]
+    if not isinstance(content.get("baseline", False), bool):
+        _refuse(path, "baseline", "true or false", content["baseline"])
+    if not isinstance(content.get("params", {}), dict):
+        _refuse(path, "params", "an object", content["params"])
+    for key, missing in (("baseline", False), ("params", {})):
+        content.setdefault(key, missing)
+
+
+def check_status(path: Path, content: dict[str, Any]) -> None:
+    """A trial's status. Times that are none are dropped: nothing depends on them."""
+    if content.get("status") not in STATUSES:
+        raise UserError(
+            f"{shown(path)}: status must be one of {', '.join(STATUSES)}, "
+            f"got {content.get('status')!r:.60}"
+        )
+    for key in ("started", "finished", "seconds"):
+        if key in content and not _is_number(content[key], MAX_SECONDS):
+            content[key] = None
+    if content.get("reason") is not None:
+        content["reason"] = shown(str(content["reason"]))[:1000]
+
+
+def check_facts(path: Path, content: dict[str, Any]) -> None:
+    """What a worker found out."""
+    for key in ("num_weights", "trainable_weights"):
+        value = content.get(key)
+        if value is not None and (not isinstance(value, int) or not 0 <= value < 2**63):
+            _refuse(path, key, "a whole number from 0", value)
+    for key, value in content.items():
+        if isinstance(value, str):
+            content[key] = shown(value)[:1000]
+
+
+def check_attempts(path: Path, content: dict[str, Any]) -> None:
+    """How often a trial was begun."""
+    attempts = content.get("attempts")
+    if not isinstance(attempts, int) or not 0 <= attempts < 2**31:
+        _refuse(path, "attempts", "a whole number from 0", attempts)
+
+
+def check_summary(path: Path, content: dict[str, Any]) -> None:
+    """How a search ended."""
+    reason = content.get("reason")
+    if reason is not None and not isinstance(reason, str):
+        _refuse(path, "reason", "words or null", reason)
+    content["reason"] = None if reason is None else shown(reason)[:1000]
+    seconds = content.get("seconds")
+    if not _is_number(seconds, MAX_SECONDS) or seconds < 0:
+        _refuse(path, "seconds", "a number from 0", seconds)
+    counts = content.setdefault("counts", {})
+    if not isinstance(counts, dict) or not all(isinstance(n, int) for n in counts.values()):
+        _refuse(path, "counts", "trials by status", counts)
+
+
+def check_refit(path: Path, content: dict[str, Any]) -> None:
+    """What `pawtune refit` wrote."""
+    for key in ("epochs", "train_images", "validation_images"):
+        value = content.get(key)
+        if not isinstance(value, int) or not 0 < value < 2**31:
+            _refuse(path, key, "a whole number from 1", value)
+
+
+def check_ensemble(path: Path, content: dict[str, Any]) -> None:
+    """What `pawtune ensemble` wrote."""
+    members = content.get("members")
+    if not isinstance(members, list) or not 2 <= len(members) <= 1000:
+        _refuse(path, "members", "a list of two or more", members)
+    for member in members:
+        if not isinstance(member, dict) or not isinstance(member.get("trial_id"), str):
+            _refuse(path, "members", "objects with a trial_id", member)
+    accuracy = content.get("accuracy")
+    if not _is_number(accuracy, 1) or accuracy < 0:
+        _refuse(path, "accuracy", "a number from 0 to 1", accuracy)
+
+
+CHECKS: Mapping[str, Callable[[Path, dict[str, Any]], None]] = {
+    "spec.json": check_spec,
+    "status.json": check_status,
+    "facts.json": check_facts,
+    "attempts.json": check_attempts,
+    "summary.json": check_summary,
+    "refit.json": check_refit,
+    "ensemble.json": check_ensemble,
+}
+
+
+def read_rows(path: Path, integer_columns: frozenset[str]) -> list[dict[str, float]]:
+    """A trial's metrics: a row an epoch, every cell a number in its range.
+
+    Raises:
+        UserError: With the first cell that is not.
+    """
+    text = _read(path, MAX_CSV_BYTES).decode("utf-8", errors="replace")
+    try:
+        rows = [
+            {k: int(v) if k in integer_columns else float(v) for k, v in row.items()}
+            for row in csv.DictReader(io.StringIO(text, newline=""))
+        ]
+    except (TypeError, ValueError, csv.Error) as error:
+        raise UserError(
+            f"{shown(path)} must hold numbers only: {shown(str(error))[:200]}; "
+            "delete the trial's folder to leave it out"
+        ) from error
+    last = 0.0
+    for row in rows:
+        for name in (*REQUIRED_METRICS, *(name for name in row if name not in REQUIRED_METRICS)):
+            value = row.get(name, math.nan)
+            ratio = name in RATIOS
+            if not math.isfinite(value) or (ratio and not 0 <= value <= 1):
+                within = " from 0 to 1" if ratio else ""
+                raise UserError(
+                    f"{shown(path)}: {shown(name)} must be a number{within}, got {value}; "
+                    f"{RESTORE_TRIAL}"
+                )
+        epoch = row.get("epoch", 0)
+        if not last < epoch < 2**31:
+            raise UserError(
+                f"{shown(path)}: epochs must count upwards from 1, got {epoch} after {last:g}; "
+                f"{RESTORE_TRIAL}"
+            )
+        last = epoch
+    return rows
+
+
+def read_look(path: Path, line: str) -> dict[str, Any]:
+    """A line of the ledger of looks at the test split.
+
+    Raises:
+        UserError: It is not what `pawtune test` writes.
+    """
+    look = parse_json(path, line)
+    try:
+        numbers = [look["accuracy"], *look["interval_95"], look["correct"], look["n"]]
+        if len(numbers) != 5 or not all(_is_number(number, MAX_SECONDS) for number in numbers):
+            raise TypeError(f"got {numbers!r:.200}")
+        trial_id, looks = look["trial_id"], look.get("looks", 1)
+        if not isinstance(trial_id, str) or not trial_id.isprintable() or len(trial_id) > 1000:
+            raise TypeError(f"got trial_id {trial_id!r:.60}")
+        if not isinstance(looks, int):
+            raise TypeError(f"got looks {looks!r:.60}")
+        return dict(look)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{shown(path)}: each line must be a look that `pawtune test` recorded: "
+            f"{shown(str(error))}; restore the file, or move it away"
+        ) from error
+
+
+def read_array(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
+    """An array of floats of the shape given, as `np.save` wrote it.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is no such array; nothing of it was unpickled, or allocated by its header.
+    """
+    size = math.prod(shape)
+    limit = 8 * size + 20_000
+    try:
+        data = read_regular(path, limit, follow_links=False)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        reader = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        found, fortran, dtype = reader(stream)
+    except Exception as error:  # a header is Python's own syntax: it breaks in many ways
+        told = shown(" ".join(str(error).split()))[:200]
+        raise ValueError(f"it is no array of NumPy's ({told})") from error
+    if dtype.kind != "f" or dtype.itemsize > 8 or dtype.hasobject:
+        raise ValueError(f"expected floats, got {dtype.str!r:.60}")
+    if tuple(found) != tuple(shape):
+        raise ValueError(f"expected the shape {tuple(shape)}, got {found!r:.60}")
+    content = data[stream.tell() :]
+    if len(content) < size * dtype.itemsize:
+        raise ValueError("it is cut short")
+    values = np.frombuffer(content, dtype, size)
+    return values.reshape(shape, order="F" if fortran else "C").astype(np.float32)
+
+
+def _is_number(value: Any, limit: float) -> TypeGuard[float]:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and -limit <= value <= limit  # also false for NaN
+    )
+
+
+def _refuse(path: Path, key: str, rule: str, value: object) -> NoReturn:
+    raise UserError(f"{shown(path)}: {key} must be {rule}, got {value!r:.60}; {RESTORE}")

@@ -1,0 +1,97 @@
+"""TensorBoard, live: the driver writes every epoch as it arrives."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray import tune
+
+from pawtune.search.config.search_config import SearchConfig
+from pawtune.search.objective import Objective
+from pawtune.search.storage.run_folder import RunFolder
+from pawtune.search.storage.unsaved import Unsaved
+from pawtune.search.tensorboard.event_pictures import Samples
+from pawtune.search.tensorboard.search_events import (
+    begin_search_events,
+    finish_search_events,
+    rebuild_events,
+)
+from pawtune.search.tensorboard.trial_events import TrialEvents
+
+logger = logging.getLogger(__name__)
+
+
+class TensorBoardLogger(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is untyped
+    """Writes `tb/`: a run a trial, and one for the search, flushed at every epoch.
+
+    Nothing that goes wrong here ends a search: event files are derived, and are written anew by
+    `pawtune tensorboard` or when the search is resumed.
+
+    Args:
+        run: The run. Trials' own records must be written before this callback is told.
+        config: The search.
+        families: That the search may propose.
+    """
+
+    def __init__(self, run: RunFolder, config: SearchConfig, families: Sequence[str]) -> None:
+        self._run = run
+        self._config = config
+        self._families = families
+        self._objective = Objective(config.metric)
+        self._samples = Samples(run)
+        self._open: dict[str, TrialEvents] = {}
+        self._broken = False
+
+    def setup(self, *args: Any, **info: Any) -> None:
+        """The search begins, or goes on."""
+        self._attempt(self._begin)
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker took the trial, for the first time or again."""
+        trial_id = trial.config["trial_id"]
+        if trial_id not in self._open:
+            self._attempt(lambda: self._begin_trial(trial_id))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch ended, or the trial failed."""
+        events = self._open.get(trial.config["trial_id"])
+        if events is not None and "epoch" in result:
+            self._attempt(lambda: events.add(result, result.get("num_weights")))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial ended, in whatever way."""
+        events = self._open.pop(trial.config["trial_id"], None)
+        if events is not None:
+            self._attempt(events.end)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune gave the trial up."""
+        self.on_trial_complete(iteration, trials, trial)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """The search is over."""
+        while self._open:
+            self._attempt(self._open.popitem()[1].end)
+        self._attempt(lambda: finish_search_events(self._run, self._objective, self._samples))
+
+    def _begin(self) -> None:
+        if any(self._run.trials()):
+            rebuild_events(self._run, self._config, self._families, self._samples)
+        else:
+            begin_search_events(self._run, self._config, self._families, self._samples)
+
+    def _begin_trial(self, trial_id: str) -> None:
+        folder = self._run.trial(trial_id)
+        self._open[trial_id] = TrialEvents(self._run, folder, self._objective, self._samples)
+
+    def _attempt(self, write: Callable[[], None]) -> None:
+        """Writes, until a write fails: then no more."""
+        if self._broken:
+            return
+        try:
+            write()
+        except (OSError, ValueError) as error:
+            self._broken = True
+            logger.warning("TensorBoard's files are not written any more: %s", error)

@@ -1,0 +1,97 @@
+"""What TensorBoard shows of a whole search: a run of its own beside those of the trials.
+
+All event files are derived from `trials/` and can be written anew at any time.
+"""
+
+from collections.abc import Sequence
+
+from pawtune.data_pipeline.url_credentials import without_secrets
+from pawtune.models.spec import ConvSpec, TransferSpec, TrialSpec
+from pawtune.search.config.search_config import SearchConfig, dump_config
+from pawtune.search.errors import UserError
+from pawtune.search.objective import Objective
+from pawtune.search.results.leaderboard import Row, rank_trials
+from pawtune.search.storage.run_folder import RunFolder, read_json
+from pawtune.search.storage.trial_spec import load_spec
+from pawtune.search.tensorboard.event_files import EventFile, remove_event_files
+from pawtune.search.tensorboard.event_pictures import Samples
+from pawtune.search.tensorboard.model_outline import markdown_table, outline
+from pawtune.search.tensorboard.trial_events import TrialEvents, metric_columns
+
+SEARCH_RUN = "search"  # the run that belongs to no trial
+SHOWN_FIRST = ("family", "flip", "learning_rate", "optimizer", "rotation_factor")
+LAYOUT = {
+    "training and validation": {
+        "accuracy": ["^accuracy$", "^val_accuracy$"],
+        "loss": ["^loss$", "^val_loss$"],
+        "best validation accuracy so far": ["^best_val_accuracy$"],
+    }
+}
+
+
+def parameter_columns(families: Sequence[str], config: SearchConfig) -> dict[str, type]:
+    """Every parameter that a trial of these families has, and the type of its values."""
+    examples = {"conv": ConvSpec(filters=(32,)), "transfer": TransferSpec()}
+    columns: dict[str, type] = {}
+    for family in families:
+        params = TrialSpec(name=family, model=examples[family]).params()
+        columns |= {key: type(value) for key, value in params.items()}
+    return columns | ({"class_weights": bool} if config.class_weights else {})
+
+
+def begin_search_events(
+    run: RunFolder, config: SearchConfig, families: Sequence[str], samples: Samples
+) -> None:
+    """Writes what is known before the first trial: configuration, columns, layout, samples."""
+    folder = run.tensorboard_dir / SEARCH_RUN
+    remove_event_files(folder)
+    file = EventFile(folder)
+    columns = parameter_columns(families, config)
+    file.add_columns(columns, metric_columns(config.metric), SHOWN_FIRST)
+    file.add_layout(LAYOUT)
+    file.add_text("configuration", f"```yaml\n{without_secrets(dump_config(config))}```")
+    grid = samples.grid()
+    if grid is not None:
+        file.add_image("samples", grid)
+    file.close()
+
+
+def finish_search_events(run: RunFolder, objective: Objective, samples: Samples) -> None:
+    """Writes what there is to see of the best trial; it is read anew at every end."""
+    best = next((row for row in rank_trials(run, objective) if row.best_epoch is not None), None)
+    if best is None or samples.manifest is None:
+        return
+    trial = run.trial(best.trial_id)
+    facts = read_json(trial.facts_file) if trial.facts_file.exists() else {}
+    try:
+        spec = load_spec(run, best.trial_id)
+    except UserError:  # written by another version: its curves are shown all the same
+        return
+    layers = outline(spec.model, len(samples.manifest.class_names), facts)
+    file = EventFile(run.tensorboard_dir / SEARCH_RUN)
+    step = len(list(run.trials()))
+    file.add_text("best", _describe(best, markdown_table(layers)), step)
+    file.add_graph(layers)
+    for tag, picture in samples.mistakes(trial).items():
+        file.add_image(f"best/{tag}", picture, step)
+    file.close()
+
+
+def _describe(best: Row, table: str) -> str:
+    params = "\n".join(f"| {name} | {value} |" for name, value in best.params.items())
+    return (
+        f"**{best.name}** (trial {best.trial_id}), epoch {best.best_epoch}: validation accuracy "
+        f"{best.best_val_accuracy:.4f}, validation loss {best.best_val_loss:.4f}\n\n"
+        f"| parameter | value |\n|---|---|\n{params}\n\n{table}"
+    )
+
+
+def rebuild_events(
+    run: RunFolder, config: SearchConfig, families: Sequence[str], samples: Samples
+) -> None:
+    """Writes all event files of a run anew from `trials/`."""
+    objective = Objective(config.metric)
+    begin_search_events(run, config, families, samples)
+    for trial in run.trials():
+        TrialEvents(run, trial, objective, samples).end()
+    finish_search_events(run, objective, samples)

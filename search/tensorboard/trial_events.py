@@ -1,0 +1,149 @@
+"""A trial's curves for TensorBoard, one point an epoch, whatever was killed in between.
+
+The file is derived from the trial's own rows: epochs are added as they end, and whenever that
+would leave a point twice or out of order the file is written anew.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+
+from pawtune.models.spec import TrialSpec
+from pawtune.search.objective import Metric, Objective
+from pawtune.search.storage.history import FINAL_STOP
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
+from pawtune.search.tensorboard.event_files import EventFile, remove_event_files
+from pawtune.search.tensorboard.event_pictures import Samples
+
+Epoch = Mapping[str, float]
+SCALARS = (
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "val_balanced_accuracy",
+    "learning_rate",
+    "images_per_second",
+)
+# HParams shows the last value of a curve: what belongs to the best epoch needs curves of its own.
+METRICS = {
+    "best_val_accuracy": "best_val_accuracy",
+    "trial/val_loss_at_best": "val_loss (at best)",
+    "trial/best_epoch": "best_epoch",
+    "trial/weights": "weights",
+    "trial/seconds": "seconds",
+    "trial/stopped_early": "stopped early",
+    "trial/failed": "failed",
+}
+BALANCED = "val_balanced_accuracy"
+BALANCED_AT_BEST = {f"trial/{BALANCED}_at_best": f"{BALANCED} (at best)"}
+NAME_CHARACTERS = 40
+
+
+def metric_columns(metric: Metric) -> dict[str, str]:
+    """Tags of the metrics in the HParams table, with their headings; what is optimised first."""
+    return {**BALANCED_AT_BEST, **METRICS} if metric == BALANCED else METRICS
+
+
+def run_label(trial_id: str, name: str) -> str:
+    """A trial's run in TensorBoard: sorts by id, says the name, fits a legend.
+
+    >>> run_label("0007", "conv-0007"), run_label("0001", "tutorial_1")
+    ('0007-conv', '0001-tutorial_1')
+    """
+    plain = re.sub(r"[^\w.-]+", "_", name.removesuffix(f"-{trial_id}"))
+    return f"{trial_id}-{plain[:NAME_CHARACTERS]}"
+
+
+class TrialEvents:
+    """One trial's event file.
+
+    Args:
+        run: The run.
+        trial: The trial; its specification must be written.
+        objective: What makes an epoch the best.
+        samples: Pictures to show.
+    """
+
+    def __init__(
+        self, run: RunFolder, trial: TrialFolder, objective: Objective, samples: Samples
+    ) -> None:
+        self._trial = trial
+        self._objective = objective
+        self._samples = samples
+        self._content = read_json(trial.spec_file)
+        name = str(self._content["name"])
+        self._folder = run.tensorboard_dir / run_label(trial.trial_id, name)
+        self._rows: list[Epoch] = list(trial.read_metrics())
+        self._started = trial.read_status().get("started") or time.time()
+        self._file = self._write_anew()
+
+    def add(self, row: Epoch, num_weights: float | None = None) -> None:
+        """Adds an epoch; one that was there before, and all after it, are replaced."""
+        kept = [known for known in self._rows if known["epoch"] < row["epoch"]]
+        if len(kept) < len(self._rows):
+            self._file.close()
+            self._rows = kept
+            self._file = self._write_anew()
+        for each in (*self._not_told(row), row):
+            self._rows.append(each)
+            self._write_epoch(len(self._rows), time.time(), num_weights)
+        self._file.flush()
+
+    def _not_told(self, row: Epoch) -> list[Epoch]:
+        """Epochs before this one that a worker had kept when it died, but not reported."""
+        last = self._rows[-1]["epoch"] if self._rows else 0
+        if row["epoch"] <= last + 1:
+            return []
+        return [kept for kept in self._trial.read_metrics() if last < kept["epoch"] < row["epoch"]]
+
+    def end(self) -> None:
+        """Says how the trial ended, by its own status, and closes the file."""
+        status = self._trial.read_status()
+        if status["status"] in ("completed", "stopped", "failed"):
+            wall_time = status.get("finished") or time.time()
+            # HParams has a filter for failed trials, but does not show which ones failed.
+            ended = {
+                "trial/stopped_early": float(status.get("reason") == FINAL_STOP),
+                "trial/failed": float(status["status"] == "failed"),
+            }
+            step = int(self._rows[-1]["epoch"]) if self._rows else 0
+            self._file.add_scalars(ended, step, wall_time)
+            self._file.end_session(status["status"] != "failed", wall_time)
+        self._file.close()
+
+    def _write_anew(self) -> EventFile:
+        had_files = remove_event_files(self._folder)
+        file = EventFile(self._folder)
+        if had_files:
+            file.restart(0)
+        file.start_session(self._content["params"], self._started)
+        spec = TrialSpec.model_validate({k: self._content[k] for k in TrialSpec.model_fields})
+        views = self._samples.views(spec.model)
+        if views is not None:
+            file.add_image("trial/augmentation", views)  # after `best`, of which there is one
+        self._file = file
+        facts = read_json(self._trial.facts_file) if self._trial.facts_file.exists() else {}
+        wall_time = self._started
+        for number, row in enumerate(self._rows, start=1):
+            wall_time += row.get("seconds", 0.0)
+            self._write_epoch(number, wall_time, facts.get("num_weights"))
+        file.flush()
+        return file
+
+    def _write_epoch(self, number: int, wall_time: float, num_weights: float | None) -> None:
+        """Writes the `number`-th of the rows."""
+        rows = self._rows[:number]
+        row, best = rows[-1], self._objective.best(rows)
+        values = {tag: row[tag] for tag in SCALARS if tag in row}
+        values |= {
+            "best_val_accuracy": best["val_accuracy"],
+            "trial/val_loss_at_best": best["val_loss"],
+            "trial/best_epoch": best["epoch"],
+            "trial/seconds": sum(known.get("seconds", 0.0) for known in rows),
+        }
+        if self._objective.metric == BALANCED:
+            values[f"trial/{BALANCED}_at_best"] = best[BALANCED]
+        if num_weights is not None:
+            values["trial/weights"] = num_weights
+        self._file.add_scalars(values, int(row["epoch"]), wall_time)

@@ -1,0 +1,4 @@
+"""The driver's loop on Ray Tune: proposals in, decisions and records out.
+
+Of search it imports sampling, tensorboard, progress, cluster, storage and config.
+"""

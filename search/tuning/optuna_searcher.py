@@ -1,0 +1,261 @@
+"""Proposals: a Tune searcher on an Optuna study, with correct book-keeping.
+
+What the sampler learns from is what happened: every epoch is reported; a trial that ASHA stopped
+is PRUNED at its last epoch; a completed one is COMPLETE with its best; an error or a NaN is FAIL.
+The working study lives in memory and may hold proposals that were refused (duplicates, nets past
+the limits); the study file gets real trials only, each once, when it ends, so that it never holds
+a zombie and may be deleted and rebuilt.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import TrialState, create_trial
+from pydantic import ValidationError
+from ray.tune.search import Searcher
+
+from pawtune.models.errors import ModelError
+from pawtune.models.spec import TrialSpec, check_limits
+from pawtune.search.config.search_config import SamplerConfig, SearchConfig
+from pawtune.search.objective import Objective
+from pawtune.search.sampling import space
+from pawtune.search.sampling.study_file import StudyFile
+from pawtune.search.storage.history import PastTrial
+from pawtune.search.storage.retry import must_exist, retry_storage
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
+from pawtune.search.storage.unsaved import Unsaved
+
+logger = logging.getLogger(__name__)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+MAX_ASKS = 200  # a space that gives only known points that often is taken as exhausted
+REMEMBERING_FITS = "5.0."  # versions of Optuna; with others its own TPE proposes the same, slower
+
+
+def make_sampler(config: SamplerConfig, seed: int) -> optuna.samplers.BaseSampler:
+    """The sampler by name; grouped, multivariate TPE is what conditional families need."""
+    match config.name:
+        case "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        case "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # `group`, since 2021
+        if optuna.__version__.startswith(REMEMBERING_FITS):
+            from pawtune.search.sampling.tpe import RememberingTPE
+
+            return RememberingTPE(seed=seed, n_startup_trials=config.startup_trials)
+        return optuna.samplers.TPESampler(
+            seed=seed,
+            n_startup_trials=config.startup_trials,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+        )
+
+
+class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
+    """Proposes baselines first, then points of the space, and tells Optuna how each ended.
+
+    Args:
+        config: The search.
+        run: Where proposals are written as trials (`trials/<id>/spec.json`).
+        families: The families that can run here.
+        num_classes: For the limits on size and cost.
+        baselines: Run before the first proposal, outside the count of `config.trials`.
+        past: Trials of earlier sessions. Those that are over teach the sampler, the others are
+            continued before anything new is proposed.
+        say: Takes a line for the person who watches.
+    """
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        run: RunFolder,
+        *,
+        families: Sequence[str],
+        num_classes: int,
+        baselines: Sequence[TrialSpec] = (),
+        past: Sequence[PastTrial] = (),
+        say: Callable[[str], None] = logger.warning,
+    ) -> None:
+        self.objective = Objective(config.metric)
+        # No metric named: Tune would end the whole search over a result without it, a failure's.
+        super().__init__()
+        self._config = config
+        self._run = run
+        self._families = list(families)
+        self._num_classes = num_classes
+        names = {trial.spec.name for trial in past}
+        self._baselines = iter([spec for spec in baselines if spec.name not in names])
+        self._unfinished = iter([trial for trial in past if not trial.over])
+        wanted = config.trials if config.baselines != "only" else 0
+        self._proposals_left = wanted - sum(not trial.baseline for trial in past)
+        self._next_number = 1 + max((int(trial.trial_id) for trial in past), default=0)
+        self._say = say
+        self._known = {space.identity(spec) for spec in baselines}
+        self._known |= {space.identity(trial.spec) for trial in past}
+        self._asked: dict[str, optuna.Trial] = {}
+        self._specs: dict[str, TrialSpec] = {}
+        self._values: dict[str, dict[int, float]] = {}
+        self._started: dict[str, datetime] = {}
+        self._study = optuna.create_study(
+            sampler=make_sampler(config.sampler, config.seed), direction=self.objective.direction
+        )
+        # `trials/` is the truth: the study file is made anew from it.
+        self._file = StudyFile(run.study_file, run.name, self.objective, say)
+        for trial in past:
+            if trial.over:
+                self._remember(trial)
+        self._file.write()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The next trial's configuration, or FINISHED. Called by Tune."""
+        unfinished = next(self._unfinished, None)
+        if unfinished is not None:
+            self._track(trial_id, unfinished.spec, unfinished.values)
+            return self._handed_out(unfinished.trial_id, unfinished.spec, unfinished.baseline)
+        spec = next(self._baselines, None)
+        is_baseline = spec is not None
+        if spec is None:
+            proposal = self._propose() if self._proposals_left > 0 else None
+            if proposal is None:
+                return str(Searcher.FINISHED)
+            self._proposals_left -= 1
+            self._asked[trial_id], spec = proposal
+        name = f"{self._next_number:04d}"
+        self._next_number += 1
+        content = {"baseline": is_baseline, "params": spec.params(), **spec.model_dump(mode="json")}
+        retry_storage(lambda: self._write_new(self._run.new_trial(name), content))
+        self._track(trial_id, spec, {})
+        return self._handed_out(name, spec, is_baseline)
+
+    def _write_new(self, folder: TrialFolder, content: dict[str, Any]) -> None:
+        must_exist(self._run.root)
+        write_json(folder.spec_file, content)
+        folder.write_status("pending")
+
+    def _track(self, trial_id: str, spec: TrialSpec, values: Mapping[int, float]) -> None:
+        self._specs[trial_id] = spec
+        self._values[trial_id] = dict(values)
+        self._started[trial_id] = datetime.now()
+
+    def _handed_out(self, name: str, spec: TrialSpec, is_baseline: bool) -> dict[str, Any]:
+        content = spec.model_dump(mode="json")
+        return {"trial_id": name, "baseline": is_baseline, "spec": content}
+
+    def _remember(self, trial: PastTrial) -> None:
+        """Tells study and study file of a trial that ended in an earlier session."""
+        states = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}
+        state = states.get(trial.status, TrialState.PRUNED)
+        ended = self._frozen(trial.spec, state, trial.values, *self._point(trial.spec))
+        if ended.params:
+            self._study.add_trial(ended)
+        self._file.add(ended)
+
+    def _point(self, spec: TrialSpec) -> tuple[space.Params, dict[str, BaseDistribution]]:
+        """A spec as a point of this space; an empty one where it lies outside."""
+        params = space.to_params(spec)
+        located = space.locate(params, self._config, self._families) if params else None
+        return (params, located) if params and located else ({}, {})
+
+    @staticmethod
+    def _frozen(
+        spec: TrialSpec,
+        state: TrialState,
+        values: Mapping[int, float],
+        params: space.Params,
+        distributions: dict[str, BaseDistribution],
+    ) -> optuna.trial.FrozenTrial:
+        """An ended trial as Optuna keeps it: with the last value of its running best."""
+        return create_trial(
+            state=state,
+            value=None if state == TrialState.FAIL or not values else values[max(values)],
+            params=params,
+            distributions=distributions,
+            intermediate_values=dict(values),
+            user_attrs={"name": spec.name, **spec.params()},
+        )
+
+    def _propose(self) -> tuple[optuna.Trial, TrialSpec] | None:
+        for _ in range(MAX_ASKS):
+            trial = self._study.ask()
+            params = space.propose(trial, self._config, self._families)
+            name = f"{params['family']}-{self._next_number:04d}"
+            try:
+                spec = space.to_spec(params, self._config, name, self._config.seed)
+                check_limits(spec.model, self._num_classes)
+            except (ValidationError, ModelError):
+                # Told as a failure the sampler would ignore it; as the worst of all it learns.
+                self._study.tell(trial, state=TrialState.PRUNED)
+                continue
+            identity = space.identity(spec)
+            if identity in self._known:
+                self._study.tell(trial, state=TrialState.FAIL)
+                continue
+            self._known.add(identity)
+            return trial, spec
+        self._say(
+            f"the search space holds no more new configurations: {MAX_ASKS} proposals in a row "
+            "were known or past the limits; the search ends early (widen `space` for more)"
+        )
+        return None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Reports an epoch to the study. Called by Tune for all but a trial's last result."""
+        if "objective" not in result or trial_id not in self._specs:
+            return
+        epoch, value = int(result["epoch"]), float(result["objective"])
+        if epoch in self._values[trial_id]:  # a continued trial repeats nothing
+            return
+        self._values[trial_id][epoch] = value
+        if trial_id in self._asked:
+            self._asked[trial_id].report(value, step=epoch)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tells the study how a trial ended. Called by Tune."""
+        if trial_id not in self._specs:
+            return
+        result = result or {}
+        failed = error or "failure" in result or "objective" not in result
+        if not failed:
+            self.on_trial_result(trial_id, result)
+        epochs = self._specs[trial_id].train.epochs
+        values = self._values[trial_id]
+        completed = bool(values) and max(values) >= epochs
+        ended = TrialState.COMPLETE if completed else TrialState.PRUNED
+        self._record(trial_id, TrialState.FAIL if failed else ended)
+
+    def _record(self, trial_id: str, state: TrialState) -> None:
+        """Puts an ended trial into the working study and, once, into the study file."""
+        spec, values = self._specs.pop(trial_id), self._values.pop(trial_id)
+        asked = self._asked.pop(trial_id, None)
+        if asked is not None:
+            value = values[max(values)] if state == TrialState.COMPLETE else None
+            self._study.tell(asked, value, state=state)
+            frozen = self._study.get_trials(deepcopy=False)[asked.number]
+            params, distributions = frozen.params, dict(frozen.distributions)
+        else:
+            params, distributions = self._point(spec)
+        ended = self._frozen(spec, state, values, params, distributions)
+        ended.datetime_start = self._started.pop(trial_id)
+        if asked is None and params:
+            self._study.add_trial(ended)
+        self._file.add(ended)
+
+    def close(self) -> None:
+        """Completes the study file. To be called when the search is over."""
+        self._file.close()
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the run folder is the truth, and Tune's snapshots are never read."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, for the same reason."""

@@ -1,0 +1,53 @@
+"""Why trials wait: noted in the run folder, and told, while the cluster has no room for them."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ray import tune
+
+from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.cluster.resource_wait import LOOK_S, USUAL_S, look
+from pawtune.search.storage.run_folder import RunFolder
+from pawtune.search.storage.unsaved import Unsaved
+
+
+class WaitingNotes(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is untyped
+    """Writes into the status of a waiting trial what it waits for.
+
+    Args:
+        run: Where trials are.
+        plan: What a trial asks for.
+        tell: Told how many trials wait, and for what; with an empty line, that none does any more.
+    """
+
+    def __init__(self, run: RunFolder, plan: ResourcePlan, tell: Callable[[str], None]) -> None:
+        self._run = run
+        self._plan = plan
+        self._tell = tell
+        self._since: dict[str, float] = {}
+        self._looked_at = time.monotonic()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called by Tune some ten times a second."""
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_S:
+            return
+        self._looked_at = now
+        pending = [trial.config["trial_id"] for trial in trials if trial.status == "PENDING"]
+        self._since = {trial_id: self._since.get(trial_id, now) for trial_id in pending}
+        waiting = {i: now - since for i, since in self._since.items() if now - since >= USUAL_S}
+        if not waiting:
+            self._tell("")
+            return
+        who = "1 trial" if len(waiting) == 1 else f"{len(waiting)} trials"
+        lack = look(self._plan.cpus, self._plan.gpus)  # once: it asks the cluster's head
+        self._tell(f"{who}: {lack.text(max(waiting.values()))}")
+        with suppress(OSError):  # a note; the records wait for storage, this does not
+            for trial_id, seconds in waiting.items():
+                folder = self._run.new_trial(trial_id)
+                if folder.status_file.exists():
+                    folder.write_status("pending", reason=lack.text(seconds))
+                    if self._run.mirror is not None and self._run.mirror.uploader is not None:
+                        self._run.mirror.uploader.noted(trial_id)

@@ -1,0 +1,85 @@
+"""Early stopping: one ASHA bracket per architecture family; baselines are left alone."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+
+from pawtune.search.objective import Objective
+from pawtune.search.storage.history import PastTrial
+
+
+class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
+    """Asynchronous successive halving within each family.
+
+    A transfer head at 0.95 after one epoch must not end every convolutional net, so trials are
+    compared with their own family only. A baseline's results enter the rungs, but it is never
+    stopped: it is what a search is measured against.
+
+    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (2020),
+    https://arxiv.org/abs/1810.05934.
+
+    Args:
+        objective: Gives the direction; trials report its running best as `objective`.
+        epochs: Length of a full trial.
+        grace_period: Epochs that every trial may run.
+        reduction_factor: Only the best 1 / factor of a rung goes on.
+    """
+
+    def __init__(
+        self, objective: Objective, *, epochs: int, grace_period: int, reduction_factor: int
+    ) -> None:
+        super().__init__()
+        self._arguments: dict[str, Any] = {
+            "time_attr": "epoch",
+            "metric": "objective",
+            "mode": objective.mode,
+            "max_t": epochs + 1,  # at max_t Tune would stop a trial that ends by itself anyway
+            "grace_period": min(grace_period, epochs),
+            "reduction_factor": reduction_factor,
+        }
+        self._families: dict[str, AsyncHyperBandScheduler] = {}
+        self._open: set[str] = set()
+        self.stopped: set[str] = set()
+
+    def _family(self, trial: Trial) -> AsyncHyperBandScheduler:
+        family = trial.config["spec"]["model"]["family"]
+        if family not in self._families:
+            self._families[family] = AsyncHyperBandScheduler(**self._arguments)
+        if trial.trial_id not in self._open:
+            self._open.add(trial.trial_id)
+            self._families[family].on_trial_add(None, trial)
+        return self._families[family]
+
+    def remember(self, past: PastTrial) -> None:
+        """Enters a trial of an earlier session into its family's rungs."""
+        model = {"family": past.spec.model.family}
+        stub = SimpleNamespace(
+            trial_id=f"past-{past.trial_id}",
+            config={"trial_id": past.trial_id, "baseline": True, "spec": {"model": model}},
+        )
+        result: dict[str, Any] = {}
+        for epoch, value in past.values.items():
+            result = {"epoch": epoch, "objective": value}
+            self.on_trial_result(None, stub, result)
+        self.on_trial_complete(None, stub, result)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Says whether a trial goes on after an epoch."""
+        decision: str = self._family(trial).on_trial_result(tune_controller, trial, result)
+        if trial.config["baseline"]:
+            return str(TrialScheduler.CONTINUE)
+        if decision == TrialScheduler.STOP:
+            self.stopped.add(trial.config["trial_id"])
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Records the end of a trial in its family's rungs."""
+        if trial.trial_id in self._open:
+            self._family(trial).on_trial_complete(tune_controller, trial, result)
+            self._open.discard(trial.trial_id)
+
+    def debug_string(self) -> str:
+        """One line a family, for Tune's logs."""
+        return "\n".join(f"{name}: {s.debug_string()}" for name, s in self._families.items())

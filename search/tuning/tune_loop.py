@@ -1,0 +1,206 @@
+"""Hands trials to Ray Tune and waits: what runs, how many at once, and how it ends."""
+
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from ray import tune
+from ray.tune.execution import class_cache
+
+from pawtune.models.spec import TrialSpec
+from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.cluster.node_events import head_watched
+from pawtune.search.config.search_config import SearchConfig
+from pawtune.search.errors import UserError
+from pawtune.search.objective import Objective
+from pawtune.search.progress.reporter import Reporter
+from pawtune.search.storage.history import PastTrial
+from pawtune.search.storage.object_store_sync import upload_callbacks
+from pawtune.search.storage.retry import storage_error
+from pawtune.search.storage.run_folder import RunFolder
+from pawtune.search.tensorboard.callback import TensorBoardLogger
+from pawtune.search.tuning.optuna_searcher import OptunaSearcher
+from pawtune.search.tuning.pending_trials import WaitingNotes
+from pawtune.search.tuning.recorder import RecordKeeper, StopSignal
+from pawtune.search.tuning.scheduler import FamilyScheduler
+from pawtune.search.tuning.tune_patches import adapt_tune
+
+TUNE_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours write what is needed
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends the search without losing its reason
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # snapshots that nothing reads
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints tables even at verbose=0
+}
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What is to be run.
+
+    Attributes:
+        baselines: First, all their epochs, outside the count of `config.trials`.
+        families: That the search may propose.
+        num_classes: Of the data.
+        plan: What a trial gets, and how many run at once.
+        past: Trials of earlier sessions.
+    """
+
+    baselines: Sequence[TrialSpec]
+    families: Sequence[str]
+    num_classes: int
+    plan: ResourcePlan
+    past: Sequence[PastTrial] = ()
+
+
+def run_trials(
+    config: SearchConfig, run: RunFolder, trials: Trials, worker: Any, reporter: Reporter
+) -> str | None:
+    """Runs all trials to their ends.
+
+    Args:
+        config: The search.
+        run: Where trials are kept.
+        trials: What to run.
+        worker: The Tune trainable that trains one.
+        reporter: Shows progress.
+
+    Returns:
+        Why the search ended early; None where every trial had its turn.
+    """
+    os.environ.update(TUNE_ENVIRONMENT)
+    _keep_credentials_here()
+    adapt_tune()
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by the records
+    proposed = config.trials if config.baselines != "only" else 0
+    over = [trial for trial in trials.past if trial.over]
+    total = proposed + len(trials.baselines) - len(over)
+    stop = StopSignal()
+    if config.time_budget_s is not None:
+        stop.deadline = time.monotonic() + config.time_budget_s
+    scheduler = _scheduler(config)
+    if scheduler is not None:
+        for trial in over:
+            scheduler.remember(trial)
+    searcher = OptunaSearcher(
+        config,
+        run,
+        families=trials.families,
+        num_classes=trials.num_classes,
+        baselines=trials.baselines,
+        past=trials.past,
+        say=reporter.say,
+    )
+    keeper = RecordKeeper(run, scheduler, stop, reporter.event)
+    tuner = tune.Tuner(
+        tune.with_resources(worker, trials.plan.per_trial),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=total,
+            max_concurrent_trials=trials.plan.concurrency,
+            reuse_actors=config.speed.reuse_workers,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(run.tune_dir),
+            callbacks=[
+                keeper,
+                *upload_callbacks(run, stop.stop),
+                TensorBoardLogger(run, config, trials.families),
+                WaitingNotes(run, trials.plan, reporter.trials_wait),
+            ],
+            # At a trial's end Tune would look for a file of its own, and where it is not seen begin
+            # the trial again: trials keep their own state.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=_restarts(trials.plan)),
+            stop=stop,
+            verbose=0,
+        ),
+    )
+    reporter.trials(total, trials.plan, run)
+    try:
+        joined = config.resources.address not in (None, "local")
+        with _graceful_signals(stop, reporter), head_watched(run, joined, reporter.say):
+            tuner.fit()
+    except Exception as error:
+        lost = storage_error(error)
+        if lost is None:
+            raise
+        raise UserError(
+            f"{lost}; what had finished is kept: make room, or bring the storage back, then "
+            f"`pawtune resume {run.place}`"
+        ) from error
+    finally:
+        try:
+            keeper.close()
+            searcher.close()
+        finally:
+            shutil.rmtree(run.tune_dir, ignore_errors=True)
+            reporter.close()
+    return stop.reason
+
+
+def _scheduler(config: SearchConfig) -> FamilyScheduler | None:
+    if config.scheduler.name == "none":
+        return None
+    return FamilyScheduler(
+        Objective(config.metric),
+        epochs=config.epochs,
+        grace_period=config.scheduler.grace_period,
+        reduction_factor=config.scheduler.reduction_factor,
+    )
+
+
+def _restarts(plan: ResourcePlan) -> int:
+    """How often Tune may start a trial again.
+
+    Workers that were replaced cost a trial that has not begun one start each, in the worst case
+    all of them in turn. A trial that kills its workers is ended sooner, by `begin_attempt`.
+    """
+    return 10 + 2 * plan.concurrency
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["trial_id"])
+
+
+def _keep_credentials_here() -> None:
+    """Has Tune hand no credentials to workers: it does so in their command lines.
+
+    It copies AWS_SECRET_ACCESS_KEY and its like from the driver's environment into that of every
+    trial, as an argument of the worker's process, which everybody on its machine can read. Workers
+    have the environment of the node that they run on.
+    """
+    names = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not name.startswith("AWS_")}
+
+
+@contextmanager
+def _graceful_signals(stop: StopSignal, reporter: Reporter) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the search in order; a second Ctrl-C ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.reason == "interrupted":
+            raise KeyboardInterrupt
+        reporter.say("stopping: finished epochs are kept (press Ctrl-C again to end at once)")
+        stop.stop("interrupted")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,310 @@
+"""A trial on a worker: build what the spec says, fit one epoch at a time, report, keep the best.
+
+A worker process is reused for trial after trial, so everything that one trial could leave behind
+is reset: Keras' session, seeds and precision policy. The worker writes its own folder before it
+reports an epoch; what was reported is on disk.
+"""
+
+import platform
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+from ray import tune
+
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.sources.object_store import StoreError
+from pawtune.models.cpu_info import cpu_model
+from pawtune.models.errors import ModelError
+from pawtune.models.features.augmented_views import ViewSampler, bank_supports
+from pawtune.models.spec import TransferSpec, TrialSpec
+from pawtune.search.cluster.connection import claim_process, place
+from pawtune.search.objective import Objective
+from pawtune.search.shared_work.backbones import Backbone
+from pawtune.search.shared_work.pixels import SharedWork
+from pawtune.search.storage.attempts import TakenOverError, begin_attempt
+from pawtune.search.storage.retry import StorageError, must_exist, retry_storage
+from pawtune.search.storage.run_folder import TrialFolder, write_json, write_text
+from pawtune.search.worker.epoch_keeper import EpochKeeper, restore_best
+from pawtune.search.worker.trial_copy import TrialCopy
+
+if TYPE_CHECKING:
+    import keras
+
+    from pawtune.models.training.epoch_metrics import EpochResult
+
+# To a node where a trial cannot even begin: the look before the first trial has not met those that
+# came later.
+MUST_SEE = (
+    "nodes that join a cluster later must see the run folder as well: mount it there at the same "
+    "path, or keep runs in an object store, --runs-dir s3://BUCKET/runs"
+)
+MEMORY_GROWTH_MB = 200.0  # since the first trial; TensorFlow keeps some 6 MB of every trial
+
+
+class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
+    """Tune's view of a trial: one `step` is one epoch; an error ends the trial, not the worker."""
+
+    def setup(self, config: dict[str, Any], work: SharedWork) -> None:
+        """Called once a process. Nothing that can fail is done here: Tune would retry it."""
+        self._work = work
+        self._epochs: Iterator[dict[str, Any]] | None = None
+        self._claim = ""
+        self._copy: TrialCopy | None = None
+        self._failed_unexpectedly = False
+        self._needs_restart = False
+        self._memory_mark = 0.0
+
+    def step(self) -> dict[str, Any]:
+        """Trains one epoch.
+
+        Returns:
+            The epoch's metrics with `objective`, `best_epoch` and `done`; or `failure`, one line;
+            or `storage`, one line, where the run folder is to blame and the trial may go on.
+        """
+        if self._needs_restart:
+            # Tune starts the trial elsewhere: it has not begun, so nothing is lost. Not sooner: a
+            # process that ends while it is handed a trial takes the trial with it.
+            ray.actor.exit_actor()
+        copy = self._copy = self._copy or TrialCopy(self._work.run_root, self.config["trial_id"])
+        try:
+            if self._epochs is None:
+                copy.pull()
+                self._claim = begin_attempt(copy.folder)
+                copy.push()
+                self._epochs = self._begin(copy.folder)
+            report = next(self._epochs)
+            copy.push(last=report["done"])
+            return report
+        except TakenOverError:
+            ray.actor.exit_actor()
+            raise
+        except (StorageError, StoreError) as error:
+            place = f"on {platform.node()}, {ray.util.get_node_ip_address()}"
+            unseen = self._epochs is None and isinstance(error.__cause__, FileNotFoundError)
+            remedy = f"; {MUST_SEE}" if unseen else ""
+            return {"storage": f"{error} ({place}){remedy}", "done": True}
+        except Exception as error:  # whatever a trial does, the search goes on
+            # A loss that diverged says nothing against the process; an unknown error may.
+            self._failed_unexpectedly = not isinstance(error, ModelError)
+            text = traceback.format_exc()
+            with suppress(StorageError, DataError):
+                retry_storage(lambda: write_text(copy.folder.error_file, text))
+                copy.push(last=True)
+            reason = " ".join(str(error).split())[:500]
+            return {"failure": f"{type(error).__name__}: {reason}", "done": True}
+
+    def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
+        claim_process(self._work.threads)
+        spec = TrialSpec.model_validate(self.config["spec"])
+        return run_trial(spec, folder, self._work, self._claim)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Takes the next trial, or sees that a fresh process had better do so."""
+        memory = private_megabytes()
+        self._memory_mark = self._memory_mark or memory + MEMORY_GROWTH_MB
+        self._needs_restart = self._failed_unexpectedly or memory > self._memory_mark
+        self._let_go()
+        return True
+
+    def cleanup(self) -> None:
+        """Ends the epoch loop so that its resources go."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Ends a trial that the search has stopped."""
+        self._epochs = None
+        if self._copy is not None:
+            with suppress(TakenOverError, DataError):
+                self._copy.push(last=True)
+            self._copy = None
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """Nothing: trials keep their own state in the run folder."""
+        return {}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing, for the same reason."""
+
+
+def private_megabytes() -> float:
+    """Memory of this process that it shares with no other; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), 0.0)
+
+
+def run_trial(
+    spec: TrialSpec, folder: TrialFolder, work: SharedWork, claim: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """Trains one trial, from its last kept state where there is one.
+
+    Args:
+        spec: The trial.
+        folder: Where its state, best epoch and metrics go.
+        work: The shared pixels and labels.
+        claim: As `begin_attempt` gave it; None: nobody else can have the trial.
+
+    Yields:
+        One report an epoch, after everything it says is on disk.
+    """
+    from pawtune.models.training.training_state import save_state
+
+    if claim is None:
+        folder.root.mkdir(parents=True, exist_ok=True)
+    policy = begin_session(spec)
+    trial = build_trial(spec, work)
+    objective = Objective(work.metric)
+    rows = retry_storage(lambda: _continue(trial, folder, objective))
+    if rows is None:  # what it should continue from is damaged: begin again, with new weights
+        folder.drop_last()
+        trial, rows = build_trial(spec, work), []
+    core = trial.core
+    facts = describe_training(trial, policy, work)
+    retry_storage(lambda: write_json(folder.facts_file, facts))
+    keep_state = partial(save_state, core, trial.optimizer, folder=folder.last)
+    keeper = EpochKeeper(folder, objective, core, keep_state, rows, claim)
+    for result in trial.train(len(rows) + 1):
+        done = result.epoch >= spec.train.epochs
+        report = keeper.keep(result, done)
+        yield {**report, "num_weights": facts["num_weights"], "done": done}
+
+
+def begin_session(spec: TrialSpec) -> str:
+    """Resets what an earlier trial left in this process; returns the precision to train in."""
+    # Imported here: the driver, which imports this module, needs no TensorFlow.
+    import keras
+
+    from pawtune.models import precision
+
+    keras.utils.clear_session(free_memory=False)
+    policy = precision.resolve_precision(spec.train.precision, has_gpu=precision.has_gpu())
+    precision.set_precision(policy)
+    keras.utils.set_random_seed(spec.train.seed)
+    return policy
+
+
+def build_trial(spec: TrialSpec, work: SharedWork) -> "BuiltTrial":
+    """The trial with new weights, on a bank where one serves it."""
+    return _banked_trial(spec, work) or _live_trial(spec, work)
+
+
+def describe_training(trial: "BuiltTrial", policy: str, work: SharedWork) -> dict[str, Any]:
+    """What a trial's `facts.json` holds: sizes, and all of the machine that decides on digits."""
+    from pawtune.models import precision
+
+    frozen = work.backbones[trial.backbone].num_weights if trial.backbone else 0
+    return {
+        "num_weights": trial.core.count_params() + frozen,
+        "trainable_weights": sum(int(np.prod(w.shape)) for w in trial.core.trainable_weights),
+        "precision": policy,
+        "training": trial.kind,
+        **place(),
+        "device": "gpu" if precision.has_gpu() else "cpu",
+        "cpu": cpu_model(),
+        "threads": work.threads,
+    }
+
+
+@dataclass(frozen=True)
+class BuiltTrial:
+    """A built trial: its trained part, and how to train it from an epoch on."""
+
+    kind: str
+    core: "keras.Model"
+    optimizer: "keras.optimizers.Optimizer"
+    train: "Callable[[int], Iterator[EpochResult]]"
+    backbone: Backbone | None = None
+
+
+def _banked_trial(spec: TrialSpec, work: SharedWork) -> BuiltTrial | None:
+    """A transfer head on the features of a bank; None where no bank serves it."""
+    from pawtune.models.build import make_optimizer
+    from pawtune.models.families.transfer import build_head
+    from pawtune.models.training.head_training import train_head
+
+    model = spec.model
+    if not isinstance(model, TransferSpec):
+        return None
+    key = (model.backbone, model.image_size)
+    bank = work.banks.get(key)
+    if bank is None or not bank_supports(model.flip, model.rotation_factor, bank.table.num_views):
+        return None
+    features, val_features = ray.get([bank.train[model.pooling], bank.validation[model.pooling]])
+    sampler = ViewSampler(bank.table, model.flip, model.rotation_factor, spec.train.seed)
+    head = build_head(model, len(work.class_names), features.shape[-1], spec.train.seed)
+    optimizer = make_optimizer(spec.train)
+
+    def train(start_epoch: int) -> "Iterator[EpochResult]":
+        return train_head(
+            head,
+            partial(sampler.features_for_epoch, features),
+            work.train_labels,
+            val_features,
+            work.val_labels,
+            spec.train,
+            optimizer=optimizer,
+            start_epoch=start_epoch,
+        )
+
+    return BuiltTrial("bank", head, optimizer, train, key)
+
+
+def _live_trial(spec: TrialSpec, work: SharedWork) -> BuiltTrial:
+    """Training on pixels: conv nets, and heads that no bank serves."""
+    from pawtune.models.build import build_network, make_optimizer
+    from pawtune.models.families.transfer import load_backbone
+    from pawtune.models.training.live_training import train_live
+
+    key, backbone = None, None
+    if isinstance(spec.model, TransferSpec):
+        key = (spec.model.backbone, spec.model.image_size)
+        backbone = load_backbone(*key, work.backbones[key].file())
+    network = build_network(
+        spec.model, len(work.class_names), seed=spec.train.seed, backbone=backbone
+    )
+    optimizer = make_optimizer(spec.train)
+    pixels = work.pixels[spec.model.image_size]
+
+    def train(start_epoch: int) -> "Iterator[EpochResult]":
+        return train_live(
+            network,
+            ray.get(pixels.train),
+            work.train_labels,
+            ray.get(pixels.validation),
+            work.val_labels,
+            spec.train,
+            optimizer=optimizer,
+            start_epoch=start_epoch,
+        )
+
+    return BuiltTrial("live", network.core, optimizer, train, key)
+
+
+def _continue(
+    trial: BuiltTrial, folder: TrialFolder, objective: Objective
+) -> list[dict[str, float]] | None:
+    """Restores a trial's last state; its finished epochs, or None where the state is damaged."""
+    from pawtune.models.training.training_state import restore_state
+
+    must_exist(folder.root)  # else nothing found there would mean that nothing was kept
+    try:
+        last = restore_state(trial.core, trial.optimizer, folder.last) or 0
+    except ModelError:
+        must_exist(folder.last)
+        return None
+    rows = [row for row in folder.read_metrics() if row["epoch"] <= last]
+    if len(rows) != last:
+        must_exist(folder.root)
+        return None
+    if rows:
+        restore_best(folder, int(objective.best(rows)["epoch"]))
+    return rows

@@ -1,0 +1,106 @@
+"""Where weights are looked for, and how soon and how well a failure is told."""
+
+import socket
+import time
+from pathlib import Path
+
+import keras
+import pytest
+
+from pawtune.models.backbones import backbone_weights as weights
+from pawtune.models.backbones.backbone_weights import (
+    BACKBONES,
+    cached_weights,
+    find_weights,
+    weights_file_name,
+)
+from pawtune.models.errors import ModelError
+
+
+@pytest.fixture
+def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    (tmp_path / "keras" / "models").mkdir(parents=True)
+    return tmp_path / "keras"
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host of the weights refuses connections: a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setattr(weights, "WEIGHTS_HOST", ("127.0.0.1", port))
+
+
+def test_every_backbone_of_keras_is_known() -> None:
+    assert set(BACKBONES) == {name for name in dir(keras.applications) if name[0].isupper()}
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("MobileNetV2", 160),
+        ("MobileNetV2", 100),
+        ("MobileNet", 96),
+        ("MobileNet", 128),
+        ("MobileNetV3Small", 64),
+        ("EfficientNetB0", 64),
+        ("EfficientNetV2B0", 64),
+        ("ResNet50V2", 64),
+        ("VGG16", 64),
+        ("ConvNeXtTiny", 64),
+        ("NASNetMobile", 64),
+        ("DenseNet121", 64),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.input_shape. is undefined or non-square:UserWarning")
+def test_files_have_the_names_that_keras_asks_for(
+    name: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AskedFor(Exception):
+        pass
+
+    def get_file(file_name: str, *args: object, **options: object) -> None:
+        raise AskedFor(file_name)
+
+    # Keras' download itself: nothing of ours is replaced.
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", get_file)
+    with pytest.raises(AskedFor) as asked:
+        getattr(keras.applications, name)(
+            include_top=False, weights="imagenet", input_shape=(size, size, 3)
+        )
+    assert str(asked.value) == weights_file_name(name, size)
+
+
+def test_a_given_file_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "given.h5"
+    file.touch()
+    assert find_weights("MobileNetV2", 160, file) == file
+
+
+def test_a_given_file_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none\.h5 is none: give the path of MobileNetV2's"):
+        find_weights("MobileNetV2", 160, tmp_path / "none.h5")
+
+
+def test_kerass_cache_is_searched(keras_home: Path, offline: None) -> None:
+    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_160_no_top.h5"
+    file = keras_home / "models" / name
+    file.touch()
+    assert find_weights("mobilenetv2", 160) == file
+    assert cached_weights("MobileNetV2", 192) is None
+
+
+def test_being_offline_is_noticed_soon_and_told_with_a_remedy(
+    keras_home: Path, offline: None
+) -> None:
+    start = time.monotonic()
+    with pytest.raises(ModelError, match=r"cannot be reached .*: give a file with --weights PATH"):
+        find_weights("MobileNetV2", 160)
+    assert time.monotonic() - start < 10
+
+
+def test_an_unknown_backbone_is_refused_before_anything_is_tried(offline: None) -> None:
+    with pytest.raises(ModelError, match="did you mean 'Xception'"):
+        find_weights("Xceptoin", 160)

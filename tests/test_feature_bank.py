@@ -1,0 +1,306 @@
+"""Banks: a folded backbone is the same function, shards make one bank, files whole or absent."""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.errors import ModelError
+from pawtune.models.families.transfer import build_extractor, build_head, load_backbone
+from pawtune.models.features.augmented_views import ViewSampler, make_view_table
+from pawtune.models.features.feature_bank import (
+    BankWriter,
+    FeatureBank,
+    Shard,
+    bank_key,
+    content_fingerprint,
+    file_hash,
+    load_bank,
+    save_bank,
+)
+from pawtune.models.features.view_encoder import ViewEncoder
+from pawtune.models.spec import TrainSpec, TransferSpec
+from pawtune.models.training.head_training import train_head
+
+SIZE = 32
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (10, SIZE, SIZE, 3)).astype(np.uint8)
+TABLE = make_view_table(len(IMAGES), num_views=8)
+
+
+def settle_batch_norms(model: keras.Model) -> keras.Model:
+    """Give batch norms statistics that fit: with those of new layers the signal dies out."""
+    norms = [item for item in model.layers if isinstance(item, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.momentum = 0.0  # takes over the statistics of the next batch
+        width = norm.moving_mean.shape
+        if norm.scale:
+            norm.gamma.assign(RNG.uniform(0.5, 1.5, width))
+        norm.beta.assign(RNG.normal(0, 0.3, width))
+    model(RNG.uniform(-1, 1, (32, *model.input_shape[1:])).astype(np.float32), training=True)
+    model.trainable = False
+    return model
+
+
+def tiny_backbone(size: int = SIZE) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return settle_batch_norms(
+        keras.applications.MobileNetV2(
+            include_top=False, weights=None, alpha=0.35, input_shape=(size, size, 3)
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def backbone() -> keras.Model:
+    return tiny_backbone()
+
+
+@pytest.fixture(scope="module")
+def encoder(backbone: keras.Model) -> Iterator[ViewEncoder]:
+    return ViewEncoder(backbone, "MobileNetV2")
+
+
+@pytest.fixture(scope="module")
+def bank(encoder: ViewEncoder) -> FeatureBank:
+    shard = encoder.encode(IMAGES, TABLE)
+    return FeatureBank(shard.average, shard.maximum, TABLE)
+
+
+# --- folding -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [32, 45])  # even and odd sides are padded differently
+def test_a_folded_backbone_is_the_same_function(size: int) -> None:
+    backbone = tiny_backbone(size)
+    folded = fold_backbone(backbone)
+    images = RNG.uniform(-1, 1, (2, size, size, 3)).astype(np.float32)
+    expected = np.asarray(backbone(images, training=False))
+    assert expected.std() > 0.1
+    assert np.asarray(folded(images)) == pytest.approx(expected, abs=1e-3)
+    kinds = {type(layer).__name__ for layer in folded.layers}
+    assert not kinds & {"BatchNormalization", "ZeroPadding2D"}
+
+
+def odd_model() -> keras.Model:
+    """Everything that must not be folded, or with care."""
+    layers = keras.layers
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(6, 3, use_bias=True)(inputs)
+    x = layers.BatchNormalization(scale=False)(x)  # a bias before the norm, and no gamma
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.ZeroPadding2D(3)(x)  # more than padding="same" adds
+    x = layers.Conv2D(4, 3, strides=2)(x)
+    both = layers.Conv2D(4, 1)(x)  # two followers: the norm is one of them only
+    y = layers.BatchNormalization()(both)
+    z = layers.Conv2D(4, 1, activation="relu")(both)  # the activation lies between
+    z = layers.BatchNormalization()(z)
+    return settle_batch_norms(keras.Model(inputs, layers.Add()([both, y + z])))
+
+
+def test_what_is_not_plain_convolution_and_norm_stays() -> None:
+    model = odd_model()
+    folded = fold_backbone(model)
+    images = RNG.uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
+    expected = np.asarray(model(images, training=False))
+    assert np.asarray(folded(images, training=False)) == pytest.approx(expected, abs=1e-4)
+    kinds = [type(layer).__name__ for layer in folded.layers]
+    assert kinds.count("BatchNormalization") == 2
+    assert kinds.count("ZeroPadding2D") == 1
+
+
+def test_low_precision_starts_after_the_first_convolutions(backbone: keras.Model) -> None:
+    folded = fold_backbone(backbone, "mixed_bfloat16")
+    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+    policies = [layer.compute_dtype for layer in folded.layers if isinstance(layer, kinds)]
+    assert policies[:4] == ["float32", "float32", "float32", "bfloat16"]
+    assert set(policies[3:]) == {"bfloat16"}
+
+
+# --- encoding ------------------------------------------------------------------------------
+
+
+def test_plain_views_are_what_the_extractor_of_a_trial_gives(
+    backbone: keras.Model, bank: FeatureBank
+) -> None:
+    spec = TransferSpec(image_size=SIZE)
+    flips = [IMAGES, IMAGES[:, :, ::-1], IMAGES[:, ::-1, ::-1]]
+    for pooling in ("average", "max"):
+        extract = build_extractor(spec, backbone, pooling)
+        for view, pixels in enumerate(flips):
+            expected = np.asarray(extract(pixels.astype(np.float32)))
+            assert bank.features(pooling)[:, view] == pytest.approx(expected, abs=4e-3)
+
+
+def test_shards_make_the_bank_of_one_piece(encoder: ViewEncoder, bank: FeatureBank) -> None:
+    shards = [
+        encoder.encode(IMAGES[start:stop], TABLE.rows(start, stop))
+        for start, stop in [(0, 3), (3, 4), (4, 10)]
+    ]
+    average = np.concatenate([shard.average for shard in shards])
+    maximum = np.concatenate([shard.maximum for shard in shards])
+    # Batches of other sizes may round differently.
+    assert average == pytest.approx(bank.average, abs=2e-3)
+    assert maximum == pytest.approx(bank.maximum, abs=4e-3)
+    # Views and images differ by much more than that.
+    for axis in (0, 1):
+        assert np.abs(np.diff(bank.average.astype(np.float32), axis=axis)).mean() > 0.02
+
+
+def test_bfloat16_features_are_near_float32_ones(backbone: keras.Model, bank: FeatureBank) -> None:
+    shard = ViewEncoder(backbone, "MobileNetV2", "mixed_bfloat16").encode(IMAGES, TABLE)
+    noise = np.abs(shard.average.astype(np.float32) - bank.average).mean()
+    assert 0 < noise < 0.2 * bank.average.astype(np.float32).std()
+
+
+def test_bfloat16_features_of_photographs_are_near_float32_ones(test_data: Path) -> None:
+    # Trained weights are what low precision is hard on: random ones never show it.
+    weights = test_data / "mobilenet_v2_1.0_224_no_top.h5"
+    with zipfile.ZipFile(test_data / "cats_and_dogs_filtered.zip") as archive:
+        names = [name for name in sorted(archive.namelist()) if "/train/" in name][10:2000:250]
+        photographs = [
+            Image.open(io.BytesIO(archive.read(name))).convert("RGB").resize((160, 160))
+            for name in names
+            if name.endswith(".jpg")
+        ]
+    images = np.stack([np.asarray(photograph) for photograph in photographs])
+    backbone = load_backbone("MobileNetV2", 160, weights)
+    table = make_view_table(len(images), num_views=8)
+    exact, fast = (
+        ViewEncoder(backbone, "MobileNetV2", policy).encode(images, table)
+        for policy in ("float32", "mixed_bfloat16")
+    )
+    for a, b in ((exact.average, fast.average), (exact.maximum, fast.maximum)):
+        noise = np.abs(a.astype(np.float32) - b).mean()
+        assert noise < 0.06 * a.astype(np.float32).std(axis=(0, 1)).mean()
+
+
+@pytest.mark.parametrize(
+    ("images", "received"),
+    [
+        (IMAGES[:3], r"\(3, 32, 32, 3\) uint8"),
+        (IMAGES[:, :16, :16], r"\(10, 16, 16, 3\) uint8"),
+        (IMAGES.astype(np.float32), r"\(10, 32, 32, 3\) float32"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(
+    encoder: ViewEncoder, images: NDArray[np.generic], received: str
+) -> None:
+    with pytest.raises(ModelError, match=rf"must be \(10, 32, 32, 3\) uint8, received {received}"):
+        encoder.encode(images, TABLE)  # type: ignore[arg-type]
+
+
+def test_a_head_trains_from_a_bank(bank: FeatureBank) -> None:
+    labels = (np.arange(10) % 2).astype(np.int32)
+    features = bank.features("max")
+    sampler = ViewSampler(bank.table, "horizontal", 0.5)
+    results = train_head(
+        build_head(TransferSpec(), 2, features.shape[-1]),
+        lambda epoch: sampler.features_for_epoch(features, epoch),
+        labels,
+        features[:, 0],
+        labels,
+        TrainSpec(epochs=2),
+    )
+    assert [result.epoch for result in results] == [1, 2]
+
+
+# --- files ---------------------------------------------------------------------------------
+
+
+def test_a_bank_survives_the_disk(bank: FeatureBank, tmp_path: Path) -> None:
+    loaded = save_bank(tmp_path / "banks" / "key", bank)
+    assert isinstance(loaded.average, np.memmap)
+    assert not loaded.average.flags.writeable
+    for pooling in ("average", "max"):
+        assert np.array_equal(loaded.features(pooling), bank.features(pooling))
+    assert np.array_equal(loaded.table.angles, TABLE.angles)
+    assert loaded.table.rings == TABLE.rings
+    names = sorted(path.name for path in (tmp_path / "banks").rglob("*"))
+    assert names == ["angles.npy", "average.npy", "bank.json", "key", "maximum.npy"]
+
+
+def test_shards_are_written_in_any_order(bank: FeatureBank, tmp_path: Path) -> None:
+    with BankWriter(tmp_path / "key", TABLE, bank.average.shape[-1]) as writer:
+        for rows in (slice(6, 10), slice(0, 6)):
+            writer.write(rows.start, Shard(bank.average[rows], bank.maximum[rows]))
+        written = writer.finish()
+    assert np.array_equal(written.average, bank.average)
+
+
+def test_an_unfinished_bank_leaves_nothing(bank: FeatureBank, tmp_path: Path) -> None:
+    def write_half() -> None:
+        with BankWriter(tmp_path / "key", TABLE, bank.average.shape[-1]) as writer:
+            writer.write(0, Shard(bank.average[:4], bank.maximum[:4]))
+            writer.finish()
+
+    with pytest.raises(ModelError, match=r"all its 10 images, received 4: write the missing"):
+        write_half()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_writers_of_one_bank_the_first_stays(bank: FeatureBank, tmp_path: Path) -> None:
+    save_bank(tmp_path / "key", bank)
+    first = (tmp_path / "key" / "average.npy").stat().st_ino
+    again = save_bank(tmp_path / "key", bank)
+    assert np.array_equal(again.average, bank.average)
+    assert (tmp_path / "key" / "average.npy").stat().st_ino == first
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+@pytest.mark.parametrize("spoil", ["average.npy", "maximum.npy", "angles.npy", "bank.json"])
+def test_a_spoilt_bank_is_said(bank: FeatureBank, tmp_path: Path, spoil: str) -> None:
+    save_bank(tmp_path / "key", bank)
+    path = tmp_path / "key" / spoil
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelError, match=r"holds no whole feature bank \(.+\): delete the folder"):
+        load_bank(tmp_path / "key")
+
+
+def test_no_bank_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none holds no whole feature bank .*bank\.json"):
+        load_bank(tmp_path / "none")
+
+
+def test_no_pickle_is_read_from_a_bank(bank: FeatureBank, tmp_path: Path) -> None:
+    save_bank(tmp_path / "key", bank)
+    np.save(tmp_path / "key" / "average.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(ModelError, match="no whole feature bank"):
+        load_bank(tmp_path / "key")
+
+
+def test_a_key_differs_where_any_value_does(tmp_path: Path) -> None:
+    settings = {
+        "content": content_fingerprint(["a", "b"]),
+        "image_size": 160,
+        "backbone": "MobileNetV2",
+        "weights": "0" * 64,
+        "policy": "float32",
+        "num_views": 17,
+        "seed": 0,
+    }
+    key = bank_key(**settings)  # type: ignore[arg-type]
+    assert key == bank_key(**settings)  # type: ignore[arg-type]
+    assert len(key) == 32
+    others = {
+        "content": content_fingerprint(["b", "a"]),
+        "image_size": 224,
+        "backbone": "ResNet50",
+        "weights": "1" * 64,
+        "policy": "mixed_bfloat16",
+        "num_views": 18,
+        "seed": 1,
+    }
+    keys = {bank_key(**{**settings, name: value}) for name, value in others.items()}  # type: ignore[arg-type]
+    assert len(keys | {key}) == 8
+    (tmp_path / "weights.h5").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert file_hash(tmp_path / "weights.h5").startswith("ba7816bf8f01cfea")

@@ -1,7 +1,7 @@
 """Exported models answer as the Keras model does; what cannot be exported is refused early."""
 
-import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import keras
@@ -31,8 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return maker.finish()
 
 
-@pytest.mark.parametrize("kind", ["keras", "savedmodel", "tflite"])
-def test_formats_that_need_nothing_more(
+@pytest.mark.parametrize("kind", ["keras", "savedmodel", "tflite", "onnx"])
+def test_every_format_answers_as_the_keras_model_does(
     folder: RunFolder, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / {"savedmodel": "best"}.get(kind, f"best.{kind}")
@@ -72,12 +72,15 @@ def test_what_cannot_be_written_is_refused(
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("tf2onnx") is not None, reason="tf2onnx is installed: nothing missing"
-)
-def test_a_missing_library_is_one_line(folder: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--format onnx needs tf2onnx.*pip install tf2onnx"):
+def test_missing_libraries_are_one_line_before_any_work(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tf2onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    message = r"needs onnxruntime and tf2onnx, not .* pip install 'pawtune\[onnx\]'"
+    with pytest.raises(UserError, match=message):
         Run(folder).export(tmp_path / "a.onnx", "onnx")
+    assert os.listdir(tmp_path) == []
 
 
 class Forgetful(keras.layers.Layer):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TOLERANCE = 0.01
 SIDES = ((64, 64), (45, 61))  # of the images it is checked with: any size must do
 SUFFIX = {"keras": ".keras", "savedmodel": "", "onnx": ".onnx", "tflite": ".tflite"}
-NEEDS = {"onnx": ("tf2onnx", "onnxruntime")}
+NEEDS = {"onnx": ("onnx", "onnxruntime", "tf2onnx")}  # the extra of the same name
 
 Pixels = NDArray[np.uint8]
 Predict = Callable[[Pixels], NDArray[np.float32]]
@@ -67,8 +67,8 @@ def check_target(kind: str, out: Path) -> None:
     missing = [name for name in NEEDS.get(kind, ()) if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"--format {kind} needs {' and '.join(missing)}, not installed here; "
-            f"pip install {' '.join(missing)}, or export to savedmodel or tflite"
+            f"--format {kind} needs {' and '.join(missing)}, not installed here; type "
+            f"pip install 'pawtune[{kind}]', or export to savedmodel or tflite"
         )
 
 
@@ -109,7 +109,7 @@ def _write(model: "keras.Model", card: dict[str, Any], kind: str, path: Path) ->
         save_complete(model, card, path)
         return _keras_predict(path)
     if kind == "onnx":
-        model.export(path, format="onnx", verbose=False)
+        _write_onnx(model, path)
         return _onnx_predict(path)
     folder = path if kind == "savedmodel" else path.with_name("savedmodel")
     model.export(folder, format="tf_saved_model", verbose=False)
@@ -119,6 +119,16 @@ def _write(model: "keras.Model", card: dict[str, Any], kind: str, path: Path) ->
 
     path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert())
     return _tflite_predict(path)
+
+
+def _write_onnx(model: "keras.Model", path: Path) -> None:
+    import keras
+
+    # Keras takes the signature from a call of the model, and a composed one has had none.
+    pixels = keras.InputSpec(dtype="uint8", shape=(None, None, None, 3), name="raw_pixels")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # Keras' check for NumPy's old `object`
+        model.export(path, format="onnx", verbose=False, input_signature=[pixels])
 
 
 def _keras_predict(path: Path) -> Predict:

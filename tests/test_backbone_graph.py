@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.backbone_graph import (
+from pawtune.models.backbones.backbone_graph import (
     build_tap_model,
     cut_by_share,
     find_block_ends,
     split_at,
 )
-from models.errors import ModelError
-from models.folding import fold_backbone
-from models.transfer import load_backbone
+from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.errors import ModelError
+from pawtune.models.families.transfer import load_backbone
 
 # Ends of blocks by what the published architectures have: the stem where it is a block of its
 # own, then residual blocks, dense transitions, convolutions or mixed blocks.
@@ -33,7 +33,7 @@ SLOW = {
     "ConvNeXtTiny": (22, 8064),
     "InceptionV3": (16, 10448),
     "NASNetMobile": (2, 1088),  # every cell reads the two before it
-    "ResNet152": (24, 22080),  # 51, thinned out
+    "ResNet152": (24, 22848),  # of 51, thinned out
 }
 SIZES = {"InceptionV3": 96, "Xception": 96, "VGG16": 32}
 

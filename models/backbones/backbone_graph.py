@@ -21,7 +21,7 @@ from typing import Any
 
 import keras
 
-from models.errors import ModelError
+from pawtune.models.errors import ModelError
 
 # Backbones of 50 blocks would give 15,000 features an image; above, the cheapest steps are left
 # out. MobileNetV2 has 18 block ends, EfficientNetV2B0 22, ResNet50 17.
@@ -198,9 +198,9 @@ def _multiply_adds(operation: Any) -> int:
     """Of an image: each kernel is applied at every place of the output."""
     if isinstance(operation, keras.Model):
         return sum(_multiply_adds(layer) for layer in operation.layers)
-    places: int = math.prod(operation.output.shape[1:-1])
+    places = math.prod(operation.output.shape[1:-1])
     weights = getattr(operation, "weights", ())  # a bare operation has none
-    return places * sum(math.prod(w.shape) for w in weights if len(w.shape) > 1)
+    return sum(places * math.prod(w.shape) for w in weights if len(w.shape) > 1)
 
 
 def _keep_block_ends(steps: Sequence[_Step]) -> list[_Step]:

@@ -1,0 +1,162 @@
+"""Features of a search's images under its frozen backbones, made when a trial first asks for them.
+
+Every trial gets the same arrays: features of the plain training and validation images (all blocks
+of the backbone, one pass), and of rounds of light views of the training images. The workers that
+need them make them together (`board`), from decoded pixels in Ray's object store.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+
+from pawtune.models.features import light_views
+from pawtune.search.cluster.connection import claim_process
+from pawtune.search.shared_work.backbones import Backbone, StoredBackbone
+from pawtune.search.shared_work.board import Arrays, Job, obtain
+
+if TYPE_CHECKING:
+    from pawtune.models.features.tap_encoder import TapEncoder
+
+# Raise it when features are computed differently.
+CODE_VERSION = 1
+SHARD_IMAGES = 256  # 1 s of one core at 160 px: fine progress, little overhead
+
+Features = dict[str, np.ndarray]  # by name, see TapEncoder; (N, ...) float16
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """How a worker comes by features.
+
+    Attributes:
+        board: The search's board, see `start_board`.
+        cache: pawtune's cache folder on the driver's machine.
+        content: Hash of the images' contents in their order, training images first.
+        num_train: Training images.
+        num_validation: Validation images.
+        policy: Keras dtype policy to compute under, the same on all workers.
+        seed: Of the light views.
+        threads: TensorFlow threads of a worker.
+        pixels: By image size in pixels, references to the (N, S, S, 3) uint8 arrays of the two
+            splits; sizes whose features are in the cache may be missing.
+        backbones: By (name, image size).
+    """
+
+    board: Any
+    cache: Path
+    content: str
+    num_train: int
+    num_validation: int
+    policy: str
+    seed: int
+    threads: int
+    pixels: Mapping[int, tuple["ray.ObjectRef[Any]", "ray.ObjectRef[Any]"]] = field(
+        default_factory=dict
+    )
+    backbones: Mapping[Backbone, StoredBackbone] = field(default_factory=dict)
+
+    def plain(self, backbone: Backbone) -> tuple[Features, Features]:
+        """Features of the plain training images, and of the validation images."""
+        job = self.plain_job(backbone)
+        make = partial(self._make_plain, backbone)
+        features = obtain(self.board, job, make)
+        n = self.num_train
+        return (
+            {name: array[:n] for name, array in features.items()},
+            {name: array[n:] for name, array in features.items()},
+        )
+
+    def round(self, backbone: Backbone, number: int) -> Features:
+        """Features of one light view of each training image; round 0 is the plain images."""
+        if number == 0:
+            return self.plain(backbone)[0]
+        job = self.round_job(backbone, number)
+        return obtain(self.board, job, partial(self._make_round, backbone, number))
+
+    def derived(self, backbone: Backbone, what: str, make: Callable[[], Arrays]) -> Features:
+        """Something computed of a backbone's plain features, once for all trials.
+
+        Args:
+            backbone: Of the features.
+            what: Names it, with all that it depends on besides them.
+            make: Computes it.
+        """
+        folder = self._folder("derived", backbone, what=what)
+        job = Job(f"{what} of {_shown(backbone)}", folder, rows=1, shard_rows=1, unit="steps")
+        return obtain(self.board, job, lambda start, stop: make())
+
+    def plain_job(self, backbone: Backbone) -> Job:
+        """The job of `plain`."""
+        folder = self._folder("features", backbone)
+        total = self.num_train + self.num_validation
+        return Job(f"features of {_shown(backbone)}", folder, total, SHARD_IMAGES)
+
+    def round_job(self, backbone: Backbone, number: int) -> Job:
+        """The job of `round`, from round 1 on."""
+        folder = self._folder("features", backbone, round=number, seed=self.seed,
+                              augmentation=vars(light_views.DEFAULT))  # fmt: skip
+        name = f"features of {_shown(backbone)}, view {number}"
+        return Job(name, folder, self.num_train, SHARD_IMAGES)
+
+    def _folder(self, kind: str, backbone: Backbone, **more: object) -> Path:
+        name, size = backbone
+        parts = {
+            "content": self.content,
+            "splits": [self.num_train, self.num_validation],
+            "backbone": name,
+            "image_size": size,
+            "weights": self.backbones[backbone].source_hash,
+            "policy": self.policy,
+            "code": CODE_VERSION,
+            "libraries": {library: version(library) for library in ("tensorflow", "keras")},
+            **more,
+        }
+        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+        return self.cache / kind / key
+
+    def _make_plain(self, backbone: Backbone, start: int, stop: int) -> Arrays:
+        return self._encoder(backbone).encode(self._images(backbone[1], start, stop))
+
+    def _make_round(self, backbone: Backbone, number: int, start: int, stop: int) -> Arrays:
+        images = self._images(backbone[1], start, stop)
+        transforms = light_views.round_transforms(number, start, stop, backbone[1], self.seed)
+        features = self._encoder(backbone).encode(images, transforms)
+        return {name: features[name] for name in ("average", "maximum")}
+
+    def _images(self, image_size: int, start: int, stop: int) -> np.ndarray:
+        """Rows of the training images followed by the validation images."""
+        train, validation = ray.get(list(self.pixels[image_size]))
+        if stop <= len(train):
+            return np.asarray(train[start:stop])
+        first = max(0, start - len(train))
+        rest = validation[first : stop - len(train)]
+        return rest if start >= len(train) else np.concatenate([train[start:], rest])
+
+    def _encoder(self, backbone: Backbone) -> "TapEncoder":
+        weights = str(self.backbones[backbone].file())
+        return _encoder(backbone, weights, self.policy, self.threads)
+
+
+@lru_cache(maxsize=1)
+def _encoder(backbone: Backbone, weights: str, policy: str, threads: int) -> "TapEncoder":
+    """Built once in a worker process, for all its shards."""
+    from pawtune.models import precision
+    from pawtune.models.families.transfer import load_backbone
+    from pawtune.models.features.tap_encoder import TapEncoder
+
+    claim_process(threads)
+    name, size = backbone
+    model = load_backbone(name, size, Path(weights))
+    return TapEncoder(model, name, policy, precision.has_gpu())
+
+
+def _shown(backbone: Backbone) -> str:
+    return f"{backbone[0]} at {backbone[1]} px"

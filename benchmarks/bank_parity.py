@@ -38,8 +38,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.images.decode import decode_split
-from pawtune.data_pipeline.sources.resolve import cache_dir, resolve_source
+from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.splitting.manifest import build_manifest
 from pawtune.models.augmentation import augmentation_layers
 from pawtune.models.backbones.batch_norm_folding import fold_backbone

@@ -35,8 +35,9 @@ import tensorflow as tf
 from measuring import machine, print_table, write_report
 from peers import conv_model
 
+from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.images.decode import decode_split
-from pawtune.data_pipeline.sources.resolve import cache_dir, resolve_source
+from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.splitting.manifest import build_manifest
 from pawtune.models.build import build_network
 from pawtune.models.precision import limit_threads, precision, resolve_precision

@@ -10,9 +10,10 @@ from typing import Any
 
 from ray import tune
 
+from pawtune.data_pipeline.cache import cache_dir, cache_limit, shrink_cache
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.sources.object_store import is_address
-from pawtune.data_pipeline.sources.resolve import cache_dir, resolve_source
+from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
 from pawtune.search.cluster import connection as cluster
 from pawtune.search.cluster.head_address import refuse_foreign
@@ -233,6 +234,7 @@ def _prepare(
     nodes = check_nodes(run, manifest, partial(reporter.stage, "look at the nodes"))
     manifest.save(run.root)
     cache = cache_dir()
+    shrink_cache(cache, cache_limit())
     backbones = share_backbones(run, store_backbones(run, families, plan.threads, cache))
     sizes = live_sizes(config, families, baselines)
     in_banks = backbones if config.speed.bank else {}

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from pawtune.data_pipeline.cache import cache_dir, clear_cache
 from pawtune.data_pipeline.errors import DataError
-from pawtune.data_pipeline.sources.resolve import cache_dir, clear_cache, resolve_source
+from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.url_credentials import (
     has_secrets,
     is_blotted,

@@ -16,16 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pawtune.data_pipeline.cache import CACHE_KINDS, cache_dir, clear_cache, list_cache
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.sources import archives, downloads, sample
 from pawtune.data_pipeline.sources import resolve as sources
-from pawtune.data_pipeline.sources.resolve import (
-    CACHE_KINDS,
-    cache_dir,
-    clear_cache,
-    list_cache,
-    resolve_source,
-)
+from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.splitting.manifest import build_manifest
 from tests.image_files import write_classes, write_image
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from pawtune.data_pipeline.sources.resolve import cache_dir
+from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.sources.sample import make_sample
 from pawtune.search.run import Run, open_run
 from pawtune.search.storage.run_folder import read_json

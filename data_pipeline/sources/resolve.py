@@ -14,10 +14,10 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
+from pawtune.data_pipeline.cache import prepare_cache
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.progress import Progress, silent
 from pawtune.data_pipeline.safe_files import write_atomically
@@ -28,29 +28,8 @@ from pawtune.data_pipeline.sources.stored_files import copy_stored, find_stored,
 from pawtune.data_pipeline.splitting.folder_layout import is_junk
 from pawtune.data_pipeline.url_credentials import has_secrets, is_blotted, without_secrets
 
-__all__ = [
-    "NAMES",
-    "CacheEntry",
-    "Progress",
-    "cache_dir",
-    "clear_cache",
-    "list_cache",
-    "resolve_source",
-]
-
 CATS_AND_DOGS_URL = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
 NAMES = ("cats_and_dogs", "sample")
-# Backup tools skip a folder with this file, and clear_cache deletes no other:
-# https://bford.info/cachedir/
-CACHE_TAG = "CACHEDIR.TAG"
-CACHE_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by pawtune.\n"
-
-
-def cache_dir() -> Path:
-    """Where downloads and other work are kept: $XDG_CACHE_HOME/pawtune or ~/.cache/pawtune."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative path is to be ignored.
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "pawtune"
 
 
 def resolve_source(data: str, *, cache: Path, progress: Progress | None = None) -> Path:
@@ -202,90 +181,3 @@ def _inner_root(folder: Path) -> Path:
         if len(inner) != 1 or not any(path.is_dir() for path in inner[0].iterdir()):
             return folder.resolve()
         folder = inner[0]
-
-
-# What the folders of the cache hold; all of it can be made or fetched again.
-CACHE_KINDS = {
-    "archives": "unpacked archives, downloaded or given",
-    "backbones": "frozen backbones, as Keras models",
-    "banks": "feature banks",
-    "downloads": "which archive an address gave",
-    "hashes": "hashes of the images in folders",
-    "models": "downloaded ImageNet weights",
-    "pixels": "decoded training and validation images",
-    "runs": "local copies of runs in object stores",
-    "samples": "the images of --data sample",
-    "sent": "weights that another node sent",
-    "stored": "images and weights from object stores",
-}
-
-
-@dataclass(frozen=True)
-class CacheEntry:
-    """Something in the cache. kind: its folder there, such as "archives"."""
-
-    kind: str
-    name: str
-    path: Path
-    size_bytes: int
-
-
-def prepare_cache(cache: Path) -> None:
-    """Makes the cache folder and marks it as one.
-
-    Raises:
-        DataError: it cannot be written.
-    """
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        if not (cache / CACHE_TAG).exists():
-            write_atomically(cache / CACHE_TAG, CACHE_TAG_TEXT)
-    except OSError as error:
-        raise DataError(
-            f"cannot write the cache {cache}: {error.strerror or error}; set XDG_CACHE_HOME to a "
-            "folder that can be written"
-        ) from error
-
-
-def list_cache(cache: Path) -> list[CacheEntry]:
-    """What the cache holds, by kind and name."""
-    return [
-        CacheEntry(kind.name, path.name, path, _size(path))
-        for kind in sorted(path for path in cache.glob("*") if path.is_dir())
-        for path in sorted(kind.glob("[!.]*"))  # the others stand for turns
-    ]
-
-
-def clear_cache(cache: Path, kinds: Sequence[str] = ()) -> int:
-    """Deletes what the cache holds; returns the bytes that were freed.
-
-    Args:
-        cache: pawtune's cache folder.
-        kinds: what to delete, of CACHE_KINDS; nothing named means everything.
-
-    Raises:
-        DataError: the folder is not marked as pawtune's cache, or there is no such kind.
-    """
-    for kind in kinds:
-        if kind not in CACHE_KINDS:
-            raise DataError(f"KIND must be one of {', '.join(CACHE_KINDS)}, got {kind!r}")
-    if not cache.exists():
-        return 0
-    tag = cache / CACHE_TAG
-    if cache.name != "pawtune" and not (tag.is_file() and "pawtune" in tag.read_text()):
-        raise DataError(f"{cache} has no {CACHE_TAG} of pawtune: not deleted, it may be yours")
-    before = _size(cache)
-    for path in cache.iterdir():
-        if kinds and path.name not in kinds:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path != tag:
-            path.unlink()
-    return before - _size(cache)
-
-
-def _size(path: Path) -> int:
-    if path.is_dir() and not path.is_symlink():
-        return sum(_size(inner) for inner in path.iterdir())
-    return path.lstat().st_size

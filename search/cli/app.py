@@ -505,7 +505,7 @@ trust_verbs.add_to(app)
 @cache_app.command("list")
 def cache_list(as_json: Json = False) -> None:
     """Say what the cache holds, by kind; --json names every entry."""
-    from pawtune.data_pipeline.sources.resolve import CACHE_KINDS, cache_dir, list_cache
+    from pawtune.data_pipeline.cache import CACHE_KINDS, cache_dir, list_cache
 
     entries = list_cache(cache_dir())
     if as_json:
@@ -531,7 +531,7 @@ def cache_clear(
 
     Example: pawtune cache clear pixels banks
     """
-    from pawtune.data_pipeline.sources.resolve import cache_dir, clear_cache
+    from pawtune.data_pipeline.cache import cache_dir, clear_cache
 
     print(f"{clear_cache(cache_dir(), kinds or ()) / 1e6:.1f} MB freed in {cache_dir()}")
 

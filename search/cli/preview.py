@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
+from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.images.preview import augmentation_grids, sample_grid
 from pawtune.data_pipeline.safe_files import shown
-from pawtune.data_pipeline.sources.resolve import cache_dir, resolve_source
+from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
 from pawtune.search.process import load_tensorflow
 from pawtune.search.progress.reporter import Reporter

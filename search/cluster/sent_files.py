@@ -4,7 +4,7 @@ from pathlib import Path
 
 import ray
 
-from pawtune.data_pipeline.sources.resolve import cache_dir
+from pawtune.data_pipeline.cache import cache_dir
 from pawtune.search.storage.run_folder import write_bytes
 
 

@@ -80,7 +80,7 @@ class Reporter:
             self.say(line)
 
     def stage(self, name: str, done: int, total: int | None, waits: str = "") -> None:
-        """Work before the trials: `done` of `total` (bytes for downloads, else items).
+        """Work before or beside the trials: `done` of `total` (bytes for downloads, else items).
 
         Args:
             name: Of the stage.
@@ -91,7 +91,9 @@ class Reporter:
         self.stages.take(name, done, total, waits)
         if not waits:
             self._told_waiting.discard(name)
-        if self._is_live:
+        if self._is_live and self._trials is not None:
+            self._show_trials()
+        elif self._is_live:
             self._show(Bars(self.stages.bars))
         elif waits:
             self._note_waiting(name, waits)
@@ -198,7 +200,7 @@ class Reporter:
             self._trials = replace(self._trials, done=state.progress, at=time.time())
         self._trials = replace(self._trials, whole=state.num_ended)
         # Built here, drawn by another thread: that one sees no state while it changes.
-        self._show(Group(Bars([self._trials]), show_state(state)))
+        self._show(Group(Bars([*self.stages.unfinished, self._trials]), show_state(state)))
 
     def _show(self, view: RenderableType) -> None:
         if self._live is None:

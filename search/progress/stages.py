@@ -56,6 +56,11 @@ class Stages:
         return tuple(self._bars.values())
 
     @property
+    def unfinished(self) -> tuple[Bar, ...]:
+        """Those that are not done."""
+        return tuple(bar for bar in self.bars if bar.total is None or bar.done < bar.total)
+
+    @property
     def seconds(self) -> dict[str, float]:
         """What each stage took."""
         return {bar.name: round(bar.at - bar.began, 1) for bar in self.bars}

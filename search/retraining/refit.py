@@ -16,7 +16,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from pawtune.data_pipeline.sources.resolve import cache_dir
+from pawtune.data_pipeline.cache import cache_dir
 from pawtune.models.features.augmented_views import ViewTable
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import claim_process

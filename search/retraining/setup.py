@@ -6,8 +6,9 @@ from pathlib import Path
 
 import ray
 
+from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.errors import DataError
-from pawtune.data_pipeline.sources.resolve import cache_dir, resolve_source
+from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.splitting.image_check import check_unchanged
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.spec import TransferSpec, TrialSpec

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import ray
 
+from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.progress import silent
 from pawtune.data_pipeline.sources.object_store import is_address
-from pawtune.data_pipeline.sources.resolve import cache_dir
 from pawtune.data_pipeline.sources.stored_files import stored_file
 from pawtune.models.backbones.backbone_weights import backbone_name, find_weights
 from pawtune.models.errors import ModelError

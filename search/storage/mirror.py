@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pawtune.data_pipeline.cache import cache_dir, prepare_cache
 from pawtune.data_pipeline.sources.object_store import (
     ObjectStore,
     Stored,
@@ -28,7 +29,6 @@ from pawtune.data_pipeline.sources.object_store import (
     retry_store,
     split,
 )
-from pawtune.data_pipeline.sources.resolve import cache_dir, prepare_cache
 
 if TYPE_CHECKING:
     from pawtune.search.storage.object_store_sync import Uploader

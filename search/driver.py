@@ -228,7 +228,7 @@ def _prepare(
     """All that stands ready before the first trial; what cannot work is found here."""
     reporter.data(manifest)
     families = find_families(config, reporter.say, run)
-    baselines = baselines_of(config, families)
+    baselines = baselines_of(config, families, len(manifest.class_names), reporter.say)
     cluster.connect(config.resources.address, reporter.say)
     plan = cluster.plan_resources(config.resources, cluster.available_resources())
     nodes = check_nodes(run, manifest, partial(reporter.stage, "look at the nodes"))

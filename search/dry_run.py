@@ -71,5 +71,5 @@ def describe(config: SearchConfig, reporter: Reporter) -> Plan:
     config = with_absolute_paths(config)
     manifest = load_data(config, reporter)
     families = find_families(config, reporter.say)
-    baselines = baselines_of(config, families)
+    baselines = baselines_of(config, families, len(manifest.class_names), reporter.say)
     return Plan(config, manifest, families, len(baselines), live_sizes(config, families, baselines))

@@ -4,10 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from pawtune.search.errors import UserError
-from pawtune.search.results.evaluation import read_ledger
+from pawtune.search.results.look_ledger import look_confusion, read_ledger
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
 from pawtune.search.storage.untrusted_files import REQUIRED_METRICS
 
@@ -61,10 +59,9 @@ def _checked_look(folder: RunFolder, look: Any) -> Mapping[str, Any]:
         numbers = [look["accuracy"], *look["interval_95"], look["correct"], look["n"]]
         if len(numbers) != 5 or any(finite(number) is None for number in numbers):
             raise TypeError(f"got {numbers}")
-        if look.get("confusion"):
-            np.array(look["confusion"], np.int64).reshape(len(look["class_names"]), -1)
+        look_confusion(look)
         return {**look, "trial_id": str(look["trial_id"])}
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, IndexError, AttributeError) as error:
         raise UserError(
             f"{folder.test_ledger}: each line must be a look that `pawtune test` recorded: "
             f"{error}; restore the file, or move it away"

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pawtune.data_pipeline.images.pictures import choose_samples, data_uri, read_thumbnail
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.report.data import ReportData
 from pawtune.search.report.figures import Drawing
 from pawtune.search.report.result_figures import draw_confusion
+from pawtune.search.results.look_ledger import look_confusion
 from pawtune.search.results.validation import ValidationView, read_validation
 
 MAX_GALLERY = 24
@@ -83,6 +82,5 @@ def validation_content(data: ReportData, images: Path | None) -> dict[str, Any]:
 def test_confusion(data: ReportData) -> Drawing | None:
     """The confusion matrix of the last look at the test split, where its record has one."""
     look = data.looks[-1] if data.looks else {}
-    if not look.get("confusion"):
-        return None
-    return draw_confusion(np.array(look["confusion"]), look["class_names"], "test")
+    confusion = look_confusion(look)
+    return draw_confusion(confusion, look["class_names"], "test") if confusion is not None else None

@@ -1,6 +1,5 @@
 """The test split: scored here and nowhere else, once, and every look is on record."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
 from pawtune.search.errors import UserError
 from pawtune.search.results.inference import predict_files
 from pawtune.search.results.leaderboard import Row
+from pawtune.search.results.look_ledger import record_look
 from pawtune.search.results.metrics import (
     ClassScore,
     Comparison,
@@ -25,9 +25,7 @@ from pawtune.search.results.metrics import (
     wilson_interval,
 )
 from pawtune.search.results.model_choice import Kind, ModelChoice, choose_model, load_chosen
-from pawtune.search.storage.lease import appending
-from pawtune.search.storage.run_folder import RunFolder, read_json, write_text
-from pawtune.search.storage.untrusted_files import MAX_JSON_BYTES, read_look, read_text
+from pawtune.search.storage.run_folder import RunFolder, read_json
 
 
 @dataclass(frozen=True)
@@ -145,10 +143,8 @@ def evaluate(
         model=chosen.kind,
         title=chosen.title,
     )
-    with appending(run, run.test_ledger):
-        result = replace(result, looks=len(read_ledger(run)) + 1)
-        _append(run, {"time": datetime.now(UTC).isoformat(), **result.as_dict()})
-    return result
+    looks = record_look(run, {"time": datetime.now(UTC).isoformat(), **result.as_dict()})
+    return replace(result, looks=looks)
 
 
 def _predict(
@@ -193,20 +189,3 @@ def _best_baseline(run: RunFolder, rows: list[Row]) -> Row | None:
         if row.best_epoch is not None and read_json(run.trial(row.trial_id).spec_file)["baseline"]:
             return row
     return None
-
-
-def read_ledger(run: RunFolder) -> list[dict[str, Any]]:
-    """Every look so far, oldest first.
-
-    Raises:
-        UserError: A line is not what a look leaves.
-    """
-    if not run.test_ledger.exists():
-        return []
-    lines = read_text(run.test_ledger, MAX_JSON_BYTES).splitlines()
-    return [read_look(run.test_ledger, line) for line in lines if line.strip()]
-
-
-def _append(run: RunFolder, look: dict[str, Any]) -> None:
-    looks = [*read_ledger(run), look]
-    write_text(run.test_ledger, "".join(json.dumps(item) + "\n" for item in looks))

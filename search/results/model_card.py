@@ -7,8 +7,8 @@ from typing import Any
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.objective import Metric
-from pawtune.search.results.evaluation import read_ledger
 from pawtune.search.results.leaderboard import Row, as_dicts
+from pawtune.search.results.look_ledger import read_ledger
 from pawtune.search.results.metrics import wilson_interval
 from pawtune.search.results.model_choice import ModelChoice, refit_folder
 from pawtune.search.results.selection_bias import estimate_validation

@@ -14,7 +14,14 @@ from pawtune.models.backbones.backbone_weights import backbone_name, find_weight
 from pawtune.models.errors import ModelError
 from pawtune.models.features.augmented_views import bank_supports
 from pawtune.models.features.feature_bank import file_hash
-from pawtune.models.spec import BASELINES, ConvSpec, TransferSpec, TrialSpec, baseline
+from pawtune.models.spec import (
+    BASELINES,
+    ConvSpec,
+    TransferSpec,
+    TrialSpec,
+    baseline,
+    check_limits,
+)
 from pawtune.search.cluster.connection import claim_process
 from pawtune.search.cluster.node_check import here
 from pawtune.search.cluster.sent_files import file_here
@@ -75,17 +82,33 @@ def _find(key: Backbone, given: Path | None, run: RunFolder | None) -> Path:
     return kept if kept is not None and _facts(kept).exists() else find_weights(*key, given)
 
 
-def baselines_of(config: SearchConfig, families: Families) -> list[TrialSpec]:
-    """The tutorial models that can run, unless switched off."""
+def baselines_of(
+    config: SearchConfig, families: Families, num_classes: int, say: Callable[[str], None]
+) -> list[TrialSpec]:
+    """The tutorial models that can run, unless switched off.
+
+    Args:
+        config: The search.
+        families: Those that are searched.
+        num_classes: From 433 on, tutorial_1 has more weights than a net may have.
+        say: Receives which of them are left out, and why.
+    """
     if config.baselines == "off":
         return []
     update = {"precision": config.speed.precision, "class_weights": config.class_weights}
-    specs = [baseline(name, config.epochs, config.seed) for name in BASELINES]
-    return [
-        spec.model_copy(update={"train": spec.train.model_copy(update=update)})
-        for spec in specs
-        if spec.model.family in families.names
-    ]
+    specs = []
+    for name in BASELINES:
+        spec = baseline(name, config.epochs, config.seed)
+        if spec.model.family not in families.names:
+            continue
+        try:
+            check_limits(spec.model, num_classes)
+        except ModelError as error:
+            say(f"{name} is left out with {num_classes} classes: {error}")
+            continue
+        train = spec.train.model_copy(update=update)
+        specs.append(spec.model_copy(update={"train": train}))
+    return specs
 
 
 def live_sizes(

@@ -17,10 +17,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,31 +25,11 @@ from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.sources.object_store import Stored, explained, retry_store
 from pawtune.search.errors import UserError
 from pawtune.search.storage.mirror import CLAIMS, Mirror
-from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.storage.run_lock import BEAT_S, STALE_S, process_start
 
 HESITATION_S = 1.5  # so long a claim may be that of somebody who is about to withdraw
 TAKEN = ".taken"
 PATIENCE_S = 5.0
-
-
-@contextmanager
-def appending(run: RunFolder, file: Path) -> Iterator[None]:
-    """Holds a file of a run in an object store for as long as it is read and written anew.
-
-    A run in a folder is not locked: its file is replaced at once.
-
-    Raises:
-        UserError: Another process holds the file for a minute.
-        DataError: The store cannot be used.
-    """
-    if run.mirror is None:
-        yield
-        return
-    with StoreLock(run.mirror, file.stem, wait_s=60.0):
-        run.mirror.fetch(file)
-        yield
-        run.mirror.push(file, patience_s=60.0)
 
 
 class StoreLock:

@@ -231,11 +231,6 @@ BASELINES: Mapping[str, TrialSpec] = {
 }
 
 
-def baseline_names() -> tuple[str, ...]:
-    """The tutorial models, simplest first."""
-    return tuple(BASELINES)
-
-
 def baseline(name: str, epochs: int = 20, seed: int = 0) -> TrialSpec:
     """The named tutorial model at 160 px, batch 32, adam 1e-3.
 

@@ -9,9 +9,8 @@ from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.config.search_config import SearchConfig, load_config
 from pawtune.search.objective import Objective
 from pawtune.search.results import leaderboard as boards
-from pawtune.search.results.best_model import choose, save_complete
 from pawtune.search.results.leaderboard import Row
-from pawtune.search.results.model_choice import choose_model, default_file, load_chosen
+from pawtune.search.results.model_choice import ModelChoice, choose_model, default_file
 from pawtune.search.storage.run_folder import RunFolder, open_run_folder, read_json
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from pawtune.search.results.ensemble import EnsembleResult
     from pawtune.search.results.evaluation import TestResult
     from pawtune.search.results.export import Exported
-    from pawtune.search.results.model_choice import Kind, ModelChoice
+    from pawtune.search.results.model_choice import Kind
     from pawtune.search.results.selection_bias import ValidationEstimate
     from pawtune.search.retraining.confirm import Confirmation
     from pawtune.search.retraining.refit import Refit
@@ -86,52 +85,70 @@ class Run:
         rows = self.rows() if rows is None else rows
         return estimate_validation(self.folder, manifest, rows, self.config().metric)
 
-    def best(
-        self, trial_id: str | None = None, rank: int | None = None, kind: "Kind" = "trial"
-    ) -> "keras.Model":
-        """The best trial's best epoch, or another model of the run, as one complete model.
+    def choose(
+        self, trial: str | None = None, rank: int | None = None, kind: "Kind" = "trial"
+    ) -> ModelChoice:
+        """One of the run's models, to be handed to `best`, `test`, `export` and others.
 
         Args:
-            trial_id: Another trial than the best.
+            trial: Id or name of another trial than the best.
             rank: Another rank than 1.
             kind: `trial`; or `refit` or `ensemble`, where they were made.
-
-        Returns:
-            (N, H, W, 3) uint8 pixels, any size, to (N, C) float32 class probabilities.
 
         Raises:
             UserError: No such model, or a trial with no finished epoch.
         """
-        chosen = choose_model(self.folder, self.rows(), trial_id=trial_id, rank=rank, kind=kind)
-        return load_chosen(self.folder, chosen, len(self.manifest().class_names))
+        return choose_model(self.folder, self.rows(), trial=trial, rank=rank, kind=kind)
+
+    def _chosen(self, model: ModelChoice | str | None) -> ModelChoice:
+        return model if isinstance(model, ModelChoice) else self.choose(model)
+
+    def best(self, model: ModelChoice | str | None = None) -> "keras.Model":
+        """The best trial's best epoch, or another model of the run, as one complete model.
+
+        Args:
+            model: What `choose` gives, or a trial's id or name; by default the best trial.
+
+        Returns:
+            (N, H, W, 3) pixels 0 to 255, any size, to (N, C) float32 class probabilities.
+
+        Raises:
+            UserError: No such model, or a trial with no finished epoch.
+        """
+        from pawtune.search.results.best_model import load_choice
+
+        return load_choice(self.folder, self._chosen(model), len(self.manifest().class_names))
 
     def save_best(
-        self,
-        out: str | Path | None = None,
-        trial_id: str | None = None,
-        rank: int | None = None,
-        kind: "Kind" = "trial",
-    ) -> tuple["ModelChoice", Path]:
+        self, out: str | Path | None = None, model: ModelChoice | str | None = None
+    ) -> tuple[ModelChoice, Path]:
         """Writes the model as one `.keras` file with its card; by default into the run folder.
+
+        Args:
+            out: The file.
+            model: As `best` takes it.
 
         Raises:
             UserError: No such model, or `out` cannot be written.
         """
-        chosen, model, card = self._model_and_card(trial_id, rank, kind)
-        target = Path(out).expanduser() if out is not None else default_file(self.folder, chosen)
-        save_complete(model, card, target)
+        from pawtune.search.results.model_file import save_complete
+
+        choice = self._chosen(model)
+        complete, card = self._model_and_card(choice)
+        target = Path(out).expanduser() if out is not None else default_file(self.folder, choice)
+        save_complete(complete, card, target)
         self.folder.keep_new()
-        return chosen, target
+        return choice, target
 
     def export(
-        self,
-        out: str | Path,
-        format: str,
-        trial_id: str | None = None,
-        rank: int | None = None,
-        kind: "Kind" = "trial",
-    ) -> tuple["ModelChoice", "Exported"]:
+        self, out: str | Path, format: str, model: ModelChoice | str | None = None
+    ) -> tuple[ModelChoice, "Exported"]:
         """Writes the model as `keras`, `savedmodel`, `onnx` or `tflite`, with its card.
+
+        Args:
+            out: The file; of a SavedModel a folder.
+            format: One of these names.
+            model: As `best` takes it.
 
         Raises:
             UserError: No such model or format, `out` cannot be written, or the written model does
@@ -141,45 +158,34 @@ class Run:
 
         target = Path(out).expanduser()
         check_target(format, target)
-        chosen, model, card = self._model_and_card(trial_id, rank, kind)
-        return chosen, export_model(model, card, format, target)
+        choice = self._chosen(model)
+        return choice, export_model(*self._model_and_card(choice), format, target)
 
-    def _model_and_card(
-        self, trial_id: str | None, rank: int | None, kind: "Kind"
-    ) -> tuple["ModelChoice", "keras.Model", dict[str, Any]]:
+    def _model_and_card(self, choice: ModelChoice) -> tuple["keras.Model", dict[str, Any]]:
+        from pawtune.search.results.best_model import load_choice
         from pawtune.search.results.model_card import make_card
 
-        rows = self.rows()
-        chosen = choose_model(self.folder, rows, trial_id=trial_id, rank=rank, kind=kind)
         manifest = self.manifest()
-        card = make_card(self.folder, rows, chosen, manifest, self.config().metric)
-        return chosen, load_chosen(self.folder, chosen, len(manifest.class_names)), card
+        card = make_card(self.folder, self.rows(), choice, manifest, self.config().metric)
+        return load_choice(self.folder, choice, len(manifest.class_names)), card
 
     def test(
-        self,
-        data: str | Path | None = None,
-        trial_id: str | None = None,
-        rank: int | None = None,
-        kind: "Kind" = "trial",
+        self, data: str | Path | None = None, model: ModelChoice | str | None = None
     ) -> "TestResult":
         """Scores a model on the held-out test split; every look is recorded.
 
         Args:
             data: Where the images are, if they have moved since the search.
-            trial_id: Another trial than the best.
-            rank: Another rank than 1.
-            kind: `trial`; or `refit` or `ensemble`, where they were made.
+            model: As `best` takes it.
 
         Raises:
             UserError: There is no such model or no test split, or its images changed.
         """
         from pawtune.search.results.evaluation import evaluate
 
-        rows = self.rows()
-        chosen = choose_model(self.folder, rows, trial_id=trial_id, rank=rank, kind=kind)
-        manifest = self.manifest()
+        choice, manifest = self._chosen(model), self.manifest()
         root = Path(data if data is not None else manifest.root).expanduser()
-        return evaluate(self.folder, manifest, root, rows, chosen)
+        return evaluate(self.folder, manifest, root, self.rows(), choice)
 
     def confirm(
         self,
@@ -219,8 +225,7 @@ class Run:
 
     def refit(
         self,
-        trial_id: str | None = None,
-        rank: int | None = None,
+        model: ModelChoice | str | None = None,
         *,
         data: str | None = None,
         address: str | None = None,
@@ -229,8 +234,7 @@ class Run:
         """Trains the best trial on training and validation images, for its best number of epochs.
 
         Args:
-            trial_id: Another trial than the best.
-            rank: Another rank than 1.
+            model: Another trial than the best: what `choose` gives, or its id or name.
             data: Where the images are, if they have moved.
             address: A Ray cluster, or "local"; by default the search's.
             reporter: Shows progress; by default nothing is shown.
@@ -240,7 +244,7 @@ class Run:
         """
         from pawtune.search.retraining.refit import refit_trial
 
-        row = choose(self.rows(), trial_id=trial_id, rank=rank)
+        row = self._chosen(model).row
         refit = refit_trial(self.folder, row, data=data, address=address, reporter=reporter)
         self.folder.keep_new()
         return refit
@@ -266,8 +270,7 @@ class Run:
 
     def reproduce(
         self,
-        trial_id: str | None = None,
-        rank: int | None = None,
+        model: ModelChoice | str | None = None,
         *,
         data: str | None = None,
         address: str | None = None,
@@ -277,8 +280,7 @@ class Run:
         """Trains a trial again and compares every epoch; the run folder is only read.
 
         Args:
-            trial_id: Another trial than the best.
-            rank: Another rank than 1.
+            model: Another trial than the best: what `choose` gives, or its id or name.
             data: Where the images are, if they have moved.
             address: A Ray cluster; by default this machine.
             tolerance: Allowed difference of a metric; by default 0 on the same machine.
@@ -291,7 +293,7 @@ class Run:
 
         return reproduce_trial(
             self.folder,
-            choose(self.rows(), trial_id=trial_id, rank=rank),
+            self._chosen(model).row,
             data=data,
             address=address,
             tolerance=tolerance,

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from pawtune.models.spec import baseline
-from pawtune.search.results.card_text import card_markdown
 from pawtune.search.results.leaderboard import Row
-from pawtune.search.results.model_card import make_card
+from pawtune.search.results.model_card import card_markdown, make_card
 from pawtune.search.results.model_choice import choose_model
 from pawtune.search.run import Run
 from tests.run_folders import RunMaker, make_images
@@ -27,7 +26,7 @@ def card_of(maker: RunMaker, number: int) -> tuple[dict[str, object], list[Row]]
     run = Run(maker.folder)
     rows = run.rows()
     row = rows[number]
-    chosen = choose_model(maker.folder, rows, trial_id=row.trial_id)
+    chosen = choose_model(maker.folder, rows, trial=row.trial_id)
     return make_card(maker.folder, rows, chosen, maker.manifest, "val_accuracy"), rows
 
 

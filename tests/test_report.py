@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pawtune.data_pipeline.url_credentials import without_secrets
-from pawtune.models.spec import TrialSpec, baseline, baseline_names
+from pawtune.models.spec import BASELINES, TrialSpec, baseline
 from pawtune.search.report.budget import budget, count_bank_passes, saved_epochs, saved_passes
 from pawtune.search.report.data import read_report_data
 from pawtune.search.report.figures import new_axes, styled
@@ -99,7 +99,7 @@ def maker(tiny_images: Path, runs_dir: Path) -> RunMaker:
 @pytest.fixture
 def usual(maker: RunMaker) -> RunMaker:
     """Five baselines, 24 proposals of both families, a failure."""
-    maker.baselines(baseline_names())
+    maker.baselines(list(BASELINES))
     maker.proposals(24)
     reason = "DivergedError: loss must stay finite"
     maker.add(renamed("conv-0030"), status="failed", epochs=2, reason=reason)

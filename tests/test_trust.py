@@ -203,7 +203,7 @@ def test_a_refit_of_a_conv_net_is_trained_on_pixels_of_both_splits(pets: Run) ->
     facts = read_json(pets.folder.refit_dir / trial_id / "facts.json")
     assert facts["training"] == "live"
     pixels = np.zeros((1, 50, 60, 3), np.uint8)
-    refit = pets.best(trial_id, kind="refit").predict(pixels, verbose=0)
+    refit = pets.best(pets.choose(trial_id, kind="refit")).predict(pixels, verbose=0)
     before = pets.best(trial_id).predict(pixels, verbose=0)
     assert refit.shape == before.shape == (1, 2)
     assert np.abs(refit - before).max() > 1e-6

@@ -314,7 +314,8 @@ def best(
     from pawtune.search.run import open_run
 
     kind = trust_verbs.kind_of(refit, ensemble)
-    chosen, path = open_run(run, runs_dir).save_best(out, trial_id=trial, rank=rank, kind=kind)
+    opened = open_run(run, runs_dir)
+    chosen, path = opened.save_best(out, opened.choose(trial, rank, kind))
     row = chosen.row
     if as_json:
         names = {"trial_id": chosen.trial_id, "name": row.name, "model": kind}
@@ -346,9 +347,9 @@ def export(
     """
     from pawtune.search.run import open_run
 
-    chosen, exported = open_run(run, runs_dir).export(
-        out, kind, trial_id=trial, rank=rank, kind=trust_verbs.kind_of(refit, ensemble)
-    )
+    opened = open_run(run, runs_dir)
+    choice = opened.choose(trial, rank, trust_verbs.kind_of(refit, ensemble))
+    chosen, exported = opened.export(out, kind, choice)
     path, difference = str(exported.path), exported.max_difference
     if as_json:
         print_json(
@@ -386,7 +387,7 @@ def score(
 
     kind = trust_verbs.kind_of(refit, ensemble)
     opened = open_run(run, runs_dir)
-    result = opened.test(data, trial_id=trial, rank=rank, kind=kind)
+    result = opened.test(data, opened.choose(trial, rank, kind))
     if as_json:
         print_json(result.as_dict())
         return

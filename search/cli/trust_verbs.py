@@ -126,7 +126,8 @@ def refit(
 
     opened = open_run(run, runs_dir)
     with Reporter(quiet=quiet) as reporter:
-        result = opened.refit(trial, rank, data=data, address=address, reporter=reporter)
+        choice = opened.choose(trial, rank)
+        result = opened.refit(choice, data=data, address=address, reporter=reporter)
     if as_json:
         print_json(result.as_dict())
         return
@@ -203,7 +204,11 @@ def reproduce(
     opened = open_run(run, runs_dir)
     with Reporter(quiet=quiet) as reporter:
         result = opened.reproduce(
-            trial, rank, data=data, address=address, tolerance=tolerance, reporter=reporter
+            opened.choose(trial, rank),
+            data=data,
+            address=address,
+            tolerance=tolerance,
+            reporter=reporter,
         )
     if as_json:
         print_json(result.as_dict())

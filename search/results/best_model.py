@@ -1,54 +1,37 @@
-"""Retrieving a trial's best epoch as one complete Keras model with its card."""
+"""A run's models loaded: a trial's best epoch, its refit, or the soft vote, as one Keras model."""
 
-import json
-import os
-import tempfile
-import zipfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.models.spec import ConvSpec, TransferSpec, check_limits
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
-from pawtune.search.results.card_text import card_markdown
-from pawtune.search.results.leaderboard import Row
-from pawtune.search.results.model_file import CARD_MEMBER
-from pawtune.search.storage.run_folder import (
-    RunFolder,
-    TrialFolder,
-    write_json,
-    write_text,
-)
+from pawtune.search.results.model_choice import ModelChoice, ensemble_file, refit_folder
+from pawtune.search.results.model_file import open_model
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder
 from pawtune.search.storage.trial_spec import load_spec
 
 if TYPE_CHECKING:
     import keras
 
 
-def choose(rows: list[Row], *, trial_id: str | None = None, rank: int | None = None) -> Row:
-    """The trial by id, by rank, or the best.
+def load_choice(run: RunFolder, choice: ModelChoice, num_classes: int) -> "keras.Model":
+    """The complete model: (N, H, W, 3) pixels to (N, num_classes) float32 probabilities.
 
     Raises:
-        UserError: No such trial, or one without a finished epoch.
+        UserError: Its files are damaged.
     """
-    usable = [row for row in rows if row.best_epoch is not None]
-    if not usable:
+    if choice.kind == "trial":
+        return load_complete(run, run.trial(choice.trial_id), num_classes)
+    if choice.kind == "refit":
+        return load_complete(run, refit_folder(run, choice.trial_id), num_classes)
+    model, _ = open_model(ensemble_file(run))
+    if model.output_shape != (None, num_classes):
         raise UserError(
-            "a best checkpoint needs a trial with at least one finished epoch, and this run has "
-            "none; see `pawtune leaderboard` for what became of its trials"
+            f"{ensemble_file(run)} must tell {num_classes} classes apart, got an output of shape "
+            f"{model.output_shape}; make it again with `pawtune ensemble {run.name}`"
         )
-    if trial_id is not None:
-        found = [row for row in rows if trial_id in (row.trial_id, row.name)]
-        asked, choices = f"--trial {trial_id}", ", ".join(row.trial_id for row in usable)
-    else:
-        found = [row for row in rows if row.rank == (rank or 1)]
-        asked, choices = f"--rank {rank}", f"1 to {len(usable)}"
-    if not found or found[0] not in usable:
-        raise UserError(
-            f"{asked} must name a trial with a finished epoch; this run offers: {choices}"
-        )
-    return found[0]
+    return model
 
 
 def load_complete(run: RunFolder, trial: TrialFolder, num_classes: int) -> "keras.Model":
@@ -106,41 +89,3 @@ def load_core(
             "--trial"
         ) from error
     return network.core
-
-
-def save_complete(model: "keras.Model", card: dict[str, Any], out: Path) -> None:
-    """Writes `out` (.keras) whole or not at all; its card inside it, and beside it twice.
-
-    `best.keras` gets `best.json` and, for people, `best.md`.
-
-    Raises:
-        UserError: `out` does not end in .keras, or cannot be written.
-    """
-    if out.suffix != ".keras":
-        raise UserError(f"--out must end in .keras, got {str(out)!r}; for example --out best.keras")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.stem}.", suffix=".keras")
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            model.save(temporary)
-            with zipfile.ZipFile(temporary, "a") as archive:
-                archive.writestr(CARD_MEMBER, json.dumps(card, allow_nan=False))
-            temporary.chmod(0o644)
-            os.replace(temporary, out)
-        finally:
-            temporary.unlink(missing_ok=True)
-        write_json(card_path(out), card)
-        write_text(card_path(out).with_suffix(".md"), card_markdown(card))
-    except OSError as error:
-        raise UserError(
-            f"--out must be a file that can be written, got {str(out)!r}: {error}"
-        ) from error
-
-
-def card_path(model_file: Path) -> Path:
-    """Where a model's card lies: `best.keras` has `best.json`, `model.keras` its fixed name."""
-    if model_file.name == "model.keras":
-        return model_file.with_name("model_card.json")
-    return model_file.with_suffix(".json")

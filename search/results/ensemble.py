@@ -18,7 +18,7 @@ from pawtune.models.spec import TransferSpec
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Metric
 from pawtune.search.process import load_tensorflow
-from pawtune.search.results.best_model import load_backbone_of, load_core, save_complete
+from pawtune.search.results.best_model import load_backbone_of, load_core
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.metrics import Comparison, compare_paired
 from pawtune.search.results.model_card import make_card
@@ -29,6 +29,7 @@ from pawtune.search.results.model_choice import (
     ensemble_record,
     member_of,
 )
+from pawtune.search.results.model_file import save_complete
 from pawtune.search.results.validation import read_probabilities
 from pawtune.search.storage.run_folder import RunFolder, write_json
 from pawtune.search.storage.trial_spec import load_spec
@@ -106,14 +107,14 @@ def make_ensemble(
     load_tensorflow()
     record = vote.as_dict()
     sizes = {load_spec(run, row.trial_id).model.image_size for row in voters}
-    chosen = ModelChoice(
+    choice = ModelChoice(
         kind="ensemble",
         row=voters[0],
         trial_id="+".join(row.trial_id for row in voters),
         image_size=sizes.pop() if len(sizes) == 1 else None,
         record=record,
     )
-    card = make_card(run, rows, chosen, manifest, metric)
+    card = make_card(run, rows, choice, manifest, metric)
     model = compose(run, voters, len(manifest.class_names))
     ensemble_record(run).unlink(missing_ok=True)  # the earlier one; the record is written last
     save_complete(model, card, ensemble_file(run))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pawtune.data_pipeline.splitting.image_check import check_unchanged
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
 from pawtune.search.errors import UserError
+from pawtune.search.results.best_model import load_choice
 from pawtune.search.results.inference import predict_files
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.look_ledger import record_look
@@ -24,7 +25,7 @@ from pawtune.search.results.metrics import (
     score_classes,
     wilson_interval,
 )
-from pawtune.search.results.model_choice import Kind, ModelChoice, choose_model, load_chosen
+from pawtune.search.results.model_choice import Kind, ModelChoice, choose_model
 from pawtune.search.storage.run_folder import RunFolder, read_json
 
 
@@ -89,7 +90,7 @@ class TestResult:
 
 
 def evaluate(
-    run: RunFolder, manifest: Manifest, root: Path, rows: list[Row], chosen: ModelChoice
+    run: RunFolder, manifest: Manifest, root: Path, rows: list[Row], choice: ModelChoice
 ) -> TestResult:
     """Scores a model of the run on the test split, beside the best baseline, and records it.
 
@@ -98,7 +99,7 @@ def evaluate(
         manifest: Its splits.
         root: Where the images are now.
         rows: The leaderboard.
-        chosen: The model to score.
+        choice: The model to score.
 
     Raises:
         UserError: There is no test split, or a test image is not what it was.
@@ -111,14 +112,14 @@ def evaluate(
         )
     check_unchanged(root, entries, what="test")
     labels = manifest.labels("test")
-    probabilities = _predict(run, manifest, root, entries, chosen)
+    probabilities = _predict(run, manifest, root, entries, choice)
     predicted = probabilities.argmax(axis=1)
     right = predicted == labels
     baseline, comparison = None, None
     baseline_row = _best_baseline(run, rows)
     if baseline_row is not None:
-        against = choose_model(run, rows, trial_id=baseline_row.trial_id)
-        if against == chosen:
+        against = choose_model(run, rows, trial=baseline_row.trial_id)
+        if against == choice:
             baseline = BaselineScore(baseline_row.name, float(right.mean()))
         else:
             others = _predict(run, manifest, root, entries, against)
@@ -131,7 +132,7 @@ def evaluate(
         correct=int(right.sum()),
         n=len(entries),
         interval_95=wilson_interval(int(right.sum()), len(entries)),
-        trial_id=chosen.trial_id,
+        trial_id=choice.trial_id,
         baseline=baseline,
         looks=0,
         class_names=manifest.class_names,
@@ -140,8 +141,8 @@ def evaluate(
         calibration_error=calibration_error(probabilities, labels),
         comparison=comparison,
         mistakes=_mistakes(entries, manifest.class_names, probabilities, right),
-        model=chosen.kind,
-        title=chosen.title,
+        model=choice.kind,
+        title=choice.title,
     )
     looks = record_look(run, {"time": datetime.now(UTC).isoformat(), **result.as_dict()})
     return replace(result, looks=looks)
@@ -152,11 +153,11 @@ def _predict(
     manifest: Manifest,
     root: Path,
     entries: Sequence[ManifestEntry],
-    chosen: ModelChoice,
+    choice: ModelChoice,
 ) -> NDArray[np.float32]:
     """(N, C) probabilities of a model."""
-    model = load_chosen(run, chosen, len(manifest.class_names))
-    size = chosen.image_size
+    model = load_choice(run, choice, len(manifest.class_names))
+    size = choice.image_size
     probabilities = []
     for prediction in predict_files(model, [root / entry.path for entry in entries], size):
         if prediction.probabilities is None:

@@ -2,10 +2,12 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.search.markdown import render_markdown
 from pawtune.search.objective import Metric
 from pawtune.search.results.leaderboard import Row, as_dicts
 from pawtune.search.results.look_ledger import read_ledger
@@ -16,35 +18,37 @@ from pawtune.search.storage.run_folder import RunFolder, read_json
 from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.storage.versions import installed_versions, recorded_versions
 
+TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.j2"
+
 
 def make_card(
-    run: RunFolder, rows: Sequence[Row], chosen: ModelChoice, manifest: Manifest, metric: Metric
+    run: RunFolder, rows: Sequence[Row], choice: ModelChoice, manifest: Manifest, metric: Metric
 ) -> dict[str, Any]:
     """The card of a complete model, as plain JSON values.
 
     Args:
         run: The run.
         rows: The leaderboard, best first.
-        chosen: The model, of one of `rows` or several.
+        choice: The model, of one of `rows` or several.
         manifest: The run's splits.
         metric: What the search optimised.
     """
-    row = chosen.row
+    row = choice.row
     (trial,) = as_dicts([row])
-    facts = _facts(run, chosen)
+    facts = _facts(run, choice)
     return {
         "run": run.name,
-        "model": chosen.kind,
-        "title": chosen.title,
+        "model": choice.kind,
+        "title": choice.title,
         "class_names": list(manifest.class_names),
         "data_fingerprint": manifest.fingerprint,
         "counts": manifest.counts(),
         "trial": trial,
-        "spec": _spec(run, chosen),
-        "record": chosen.record,
+        "spec": _spec(run, choice),
+        "record": choice.record,
         "metric": metric,
-        "validation": _validation(run, rows, chosen, manifest, metric),
-        "test": _last_look(run, chosen),
+        "validation": _validation(run, rows, choice, manifest, metric),
+        "test": _last_look(run, choice),
         "facts": facts,
         "hardware": {
             "trained_on": facts.get("host"),
@@ -54,46 +58,51 @@ def make_card(
         },
         "versions": installed_versions(),
         "search_versions": recorded_versions(run.config_file),
-        "command": f"pawtune best {run.name} {chosen.option} --out best.keras",
+        "command": f"pawtune best {run.name} {choice.option} --out best.keras",
         "search_command": (f"pawtune run --config {run.name}/search.yaml --name {run.name}-again"),
     }
 
 
-def _facts(run: RunFolder, chosen: ModelChoice) -> dict[str, Any]:
+def card_markdown(card: Mapping[str, Any]) -> str:
+    """The card as one Markdown page, for people; the JSON holds the same and more."""
+    return render_markdown(TEMPLATE, {"card": card})
+
+
+def _facts(run: RunFolder, choice: ModelChoice) -> dict[str, Any]:
     """What the worker found out that trained it; of an ensemble, its best member's."""
-    folder = run.trial(chosen.row.trial_id)
-    if chosen.kind == "refit":
-        folder = refit_folder(run, chosen.trial_id)
+    folder = run.trial(choice.row.trial_id)
+    if choice.kind == "refit":
+        folder = refit_folder(run, choice.trial_id)
     return read_json(folder.facts_file) if folder.facts_file.exists() else {}
 
 
-def _spec(run: RunFolder, chosen: ModelChoice) -> dict[str, Any]:
-    if chosen.kind == "ensemble":  # each member has its own; the size is for `predict`
-        members = [member["trial_id"] for member in chosen.record["members"]]
+def _spec(run: RunFolder, choice: ModelChoice) -> dict[str, Any]:
+    if choice.kind == "ensemble":  # each member has its own; the size is for `predict`
+        members = [member["trial_id"] for member in choice.record["members"]]
         return {
-            "model": {"family": "ensemble", "image_size": chosen.image_size},
+            "model": {"family": "ensemble", "image_size": choice.image_size},
             "train": {},
             "members": [load_spec(run, name).model_dump(mode="json") for name in members],
         }
-    spec = load_spec(run, chosen.row.trial_id).model_dump(mode="json")
-    if chosen.kind == "refit":
-        spec["train"]["epochs"] = chosen.record["epochs"]
+    spec = load_spec(run, choice.row.trial_id).model_dump(mode="json")
+    if choice.kind == "refit":
+        spec["train"]["epochs"] = choice.record["epochs"]
     return spec
 
 
 def _validation(
-    run: RunFolder, rows: Sequence[Row], chosen: ModelChoice, manifest: Manifest, metric: Metric
+    run: RunFolder, rows: Sequence[Row], choice: ModelChoice, manifest: Manifest, metric: Metric
 ) -> dict[str, Any]:
     """As seen with Wilson's interval; corrected for the choice where this trial is the winner.
 
     A refit has no validation images left: the figures are the trial's before.
     """
     images = sum(manifest.counts()["validation"].values())
-    accuracy = chosen.row.best_val_accuracy or 0.0
-    if chosen.kind == "ensemble":
-        accuracy = float(chosen.record["accuracy"])
+    accuracy = choice.row.best_val_accuracy or 0.0
+    if choice.kind == "ensemble":
+        accuracy = float(choice.record["accuracy"])
     estimate = estimate_validation(run, manifest, rows, metric)
-    is_winner = estimate is not None and estimate.trial_id == chosen.trial_id
+    is_winner = estimate is not None and estimate.trial_id == choice.trial_id
     return {
         "accuracy": accuracy,
         "images": images,
@@ -104,10 +113,10 @@ def _validation(
     }
 
 
-def _last_look(run: RunFolder, chosen: ModelChoice) -> dict[str, Any] | None:
+def _last_look(run: RunFolder, choice: ModelChoice) -> dict[str, Any] | None:
     """The latest look at the test split with this model; never a new one."""
     ledger = read_ledger(run)
-    this = (chosen.kind, chosen.trial_id)
+    this = (choice.kind, choice.trial_id)
     looks = [look for look in ledger if (look.get("model", "trial"), look["trial_id"]) == this]
     if not looks:
         return None

@@ -1,18 +1,14 @@
 """Which of a run's models is meant: a trial's best epoch, its refit, or the soft vote."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pawtune.search.errors import UserError
-from pawtune.search.results.best_model import choose, load_complete
 from pawtune.search.results.leaderboard import Row
-from pawtune.search.results.model_file import open_model
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
 from pawtune.search.storage.trial_spec import load_spec
-
-if TYPE_CHECKING:
-    import keras
 
 Kind = Literal["trial", "refit", "ensemble"]
 
@@ -52,9 +48,9 @@ class ModelChoice:
 
 def choose_model(
     run: RunFolder,
-    rows: list[Row],
+    rows: Sequence[Row],
     *,
-    trial_id: str | None = None,
+    trial: str | None = None,
     rank: int | None = None,
     kind: Kind = "trial",
 ) -> ModelChoice:
@@ -63,20 +59,20 @@ def choose_model(
     Args:
         run: The run.
         rows: Its leaderboard, best first.
-        trial_id: Another trial than the best.
+        trial: Id or name of another trial than the best.
         rank: Another rank than 1.
-        kind: Of model. A refit without `trial_id` and `rank` is that of the best trial, or the
-            only one that was made.
+        kind: Which kind of model. A refit without `trial` and `rank` is that of the best trial,
+            or the only one that was made.
 
     Raises:
         UserError: There is no such model.
     """
     if kind == "ensemble":
-        return _ensemble(run, rows, trial_id, rank)
-    if kind == "refit" and trial_id is None and rank is None:
+        return _ensemble(run, rows, trial, rank)
+    if kind == "refit" and trial is None and rank is None:
         made = refits(run)
-        trial_id = made[0] if len(made) == 1 else None
-    row = choose(rows, trial_id=trial_id, rank=rank)
+        trial = made[0] if len(made) == 1 else None
+    row = choose_row(rows, trial=trial, rank=rank)
     size = load_spec(run, row.trial_id).model.image_size
     if kind == "trial":
         return ModelChoice("trial", row, row.trial_id, size, {})
@@ -91,9 +87,9 @@ def choose_model(
 
 
 def _ensemble(
-    run: RunFolder, rows: list[Row], trial_id: str | None, rank: int | None
+    run: RunFolder, rows: Sequence[Row], trial: str | None, rank: int | None
 ) -> ModelChoice:
-    if trial_id is not None or rank is not None:
+    if trial is not None or rank is not None:
         raise UserError(
             "--ensemble is one model of several trials, got --trial or --rank beside it; "
             "leave those out"
@@ -104,7 +100,7 @@ def _ensemble(
             f"make it with `pawtune ensemble {run.name}`"
         )
     record = read_json(ensemble_record(run))
-    members = [choose(rows, trial_id=str(member["trial_id"])) for member in record["members"]]
+    members = [choose_row(rows, trial=str(member["trial_id"])) for member in record["members"]]
     sizes = {load_spec(run, row.trial_id).model.image_size for row in members}
     return ModelChoice(
         kind="ensemble",
@@ -113,6 +109,31 @@ def _ensemble(
         image_size=sizes.pop() if len(sizes) == 1 else None,
         record={**record, "members": [asdict(member_of(row)) for row in members]},
     )
+
+
+def choose_row(rows: Sequence[Row], *, trial: str | None = None, rank: int | None = None) -> Row:
+    """The trial by its id or name, by rank, or the best.
+
+    Raises:
+        UserError: No such trial, or one without a finished epoch.
+    """
+    usable = [row for row in rows if row.best_epoch is not None]
+    if not usable:
+        raise UserError(
+            "a best checkpoint needs a trial with at least one finished epoch, and this run has "
+            "none; see `pawtune leaderboard` for what became of its trials"
+        )
+    if trial is not None:
+        found = [row for row in rows if trial in (row.trial_id, row.name)]
+        asked, choices = f"trial {trial}", ", ".join(row.trial_id for row in usable)
+    else:
+        found = [row for row in rows if row.rank == (rank or 1)]
+        asked, choices = f"rank {rank}", f"1 to {len(usable)}"
+    if not found or found[0] not in usable:
+        raise UserError(
+            f"{asked} must name a trial with a finished epoch; this run offers: {choices}"
+        )
+    return found[0]
 
 
 @dataclass(frozen=True)
@@ -128,25 +149,6 @@ class Member:
 def member_of(row: Row) -> Member:
     """A trial as a member of a vote."""
     return Member(row.trial_id, row.name, row.best_epoch or 0, row.best_val_accuracy or 0.0)
-
-
-def load_chosen(run: RunFolder, chosen: ModelChoice, num_classes: int) -> "keras.Model":
-    """The complete model: (N, H, W, 3) uint8 to (N, num_classes) float32 probabilities.
-
-    Raises:
-        UserError: Its files are damaged.
-    """
-    if chosen.kind == "trial":
-        return load_complete(run, run.trial(chosen.trial_id), num_classes)
-    if chosen.kind == "refit":
-        return load_complete(run, refit_folder(run, chosen.trial_id), num_classes)
-    model, _ = open_model(ensemble_file(run))
-    if model.output_shape != (None, num_classes):
-        raise UserError(
-            f"{ensemble_file(run)} must tell {num_classes} classes apart, got an output of shape "
-            f"{model.output_shape}; make it again with `pawtune ensemble {run.name}`"
-        )
-    return model
 
 
 def refit_folder(run: RunFolder, trial_id: str) -> TrialFolder:

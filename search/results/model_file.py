@@ -6,6 +6,8 @@ and operations from the list below, none of which holds code or opens a file.
 """
 
 import json
+import os
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
+from pawtune.search.results.model_card import card_markdown
+from pawtune.search.storage.run_folder import write_json, write_text
 
 if TYPE_CHECKING:
     import keras
@@ -50,15 +54,6 @@ MODULES = {
 WITH_CODE = frozenset({"function", "__lambda__", "__numpy__", "__tensor__", "__typespec__"})
 
 
-def read_card(model_file: Path) -> dict[str, Any]:
-    """The card inside a model file that pawtune wrote.
-
-    Raises:
-        UserError: The file is missing, or is no model of pawtune's.
-    """
-    return _read(model_file)[0]
-
-
 def open_model(model_file: Path) -> tuple["keras.Model", dict[str, Any]]:
     """A model file's model and card.
 
@@ -82,6 +77,44 @@ def open_model(model_file: Path) -> tuple["keras.Model", dict[str, Any]]:
         told = f"{classes} outputs for {len(card['class_names'])} class names"
         raise _refused(model_file, f"model and card do not fit: {channels} channels in, {told}")
     return model, card
+
+
+def save_complete(model: "keras.Model", card: dict[str, Any], out: Path) -> None:
+    """Writes `out` (.keras) whole or not at all; its card inside it, and beside it twice.
+
+    `best.keras` gets `best.json` and, for people, `best.md`.
+
+    Raises:
+        UserError: `out` does not end in .keras, or cannot be written.
+    """
+    if out.suffix != ".keras":
+        raise UserError(f"--out must end in .keras, got {str(out)!r}; for example --out best.keras")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.stem}.", suffix=".keras")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            model.save(temporary)
+            with zipfile.ZipFile(temporary, "a") as archive:
+                archive.writestr(CARD_MEMBER, json.dumps(card, allow_nan=False))
+            temporary.chmod(0o644)
+            os.replace(temporary, out)
+        finally:
+            temporary.unlink(missing_ok=True)
+        write_json(card_path(out), card)
+        write_text(card_path(out).with_suffix(".md"), card_markdown(card))
+    except OSError as error:
+        raise UserError(
+            f"--out must be a file that can be written, got {str(out)!r}: {error}"
+        ) from error
+
+
+def card_path(model_file: Path) -> Path:
+    """Where a model's card lies: `best.keras` has `best.json`, `model.keras` its fixed name."""
+    if model_file.name == "model.keras":
+        return model_file.with_name("model_card.json")
+    return model_file.with_suffix(".json")
 
 
 def _read(model_file: Path) -> tuple[dict[str, Any], Any]:

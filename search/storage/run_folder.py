@@ -266,10 +266,6 @@ class RunFolder:
         return self.root / "best" / "model.keras"
 
     @property
-    def best_card(self) -> Path:
-        return self.root / "best" / "model_card.json"
-
-    @property
     def confirm_dir(self) -> Path:
         """Trials trained again with other seeds; never among `trials/`, the search's own."""
         return self.root / "confirm"

@@ -1,6 +1,6 @@
 """A model's layers in words and numbers, from its specification alone: no Keras needed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,15 +102,3 @@ def _dense_layers(features: int, dense_width: int, num_classes: int) -> Iterator
         features = dense_width
     weights = (features + 1) * num_classes
     yield Layer("logits", "Dense", "", (num_classes,), weights)
-
-
-def markdown_table(layers: Sequence[Layer]) -> str:
-    """The layers as a Markdown table, with the sum of the weights."""
-    lines = ["| layer | kind | settings | output | weights |", "|---|---|---|---|---:|"]
-    for layer in layers:
-        shape = " × ".join(map(str, layer.shape))
-        lines.append(
-            f"| {layer.name} | {layer.kind} | {layer.detail} | {shape} | {layer.weights:,} |"
-        )
-    lines.append(f"| | | | | **{sum(layer.weights for layer in layers):,}** |")
-    return "\n".join(lines)

@@ -4,20 +4,23 @@ All event files are derived from `trials/` and can be written anew at any time.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from pawtune.data_pipeline.url_credentials import without_secrets
 from pawtune.models.spec import ConvSpec, TransferSpec, TrialSpec
 from pawtune.search.config.search_config import SearchConfig, dump_config
 from pawtune.search.errors import UserError
+from pawtune.search.markdown import render_markdown
 from pawtune.search.objective import Objective
-from pawtune.search.results.leaderboard import Row, rank_trials
+from pawtune.search.results.leaderboard import rank_trials
 from pawtune.search.storage.run_folder import RunFolder, read_json
 from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.tensorboard.event_files import EventFile, remove_event_files
 from pawtune.search.tensorboard.event_pictures import Samples
-from pawtune.search.tensorboard.model_outline import markdown_table, outline
+from pawtune.search.tensorboard.model_outline import outline
 from pawtune.search.tensorboard.trial_events import TrialEvents, metric_columns
 
+BEST = Path(__file__).parent / "templates" / "best.md.j2"
 SEARCH_RUN = "search"  # the run that belongs to no trial
 SHOWN_FIRST = ("family", "flip", "learning_rate", "optimizer", "rotation_factor")
 LAYOUT = {
@@ -70,20 +73,11 @@ def finish_search_events(run: RunFolder, objective: Objective, samples: Samples)
     layers = outline(spec.model, len(samples.manifest.class_names), facts)
     file = EventFile(run.tensorboard_dir / SEARCH_RUN)
     step = len(list(run.trials()))
-    file.add_text("best", _describe(best, markdown_table(layers)), step)
+    file.add_text("best", render_markdown(BEST, {"best": best, "layers": layers}), step)
     file.add_graph(layers)
     for tag, picture in samples.mistakes(trial).items():
         file.add_image(f"best/{tag}", picture, step)
     file.close()
-
-
-def _describe(best: Row, table: str) -> str:
-    params = "\n".join(f"| {name} | {value} |" for name, value in best.params.items())
-    return (
-        f"**{best.name}** (trial {best.trial_id}), epoch {best.best_epoch}: validation accuracy "
-        f"{best.best_val_accuracy:.4f}, validation loss {best.best_val_loss:.4f}\n\n"
-        f"| parameter | value |\n|---|---|\n{params}\n\n{table}"
-    )
 
 
 def rebuild_events(

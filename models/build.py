@@ -12,7 +12,7 @@ from pawtune.models.families.conv import build_conv_core
 from pawtune.models.families.transfer import build_extractor, build_head
 from pawtune.models.precision import precision
 from pawtune.models.spec import ConvSpec, TrainSpec, TransferSpec
-from pawtune.models.training.fused_optimizers import FusedAdam, FusedAdamW
+from pawtune.models.training.fused_optimizers import FusedAdam, FusedAdamW, MomentumSGD
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def make_optimizer(train: TrainSpec) -> keras.optimizers.Optimizer:
     elif train.optimizer == "adamw":
         optimizer = FusedAdamW(train.learning_rate)
     else:
-        optimizer = keras.optimizers.SGD(train.learning_rate, momentum=0.9, nesterov=True)
+        optimizer = MomentumSGD(train.learning_rate)
     if keras.config.dtype_policy().name == "mixed_float16":
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from ray import tune
 
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.splitting.manifest import build_manifest
@@ -24,7 +25,7 @@ from pawtune.search.storage.attempts import (
 from pawtune.search.storage.retry import StorageError
 from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.worker.epoch_keeper import EpochKeeper, restore_best
-from pawtune.search.worker.trial import TrialWorker, private_megabytes, run_trial
+from pawtune.search.worker.trial import TrialWorker, run_trial
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 EPOCHS = 3
@@ -118,22 +119,15 @@ def test_the_best_epoch_is_kept_whatever_follows(work: SharedWork) -> None:
     assert np.load(folder.best_predictions)[0, 0] == np.float32(0.2)
 
 
-def test_a_worker_that_grew_is_replaced(work: SharedWork, monkeypatch: Any) -> None:
-    class Exit(Exception):
-        pass
-
-    def leave() -> None:
-        raise Exit
-
-    monkeypatch.setattr("ray.actor.exit_actor", leave)
-    worker = object.__new__(TrialWorker)
-    worker.setup({}, work)
-    assert worker.reset_config({})
-    ballast = np.ones(300 * 2**17)  # 300 MB that the process really uses
-    assert private_megabytes() > ballast.nbytes / 2**20
-    assert worker.reset_config({})
-    with pytest.raises(Exit):
-        worker.step()
+def test_a_process_in_which_something_broke_takes_no_further_trial(work: SharedWork) -> None:
+    RunFolder(work.run_root).new_trial("0001").root.parent.mkdir(parents=True)
+    worker = ray.remote(tune.with_parameters(TrialWorker, work=work))
+    actor = worker.options(num_cpus=1).remote({"trial_id": "0001", "spec": "no specification"})
+    assert "ValidationError" in ray.get(actor.step.remote())["failure"]
+    config = {"trial_id": "0002", "spec": spec().model_dump(mode="json")}
+    assert ray.get(actor.reset_config.remote(config))
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(actor.step.remote())
 
 
 class Weights:

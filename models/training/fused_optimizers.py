@@ -1,6 +1,6 @@
-"""Keras' Adam and AdamW, with the update as one operation.
+"""Keras' optimizers as trials use them: Adam's update is one operation, and nothing stays alive.
 
-Keras (3.15) writes it in ten passes over the weights; TensorFlow has one operation for it, of
+Keras (3.15) writes Adam in ten passes over the weights; TensorFlow has one operation for it, of
 the same formula. On one core an epoch of a head of 512 units takes 120 ms instead of 215, of
 128 units 41 instead of 50, and both are traced in two thirds of the time.
 """
@@ -10,8 +10,25 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+GradientsAndVariables = list[tuple[tf.Tensor | None, tf.Variable]]
 
-class _FusedUpdate:
+
+class _OneDevice:
+    """Leaves gradients as they are: a trial has one device; to be mixed into every optimizer.
+
+    Keras (3.15) sums them over devices, in a graph by `tf.custom_gradient`. Its closure stays in
+    TensorFlow's registry of gradients for as long as the process lives, and with it the trial's
+    graph, weights and optimizer: 110 MB for each trial of 7.9 million weights. Keras offers no
+    public method for it.
+    """
+
+    def _all_reduce_sum_gradients(
+        self, grads_and_vars: GradientsAndVariables
+    ) -> GradientsAndVariables:
+        return grads_and_vars
+
+
+class _FusedUpdate(_OneDevice):
     """Adam's `update_step`, to be mixed into Keras' Adam and its children."""
 
     def update_step(
@@ -41,3 +58,10 @@ class FusedAdam(_FusedUpdate, keras.optimizers.Adam):  # type: ignore[misc]  # K
 
 class FusedAdamW(_FusedUpdate, keras.optimizers.AdamW):  # type: ignore[misc]  # Keras is untyped
     """Adam with weight decay 0.004, apart from the gradient, as Keras has it by default."""
+
+
+class MomentumSGD(_OneDevice, keras.optimizers.SGD):  # type: ignore[misc]  # Keras is untyped
+    """Stochastic gradient descent with a momentum of 0.9, Nesterov's."""
+
+    def __init__(self, learning_rate: float) -> None:
+        super().__init__(learning_rate, momentum=0.9, nesterov=True)

@@ -1,0 +1,103 @@
+"""A warm worker trains trial after trial without growing: nothing of an ended trial stays alive."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from pawtune.models.features.augmented_views import make_view_table
+from pawtune.models.spec import ConvSpec, Optimizer, TrainSpec, TransferSpec, TrialSpec
+from pawtune.search.shared_work.backbones import StoredBackbone
+from pawtune.search.shared_work.feature_banks import POOLINGS, BankRefs
+from pawtune.search.shared_work.pixels import PixelRefs, SharedWork
+from pawtune.search.storage.run_folder import RunFolder
+from pawtune.search.worker.trial import run_trial
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "adamw", "sgd")
+FEATURES = 1280
+IMAGES = 32
+
+
+def make_work(root: Path) -> SharedWork:
+    """Random pixels of 32 px and random features, in Ray's object store."""
+    rng = np.random.default_rng(0)
+    pixels = ray.put(rng.integers(0, 255, (IMAGES, 32, 32, 3), np.uint8))
+    features = ray.put(rng.normal(size=(IMAGES, 1, FEATURES)).astype(np.float16))
+    plain = ray.put(rng.normal(size=(IMAGES, FEATURES)).astype(np.float16))
+    labels = np.arange(IMAGES, dtype=np.int32) % 2
+    return SharedWork(
+        run_root=root,
+        metric="val_accuracy",
+        threads=1,
+        class_names=("a", "b"),
+        train_labels=labels,
+        val_labels=labels,
+        pixels={32: PixelRefs(pixels, pixels)},
+        backbones={("MobileNetV2", 32): StoredBackbone(root / "none", "", 0, FEATURES)},
+        banks={
+            ("MobileNetV2", 32): BankRefs(
+                make_view_table(IMAGES, 1),
+                dict.fromkeys(POOLINGS, features),
+                dict.fromkeys(POOLINGS, plain),
+            )
+        },
+    )
+
+
+def net(number: int) -> TrialSpec:
+    """1.1 million weights: 13 MB with Adam's slots, and as much again while they are saved."""
+    model = ConvSpec(
+        image_size=32, filters=(16, 64), padding="same", dense_width=256, batch_norm=True
+    )
+    return TrialSpec(name="net", model=model, train=train_spec(number))
+
+
+def head(number: int) -> TrialSpec:
+    """660,000 weights: 8 MB with Adam's slots."""
+    model = TransferSpec(image_size=32, dense_width=512)
+    return TrialSpec(name="head", model=model, train=train_spec(number))
+
+
+def train_spec(number: int) -> TrainSpec:
+    optimizer = OPTIMIZERS[number % len(OPTIMIZERS)]
+    return TrainSpec(epochs=2, seed=number, precision="float32", optimizer=optimizer)
+
+
+@ray.remote(num_cpus=1, max_calls=1)
+def memory_after_trials(specs: list[TrialSpec], work: SharedWork) -> list[float]:
+    """Private megabytes of a new process after each trial."""
+    memory = []
+    for number, spec in enumerate(specs):
+        for _ in run_trial(spec, RunFolder(work.run_root).new_trial(f"{number:04}"), work):
+            pass
+        memory.append(private_megabytes())
+    return memory
+
+
+def private_megabytes() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
+
+
+def growth(specs: list[TrialSpec], folder: Path, warm_up: int) -> float:
+    """Of a worker's memory after its first trials, in which TensorFlow takes what it keeps."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("this system does not say how much private memory a process has")
+    memory: list[float] = ray.get(memory_after_trials.remote(specs, make_work(folder)))
+    return max(memory[warm_up:]) - memory[warm_up - 1]
+
+
+def test_the_next_trials_take_no_more_memory(tmp_path: Path) -> None:
+    """Of three kinds of optimizer each; a leak of one trial in three would be 25 MB."""
+    specs = [net(number) for number in range(7)]
+    assert growth(specs, tmp_path, warm_up=3) < 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [net, head])
+def test_thirty_trials_in_one_worker(kind: Any, tmp_path: Path) -> None:
+    specs = [kind(number) for number in range(30)]
+    assert growth(specs, tmp_path, warm_up=3) < 20

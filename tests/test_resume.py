@@ -177,7 +177,8 @@ def test_a_trial_whose_driver_died_after_its_last_epoch_is_completed(runs_dir: P
 def test_asha_knows_what_finished_before() -> None:
     def trial(number: int, value: float) -> Any:
         spec = SimpleNamespace(model=SimpleNamespace(family="conv"))
-        return SimpleNamespace(trial_id=f"{number:04d}", spec=spec, values={1: value, 2: value})
+        values = {1: value, 2: value}
+        return SimpleNamespace(trial_id=f"{number:04d}", spec=spec, values=values, over=True)
 
     scheduler = FamilyScheduler(Objective(), epochs=9, grace_period=1, reduction_factor=3)
     for number in range(6):
@@ -188,6 +189,22 @@ def test_asha_knows_what_finished_before() -> None:
     )
     assert scheduler.on_trial_result(None, new, {"epoch": 1, "objective": 0.5}) == "STOP"
     assert scheduler.stopped == {"0007"}
+
+
+def test_a_trial_that_continues_enters_the_rungs_where_it_passed_them() -> None:
+    """With its value of then: else a new trial would be stopped against its value of now."""
+    scheduler = FamilyScheduler(Objective(), epochs=9, grace_period=1, reduction_factor=3)
+    spec = SimpleNamespace(model=SimpleNamespace(family="conv"))
+    past = {1: 0.5, 2: 0.6, 3: 0.7}
+    scheduler.remember(SimpleNamespace(trial_id="0001", spec=spec, values=past, over=False))
+
+    def trial(trial_id: str) -> Any:
+        model = {"model": {"family": "conv"}}
+        config = {"trial_id": trial_id, "baseline": False, "spec": model}
+        return SimpleNamespace(trial_id=f"tune-{trial_id}", config=config)
+
+    scheduler.on_trial_result(None, trial("0001"), {"epoch": 4, "objective": 0.9})
+    assert scheduler.on_trial_result(None, trial("0002"), {"epoch": 1, "objective": 0.55}) != "STOP"
 
 
 @pytest.fixture

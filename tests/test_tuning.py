@@ -3,22 +3,25 @@
 Scripted epochs make every ending certain; tests/test_end_to_end.py has the same with real training.
 """
 
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 import ray
+import ray.tune.tune
 from optuna.trial import TrialState
 from ray import tune
 
 from pawtune.models.spec import TrialSpec, baseline
 from pawtune.search.cluster.connection import ResourcePlan
-from pawtune.search.config.search_config import load_config
+from pawtune.search.config.search_config import SamplerConfig, load_config
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.sampling import space
 from pawtune.search.storage.run_folder import RunFolder, create_run_folder, read_json
-from pawtune.search.tuning.optuna_searcher import OptunaSearcher
+from pawtune.search.tuning.optuna_searcher import OptunaSearcher, make_sampler
 from pawtune.search.tuning.tune_loop import Trials, run_trials
 from pawtune.search.tuning.tune_patches import FITS
 from tests.scripted_trials import ScriptedWorker
@@ -266,3 +269,39 @@ def test_a_time_budget_ends_the_search_in_order(runs_dir: Path) -> None:
     assert search.reason == "time budget"
     assert search.statuses()[0] == "stopped"
     assert search.run.trial("0001").read_status()["reason"] == "time budget"
+
+
+def test_a_resumed_search_draws_other_points() -> None:
+    """Random search with the seed of its start would propose what it has had, and end."""
+    config = load_config(None, [], {"data": "sample"})
+    points = []
+    for num_past in (0, 20, 40):
+        study = optuna.create_study(sampler=make_sampler(SamplerConfig(name="random"), 0, num_past))
+        points.append(str(space.propose(study.ask(), config, ["conv", "transfer"])))
+    again = optuna.create_study(sampler=make_sampler(SamplerConfig(name="random"), 0, 20))
+    assert len(set(points)) == 3
+    assert str(space.propose(again.ask(), config, ["conv", "transfer"])) == points[1]
+
+
+def test_a_search_leaves_the_process_as_it_was() -> None:
+    from ray.tune.execution import class_cache, tune_controller
+
+    from pawtune.search.tuning.tune_patches import ENVIRONMENT, tune_adapted
+
+    def state() -> tuple[Any, ...]:
+        return (
+            tune_controller.RayActorManager,
+            ray.tune.tune.TuneController,
+            set(class_cache.ENV_VARS_TO_PROPAGATE),
+            logging.getLogger("ray.tune").level,
+            optuna.logging.get_verbosity(),
+            {name: os.environ.get(name) for name in ENVIRONMENT},
+        )
+
+    before = state()
+    with tune_adapted():
+        assert all(now != then for now, then in zip(state(), before, strict=True))
+    assert state() == before
+    with pytest.raises(KeyError), tune_adapted():
+        raise KeyError
+    assert state() == before

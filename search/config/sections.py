@@ -70,7 +70,7 @@ class SamplerConfig(Strict):
 
     name: Annotated[
         Literal["tpe", "random", "nsga2"],
-        Setting("tpe, random or nsga2", "How Optuna proposes the next trial."),
+        Setting("tpe or random", "How Optuna proposes the next trial (nsga2 is read as tpe)."),
     ] = "tpe"
     startup_trials: Annotated[
         int,

@@ -19,13 +19,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from pawtune.search.errors import UserError
 from pawtune.search.report.data import ReportData, TrialView
 from pawtune.search.sampling import space
+from pawtune.search.sampling.optuna_log import quiet_optuna
 from pawtune.search.storage.trial_spec import load_spec
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 MIN_TRIALS = 10  # the evaluator compares the best fifth with the rest: two points at the least
 BEST_SHARE = 0.2
 
 
+@quiet_optuna()
 def rank_parameters(data: ReportData, family: str) -> dict[str, float] | None:
     """Importance of each parameter that varied within a family, the largest first; they sum to 1.
 

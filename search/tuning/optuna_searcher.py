@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
@@ -32,24 +33,26 @@ from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
 from pawtune.search.storage.unsaved import Unsaved
 
 logger = logging.getLogger(__name__)
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 MAX_ASKS = 200  # a space that gives only known points that often is taken as exhausted
-REMEMBERING_FITS = "5.0."  # versions of Optuna; with others its own TPE proposes the same, slower
 
 
-def make_sampler(config: SamplerConfig, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler by name; grouped, multivariate TPE is what conditional families need."""
-    match config.name:
-        case "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        case "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed)
+def make_sampler(
+    config: SamplerConfig, seed: int, num_past: int = 0
+) -> optuna.samplers.BaseSampler:
+    """The sampler by name; grouped, multivariate TPE is what conditional families need.
+
+    Args:
+        config: Which sampler, and its settings.
+        seed: Of the search.
+        num_past: Trials of earlier sessions: a search that is resumed must not draw again what it
+            drew at its start.
+    """
+    if num_past:
+        seed = int(np.random.SeedSequence((seed, num_past)).generate_state(1)[0])
+    if config.name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # `group`, since 2021
-        if optuna.__version__.startswith(REMEMBERING_FITS):
-            from pawtune.search.sampling.tpe import RememberingTPE
-
-            return RememberingTPE(seed=seed, n_startup_trials=config.startup_trials)
         return optuna.samplers.TPESampler(
             seed=seed,
             n_startup_trials=config.startup_trials,
@@ -105,7 +108,8 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         self._values: dict[str, dict[int, float]] = {}
         self._started: dict[str, datetime] = {}
         self._study = optuna.create_study(
-            sampler=make_sampler(config.sampler, config.seed), direction=self.objective.direction
+            sampler=make_sampler(config.sampler, config.seed, len(past)),
+            direction=self.objective.direction,
         )
         # `trials/` is the truth: the study file is made anew from it.
         self._file = StudyFile(run.study_file, run.name, self.objective, say)

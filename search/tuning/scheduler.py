@@ -41,6 +41,7 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         }
         self._families: dict[str, AsyncHyperBandScheduler] = {}
         self._open: set[str] = set()
+        self._unfinished: dict[str, PastTrial] = {}
         self.stopped: set[str] = set()
 
     def _family(self, trial: Trial) -> AsyncHyperBandScheduler:
@@ -50,20 +51,37 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         if trial.trial_id not in self._open:
             self._open.add(trial.trial_id)
             self._families[family].on_trial_add(None, trial)
+            past = self._unfinished.pop(trial.config["trial_id"], None)
+            if past is not None:
+                self._replay(past, trial)
         return self._families[family]
 
+    def _replay(self, past: PastTrial, trial: Any) -> dict[str, Any]:
+        """Enters a trial's earlier epochs into its family's rungs; returns the last of them.
+
+        Without them a trial that continues would enter the rungs below with its later value, and
+        others would be stopped against that.
+        """
+        result: dict[str, Any] = {}
+        for epoch, value in past.values.items():
+            result = {"epoch": epoch, "objective": value}
+            self._family(trial).on_trial_result(None, trial, result)
+        return result
+
     def remember(self, past: PastTrial) -> None:
-        """Enters a trial of an earlier session into its family's rungs."""
+        """Enters a trial of an earlier session into its family's rungs.
+
+        One that continues enters them when its worker reports the first epoch of this session.
+        """
+        if not past.over:
+            self._unfinished[past.trial_id] = past
+            return
         model = {"family": past.spec.model.family}
         stub = SimpleNamespace(
             trial_id=f"past-{past.trial_id}",
             config={"trial_id": past.trial_id, "baseline": True, "spec": {"model": model}},
         )
-        result: dict[str, Any] = {}
-        for epoch, value in past.values.items():
-            result = {"epoch": epoch, "objective": value}
-            self.on_trial_result(None, stub, result)
-        self.on_trial_complete(None, stub, result)
+        self.on_trial_complete(None, stub, self._replay(past, stub))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Says whether a trial goes on after an epoch."""

@@ -1,7 +1,5 @@
 """Hands trials to Ray Tune and waits: what runs, how many at once, and how it ends."""
 
-import logging
-import os
 import shutil
 import signal
 import threading
@@ -13,7 +11,6 @@ from types import FrameType
 from typing import Any
 
 from ray import tune
-from ray.tune.execution import class_cache
 
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import ResourcePlan
@@ -31,14 +28,7 @@ from pawtune.search.tuning.optuna_searcher import OptunaSearcher
 from pawtune.search.tuning.pending_trials import WaitingNotes
 from pawtune.search.tuning.recorder import RecordKeeper, StopSignal
 from pawtune.search.tuning.scheduler import FamilyScheduler
-from pawtune.search.tuning.tune_patches import adapt_tune
-
-TUNE_ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours write what is needed
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends the search without losing its reason
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # snapshots that nothing reads
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints tables even at verbose=0
-}
+from pawtune.search.tuning.tune_patches import tune_adapted
 
 
 @dataclass(frozen=True)
@@ -60,6 +50,7 @@ class Trials:
     past: Sequence[PastTrial] = ()
 
 
+@tune_adapted()
 def run_trials(
     config: SearchConfig, run: RunFolder, trials: Trials, worker: Any, reporter: Reporter
 ) -> str | None:
@@ -75,10 +66,6 @@ def run_trials(
     Returns:
         Why the search ended early; None where every trial had its turn.
     """
-    os.environ.update(TUNE_ENVIRONMENT)
-    _keep_credentials_here()
-    adapt_tune()
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by the records
     proposed = config.trials if config.baselines != "only" else 0
     over = [trial for trial in trials.past if trial.over]
     total = proposed + len(trials.baselines) - len(over)
@@ -87,7 +74,7 @@ def run_trials(
         stop.deadline = time.monotonic() + config.time_budget_s
     scheduler = _scheduler(config)
     if scheduler is not None:
-        for trial in over:
+        for trial in trials.past:
             scheduler.remember(trial)
     searcher = OptunaSearcher(
         config,
@@ -172,17 +159,6 @@ def _restarts(plan: ResourcePlan) -> int:
 
 def _trial_name(trial: Any) -> str:
     return str(trial.config["trial_id"])
-
-
-def _keep_credentials_here() -> None:
-    """Has Tune hand no credentials to workers: it does so in their command lines.
-
-    It copies AWS_SECRET_ACCESS_KEY and its like from the driver's environment into that of every
-    trial, as an argument of the worker's process, which everybody on its machine can read. Workers
-    have the environment of the node that they run on.
-    """
-    names = class_cache.ENV_VARS_TO_PROPAGATE
-    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not name.startswith("AWS_")}
 
 
 @contextmanager

@@ -1,14 +1,37 @@
-"""Tune's workers: one that dies costs its trial, not the search, and none is ended needlessly."""
+"""The one file that knows Tune's inside: what of its behaviour is mended, and what for.
 
+- `TolerantActorManager`: an error of Ray's that Tune does not know (a worker that the memory
+  monitor kills) ends the whole experiment. Without the patch one such worker ends a search.
+- `WarmTuneController`: Tune ends idle and half-started workers that the next trial could have, and
+  hands trials to workers on nodes that are about to go. Without it a search of short trials starts
+  a process for each of many trials, and a trial may be given up as its worker dies.
+- Credentials: Tune copies AWS_SECRET_ACCESS_KEY and its like from the driver's environment into
+  the command line of each worker, which everybody on its machine can read. Without the patch they
+  show in `ps`; workers have the environment of the node that they run on.
+- Settings: snapshots and tables that nothing reads are switched off.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 import ray.tune.tune
 from ray.exceptions import RayActorError, RayTaskError
-from ray.tune.execution import tune_controller
+from ray.tune.execution import class_cache, tune_controller
+
+from pawtune.search.sampling.optuna_log import quiet_optuna
 
 # The controller builds on much that Tune keeps to itself: other versions keep their own.
 FITS = ("2.60.",)
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours write what is needed
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends the search without losing its reason
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # snapshots that nothing reads
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints tables even at verbose=0
+}
 ENOUGH = 100_000  # more idle workers than a cluster has
 
 
@@ -72,8 +95,42 @@ class WarmTuneController(tune_controller.TuneController):  # type: ignore[misc]
         super()._cleanup_cached_actors(force_all=force_all or over)
 
 
-def adapt_tune() -> None:
-    """Has Tune use both in this process."""
+@contextmanager
+def tune_adapted() -> Iterator[None]:
+    """For the time of a block Tune, its settings and its log are as a search needs them.
+
+    What other code of the same process does with Tune before and afterwards is not touched.
+    """
+    names = [*ENVIRONMENT]
+    environment = {name: os.environ.get(name) for name in names}
+    log = logging.getLogger("ray.tune")
+    before = (
+        tune_controller.RayActorManager,
+        ray.tune.tune.TuneController,
+        class_cache.ENV_VARS_TO_PROPAGATE,
+        log.level,
+    )
+    os.environ.update(ENVIRONMENT)
     tune_controller.RayActorManager = TolerantActorManager
     if ray.__version__.startswith(FITS):
         ray.tune.tune.TuneController = WarmTuneController
+    class_cache.ENV_VARS_TO_PROPAGATE = {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")
+    }
+    log.setLevel(logging.CRITICAL)  # what fails is in the records
+    try:
+        with quiet_optuna():
+            yield
+    finally:
+        (
+            tune_controller.RayActorManager,
+            ray.tune.tune.TuneController,
+            class_cache.ENV_VARS_TO_PROPAGATE,
+            level,
+        ) = before
+        log.setLevel(level)
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

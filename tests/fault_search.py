@@ -223,12 +223,12 @@ def replacements(runs_dir: Path) -> list[tuple[Any, str, Any]]:
 
 
 def main() -> None:
-    from pawtune.search.cli.main import main as pawtune
+    from pawtune.search.cli.main import main as run_command
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell had it ignored
     for place_, name, new in replacements(Path(os.environ["FAULT_RUNS_DIR"])):
         setattr(place_, name, new)
-    pawtune()
+    run_command()
 
 
 if __name__ == "__main__":

@@ -17,10 +17,6 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-import pawtune.search.sampling.study_file
-import pawtune.search.storage.mirror
-import pawtune.search.storage.object_store_sync
-import pawtune.search.tuning.pending_trials
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.progress import silent
 from pawtune.data_pipeline.sources.object_store import (
@@ -37,7 +33,10 @@ from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Objective
 from pawtune.search.run import open_run
+from pawtune.search.sampling import study_file
 from pawtune.search.sampling.study_file import StudyFile
+from pawtune.search.storage import lease, object_store_sync
+from pawtune.search.storage import mirror as mirrors
 from pawtune.search.storage.lease import StoreLock
 from pawtune.search.storage.mirror import Mirror, open_mirror
 from pawtune.search.storage.object_store_sync import Uploader
@@ -50,6 +49,7 @@ from pawtune.search.storage.run_folder import (
 )
 from pawtune.search.storage.untrusted_files import REQUIRED_METRICS
 from pawtune.search.tensorboard.trial_events import run_label
+from pawtune.search.tuning import pending_trials
 from pawtune.search.tuning.pending_trials import WaitingNotes
 from pawtune.search.worker.trial_copy import TrialCopy
 from tests.command_line import pawtune
@@ -250,11 +250,9 @@ def test_of_many_that_want_a_run_at_once_never_two_have_it(address: str) -> None
 def test_a_dead_drivers_claim_is_taken_over_and_a_sleeping_one_is_told(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pawtune.search.storage.lease
-
-    monkeypatch.setattr(pawtune.search.storage.lease, "BEAT_S", 0.2)
-    monkeypatch.setattr(pawtune.search.storage.lease, "STALE_S", 3.0)
-    monkeypatch.setattr(pawtune.search.storage.lease, "HESITATION_S", 0.2)
+    monkeypatch.setattr(lease, "BEAT_S", 0.2)
+    monkeypatch.setattr(lease, "STALE_S", 3.0)
+    monkeypatch.setattr(lease, "HESITATION_S", 0.2)
     store = ObjectStore(address)
     elsewhere = {"host": "elsewhere", "pid": 1, "process": "1", "since": "long ago"}
     with StoreLock(Mirror(address)) as sleeping:
@@ -437,7 +435,7 @@ def test_a_search_lives_in_the_object_store(
     assert "--name must be new, got 'pets'" in again.err
     # Another machine: nothing of the run is there.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
-    pawtune.search.storage.mirror._open.clear()
+    mirrors._open.clear()
     board = pawtune(capsys, "leaderboard", "pets", "--runs-dir", split(address)[0], "--json")
     assert [row["epochs"] for row in board.json] == [2, 2], board
     assert pawtune(capsys, "show", address, "0001", "--json").json["epochs"]
@@ -449,7 +447,7 @@ def test_a_search_lives_in_the_object_store(
     assert {"best/model.keras", "best/model_card.json", "report.html", "test.jsonl"} <= files.keys()
     # And a third, which adds a trial and a look.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "third"))
-    pawtune.search.storage.mirror._open.clear()
+    mirrors._open.clear()
     resumed = pawtune(capsys, "resume", address, "--trials", "+1", "--quiet")
     assert resumed.code == 0, resumed
     assert pawtune(capsys, "test", address, "--json").json["looks"] == 2
@@ -461,12 +459,10 @@ def test_what_waits_and_what_has_ended_is_soon_in_the_store(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A trial without a worker, and the last trial that ended: others look at them there."""
-    monkeypatch.setattr(pawtune.search.tuning.pending_trials, "USUAL_S", 0.0)
-    monkeypatch.setattr(pawtune.search.tuning.pending_trials, "LOOK_S", 0.0)
-    monkeypatch.setattr(
-        pawtune.search.sampling.study_file, "INTERVAL_S", 1.0
-    )  # after what a trial's end sends
-    monkeypatch.setattr(pawtune.search.storage.object_store_sync, "INTERVAL_S", 0.1)
+    monkeypatch.setattr(pending_trials, "USUAL_S", 0.0)
+    monkeypatch.setattr(pending_trials, "LOOK_S", 0.0)
+    monkeypatch.setattr(study_file, "INTERVAL_S", 1.0)  # after what a trial's end sends
+    monkeypatch.setattr(object_store_sync, "INTERVAL_S", 0.1)
     store, mirror = ObjectStore(address), Mirror(address)
     run = RunFolder(mirror.root, mirror)
     for trial_id, status in [("0001", "completed"), ("0002", "pending")]:
@@ -559,13 +555,13 @@ def test_a_killed_search_goes_on_from_the_store_on_another_machine(
     reached = _reached(address)
     assert 5 <= reached < LONG
     shutil.rmtree(tmp_path / "first")
-    pawtune.search.storage.mirror._open.clear()
+    mirrors._open.clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "second"))
     assert pawtune(capsys, "leaderboard", address, "--json").json[0]["epochs"] >= reached
     resumed = pawtune(capsys, "resume", address, "--quiet")
     assert resumed.code == 0, resumed
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "third"))
-    pawtune.search.storage.mirror._open.clear()
+    mirrors._open.clear()
     _check_whole(address, trials=3, epochs=LONG)
 
 
@@ -589,5 +585,5 @@ def test_a_store_that_is_away_for_20_s_costs_nothing(
     assert driver.returncode == 0, said
     assert "the object store does not answer, trying again" in said
     assert "the object store answers again" in said
-    pawtune.search.storage.mirror._open.clear()
+    mirrors._open.clear()
     _check_whole(address, trials=3, epochs=LONG)

@@ -7,13 +7,13 @@ one after the other, so neither that nor a slow file system holds up the search.
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
-from sqlalchemy.pool import NullPool
 
 from pawtune.search.objective import Objective
 
@@ -49,14 +49,13 @@ class StudyFile:
         storage = optuna.storages.RDBStorage(
             # A path is never pasted into an address, where "?" and "%" mean something.
             "sqlite:///study.db",
-            # Not kept open: where the file is deleted, that must be noticed.
-            engine_kwargs={"creator": self._connect, "poolclass": NullPool},
+            engine_kwargs={"creator": self._connect},
         )
+        self._storage = storage
         self._study = optuna.create_study(
             storage=storage, study_name=name, direction=objective.direction
         )
-        storage.remove_session()
-        storage.engine.dispose()
+        self._let_go()
 
     def add(self, *trials: FrozenTrial) -> None:
         """Has ended trials written within INTERVAL_S."""
@@ -96,7 +95,7 @@ class StudyFile:
         Returns:
             Why that failed, in one line; the trials are then kept for another attempt.
         """
-        with self._writing:
+        with self._writing, self._not_kept_open():
             while trial := self._next():
                 try:
                     self._study.add_trial(trial)
@@ -107,6 +106,18 @@ class StudyFile:
                 with self._mutex:
                     del self._pending[0]
             return None
+
+    @contextmanager
+    def _not_kept_open(self) -> Iterator[None]:
+        """Where the file is deleted between two writes, the later one must notice."""
+        try:
+            yield
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     def _next(self) -> FrozenTrial | None:
         with self._mutex:

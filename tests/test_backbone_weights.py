@@ -104,3 +104,13 @@ def test_being_offline_is_noticed_soon_and_told_with_a_remedy(
 def test_an_unknown_backbone_is_refused_before_anything_is_tried(offline: None) -> None:
     with pytest.raises(ModelError, match="did you mean 'Xception'"):
         find_weights("Xceptoin", 160)
+
+
+def test_a_download_that_fails_is_reported_and_leaves_this_process_alone(
+    keras_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # something answers; then nothing does
+        monkeypatch.setattr(weights, "WEIGHTS_HOST", server.getsockname())
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+        with pytest.raises(ModelError, match=r"could not be downloaded \(.*\): give a file with"):
+            find_weights("MobileNetV2", 160)

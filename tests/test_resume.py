@@ -21,6 +21,7 @@ from pawtune.search.config.search_config import load_config
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Objective
 from pawtune.search.run import open_run
+from pawtune.search.shared_work.backbones import find_families
 from pawtune.search.storage.history import (
     mark_ended,
     read_history,
@@ -321,3 +322,15 @@ def test_an_unfit_number_of_trials(runs_dir: Path, capsys: pytest.CaptureFixture
     refused = pawtune(capsys, "resume", run.root, "--trials", "many")
     assert refused.code == 2
     assert "--trials must be a number of trials to add, got 'many'; give +20" in refused.err
+
+
+def test_weights_in_the_run_folder_need_their_source_no_more(runs_dir: Path) -> None:
+    run = create_run_folder(str(runs_dir), "kept")
+    file = run.backbone_weights("MobileNetV2", 160)
+    file.parent.mkdir()
+    file.touch()
+    file.with_name("MobileNetV2-160.json").write_text("{}")
+    gone = "s3://no-such-bucket/weights.h5?endpoint_override=http%3A%2F%2F127.0.0.1%3A1"
+    config = load_config(None, [], {"data": "sample", "weights": gone, "baselines": "off"})
+    found = find_families(config, pytest.fail, run)
+    assert found.weights == {("MobileNetV2", 160): file}

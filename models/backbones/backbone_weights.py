@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
-import warnings
 from pathlib import Path
 
 from pawtune.models.errors import ModelError
@@ -128,18 +129,24 @@ def _download(name: str, image_size: int, timeout_s: float) -> Path:
             f"no weights of {name} in Keras' cache, and {WEIGHTS_HOST[0]} cannot be reached "
             f"({error}): {remedy}"
         ) from error
-    import keras
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Keras says which of its sizes it takes
-            getattr(keras.applications, name)(
-                include_top=False, weights="imagenet", input_shape=(image_size, image_size, 3)
-            )
-    except Exception as error:  # whatever urllib, h5py and Keras make of a broken download
+    # In a process of its own that sees no GPU: Keras builds the backbone to download its weights,
+    # and TensorFlow would hold the cards of the process that drives a search for its whole time.
+    code = (
+        "import keras, sys; keras.applications.__dict__[sys.argv[1]](include_top=False, "
+        "weights='imagenet', input_shape=(int(sys.argv[2]), int(sys.argv[2]), 3))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "ignore", "-c", code, name, str(image_size)],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        reason = ([line for line in done.stderr.splitlines() if line.strip()] or ["no reason"])[-1]
         raise ModelError(
-            f"the weights of {name} could not be downloaded ({one_line(error)}): {remedy}"
-        ) from error
+            f"the weights of {name} could not be downloaded ({reason[:200]}): {remedy}"
+        )
     found = cached_weights(name, image_size)
     if found is None:
         raise ModelError(f"Keras keeps the weights of {name} under another name: {remedy}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import ray
@@ -59,27 +60,32 @@ def find_families(
     asked = config.families
     if asked is not None and "transfer" not in asked:
         return Families(tuple(asked))
-    given = _given_weights(config.weights) if config.weights else None
     try:
-        weights = {key: _find(key, given, run) for key in sorted(_backbones(config))}
+        weights = {key: _find(key, config.weights, run) for key in sorted(_backbones(config))}
     except ModelError as error:
-        if asked is not None or given is not None:
+        if asked is not None or config.weights:
             raise
         say(f"transfer is left out: {error}")
         return Families(("conv",))
     return Families(tuple(asked or ("conv", "transfer")), weights)
 
 
-def _given_weights(place: str) -> Path:
+@cache
+def _given_weights(place: str | None) -> Path | None:
+    if not place:
+        return None
     if is_address(place):
         return stored_file(place, cache_dir(), silent)
     return Path(place).expanduser()
 
 
-def _find(key: Backbone, given: Path | None, run: RunFolder | None) -> Path:
+def _find(key: Backbone, given: str | None, run: RunFolder | None) -> Path:
+    """The weights in the run folder first: where they once came from may be gone."""
     kept = run.backbone_weights(*key) if run is not None else None
     # Its facts are written last: without them the driver was killed while it put them there.
-    return kept if kept is not None and _facts(kept).exists() else find_weights(*key, given)
+    if kept is not None and _facts(kept).exists():
+        return kept
+    return find_weights(*key, _given_weights(given))
 
 
 def baselines_of(

@@ -39,7 +39,7 @@ from pawtune.search.shared_work.backbones import (
     store_backbones,
 )
 from pawtune.search.shared_work.memory_budget import bytes_to_share, smallest_store, too_small
-from pawtune.search.shared_work.pixels import PixelStore, SharedWork, prepare_banks
+from pawtune.search.shared_work.pixels import PixelStore, SharedWork, prepare_banks, share_work
 from pawtune.search.storage.history import (
     forget_failures,
     mark_ended,
@@ -245,13 +245,11 @@ def _prepare(
     pixels = PixelStore(manifest, cache, reporter.stage, nodes, reporter.say)
     banks = prepare_banks(config, manifest, backbones, pixels, plan, cache, reporter.stage)
     write_text(run.config_file, dump_config(config, versions=installed_versions()))
-    work = SharedWork(
+    work = share_work(
+        config,
+        manifest,
+        plan,
         run_root=run.root if run.mirror is None else run.place,
-        metric=config.metric,
-        threads=plan.threads,
-        class_names=manifest.class_names,
-        train_labels=manifest.labels("train"),
-        val_labels=manifest.labels("validation"),
         pixels={size: pixels.at(size) for size in sizes},
         backbones=backbones,
         banks=banks,

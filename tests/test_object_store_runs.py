@@ -29,6 +29,7 @@ from pawtune.data_pipeline.sources.object_store import (
 from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.sources.stored_files import stored_file
 from pawtune.data_pipeline.splitting.manifest import build_manifest
+from pawtune.models.spec import baseline
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Objective
@@ -54,6 +55,7 @@ from pawtune.search.tuning.pending_trials import WaitingNotes
 from pawtune.search.worker.trial_copy import TrialCopy
 from tests.command_line import pawtune
 from tests.event_reading import read_scalars
+from tests.run_folders import RunMaker, make_images
 from tests.s3_server import CREDENTIALS, Server, s3_server
 
 EPOCH = dict.fromkeys(REQUIRED_METRICS, 0.5) | {"epoch": 1}
@@ -219,6 +221,21 @@ def test_one_driver_holds_a_run(address: str) -> None:
     with StoreLock(Mirror(address)):
         pass
     assert ObjectStore(address).files() == {}
+
+
+def test_confirm_and_refit_hold_the_run_in_the_store(address: str, tmp_path: Path) -> None:
+    """They held only this machine's copy: two machines could train into one run."""
+    maker = RunMaker(tmp_path, make_images(tmp_path / "images", ["a", "b"]))
+    maker.add(baseline("tutorial_1", 4))
+    made, store = maker.finish().root, ObjectStore(address)
+    for file in made.rglob("*"):
+        if file.is_file():
+            store.write(str(file.relative_to(made)), file.read_bytes())
+    run = open_run(address)
+    with StoreLock(Mirror(address)):
+        for verb in (run.confirm, run.refit):
+            with pytest.raises(UserError, match=r"pets is held by process"):
+                verb()
 
 
 def test_of_many_that_want_a_run_at_once_never_two_have_it(address: str) -> None:

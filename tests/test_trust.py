@@ -192,7 +192,7 @@ def test_a_refit_is_trained_on_both_splits_and_scored(
     assert card["model"] == "refit"
     assert card["test"]["accuracy"] == look["accuracy"]
     page = out.with_suffix(".md").read_text()
-    assert f"trained anew on its 120 training and {counts['validation']} validation" in page
+    assert f"trained again on its 120 training and {counts['validation']} validation" in page
     assert "No validation images were left" in page
     assert "validation, of the trial before it was refit" in page
 

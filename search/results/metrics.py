@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import NormalDist
 
 import numpy as np
+import scipy  # loads scipy.stats where it is first used: 0.5 s
 from numpy.typing import NDArray
 
 CALIBRATION_BINS = 15
@@ -92,17 +91,12 @@ def compare_paired(first_right: NDArray[np.bool_], second_right: NDArray[np.bool
     """McNemar's exact test, two-sided, on (N,) and (N,) right answers to the same images.
 
     Source: McNemar, Note on the sampling error of the difference between correlated proportions,
-    Psychometrika 12 (1947), https://doi.org/10.1007/BF02295996. In whole numbers, so it is exact
-    for any count.
+    Psychometrika 12 (1947), https://doi.org/10.1007/BF02295996.
     """
     first = int(np.sum(first_right & ~second_right))
     second = int(np.sum(second_right & ~first_right))
-    discordant = first + second
-    term = tail = 1  # binomial coefficients, summed up to the smaller side
-    for number in range(min(first, second)):
-        term = term * (discordant - number) // (number + 1)
-        tail += term
-    return Comparison(first, second, min(1.0, 2 * tail / 2**discordant))
+    test = scipy.stats.binomtest(first, first + second) if first + second else None
+    return Comparison(first, second, float(test.pvalue) if test else 1.0)
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -116,8 +110,5 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
     >>> round(low, 4), round(high, 4)
     (0.9568, 0.9949)
     """
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = correct / total
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
-    spread = z / (1 + z * z / total) * sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
-    return max(0.0, centre - spread), min(1.0, centre + spread)
+    interval = scipy.stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -9,40 +9,29 @@ They lie in `confirm/`, one folder each, laid out as a trial's; neither the lead
 sampler ever sees them. Finished ones are not repeated, unfinished ones continue.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
-from pathlib import Path
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 from typing import Any
 
-import ray
+import scipy
 
 from pawtune.models.spec import TrialSpec
-from pawtune.search.cluster.connection import claim_process
-from pawtune.search.cluster.task_result import raised_in
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Metric, Objective
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.results.leaderboard import Row
-from pawtune.search.retraining.setup import (
-    RetrainingSetup,
-    open_workshop,
-    place_files,
-    small_files,
-    task_options,
-)
-from pawtune.search.shared_work.pixels import SharedWork
+from pawtune.search.retraining.setup import RetrainingSetup, prepare_retraining
+from pawtune.search.retraining.training import Report, Training, train_again
+from pawtune.search.storage.object_store_sync import hold_run
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
-from pawtune.search.storage.run_lock import RunLock
 from pawtune.search.storage.trial_spec import load_spec, read_spec
-from pawtune.search.worker.trial import run_trial
 
 # Layers count their seeds upwards from the trial's, augmentation from 1,000 above: seeds that lie
 # close would share some of them.
 SEED_STEP = 10_000
-POLL_S = 1.0
+STAGE = "train with other seeds (epochs)"
 
 
 @dataclass(frozen=True)
@@ -186,10 +175,10 @@ def confirm_trials(
     if len(todo) < len(repeats):
         reporter.note(f"{len(repeats) - len(todo)} of {len(repeats)} are there already")
     if todo:
-        with RunLock(run):
+        with hold_run(run, reporter.say):
             specs = [repeat.spec for repeat in todo]
-            shop = open_workshop(run, specs, reporter=reporter, data=data, address=address)
-            _train_all(run, todo, shop, Objective(metric), reporter)
+            setup = prepare_retraining(run, specs, reporter=reporter, data=data, address=address)
+            _train_all(run, todo, setup, Objective(metric), reporter)
     objective = Objective(metric)
     result = assess(
         [_confirmed(run, row, [r for r in repeats if r.row is row], objective) for row in chosen],
@@ -210,66 +199,38 @@ def _repeat(run: RunFolder, row: Row, number: int) -> _Repeat:
 def _train_all(
     run: RunFolder,
     todo: Sequence[_Repeat],
-    shop: RetrainingSetup,
+    setup: RetrainingSetup,
     objective: Objective,
     reporter: Reporter,
 ) -> None:
-    """Trains what is to be trained, as many at once as the plan allows."""
-    task = _train.options(**task_options(shop.plan))
-    work = ray.put(shop.work)
-    waiting = list(todo)
-    running: dict[Any, _Repeat] = {}
+    """Trains what is to be trained; one's failure is no reason to end the others."""
+    repeats = {repeat.folder.root: repeat for repeat in todo}
+    epochs = dict.fromkeys(repeats, 0)
     total = sum(repeat.spec.train.epochs for repeat in todo)
     for repeat in todo:
         write_json(repeat.folder.spec_file, repeat.spec.model_dump(mode="json"))
         repeat.folder.write_status("pending")
+    trainings = [Training(r.spec, r.folder, continues=run.mirror is None) for r in todo]
+
+    def on_epoch(training: Training, report: Report) -> None:
+        epochs[training.folder.root] = int(report["epoch"])
+        reporter.stage(STAGE, min(sum(epochs.values()), total - 1), total)
+
     try:
-        while waiting or running:
-            while waiting and len(running) < shop.plan.concurrency:
-                repeat = waiting.pop(0)
-                place = repeat.folder.root if run.mirror is None else None
-                running[task.remote(repeat.spec, place, work)] = repeat
-            ended, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
-            for reference in ended:
-                _end(running.pop(reference), reference, objective, reporter)
-            done = sum(len(repeat.folder.read_metrics()) for repeat in todo)
-            # A bar is full when all have ended, failed ones included.
-            done = min(done, total - 1) if waiting or running else total
-            reporter.stage("train with other seeds (epochs)", done, total)
+        for training, error in train_again(setup, trainings, on_epoch):
+            _end(repeats[training.folder.root], error, objective, reporter)
+        reporter.stage(STAGE, total, total)  # failed ones included
     finally:
-        for reference in running:
-            ray.cancel(reference, force=True)
         reporter.close()
 
 
-@ray.remote  # type: ignore[untyped-decorator]
-def _train(spec: TrialSpec, place: Path | None, work: SharedWork) -> dict[str, bytes]:
-    """One trial; a task that Ray starts again goes on from the last kept state.
-
-    Args:
-        spec: The trial.
-        place: Where it is kept; None where this node does not see it.
-        work: What all share.
-
-    Returns:
-        Its files, where the node that asks does not see them.
-    """
-    claim_process(work.threads)
-    with tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
-        folder = TrialFolder(place or Path(scratch) / "trial")
-        for _ in run_trial(spec, folder, work):
-            pass
-        return {} if place else small_files(folder)
-
-
-def _end(repeat: _Repeat, reference: Any, objective: Objective, reporter: Reporter) -> None:
-    """Records how a training ended. Another's failure is no reason to end them all."""
+def _end(
+    repeat: _Repeat, error: Exception | None, objective: Objective, reporter: Reporter
+) -> None:
+    """Records how a training ended."""
     who = f"{repeat.row.name}, seed {repeat.seed}"
-    try:
-        place_files(repeat.folder, ray.get(reference))
-    except ray.exceptions.RayError as error:
-        cause = raised_in(error) if isinstance(error, ray.exceptions.RayTaskError) else error
-        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:500]}"
+    if error is not None:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         repeat.folder.write_status("failed", reason=reason)
         reporter.say(f"{who} failed: {reason}")
         return
@@ -361,23 +322,5 @@ def noise_of_means(trials: Sequence[Confirmed], first: int, second: int) -> floa
     if freedom < 1:
         return None
     squares = sum((score - fmean(trial.others)) ** 2 for trial in trials for score in trial.others)
-    return student_t(freedom) * sqrt(squares / freedom * (1 / first + 1 / second))
-
-
-def student_t(freedom: int) -> float:
-    """The 97.5% point of Student's t: exact for 1 and 2 degrees of freedom, else to 1%.
-
-    Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 26.7.5.
-
-    >>> [round(student_t(n), 2) for n in (1, 2, 3, 6, 30)]
-    [12.71, 4.3, 3.16, 2.45, 2.04]
-    """
-    if freedom < 3:
-        return (12.7062, 4.3027)[freedom - 1]
-    z: float = NormalDist().inv_cdf(0.975)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / float(freedom**power) for power, term in enumerate(terms, start=1))
+    quantile = float(scipy.stats.t.ppf(0.975, freedom))
+    return quantile * sqrt(squares / freedom * (1 / first + 1 / second))

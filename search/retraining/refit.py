@@ -5,6 +5,7 @@ runs for the number of epochs that was best on validation, its last epoch is kep
 worth only the test split can say.
 """
 
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,22 +20,15 @@ from numpy.typing import NDArray
 from pawtune.data_pipeline.cache import cache_dir
 from pawtune.models.features.augmented_views import ViewTable
 from pawtune.models.spec import TrialSpec
-from pawtune.search.cluster.connection import claim_process
-from pawtune.search.cluster.task_result import result
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.model_choice import refit_folder
-from pawtune.search.retraining.setup import (
-    RetrainingSetup,
-    open_workshop,
-    place_files,
-    small_files,
-    task_options,
-)
+from pawtune.search.retraining.setup import RetrainingSetup, prepare_retraining
+from pawtune.search.retraining.training import Training, follow_one
 from pawtune.search.shared_work.feature_banks import POOLINGS, BankRefs
 from pawtune.search.shared_work.pixels import PixelRefs, PixelStore, SharedWork, prepare_banks
+from pawtune.search.storage.object_store_sync import hold_run
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
-from pawtune.search.storage.run_lock import RunLock
 from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.worker.trial import begin_session, build_trial, describe_training
 
@@ -94,48 +88,48 @@ def refit_trial(
     spec = load_spec(run, row.trial_id)
     epochs = row.best_epoch or spec.train.epochs
     spec = spec.model_copy(update={"train": spec.train.model_copy(update={"epochs": epochs})})
-    with RunLock(run):
-        shop = open_workshop(run, [spec], reporter=reporter, data=data, address=address)
-        work = with_validation(shop, reporter)
-        folder = refit_folder(run, row.trial_id)
-        task = _train_whole.options(**task_options(shop.plan)).remote(spec, work)
+    folder = refit_folder(run, row.trial_id)
+    with hold_run(run, reporter.say), tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
+        setup = prepare_retraining(run, [spec], reporter=reporter, data=data, address=address)
+        both = replace(setup, work=with_validation(setup, reporter))
+        training = Training(spec, TrialFolder(Path(scratch) / "trial"))
         try:
-            last, files = _follow(task, row.name, epochs, reporter)
+            last = follow_one(both, training, f"refit {row.name} (epochs)", reporter, train_whole)
         finally:
             reporter.close()
         refit = Refit(
             trial_id=row.trial_id,
             name=row.name,
             epochs=epochs,
-            train_images=len(shop.work.train_labels),
-            validation_images=len(shop.work.val_labels),
+            train_images=len(setup.work.train_labels),
+            validation_images=len(setup.work.val_labels),
             loss=last["loss"],
             accuracy=last["accuracy"],
             seconds=round(time.monotonic() - started, 3),
         )
         (folder.root / RECORD).unlink(missing_ok=True)
-        place_files(folder, files)
+        shutil.copytree(training.folder.root, folder.root, dirs_exist_ok=True)
         write_json(folder.spec_file, spec.model_dump(mode="json"))
         # Last: where it is, the refit is whole.
         write_json(folder.root / RECORD, refit.as_dict())
     return refit
 
 
-def with_validation(shop: RetrainingSetup, reporter: Reporter) -> SharedWork:
+def with_validation(setup: RetrainingSetup, reporter: Reporter) -> SharedWork:
     """The shared work of a search in which the validation images are trained on too.
 
     The training images' bank is the search's own; only the validation images' augmented views
     are new. One image stands in for the validation split, which training must score.
     """
-    work = shop.work
-    moved = tuple(replace(entry, split="train") for entry in shop.manifest.split("validation"))
-    as_training = replace(shop.manifest, entries=(*moved, *shop.manifest.split("validation")))
+    work = setup.work
+    moved = tuple(replace(entry, split="train") for entry in setup.manifest.split("validation"))
+    as_training = replace(setup.manifest, entries=(*moved, *setup.manifest.split("validation")))
     banks = prepare_banks(
-        shop.config,
+        setup.config,
         as_training,
-        {key: shop.backbones[key] for key in work.banks},
+        {key: setup.backbones[key] for key in work.banks},
         PixelStore(as_training, cache_dir(), reporter.stage, say=reporter.say),
-        shop.plan,
+        setup.plan,
         cache_dir(),
         reporter.stage,
     )
@@ -176,41 +170,20 @@ def _first(reference: Any) -> Any:
     return ray.put(np.array(ray.get(reference)[:1]))
 
 
-def _follow(
-    task: Any, name: str, epochs: int, reporter: Reporter
-) -> tuple[dict[str, float], dict[str, bytes]]:
-    """Shows a training's epochs; returns the last one's metrics and the files."""
-    last: dict[str, float] = {}
-    for reference in task:
-        report = result(reference)
-        if "epoch" not in report:
-            return last, report
-        last = report
-        reporter.stage(f"refit {name} (epochs)", int(last["epoch"]), epochs)
-    raise RuntimeError("the training ended without its files")
-
-
-# Tried again where `claim_process` has left a process that another search had used.
-@ray.remote(num_returns="streaming", max_retries=3)  # type: ignore[untyped-decorator]
-def _train_whole(spec: TrialSpec, work: SharedWork) -> Iterator[dict[str, Any]]:
-    """Trains all epochs and keeps the last.
+def train_whole(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[dict[str, Any]]:
+    """Trains all epochs in a folder and keeps the last.
 
     Yields:
-        An epoch's metrics on the images trained on; at the end the files to keep, by name.
+        An epoch's metrics on the images trained on.
     """
-    claim_process(work.threads)
     policy = begin_session(spec)
     trial = build_trial(spec, work)
-    with tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
-        folder = TrialFolder(Path(scratch))
-        rows = []
-        for result in trial.train(1):
-            row = {"epoch": result.epoch, **{name: result.metrics[name] for name in KEPT}}
-            rows.append(row)
-            yield row
+    folder.best.mkdir(parents=True)
+    rows = []
+    for result in trial.train(1):
+        rows.append({"epoch": result.epoch, **{name: result.metrics[name] for name in KEPT}})
         folder.write_metrics(rows)
-        write_json(folder.facts_file, describe_training(trial, policy, work))
-        folder.best.mkdir()
-        trial.core.save_weights(folder.best_weights)
-        weights = str(folder.best_weights.relative_to(folder.root))
-        yield {**small_files(folder), weights: folder.best_weights.read_bytes()}
+        if result.epoch == spec.train.epochs:
+            write_json(folder.facts_file, describe_training(trial, policy, work))
+            trial.core.save_weights(folder.best_weights)
+        yield rows[-1]

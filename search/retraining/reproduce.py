@@ -7,31 +7,25 @@ libraries choose the order of additions. On a CPU, with the same processor, numb
 precision and versions, every digit comes back; else it is a matter of tolerance.
 """
 
-import io
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import ray
-from numpy.typing import NDArray
 
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.models.spec import Precision, TrialSpec
-from pawtune.search.cluster.connection import claim_process
-from pawtune.search.cluster.task_result import result
 from pawtune.search.objective import Objective
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.validation import read_probabilities
-from pawtune.search.retraining.setup import LOCAL, open_workshop, task_options
-from pawtune.search.shared_work.pixels import SharedWork
+from pawtune.search.retraining.setup import LOCAL, prepare_retraining
+from pawtune.search.retraining.training import Training, follow_one
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
 from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.storage.versions import installed_versions, recorded_versions
-from pawtune.search.worker.trial import run_trial
 
 NOT_COMPARED = ("epoch", "seconds", "images_per_second")
 # Away from the machine that a trial was recorded on. Rounding differs from the first step on and
@@ -133,7 +127,7 @@ def reproduce_trial(
     recorded = folder.read_metrics()
     facts = read_json(folder.facts_file) if folder.facts_file.exists() else {}
     spec = _as_recorded(load_spec(run, row.trial_id), facts, len(recorded))
-    shop = open_workshop(
+    setup = prepare_retraining(
         run,
         [spec],
         reporter=reporter,
@@ -142,9 +136,13 @@ def reproduce_trial(
         precision=spec.train.precision if facts.get("device") != "gpu" else None,
         on_cpu=facts.get("device") == "cpu",
     )
-    task = _train_away.options(**task_options(shop.plan)).remote(spec, shop.work)
-    again, probabilities, facts_again = _follow(task, len(recorded), row.name, reporter)
-    reporter.close()
+    with tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
+        training = Training(spec, TrialFolder(Path(scratch)))
+        follow_one(setup, training, f"train {row.name}", reporter)
+        reporter.close()
+        again = training.folder.read_metrics()
+        probabilities = np.load(training.folder.best_predictions, allow_pickle=False)
+        facts_again = read_json(training.folder.facts_file)
     changed = find_changes(run, facts, facts_again)
     if tolerance is None:
         tolerance = ELSEWHERE if changed or facts_again["device"] == "gpu" else 0.0
@@ -152,8 +150,8 @@ def reproduce_trial(
         EpochPair(int(old["epoch"]), _compared(old, new), _compared(new, old))
         for old, new in zip(recorded, again, strict=True)
     ]
-    kept = read_probabilities(folder, shop.manifest)
-    best = [int(Objective(shop.config.metric).best(rows)["epoch"]) for rows in (recorded, again)]
+    kept = read_probabilities(folder, setup.manifest)
+    best = [int(Objective(setup.config.metric).best(rows)["epoch"]) for rows in (recorded, again)]
     difference = None
     if not isinstance(kept, str) and best[0] == best[1]:
         difference = float(np.abs(kept - probabilities).max())
@@ -175,38 +173,6 @@ def _as_recorded(spec: TrialSpec, facts: Mapping[str, Any], epochs: int) -> Tria
         update["precision"] = facts["precision"]
     train = type(spec.train).model_validate({**spec.train.model_dump(), **update})
     return spec.model_copy(update={"train": train})
-
-
-# Tried again where `claim_process` has left a process that another search had used.
-@ray.remote(num_returns="streaming", max_retries=3)  # type: ignore[untyped-decorator]
-def _train_away(spec: TrialSpec, work: SharedWork) -> Iterator[dict[str, Any]]:
-    """Trains a trial in a folder of its own that is gone afterwards.
-
-    Yields:
-        A report an epoch; last, `rows`, `predictions` (an .npy file's bytes) and `facts`.
-    """
-    claim_process(work.threads)
-    with tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
-        folder = TrialFolder(Path(scratch) / "trial")
-        yield from run_trial(spec, folder, work)
-        yield {
-            "rows": folder.read_metrics(),
-            "predictions": folder.best_predictions.read_bytes(),
-            "facts": read_json(folder.facts_file),
-        }
-
-
-def _follow(
-    task: Any, epochs: int, name: str, reporter: Reporter
-) -> tuple[list[dict[str, float]], NDArray[np.float32], dict[str, Any]]:
-    """Shows a training's epochs and returns its rows, predictions and facts."""
-    report: dict[str, Any] = {}
-    for reference in task:
-        report = result(reference)
-        if "rows" not in report:
-            reporter.stage(f"train {name}", int(report["epoch"]), epochs)
-    predictions = np.load(io.BytesIO(report["predictions"]), allow_pickle=False)
-    return report["rows"], predictions, report["facts"]
 
 
 def find_changes(run: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 """Training a run's trials again: its images found and checked, its shared work made again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,8 +25,8 @@ from pawtune.search.shared_work.backbones import (
     banked,
     store_backbones,
 )
-from pawtune.search.shared_work.pixels import PixelStore, SharedWork, prepare_banks
-from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_bytes
+from pawtune.search.shared_work.pixels import PixelStore, SharedWork, prepare_banks, share_work
+from pawtune.search.storage.run_folder import RunFolder
 
 LOCAL = "local"  # an address: a cluster started on this machine
 
@@ -52,7 +52,7 @@ class RetrainingSetup:
     work: SharedWork
 
 
-def open_workshop(
+def prepare_retraining(
     run: RunFolder,
     specs: Sequence[TrialSpec],
     *,
@@ -114,13 +114,11 @@ def open_workshop(
         reporter.stage,
     )
     live = sorted({spec.model.image_size for spec in specs if not banked(config, spec.model)})
-    work = SharedWork(
+    work = share_work(
+        config,
+        manifest,
+        plan,
         run_root=run.root,
-        metric=config.metric,
-        threads=plan.threads,
-        class_names=manifest.class_names,
-        train_labels=manifest.labels("train"),
-        val_labels=manifest.labels("validation"),
         pixels={size: pixels.at(size) for size in live},
         backbones=backbones,
         banks=banks,
@@ -159,20 +157,3 @@ def fit_resources(config: ResourcesConfig, *, on_cpu: bool = False) -> ResourceP
         "gpus_per_trial": gpus if gpus is None else min(gpus, largest["GPU"]),
     }
     return cluster.plan_resources(config.model_copy(update=update), capacity)
-
-
-def task_options(plan: ResourcePlan) -> dict[str, float]:
-    """What a training asks of Ray, in the words of `remote.options`."""
-    return {"num_cpus": plan.cpus, "num_gpus": plan.gpus}
-
-
-def small_files(folder: TrialFolder) -> dict[str, bytes]:
-    """Records and predictions of a training, to be sent to where the run lies."""
-    files = (folder.metrics_file, folder.facts_file, folder.best_predictions)
-    return {str(f.relative_to(folder.root)): f.read_bytes() for f in files if f.exists()}
-
-
-def place_files(folder: TrialFolder, files: Mapping[str, bytes]) -> None:
-    """Writes what a training sent."""
-    for name, content in files.items():
-        write_bytes(folder.root / name, content)

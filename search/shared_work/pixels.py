@@ -77,6 +77,40 @@ class SharedWork:
     banks: Mapping[Backbone, BankRefs] = field(default_factory=dict)
 
 
+def share_work(
+    config: SearchConfig,
+    manifest: Manifest,
+    plan: ResourcePlan,
+    *,
+    run_root: Path | str,
+    pixels: Mapping[int, PixelRefs],
+    backbones: Mapping[Backbone, StoredBackbone],
+    banks: Mapping[Backbone, BankRefs],
+) -> SharedWork:
+    """What every trial of a search is handed, from what stands ready.
+
+    Args:
+        config: The search.
+        manifest: Its splits.
+        plan: What each trial gets of the cluster.
+        run_root: The run folder, or its address in an object store.
+        pixels: By image size, for trials on pixels.
+        backbones: Those that some trial may use.
+        banks: Their feature banks.
+    """
+    return SharedWork(
+        run_root=run_root,
+        metric=config.metric,
+        threads=plan.threads,
+        class_names=manifest.class_names,
+        train_labels=manifest.labels("train"),
+        val_labels=manifest.labels("validation"),
+        pixels=pixels,
+        backbones=backbones,
+        banks=banks,
+    )
+
+
 class PixelStore:
     """Decodes a size when it is first asked for.
 

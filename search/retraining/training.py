@@ -1,0 +1,164 @@
+"""Trials of a run trained again as Ray tasks: the one task behind confirm, refit and reproduce.
+
+The worker trains in a folder of its own and streams an epoch's report as it ends, then the files
+to keep; or, where trainings may be interrupted and continue, in the folder of the run itself.
+"""
+
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from pawtune.data_pipeline.errors import DataError
+from pawtune.models.errors import ModelError
+from pawtune.models.spec import TrialSpec
+from pawtune.search.cluster.connection import ResourcePlan, claim_process
+from pawtune.search.cluster.task_result import result
+from pawtune.search.errors import UserError
+from pawtune.search.progress.reporter import Reporter
+from pawtune.search.retraining.setup import RetrainingSetup
+from pawtune.search.shared_work.pixels import SharedWork
+from pawtune.search.storage.run_folder import TrialFolder, write_bytes
+from pawtune.search.worker.trial import run_trial
+
+POLL_S = 1.0
+FILES = "files"  # the name in a stream's last item
+
+Report = Mapping[str, Any]
+Trainer = Callable[[TrialSpec, TrialFolder, SharedWork], Iterator[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A trial to train again.
+
+    Attributes:
+        spec: What to train.
+        folder: Where its records and files are when it has ended, laid out as a trial's folder.
+        continues: Whether the worker trains in `folder` itself, which it must see, and continues
+            from what an interrupted training left there.
+    """
+
+    spec: TrialSpec
+    folder: TrialFolder
+    continues: bool = False
+
+
+def train_again(
+    setup: RetrainingSetup,
+    trainings: Sequence[Training],
+    on_epoch: Callable[[Training, Report], None],
+    trainer: Trainer = run_trial,
+) -> Iterator[tuple[Training, Exception | None]]:
+    """Trains side by side, as many at once as the plan allows.
+
+    Args:
+        setup: What stands ready, from `prepare_retraining`.
+        trainings: What to train.
+        on_epoch: Receives every epoch's report.
+        trainer: Trains one in a folder and yields a report an epoch; must be importable.
+
+    Yields:
+        Each training as it ends, its files in its folder; with its error where it failed.
+    """
+    task = _task_on(setup.plan)
+    work = ray.put(setup.work)
+    waiting = deque(trainings)
+    running: dict[Any, Training] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < setup.plan.concurrency:
+                training = waiting.popleft()
+                place = training.folder.root if training.continues else None
+                running[task.remote(trainer, training.spec, place, work)] = training
+            streams, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
+            for stream in streams:
+                training = running[stream]
+                try:
+                    report = result(next(stream))
+                except StopIteration:
+                    # Ray drops the error of a task that it had to start again.
+                    del running[stream]
+                    yield training, RuntimeError("its worker died, and the next one failed")
+                except (ray.exceptions.RayError, UserError, DataError, ModelError) as error:
+                    del running[stream]
+                    yield training, error
+                else:
+                    if FILES not in report:
+                        on_epoch(training, report)
+                        continue
+                    _place_files(training.folder, report[FILES])
+                    del running[stream]
+                    yield training, None
+    finally:
+        for stream in running:
+            ray.cancel(stream, force=True)
+
+
+def follow_one(
+    setup: RetrainingSetup,
+    training: Training,
+    stage: str,
+    reporter: Reporter,
+    trainer: Trainer = run_trial,
+) -> Report:
+    """Trains one trial and shows its epochs; returns the last one's report.
+
+    Raises:
+        UserError, DataError, ModelError, RayError: As the training raised it.
+    """
+    last: Report = {}
+
+    def on_epoch(_: Training, report: Report) -> None:
+        nonlocal last
+        last = report
+        reporter.stage(stage, int(report["epoch"]), training.spec.train.epochs)
+
+    for _, error in train_again(setup, [training], on_epoch, trainer):
+        if error is not None:
+            raise error
+    return last
+
+
+def _task_on(plan: ResourcePlan) -> Any:
+    options = {"num_returns": "streaming", "num_cpus": plan.cpus, "num_gpus": plan.gpus}
+    # A GPU's memory comes back when the process ends; Ray takes max_calls here alone.
+    once = {"max_calls": 1} if plan.gpus else {}
+    # Tried again where `claim_process` has left a process that another search had used.
+    return ray.remote(max_retries=3, **once, **options)(_train)
+
+
+def _train(
+    trainer: Trainer, spec: TrialSpec, place: Path | None, work: SharedWork
+) -> Iterator[dict[str, Any]]:
+    """One training, on a worker.
+
+    A stream's items are counted: a task that Ray starts again, and which continues from the last
+    kept state, gives the epochs before it once more.
+
+    Yields:
+        An epoch's report; at last the files to keep, by name: none where they are in `place`.
+    """
+    claim_process(work.threads)
+    with tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
+        folder = TrialFolder(place or Path(scratch) / "trial")
+        given = 0 if place else None
+        for report in trainer(spec, folder, work):
+            if given is not None:
+                # Not `yield from` a list: Ray sends into its generators.
+                for row in folder.read_metrics()[given : int(report["epoch"]) - 1]:  # noqa: UP028
+                    yield row
+                given = int(report["epoch"])
+            yield report
+        kept = (folder.metrics_file, folder.facts_file, folder.best_predictions)
+        files = [file for file in (*kept, folder.best_weights) if file.exists() and not place]
+        yield {FILES: {str(f.relative_to(folder.root)): f.read_bytes() for f in files}}
+
+
+def _place_files(folder: TrialFolder, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        write_bytes(folder.root / name, content)

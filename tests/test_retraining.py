@@ -1,0 +1,86 @@
+"""The one task behind confirm, refit and reproduce: several at once, and again where one died."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from pawtune.models.errors import ModelError
+from pawtune.models.spec import TrialSpec, baseline
+from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.retraining.setup import RetrainingSetup
+from pawtune.search.retraining.training import Training, train_again
+from pawtune.search.shared_work.pixels import SharedWork
+from pawtune.search.storage.run_folder import TrialFolder
+from pawtune.search.storage.untrusted_files import REQUIRED_METRICS
+
+ROW = dict.fromkeys(REQUIRED_METRICS, 0.5)
+
+
+@pytest.fixture
+def setup(ray_cluster: dict[str, Any]) -> RetrainingSetup:
+    plan = ResourcePlan(cpus=1, gpus=0, concurrency=2)
+    work = SimpleNamespace(threads=1)
+    return cast(RetrainingSetup, SimpleNamespace(plan=plan, work=work))
+
+
+def spec(name: str, epochs: int) -> TrialSpec:
+    return baseline("tutorial_1", epochs).model_copy(update={"name": name})
+
+
+def test_trainings_stream_their_epochs_and_leave_their_files(
+    setup: RetrainingSetup, tmp_path: Path
+) -> None:
+    row = ROW  # by value: a worker knows nothing of this module
+
+    def train(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[dict[str, Any]]:
+        if spec.name == "bad":
+            raise ModelError("the loss diverged")
+        for epoch in range(1, spec.train.epochs + 1):
+            folder.write_metrics([{"epoch": n, **row} for n in range(1, epoch + 1)])
+            yield {"epoch": epoch, **row}
+
+    trainings = [
+        Training(spec(name, epochs), TrialFolder(tmp_path / name))
+        for name, epochs in (("one", 1), ("bad", 2), ("three", 3))
+    ]
+    seen: list[tuple[str, int]] = []
+    ended = {
+        training.spec.name: error
+        for training, error in train_again(
+            setup, trainings, lambda t, report: seen.append((t.spec.name, report["epoch"])), train
+        )
+    }
+    assert ended["one"] is ended["three"] is None
+    assert isinstance(ended["bad"], ModelError)
+    assert sorted(seen) == [("one", 1), ("three", 1), ("three", 2), ("three", 3)]
+    assert len(TrialFolder(tmp_path / "three").read_metrics()) == 3
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_worker_that_dies_costs_the_epoch_in_flight(
+    setup: RetrainingSetup, tmp_path: Path
+) -> None:
+    """The task is started again, continues, and every epoch is reported once."""
+    row, sign, number = ROW, tmp_path / "died", int(signal.SIGKILL)
+
+    def train(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[dict[str, Any]]:
+        done = len(folder.read_metrics())
+        for epoch in range(done + 1, spec.train.epochs + 1):
+            if epoch == 3 and not sign.exists():
+                sign.write_text(str(done))
+                os.kill(os.getpid(), number)
+            folder.write_metrics([{"epoch": n, **row} for n in range(1, epoch + 1)])
+            yield {"epoch": epoch, **row}
+
+    training = Training(spec("dies", 4), TrialFolder(tmp_path / "dies"), continues=True)
+    training.folder.root.mkdir()
+    seen: list[int] = []
+    (ended,) = train_again(setup, [training], lambda _, report: seen.append(report["epoch"]), train)
+    assert ended == (training, None)
+    assert sign.read_text() == "0"
+    assert seen == [1, 2, 3, 4]

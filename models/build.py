@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import keras
 
 from pawtune.models.augmentation import augmentation_layers
+from pawtune.models.backbones.backbone_graph import split_at
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.families.conv import build_conv_core
-from pawtune.models.families.transfer import build_extractor, build_head
+from pawtune.models.families.finetune import build_tuned
+from pawtune.models.families.transfer import build_extractor, build_head, preprocess
 from pawtune.models.precision import precision
 from pawtune.models.spec import ConvSpec, TrainSpec, TransferSpec
 from pawtune.models.training.fused_optimizers import FusedAdam, FusedAdamW, MomentumSGD
@@ -116,6 +118,30 @@ def compose_complete(
         if extractor is not None:
             x = extractor(x, training=False)
         logits = trained(x, training=False)
+        probabilities = keras.layers.Softmax(name="probabilities")(logits)
+        return keras.Model(raw, probabilities, name="pawtune")
+
+
+def compose_tuned(name: str, backbone: keras.Model, cut: int, network: keras.Model) -> keras.Model:
+    """The complete model of a fine-tuned top, as `compose_complete` makes that of a head.
+
+    Args:
+        name: of the backbone in `keras.applications`.
+        backbone: of `load_backbone`; what is below the cut is taken from it.
+        cut: number of the block end.
+        network: of `build_tuned`; its weights are copied.
+
+    Returns:
+        (N, None, None, 3) uint8 → (N, C) probabilities, float32.
+    """
+    with precision("float32"):
+        below, above = split_at(fold_backbone(backbone), cut)
+        head = network.get_layer("logits")
+        trained = build_tuned(above, *head.get_weights())
+        trained.set_weights(network.get_weights())
+        raw = keras.Input((None, None, 3), dtype="uint8", name="raw_pixels")
+        pixels = preprocess(name, resized(raw, backbone.input_shape[1]))
+        logits = trained(below(pixels, training=False), training=False)
         probabilities = keras.layers.Softmax(name="probabilities")(logits)
         return keras.Model(raw, probabilities, name="pawtune")
 

@@ -73,10 +73,13 @@ def assert_blocks(name: str, expected: tuple[int, int]) -> None:
     ]
     batch = pixels(backbone)
     whole = folded(batch, training=False)
-    for end in (ends[0], cut_by_share(ends[:-1], 0.3)):
-        below, above = split_at(folded, end.number)
+    for number in {0, 1, cut_by_share(ends[:-1], 0.3).number}:
+        below, above = split_at(folded, number)
         middle = below(batch, training=False)
-        assert middle.shape[1:] == end.shape
+        shapes = {end.number: end.shape for end in ends} | {0: batch.shape[1:]}
+        assert middle.shape[1:] == shapes[number]
+        # What is above has the same blocks, so that it can be told how deep each of them lies.
+        assert len(find_block_ends(above, 999)) == len(find_block_ends(folded, 999)) - number
         scale = np.abs(whole).max()
         np.testing.assert_allclose(above(middle, training=False), whole, atol=1e-5 * scale)
 
@@ -186,8 +189,8 @@ def test_the_halves_have_weights_of_their_own(mobilenet: keras.Model) -> None:
 
 
 def test_a_cut_that_is_none_is_refused(mobilenet: keras.Model) -> None:
-    for number in (0, 18):
-        with pytest.raises(ModelError, match=f"1 to 17, received {number}$"):
+    for number in (-1, 18):
+        with pytest.raises(ModelError, match=f"1 to 17, or 0 .* received {number}$"):
             split_at(mobilenet, number)
 
 

@@ -135,11 +135,11 @@ def build_tap_model(backbone: keras.Model, max_taps: int = MAX_TAPS) -> TapModel
 
 
 def split_at(backbone: keras.Model, number: int) -> tuple[keras.Model, keras.Model]:
-    """Two models whose composition is the backbone; their weights are copies.
+    """Two models whose composition is the backbone, with layers and weights of their own.
 
     Args:
         backbone: a functional model, usually of `fold_backbone`.
-        number: of the block end to cut at, from 1.
+        number: of the block end to cut at, from 1; 0 leaves everything above.
 
     Returns:
         below: (N, S, S, 3) → (N, h, w, c); above: (N, h, w, c) → (N, H, W, F). Trainable as the
@@ -148,18 +148,25 @@ def split_at(backbone: keras.Model, number: int) -> tuple[keras.Model, keras.Mod
     Raises:
         ModelError: no block has that number, or nothing is above it.
     """
-    # Its own layers: a model that begins in the middle adds connections to those it is made of.
-    copy = keras.models.clone_model(backbone)
-    copy.set_weights(backbone.get_weights())
+    # Of its own layers: a model that begins in the middle adds connections to those it is made of.
+    copy = _clone(backbone)
     ends = find_block_ends(copy, max_taps=len(copy.operations))
-    if not 0 < number < len(ends):
+    if not 0 <= number < len(ends):
         raise ModelError(
-            f"a cut is the number of a block with another above it, 1 to {len(ends) - 1}, "
-            f"received {number}"
+            f"a cut is the number of a block with another above it, 1 to {len(ends) - 1}, or 0 "
+            f"for the whole backbone, received {number}"
         )
+    if number == 0:
+        pixels = keras.Input(copy.input_shape[1:])
+        return keras.Model(pixels, keras.layers.Identity(dtype="float32")(pixels)), copy
     middle = _output(copy, ends[number - 1])
-    below = keras.Model(copy.input, middle, name="below")
-    return below, keras.Model(middle, copy.output, name="above")
+    return _clone(keras.Model(copy.input, middle)), _clone(keras.Model(middle, copy.output))
+
+
+def _clone(model: keras.Model) -> keras.Model:
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def _output(backbone: keras.Model, end: BlockEnd) -> keras.KerasTensor:

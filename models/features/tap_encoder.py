@@ -60,7 +60,7 @@ class TapEncoder:
         }
         inputs = keras.Input(backbone.input_shape[1:], dtype="float32", name="pixels")
         preparation = keras.Model(inputs, preprocess(name, inputs))
-        self._encode, self._encode_views = _compile(preparation, taps.model, not has_gpu)
+        self._encode, self._encode_views = compile_passes(preparation, taps.model, not has_gpu)
 
     def encode(
         self, images: NDArray[np.uint8], transforms: NDArray[np.float32] | None = None
@@ -93,19 +93,28 @@ class TapEncoder:
         }
 
 
-def _compile(
-    preparation: keras.Model, taps: keras.Model, compile_rendering: bool
+def compile_passes(
+    preparation: keras.Model, frozen: keras.Model, compile_rendering: bool
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(B, S, S, 3) uint8 → (B, F) float16; and the same of views, (B, 1, 6) float32."""
+    """Passes of images, and of views of them, through a model that is not trainable.
+
+    Args:
+        preparation: (B, S, S, 3) pixels 0..255 → the same, preprocessed.
+        frozen: (B, S, S, 3) → (B, ...); its weights are taken as they are now.
+        compile_rendering: of views, by XLA.
+
+    Returns:
+        (B, S, S, 3) uint8 → (B, ...) float16; and the same with transforms, (B, 1, 6) float32.
+    """
     # Constants instead of variables: TensorFlow then casts and lays out the weights once.
-    frozen = [variable.numpy() for variable in taps.non_trainable_variables]
+    values = [variable.numpy() for variable in frozen.non_trainable_variables]
     largest = np.finfo(np.float16).max
-    shape = taps.input_shape[1:]
+    shape = frozen.input_shape[1:]
     render = tf.function(render_views, jit_compile=compile_rendering)
 
     def features_of(pixels: tf.Tensor) -> tf.Tensor:
-        weights = [tf.constant(value) for value in frozen]
-        outputs, _ = taps.stateless_call([], weights, preparation(pixels), training=False)
+        weights = [tf.constant(value) for value in values]
+        outputs, _ = frozen.stateless_call([], weights, preparation(pixels), training=False)
         return tf.cast(tf.clip_by_value(outputs, -largest, largest), tf.float16)
 
     def encode(images: tf.Tensor) -> tf.Tensor:

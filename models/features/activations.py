@@ -1,0 +1,141 @@
+"""Activations of images at a cut of a frozen backbone: computed live, or kept in arrays.
+
+    encoder = ActivationEncoder(load_backbone("MobileNetV2", 224, weights), "MobileNetV2", cut=13)
+    rounds = [encoder.encode(images)]
+    rounds += [encoder.encode(images, round_transforms(1, 0, len(images), 224, seed=0))]
+    kept = KeptActivations(rounds)
+    batch = kept(np.array([3, 1]), np.array([0, 1]))  # image 3 as it is, image 1 augmented
+
+What lies below the cut is the same in every epoch: it is computed once for each view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from pawtune.models.backbones.backbone_graph import split_at
+from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.errors import ModelError
+from pawtune.models.families.transfer import preprocess
+from pawtune.models.features.light_views import round_transforms
+from pawtune.models.features.tap_encoder import compile_passes
+
+Activations = NDArray[np.float16]
+# (B,) images and (B,) rounds, int64 → (B, h, w, c)
+ActivationSource = Callable[[NDArray[np.int64], NDArray[np.int64]], Activations]
+
+# A step's activations should fit the cache of a core; a GPU wants more at once.
+_IMAGES_PER_STEP = {False: 8, True: 256}
+
+
+class ActivationEncoder:
+    """Makes activations with one frozen backbone; build it once in a process."""
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        name: str,
+        cut: int,
+        policy: str = "float32",
+        has_gpu: bool = False,
+    ) -> None:
+        """Cut the backbone and trace the function.
+
+        Args:
+            backbone: of `load_backbone`, (N, S, S, 3) preprocessed pixels → (N, h, w, F).
+            name: of the backbone in `keras.applications`, for its preprocessing.
+            cut: number of the block end, see `split_at`; 0 gives preprocessed pixels.
+            policy: Keras dtype policy to compute under; see `resolve_precision`.
+            has_gpu: whether this process computes on a GPU.
+        """
+        below, _ = split_at(fold_backbone(backbone, policy), cut)
+        below.trainable = False
+        self.image_size = int(backbone.input_shape[1])
+        self.shape: tuple[int, int, int] = below.output_shape[1:]
+        self._images_per_step = _IMAGES_PER_STEP[has_gpu]
+        pixels = keras.Input(backbone.input_shape[1:], dtype="float32", name="pixels")
+        preparation = keras.Model(pixels, preprocess(name, pixels))
+        self._encode, self._encode_views = compile_passes(preparation, below, not has_gpu)
+
+    def encode(
+        self, images: NDArray[np.uint8], transforms: NDArray[np.float32] | None = None
+    ) -> Activations:
+        """Activations (n, h, w, c) of images, or of one view of each.
+
+        Args:
+            images: (n, S, S, 3) uint8, 0 to 255.
+            transforms: (n, 1, 6) float32, see `view_transforms`; None: the plain images.
+
+        Raises:
+            ModelError: images of another size.
+        """
+        side = self.image_size
+        if images.shape[1:] != (side, side, 3) or images.dtype != np.uint8:
+            raise ModelError(
+                f"images must be (n, {side}, {side}, 3) uint8, received {images.shape} "
+                f"{images.dtype}: decode them at {side} px"
+            )
+        activations = np.empty((len(images), *self.shape), np.float16)
+        for start in range(0, len(images), self._images_per_step):
+            part = slice(start, start + self._images_per_step)
+            if transforms is None:
+                activations[part] = self._encode(images[part]).numpy()
+            else:
+                activations[part] = self._encode_views(images[part], transforms[part]).numpy()
+        return activations
+
+
+class KeptActivations:
+    """Activations of rounds of views, in memory or memory-mapped; of them only batches are read."""
+
+    def __init__(self, rounds: Sequence[Activations]) -> None:
+        """Take the rounds.
+
+        Args:
+            rounds: for each view of the images, the plain one first, (N, h, w, c) float16.
+        """
+        self._rounds = rounds
+
+    def __call__(self, images: NDArray[np.int64], rounds: NDArray[np.int64]) -> Activations:
+        """(B, h, w, c): of each image the view of the round beside it."""
+        batch = np.empty((len(images), *self._rounds[0].shape[1:]), np.float16)
+        for number in np.unique(rounds):
+            places = np.flatnonzero(rounds == number)
+            batch[places] = self._rounds[number][images[places]]
+        return batch
+
+
+class LiveActivations:
+    """The same activations, computed for each batch: where they cannot be kept."""
+
+    def __init__(
+        self, encoder: ActivationEncoder, images: NDArray[np.uint8], num_rounds: int, seed: int
+    ) -> None:
+        """Draw the views.
+
+        Args:
+            encoder: of the backbone and the cut.
+            images: (N, S, S, 3) uint8; only batches are read.
+            num_rounds: the plain images and one augmented view of each for each round after.
+            seed: of the views, see `round_transforms`.
+        """
+        self._encoder = encoder
+        self._images = images
+        self._transforms = [
+            round_transforms(number, 0, len(images), encoder.image_size, seed)
+            for number in range(1, num_rounds)
+        ]
+
+    def __call__(self, images: NDArray[np.int64], rounds: NDArray[np.int64]) -> Activations:
+        """(B, h, w, c): of each image the view of the round beside it."""
+        batch = np.empty((len(images), *self._encoder.shape), np.float16)
+        for number in np.unique(rounds):
+            places = np.flatnonzero(rounds == number)
+            chosen = images[places]
+            transforms = self._transforms[number - 1][chosen] if number else None
+            batch[places] = self._encoder.encode(self._images[chosen], transforms)
+        return batch

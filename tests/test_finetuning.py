@@ -1,0 +1,250 @@
+"""Fine-tuning above a cut: the same from kept activations as live, and the same from its file."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.python.framework import kernels
+
+from pawtune.models.backbones.backbone_graph import split_at
+from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.build import compose_tuned
+from pawtune.models.errors import ModelError
+from pawtune.models.families.finetune import build_tuned
+from pawtune.models.families.transfer import load_backbone
+from pawtune.models.features.activations import (
+    ActivationEncoder,
+    KeptActivations,
+    LiveActivations,
+)
+from pawtune.models.features.light_views import round_transforms
+from pawtune.models.training.epoch_metrics import EpochResult
+from pawtune.models.training.finetuning import (
+    TuningRecipe,
+    compile_chunk,
+    finetune,
+    make_optimizer,
+    rate_factors,
+    views_of_epoch,
+)
+from pawtune.models.training.layerwise_adamw import LayerwiseAdamW, warmup_cosine
+
+SIZE = 48
+CUT = 13  # of MobileNetV2's 18 blocks
+CLASSES = 3
+RECIPE = TuningRecipe(epochs=3, batch_size=8, num_rounds=3, learning_rate=1e-3)
+
+rng = np.random.default_rng(0)
+LABELS = rng.permutation(np.arange(28, dtype=np.int32) % CLASSES)
+# Another colour for each class, so that there is something to learn.
+IMAGES = rng.integers(0, 120, (28, SIZE, SIZE, 3), dtype=np.uint8)
+IMAGES[np.arange(28), :, :, LABELS] += 100
+HEAD = rng.normal(size=(1280, CLASSES)) / 40, np.array([0.1, 0, -0.1])
+
+
+@pytest.fixture(scope="module")
+def backbone() -> keras.Model:
+    """Random weights, as sharp as trained ones: a new MobileNetV2's features hardly differ."""
+    keras.utils.set_random_seed(0)
+    backbone = load_backbone("MobileNetV2", SIZE, None)
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            gamma, beta, mean, variance = layer.get_weights()
+            layer.set_weights([1.6 * gamma, beta + 0.1, mean, variance])
+    return backbone
+
+
+@pytest.fixture(scope="module")
+def encoder(backbone: keras.Model) -> ActivationEncoder:
+    return ActivationEncoder(backbone, "MobileNetV2", CUT)
+
+
+@pytest.fixture(scope="module")
+def rounds(encoder: ActivationEncoder) -> list[NDArray[np.float16]]:
+    views = [round_transforms(number, 0, len(IMAGES), SIZE, seed=4) for number in (1, 2)]
+    return [encoder.encode(IMAGES), *(encoder.encode(IMAGES, view) for view in views)]
+
+
+def new_network(backbone: keras.Model, recipe: TuningRecipe = RECIPE) -> keras.Model:
+    _, above = split_at(fold_backbone(backbone), CUT)
+    return build_tuned(above, *HEAD, recipe.dropout, recipe.seed)
+
+
+def train(
+    network: keras.Model, source: KeptActivations | LiveActivations, plain: NDArray[np.float16]
+) -> list[EpochResult]:
+    return list(finetune(network, source, LABELS, plain[:9], LABELS[:9], RECIPE))
+
+
+def test_kept_activations_train_as_live_ones_do_and_the_file_predicts_as_training_did(
+    backbone: keras.Model,
+    encoder: ActivationEncoder,
+    rounds: list[NDArray[np.float16]],
+    tmp_path: Path,
+) -> None:
+    network = new_network(backbone)
+    kept = train(network, KeptActivations(rounds), rounds[0])
+    live = train(new_network(backbone), LiveActivations(encoder, IMAGES, 3, seed=4), rounds[0])
+    assert [result.epoch for result in kept] == [1, 2, 3]
+    for one, other in zip(kept, live, strict=True):
+        for key in ("loss", "accuracy", "val_loss"):
+            assert one.metrics[key] == pytest.approx(other.metrics[key], abs=1e-3)
+    assert kept[-1].metrics["loss"] < kept[0].metrics["loss"]
+    assert kept[-1].metrics["learning_rate"] < 1e-3 * RECIPE.learning_rate
+
+    file = tmp_path / "tuned.keras"
+    compose_tuned("MobileNetV2", backbone, CUT, network).save(file)
+    reloaded = keras.saving.load_model(file)
+    assert reloaded.input_shape == (None, None, None, 3)
+    np.testing.assert_allclose(
+        reloaded.predict(IMAGES[:9], verbose=0), kept[-1].val_probabilities, atol=2e-3
+    )
+    uncut = compose_tuned("MobileNetV2", backbone, CUT, new_network(backbone))
+    moved = np.abs(uncut.predict(IMAGES[:9], verbose=0) - kept[-1].val_probabilities).max()
+    assert moved > 0.02  # training changed far more than the tolerance hides
+
+
+def test_an_epoch_depends_on_seed_and_state_alone(
+    backbone: keras.Model, rounds: list[NDArray[np.float16]]
+) -> None:
+    source = KeptActivations(rounds)
+    whole = new_network(backbone)
+    expected = train(whole, source, rounds[0])[-1].metrics["loss"]
+    continued = new_network(backbone)
+    optimizer = make_optimizer(continued, RECIPE, len(LABELS))
+    parts = []
+    for start in (1, 2, 3):
+        epochs = finetune(
+            continued,
+            source,
+            LABELS,
+            rounds[0][:9],
+            LABELS[:9],
+            RECIPE,
+            optimizer=optimizer,
+            start_epoch=start,
+        )
+        parts.append(next(epochs).metrics["loss"])
+    assert parts[-1] == expected
+    for one, other in zip(whole.get_weights(), continued.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_solved_head_is_where_training_starts(
+    backbone: keras.Model, rounds: list[NDArray[np.float16]]
+) -> None:
+    network = new_network(backbone)
+    maps = fold_backbone(backbone)(IMAGES[:4].astype("float32") / 127.5 - 1, training=False)
+    expected = np.asarray(maps).mean((1, 2)) @ HEAD[0] + HEAD[1]
+    logits = network(rounds[0][:4].astype("float32"), training=False)
+    np.testing.assert_allclose(logits, expected, atol=5e-3)
+
+
+def test_rates_fall_from_block_to_block(backbone: keras.Model) -> None:
+    network = new_network(backbone)
+    factors = dict(
+        zip((w.path for w in network.trainable_variables), rate_factors(network, 0.5), strict=True)
+    )
+    by_block = {
+        "logits": 1,
+        "Conv_1": 0.5,
+        "block_16_project": 0.25,
+        "block_16_expand": 0.25,
+        "block_15_depthwise": 0.125,
+        "block_13_expand": 0.5**5,
+    }
+    for layer, factor in by_block.items():
+        found = {value for path, value in factors.items() if path.split("/")[-2] == layer}
+        assert found == {factor}
+    assert not any("BN" in path for path in factors)  # all folded: nothing a batch could spoil
+
+
+def test_adamw_as_computed_by_hand() -> None:
+    kernel, bias = keras.Variable([[1.0, -2.0]]), keras.Variable([3.0])
+    optimizer = LayerwiseAdamW(0.1, weight_decay=0.5, factors=(0.1, 1.0))
+    optimizer.build([kernel, bias])
+    optimizer.apply([tf.constant([[2.0, -4.0]]), tf.constant([1.0])], [kernel, bias])
+    # Adam's first step is its rate, in the gradient's direction.
+    np.testing.assert_allclose(kernel, [[1 - 0.01 * 0.5 - 0.01, -2 + 0.01 * 1.0 + 0.01]], rtol=1e-5)
+    np.testing.assert_allclose(bias, [3 - 0.1], rtol=1e-5)
+
+
+def test_the_rate_rises_then_falls_to_nothing() -> None:
+    rates = [float(warmup_cosine(1.0, 10, 4)(step)) for step in range(11)]
+    expected = [0, 0.25, 0.5, 0.75, *(0.5 + 0.5 * np.cos(np.pi * np.arange(7) / 6))]
+    np.testing.assert_allclose(rates, expected, atol=1e-6)
+
+
+def test_every_view_of_an_image_has_its_turn() -> None:
+    recipe = TuningRecipe(num_rounds=4, epochs=8)
+    views = np.stack([views_of_epoch(100, recipe, epoch) for epoch in range(1, 9)])
+    for image in views.T:
+        np.testing.assert_array_equal(np.bincount(image, minlength=4), [2] * 4)
+    np.testing.assert_array_equal(np.bincount(views[0]), [25] * 4)
+    assert (views_of_epoch(100, TuningRecipe(num_rounds=1), 3) == 0).all()
+
+
+def test_rounds_are_read_where_they_lie(tmp_path: Path) -> None:
+    for number in range(3):
+        np.save(tmp_path / f"{number}.npy", np.full((5, 2, 2, 1), number, np.float16))
+    kept = KeptActivations([np.load(tmp_path / f"{n}.npy", mmap_mode="r") for n in range(3)])
+    batch = kept(np.array([4, 0, 2, 4]), np.array([2, 0, 0, 1]))
+    assert batch.dtype == np.float16
+    assert batch[:, 0, 0, 0].tolist() == [2, 0, 0, 1]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_every_operation_of_a_step_has_a_gpu_kernel(backbone: keras.Model, policy: str) -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        _, above = split_at(fold_backbone(backbone, policy), CUT)
+        network = build_tuned(above, *HEAD, dropout=0.2)
+        optimizer = make_optimizer(network, RECIPE, 100)
+        step = compile_chunk(network, optimizer, 8).get_concrete_function()
+    finally:
+        keras.config.set_dtype_policy(before)
+    definition = step.graph.as_graph_def()
+    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+    assert {"DepthwiseConv2dNativeBackpropFilter", "ResourceApplyAdam"} <= {n.op for n in nodes}
+    assert {node.op for node in nodes if not has_gpu_kernel(node)} == set()
+
+
+def has_gpu_kernel(node: Any) -> bool:
+    """Whether TensorFlow can run an operation of these types on a GPU, or needs no kernel for it.
+
+    Kernels of the device "DEFAULT" run for any device.
+    """
+    found = kernels.get_registered_kernels_for_op(node.op).kernel
+    fits = [
+        kernel
+        for kernel in found
+        if kernel.device_type in ("GPU", "DEFAULT")
+        and all(
+            node.attr[rule.name].type in rule.allowed_values.list.type for rule in kernel.constraint
+        )
+    ]
+    return bool(fits) or not found
+
+
+def test_a_head_of_another_width_is_refused(backbone: keras.Model) -> None:
+    _, above = split_at(fold_backbone(backbone), CUT)
+    with pytest.raises(ModelError, match=r"1280 features .* received a kernel \(64, 3\)"):
+        build_tuned(above, np.zeros((64, 3)), np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layer_decay": 1.5}, "layer_decay is a number from 0 to 1, received 1.5"),
+        ({"epochs": 0}, "epochs is at least 1, received 0"),
+        ({"learning_rate": -1.0}, "above 0 .* received -1.0"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(change: dict[str, float], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        TuningRecipe(**change)  # type: ignore[arg-type]

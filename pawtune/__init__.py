@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pawtune.models.errors import ModelError
     from pawtune.search.config.search_config import SearchConfig
     from pawtune.search.driver import resume_search, run_search
-    from pawtune.search.errors import SearchFailedError, UserError
+    from pawtune.search.errors import UserError
     from pawtune.search.run import Run, open_run
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "ModelError",
     "Run",
     "SearchConfig",
-    "SearchFailedError",
     "UserError",
     "open_run",
     "resume_search",
@@ -36,7 +35,6 @@ _MODULES = {
     "ModelError": "pawtune.models.errors",
     "Run": "pawtune.search.run",
     "SearchConfig": "pawtune.search.config.search_config",
-    "SearchFailedError": "pawtune.search.errors",
     "UserError": "pawtune.search.errors",
     "open_run": "pawtune.search.run",
     "resume_search": "pawtune.search.driver",

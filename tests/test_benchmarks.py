@@ -48,6 +48,14 @@ def test_conv_nets_want_images_to_learn_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_batch_norm_averages(tmp_path: Path) -> None:
+    sizes = ("--image-size=32", "--images=48", "--epochs=2", "--batch-sizes", 16, 20)
+    rows = benchmark("batch_norm_averages", tmp_path, *sizes)["epochs"]
+    assert [row["steps an epoch"] for row in rows] == [3, 3]
+    assert all(len(row[way].split()) == 2 for row in rows for way in ("momentum 0.99", "measured"))
+
+
+@pytest.mark.slow
 def test_overhead(tmp_path: Path) -> None:
     report = benchmark("overhead", tmp_path, "--trials=4", "--image-mb=9", "--families=conv")
     (row,) = report["trials"]

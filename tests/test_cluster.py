@@ -1,8 +1,6 @@
 """Fitting trials onto a cluster: on GPUs where there are any, and never the impossible."""
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -221,22 +219,3 @@ def test_a_process_that_another_search_has_used_makes_room(ray_cluster: dict[str
         other, threads = ray.get(threads_of_a_process.remote(2))
         assert threads == 2
         assert other != pid
-
-
-def test_workers_have_our_environment_and_the_driver_keeps_its_own() -> None:
-    """A notebook's Matplotlib backend is no use to a worker, nor ours to a notebook."""
-    code = """
-import os, ray
-from pawtune.search.cluster.connection import WORKER_ENVIRONMENT, connect
-before = dict(os.environ)
-connect(None)
-assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
-names = [*WORKER_ENVIRONMENT, "PYTHONDONTWRITEBYTECODE"]
-look = ray.remote(lambda: {name: os.environ.get(name) for name in names})
-assert ray.get(look.remote()) == {**WORKER_ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": None}
-"""
-    environment = {**os.environ, "MPLBACKEND": "module://notebook", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr

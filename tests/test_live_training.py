@@ -10,11 +10,12 @@ import keras
 import numpy as np
 import pytest
 
-from pawtune.models.build import Network, build_network, make_optimizer
+from pawtune.models.build import Network, build_network, compose_complete, make_optimizer
 from pawtune.models.errors import DivergedError
 from pawtune.models.precision import precision
 from pawtune.models.spec import ConvSpec, Optimizer, Precision, TrainSpec, TransferSpec
 from pawtune.models.training.epoch_metrics import EpochResult, balancing_weights
+from pawtune.models.training.fused_batch_norm import BatchNormMeasurement
 from pawtune.models.training.live_training import (
     epoch_order,
     predict_in_batches,
@@ -92,6 +93,27 @@ def test_a_net_learns_and_tells_all_about_each_epoch() -> None:
     )
 
 
+def test_a_net_is_scored_and_passed_on_with_the_averages_of_its_weights() -> None:
+    """By momentum they would be those of the start for dozens of epochs of three batches."""
+    spec = TrainSpec(epochs=2, batch_size=16, learning_rate=0.01, seed=4)
+    network = network_of(CONV, seed=4)
+    *_, last = train(network, spec)
+    convolution = keras.Model(network.core.input, network.core.get_layer("conv_1").output)
+    order = epoch_order(len(TRAIN[0]), spec.seed, epoch=2)
+    batches = [convolution.predict(TRAIN[0][order[n : n + 16]], verbose=0) for n in (0, 16, 32)]
+    mean, variance = (
+        np.average([f(batch) for batch in batches], axis=0, weights=[16, 16, 12])
+        for f in (lambda batch: batch.mean((0, 1, 2)), lambda batch: batch.var((0, 1, 2)))
+    )
+    norm = network.core.get_layer("norm_1")
+    np.testing.assert_allclose(norm.moving_mean, mean, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(norm.moving_variance, variance, rtol=1e-3, atol=1e-4)
+    model = compose_complete(CONV, 2, network.core)
+    np.testing.assert_allclose(
+        model.predict(VALIDATION[0], verbose=0), last.val_probabilities, rtol=1e-3, atol=1e-4
+    )
+
+
 @pytest.mark.parametrize(
     ("family", "policy"),
     [("conv", "float32"), ("conv", "mixed_bfloat16"), ("conv", "mixed_float16")]
@@ -166,7 +188,8 @@ def test_epochs_equal_those_of_keras_fit(optimizer: Optimizer) -> None:
     images, labels = TRAIN[0], np.where(np.arange(44) < 30, 0, TRAIN[1]).astype("int32")
     ours = list(train_live(network_of(spec), images, labels, *VALIDATION, settings))
 
-    model = network_of(spec).model
+    network = network_of(spec)
+    model = network.model
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(make_optimizer(settings), loss, metrics=["accuracy"], jit_compile=False)
     weights = dict(enumerate(balancing_weights(labels, 2).tolist()))
@@ -181,6 +204,7 @@ def test_epochs_equal_those_of_keras_fit(optimizer: Optimizer) -> None:
         )
         for name in ("loss", "accuracy"):
             assert result.metrics[name] == pytest.approx(fitted.history[name][0], rel=1e-4)
+        BatchNormMeasurement(network.core).measure(images, order, settings.batch_size)
         logits = model.predict(VALIDATION[0], verbose=0)
         np.testing.assert_allclose(
             result.val_probabilities, keras.ops.softmax(logits), rtol=1e-3, atol=1e-5

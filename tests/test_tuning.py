@@ -24,7 +24,6 @@ from pawtune.search.storage.run_folder import RunFolder, create_run_folder, read
 from pawtune.search.tuning.optuna_searcher import OptunaSearcher, make_sampler
 from pawtune.search.tuning.tune_loop import Trials, run_trials
 from pawtune.search.tuning.tune_patches import FITS
-from pawtune.search.worker.trial import TrialWorker
 from tests.scripted_trials import ScriptedWorker
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -306,23 +305,3 @@ def test_a_search_leaves_the_process_as_it_was() -> None:
     with pytest.raises(KeyError), tune_adapted():
         raise KeyError
     assert state() == before
-
-
-def test_a_search_that_comes_to_nothing_says_so_to_python(
-    tiny_images: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import pawtune
-
-    monkeypatch.setattr("pawtune.search.driver.TrialWorker", FailingWorker)
-    options = {"data": str(tiny_images), "runs_dir": str(runs_dir), "families": ["conv"]}
-    config = load_config(None, [], {**options, "trials": 5, "baselines": "off", "image_size": [32]})
-    with pytest.raises(pawtune.SearchFailedError, match="every trial fails alike: OSError") as info:
-        pawtune.run_search(config, Reporter(quiet=True))
-    assert "failed" in {row.status for row in info.value.run.rows()}
-
-
-class FailingWorker(TrialWorker):
-    """A worker on which no trial gets anywhere."""
-
-    def step(self) -> dict[str, Any]:
-        return {"failure": "OSError: no such device", "done": True}

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pawtune.models.build import Network, make_optimizer
 from pawtune.models.spec import TrainSpec
 from pawtune.models.training.epoch_metrics import EpochResult, balancing_weights, epoch_result
+from pawtune.models.training.fused_batch_norm import BatchNormMeasurement
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int32]
@@ -70,6 +71,7 @@ def train_live(
     if spec.class_weights:
         class_weights = balancing_weights(train_labels, network.core.output_shape[-1])
     step = compile_step(network.model, optimizer, class_weights)
+    batch_norms = BatchNormMeasurement(network.core)
     validate = _validator(network, val_images)
     for epoch in range(start_epoch, spec.epochs + 1):
         start = perf_counter()
@@ -84,6 +86,7 @@ def train_live(
         # Numbers only now: a GPU that is asked for each batch's waits for each batch.
         loss, accuracy = float(loss_sum) / len(order), float(hits) / len(order)
         trained = perf_counter()
+        batch_norms.measure(train_images, order, spec.batch_size)
         val_logits = validate()
         yield epoch_result(
             epoch,

@@ -5,9 +5,9 @@ Nothing heavy is imported before a verb runs: `pawtune --help` must answer at on
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -112,18 +112,8 @@ def run(
     from pawtune.search.driver import run_search
 
     with Reporter(quiet=quiet) as reporter:
-        result = _outcome_of(lambda: run_search(search_config, reporter))
+        result = run_search(search_config, reporter)
     _show_outcome(result, as_json)
-
-
-def _outcome_of(search: "Callable[[], Run]") -> "Run":
-    """A search's run, also of one that came to nothing: people see what became of its trials."""
-    from pawtune.search.errors import SearchFailedError
-
-    try:
-        return search()
-    except SearchFailedError as error:
-        return cast("Run", error.run)
 
 
 def configured(params: Mapping[str, Any]) -> "SearchConfig":
@@ -250,15 +240,13 @@ def resume(
     from pawtune.search.driver import resume_search
 
     with Reporter(quiet=quiet) as reporter:
-        result = _outcome_of(
-            lambda: resume_search(
-                folder,
-                more_trials=int(more),
-                retry_failed=retry_failed,
-                data=data,
-                address=address,
-                reporter=reporter,
-            )
+        result = resume_search(
+            folder,
+            more_trials=int(more),
+            retry_failed=retry_failed,
+            data=data,
+            address=address,
+            reporter=reporter,
         )
     _show_outcome(result, as_json)
 

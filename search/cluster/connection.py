@@ -4,8 +4,6 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +17,8 @@ from pawtune.search.config.search_config import ResourcesConfig
 from pawtune.search.errors import UserError
 from pawtune.search.process import held_back_stderr, undisturbed
 
-# Of every worker process, on whatever node: Ray, TensorFlow and Matplotlib read it as they start.
+# Read by Ray and TensorFlow when a worker process starts; a local cluster inherits them.
 WORKER_ENVIRONMENT = {
-    "MPLBACKEND": "Agg",  # a notebook's own is not there
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a CPU trial sees no GPU
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "1",
@@ -59,41 +56,22 @@ def connect(address: str | None, say: Say | None = None) -> None:
     """
     if ray.is_initialized():
         return
+    # Without byte code TensorFlow is compiled anew at every worker start: 4 s each.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.update({k: v for k, v in WORKER_ENVIRONMENT.items() if k not in os.environ})
     logging.getLogger("ray").setLevel(logging.ERROR)
     # `auto` joins a running cluster or fails; an address left out never joins one by accident.
     here = address in (None, "", "local")
     door = probe_head(address) or (None if here else head_here())
-    # Nodes that run already take the environment with the job. A local cluster inherits it, which
-    # is faster: workers with an environment of their own take 0.7 s longer to start.
-    options: dict[str, Any] = {"address": "local", "include_dashboard": False}
-    if door:
-        options = {"address": door, "runtime_env": {"env_vars": WORKER_ENVIRONMENT}}
+    options = {"address": door} if door else {"address": "local", "include_dashboard": False}
     try:
         if door is not None:
             _show_token(door)
-        with undisturbed(), _inherited_by_nodes(WORKER_ENVIRONMENT):
+        with undisturbed():
             ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise no_cluster(address, error, door) from error
     hear_news(say or (lambda line: print(line, file=sys.stderr)))
-
-
-@contextmanager
-def _inherited_by_nodes(variables: Mapping[str, str]) -> Iterator[None]:
-    """For the time of a block this process has an environment for a local cluster to inherit."""
-    # Without byte code TensorFlow is compiled again at every worker start: 4 s each.
-    names = [*variables, "PYTHONDONTWRITEBYTECODE"]
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _show_token(address: str) -> None:

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.sources.resolve import resolve_source
-from pawtune.data_pipeline.splitting.manifest import build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.models.augmentation import augmentation_layers
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.families.transfer import build_head, find_weights, load_backbone, preprocess

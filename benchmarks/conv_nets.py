@@ -38,7 +38,7 @@ from peers import conv_model
 from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.sources.resolve import resolve_source
-from pawtune.data_pipeline.splitting.manifest import build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.models.build import build_network
 from pawtune.models.precision import limit_threads, precision, resolve_precision
 from pawtune.models.spec import BASELINES, ConvSpec, Precision, TrainSpec

@@ -29,7 +29,7 @@ from overhead import write_images
 from ray import tune
 from rich.console import Console
 
-from pawtune.data_pipeline.splitting.manifest import build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.config.search_config import load_config
 from pawtune.search.progress.reporter import Reporter

@@ -55,7 +55,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
-from pawtune.data_pipeline.splitting.manifest import build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.config.search_config import SearchConfig, load_config
 from pawtune.search.driver import _finish

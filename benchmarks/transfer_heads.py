@@ -35,7 +35,7 @@ from measuring import Search, environment, machine, print_table, run_pawtune, wr
 from peers import CONCURRENCY
 
 from pawtune.data_pipeline.sources.resolve import resolve_source
-from pawtune.data_pipeline.splitting.manifest import build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
 
 PEERS = Path(__file__).with_name("peers.py")
 AT_ONCE = {"ray-tune": CONCURRENCY, "keras-tuner": 1}

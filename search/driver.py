@@ -14,7 +14,8 @@ from pawtune.data_pipeline.cache import cache_dir, cache_limit, shrink_cache
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.sources.object_store import is_address
 from pawtune.data_pipeline.sources.resolve import resolve_source
-from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
+from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.cluster import connection as cluster
 from pawtune.search.cluster.head_address import refuse_foreign
 from pawtune.search.cluster.node_check import check_nodes

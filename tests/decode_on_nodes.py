@@ -9,7 +9,7 @@ import numpy as np
 import ray
 
 from pawtune.data_pipeline.images.decode import decode_split
-from pawtune.data_pipeline.splitting.manifest import build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.search.cluster.connection import connect
 from pawtune.search.cluster.node_check import Node
 from pawtune.search.shared_work import pixels as shared_work

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
+from pawtune.data_pipeline.splitting.manifest import Manifest
 from tests.image_files import picture, write_image
 
 HOW = {  # what "used" means beyond the plain pixels; the test compares them

@@ -6,6 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.decode import open_image, read_file
+
 
 def picture(seed: int, height: int = 24, width: int = 32) -> NDArray[np.uint8]:
     """(height, width, 3) uint8: smooth random blobs, so that every seed has its own hash."""
@@ -32,3 +35,11 @@ def write_classes(root: Path, counts: dict[str, int], first_seed: int = 0) -> Pa
             write_image(root / label / f"{number}.png", seed)
             seed += 1
     return root
+
+
+def decode_image(path: Path) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8: a file as it is decoded for training, at full resolution."""
+    try:
+        return np.asarray(open_image(read_file(path)))
+    except DataError as error:
+        raise DataError(f"{path.name}: {error}") from error

@@ -11,7 +11,8 @@ import optuna
 from PIL import Image
 from pydantic import ValidationError
 
-from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
+from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.errors import ModelError
 from pawtune.models.spec import (
     ConvSpec,

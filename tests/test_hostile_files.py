@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pawtune.data_pipeline.images.decode import decode_image
-from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
+from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.data_pipeline.splitting.manifest_io import escape
 from pawtune.search.cli.preview import SHOWN_REJECTS, Preview
 from tests import hostile_files
@@ -25,6 +25,7 @@ from tests.hostile_files import (
     rewritten,
     table,
 )
+from tests.image_files import decode_image
 
 FILES = hostile_files.hostile_files()
 # `images.decode` holds Pillow's warnings back; pytest makes errors of them nevertheless.

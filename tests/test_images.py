@@ -12,12 +12,11 @@ from PIL import Image
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.images.decode import (
-    decode_image,
     decode_split,
     open_image,
     resize_bilinear,
 )
-from tests.image_files import picture, write_image
+from tests.image_files import decode_image, picture, write_image
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def test_animation_is_rejected(tmp_path: Path, name: str) -> None:
         (b"", r"empty file \(0 bytes\)"),
         (b"hello", "not an image"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "not an image|corrupt image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript, a format that is not"),
     ],
 )
 def test_what_is_no_image_is_rejected(tmp_path: Path, content: bytes, reason: str) -> None:

@@ -10,7 +10,8 @@ import ray
 
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.sources.sample import make_sample
-from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
+from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.memory_budget import bytes_to_share, smallest_store, too_small
 from pawtune.search.shared_work.pixels import decode_pixels

@@ -16,7 +16,8 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.file_lock import build_lock
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.images.pixel_cache import ARRAY, PixelWriter, load_pixels, pixels_key
-from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
+from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.shared_work import pixels as shared_work
 from pawtune.search.shared_work.pixels import decode_pixels
 

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pawtune.data_pipeline.errors import DataError
-from pawtune.data_pipeline.images.decode import decode_image
 from pawtune.data_pipeline.images.preview import ANGLES_DEG, FLIPS, augmentation_grids, sample_grid
-from pawtune.data_pipeline.splitting.manifest import build_manifest
-from tests.image_files import picture, write_classes
+from pawtune.data_pipeline.splitting.build import build_manifest
+from tests.image_files import decode_image, picture, write_classes
 
 
 def solid_classes(root: Path, colours: dict[str, str]) -> Path:

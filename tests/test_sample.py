@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.sources.sample import COATS, PER_CLASS, draw_coat, make_sample
-from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
+from pawtune.data_pipeline.splitting.manifest import Manifest
 
 SMALL = {"train": 3, "validation": 2, "test": 1}
 

@@ -21,7 +21,7 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.sources import archives, downloads, sample
 from pawtune.data_pipeline.sources import resolve as sources
 from pawtune.data_pipeline.sources.resolve import resolve_source
-from pawtune.data_pipeline.splitting.manifest import build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
 from tests.image_files import write_classes, write_image
 
 COUNTS = {"set/cat": 4, "set/dog": 4}

@@ -5,12 +5,19 @@ from collections import Counter
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pawtune.data_pipeline.splitting.duplicates import NEAR_DISTANCE, connect_near, group_near
-from pawtune.data_pipeline.splitting.image_hashes import Facts
-from pawtune.data_pipeline.splitting.splits import CARVED_SHARES, WHOLE_SHARES, Member, deal, quota
+from pawtune.data_pipeline.splitting import near_hashes
+from pawtune.data_pipeline.splitting.near_hashes import NEAR_DISTANCE, connect_near
+from pawtune.data_pipeline.splitting.splits import (
+    TEST_OF_VALIDATION,
+    WHOLE_SHARES,
+    Member,
+    deal,
+    quota,
+)
 
 MEMBERS = st.lists(
     st.builds(Member, st.sampled_from("abc"), st.sampled_from([str(n) for n in range(40)])),
@@ -72,8 +79,8 @@ def test_deal_is_independent_of_order_and_keeps_quotas(
 
 def test_another_seed_gives_another_deal() -> None:
     members = singles(100)
-    assert deal(members, CARVED_SHARES, "validation", 0) != deal(
-        members, CARVED_SHARES, "validation", 1
+    assert deal(members, TEST_OF_VALIDATION, "validation", 0) != deal(
+        members, TEST_OF_VALIDATION, "validation", 1
     )
 
 
@@ -116,22 +123,15 @@ def test_components_equal_brute_force(seeds: list[int], shuffler: random.Random)
         assert {int(n) for n in np.flatnonzero(numbers == number)} == expected[first]
 
 
-def facts(sha: int, near: int) -> Facts:
-    return Facts(f"{sha:064x}", f"{near:016x}", 10, 10)
-
-
-def test_groups_are_chains_named_by_the_smallest_content_hash() -> None:
-    found = {"a": facts(5, 0), "b": facts(3, 0b111111), "c": facts(9, 0b111111111111)}
-    found |= {"d": facts(1, 2**64 - 1), "e": facts(1, 2**64 - 1)}
-    groups, warning = group_near(found)
-    assert warning is None
-    assert groups == dict.fromkeys("abc", f"{3:064x}") | dict.fromkeys("de", f"{1:064x}")
-
-
-def test_hash_too_coarse_for_the_images_is_given_up_with_a_warning() -> None:
-    look_alike = {str(number): facts(number, number % 4) for number in range(21)}
-    others = {str(n): facts(n, int.from_bytes(n.to_bytes(1) * 8)) for n in range(100, 140)}
-    groups, warning = group_near(look_alike | others)
-    assert len(set(groups.values())) == 61
-    assert warning is not None
-    assert "21 of 61 images look alike" in warning
+@given(st.lists(st.integers(0, 400), min_size=1, max_size=120), st.integers(0, 2**64 - 1))
+def test_long_runs_of_equal_keys_equal_brute_force(flips: list[int], centre: int) -> None:
+    """Look-alike images: all hashes agree in most blocks."""
+    hashes = [centre ^ (1 << flip % 64) ^ (1 << flip % 61) ^ (1 << flip % 7) for flip in flips]
+    numbers = connect_near(np.array(hashes, np.uint64))
+    expected = neighbours_by_force(hashes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(near_hashes, "LONG_RUN", 3)
+        again = connect_near(np.array(hashes, np.uint64))
+    for first, number in enumerate(numbers):
+        assert {int(n) for n in np.flatnonzero(numbers == number)} == expected[first]
+        assert {int(n) for n in np.flatnonzero(again == again[first])} == expected[first]

@@ -12,7 +12,7 @@ import ray
 from ray import tune
 
 from pawtune.data_pipeline.images.decode import decode_split
-from pawtune.data_pipeline.splitting.manifest import build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.models.spec import ConvSpec, TrainSpec, TrialSpec
 from pawtune.search.objective import Objective
 from pawtune.search.shared_work.pixels import PixelRefs, SharedWork

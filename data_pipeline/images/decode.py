@@ -4,14 +4,18 @@
 file                       treatment
 =========================  ==================================================================
 JPEG, PNG, BMP, GIF,       decoded by Pillow; other formats are rejected (some of Pillow's
-WebP, TIFF, PPM, MPO       readers start programs or fetch files). MPO: the first picture
+WebP, TIFF, PPM, MPO,      readers start programs or fetch files). MPO: the first picture;
+AVIF, JPEG 2000, ICO       ICO: the largest
+HEIC                       decoded where pillow-heif is installed: pip install 'pawtune[heic]'
 EXIF orientation           applied, so that pixels stand upright
 greyscale, 1-bit           the grey value in all three channels
 alpha channel, palette     composed on white (Keras drops the alpha channel, which shows
 with transparency          whatever colour lay hidden under it)
 palette, CMYK, YCbCr       converted to RGB by Pillow; colour profiles are not applied
-16 bits a channel          greyscale 0..65535 scaled to 0..255 (Pillow itself reads 16-bit RGB
-                           as 8-bit); 32-bit integer and float images: rejected, no known range
+16 bits a channel          greyscale scaled to 0..255 by the bits that the set uses (8, 10, 12,
+                           14 or 16: scanners store 12 in 16). Pillow itself reads 16-bit colour
+                           as 8-bit: rejected where no more than 12 bits are used
+32-bit integer, float      rejected, no known range
 animation, several pages   rejected
 a side under 8 px          rejected: nothing to learn from
 over 100 megapixels, or    rejected before a pixel is decoded: 300 MB of RGB is more than an
@@ -25,18 +29,19 @@ import functools
 import hashlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.formats import formats, unread_reason
 from pawtune.data_pipeline.safe_files import NOT_REGULAR, read_regular, shown
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+GREY_BITS = (8, 10, 12, 14, 16)
 MIN_SIDE_PX = 8
 MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 512 * 2**20
@@ -49,6 +54,9 @@ MAX_COUNTED_BYTES = 4 * 2**20
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
+Converted = TypeVar("Converted")
+
+
 class ImageFile(Protocol):
     """What decode_split needs to know of an image; a ManifestEntry is one."""
 
@@ -57,6 +65,9 @@ class ImageFile(Protocol):
 
     @property
     def sha256(self) -> str: ...
+
+    @property
+    def grey_bits(self) -> int: ...
 
 
 def read_file(path: Path) -> bytes:
@@ -76,17 +87,43 @@ def read_file(path: Path) -> bytes:
     return data
 
 
-def open_image(data: bytes) -> Image.Image:
+def open_image(data: bytes, grey_bits: int = 16) -> Image.Image:
     """A fully decoded, upright RGB image.
+
+    Args:
+        data: the file's bytes.
+        grey_bits: how many bits 16-bit greyscale images use; others have their range in them.
 
     Raises:
         DataError: the bytes are no usable image (the reason, without a file name).
     """
+    return _decoded(data, lambda image: _to_rgb(image, grey_bits))
+
+
+def open_measured(data: bytes) -> tuple[Image.Image, int]:
+    """The same, by the bits that this image uses; and how many: 0 where that is no question."""
+
+    def convert(image: Image.Image) -> tuple[Image.Image, int]:
+        if not image.mode.startswith("I;16"):
+            return _to_rgb(image, 16), 0
+        bits = bits_of(int(np.asarray(image).max()))
+        return _to_rgb(image, bits), bits
+
+    return _decoded(data, convert)
+
+
+def bits_of(value: int) -> int:
+    """The least of GREY_BITS that holds a value."""
+    return next(bits for bits in GREY_BITS if value < 1 << bits)
+
+
+def _decoded(data: bytes, convert: Callable[[Image.Image], Converted]) -> Converted:
     try:
         image = _identify(data)
         image.load()
+        _refuse_lost_bits(data, image)
         _stand_upright(image)
-        return _to_rgb(image)
+        return convert(image)
     except DataError:
         raise
     # Pillow's readers raise nearly anything on corrupt input: OSError, SyntaxError, struct.error,
@@ -98,9 +135,9 @@ def open_image(data: bytes) -> Image.Image:
 def _identify(data: bytes) -> Image.Image:
     """The image with its header read and the stated limits checked, before pixels are decoded."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=formats())
     except UnidentifiedImageError:
-        raise DataError(f"not an image (read: {', '.join(FORMATS)})") from None
+        raise DataError(unread_reason(data, formats())) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"more than {MAX_PIXELS // 10**6} megapixels") from None
     width, height = image.size
@@ -123,12 +160,24 @@ def _stand_upright(image: Image.Image) -> None:
         return
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _refuse_lost_bits(data: bytes, image: Image.Image) -> None:
+    """Of 16-bit colour Pillow keeps the upper 8 bits, where 12-bit values leave next to nothing."""
+    deep = image.format == "PNG" and data[24] == 16 and not image.mode.startswith("I;16")
+    if deep and image.mode in ("RGB", "RGBA", "LA"):
+        colour = image.convert("RGB").getextrema()
+        brightest = max(int(high) for _, high in colour)  # type: ignore[misc]
+        if brightest < 16:
+            raise DataError(
+                f"16-bit colour that uses 12 bits or fewer (up to {brightest} of 255 in the upper "
+                "byte) cannot be read; save it as 8 bits"
+            )
+
+
+def _to_rgb(image: Image.Image, grey_bits: int) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+        return _scaled(np.asarray(image), grey_bits)
     if image.mode in ("I", "F"):
         raise DataError(f"32-bit pixels (mode {image.mode}) have no known range; save as 8 bits")
     if image.has_transparency_data:
@@ -137,19 +186,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_image(path: Path) -> NDArray[np.uint8]:
-    """Decodes one file at full resolution.
-
-    Returns:
-        (H, W, 3) uint8, RGB, read-only.
-
-    Raises:
-        DataError: the file is not usable; the message names it.
-    """
-    try:
-        return np.asarray(open_image(read_file(path)))
-    except DataError as error:
-        raise DataError(f"{shown(path)}: {error}") from error
+def _scaled(grey: NDArray[np.uint16], bits: int) -> Image.Image:
+    """(H, W) uint16 of 0 .. 2^bits - 1 as RGB, rounded to the nearest of 0 .. 255."""
+    full, most = (1 << bits) - 1, int(grey.max())
+    if most > full:
+        raise DataError(
+            f"16-bit image with values up to {most}; the images that were searched on use {bits} "
+            f"bits (0 to {full})"
+        )
+    levels = (grey.astype(np.uint32) * 510 + full) // (2 * full)
+    return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
 
 
 def resize_bilinear(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -218,7 +264,7 @@ def decode_split(root: Path, entries: Sequence[ImageFile], size: int) -> NDArray
             data = read_file(path)
             if hashlib.sha256(data).hexdigest() != entry.sha256:
                 raise DataError("changed since the manifest was made; make the manifest again")
-            images[index] = resize_bilinear(np.asarray(open_image(data)), size)
+            images[index] = resize_bilinear(np.asarray(open_image(data, entry.grey_bits)), size)
         except DataError as error:
             raise DataError(f"{shown(path)}: {error}") from error
     return images

@@ -19,21 +19,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import features
 
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.formats import decoder_versions
 
 # Raise it when images are opened, turned, converted or resized differently.
 CODE_VERSION = 1
 ARRAY = "images.npy"
-DECODERS = ("libjpeg_turbo", "jpg", "libtiff", "webp", "zlib")
 
 
 def pixels_key(hashes: Iterable[str], image_size: int) -> str:
     """32 hexadecimal digits that differ where any pixel might.
 
     Args:
-        hashes: The images' content hashes in their order.
+        hashes: What the images' pixels depend on, in their order: see ManifestEntry.pixels_key.
         image_size: In pixels.
     """
     parts = {
@@ -41,7 +40,7 @@ def pixels_key(hashes: Iterable[str], image_size: int) -> str:
         "image_size": image_size,
         "code": CODE_VERSION,
         "libraries": {name: version(name) for name in ("pillow", "numpy")},
-        "decoders": {name: features.version(name) for name in DECODERS},
+        "decoders": decoder_versions(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -25,7 +25,7 @@ from pawtune.data_pipeline.sources import archives, sample
 from pawtune.data_pipeline.sources.downloads import download, locked
 from pawtune.data_pipeline.sources.object_store import is_address
 from pawtune.data_pipeline.sources.stored_files import copy_stored, find_stored, state_of
-from pawtune.data_pipeline.splitting.folder_layout import is_junk
+from pawtune.data_pipeline.splitting.folder_tree import is_system_folder
 from pawtune.data_pipeline.url_credentials import has_secrets, is_blotted, without_secrets
 
 CATS_AND_DOGS_URL = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
@@ -177,7 +177,9 @@ def _inner_root(folder: Path) -> Path:
     A folder of class folders is not gone into, even if it holds one class only.
     """
     while True:
-        inner = [path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name)]
+        inner = [
+            path for path in folder.iterdir() if path.is_dir() and not is_system_folder(path.name)
+        ]
         if len(inner) != 1 or not any(path.is_dir() for path in inner[0].iterdir()):
             return folder.resolve()
         folder = inner[0]

@@ -1,35 +1,44 @@
-"""Which files of a folder are candidates, under which label, in which split they were given.
+"""Which files of a folder are images of which class, and in which split they were given.
 
-Two layouts are known: `root/<class>/…`, and `root/{train,validation[,test]}/<class>/…` (`training`,
-`val` and `valid` are understood too, in any case of letters). Below a class folder any depth will
-do. Every file under the root is either a candidate or a reject, so that totals add up.
+Known layouts, at the root or below folders that hold nothing else (docs/data.md has an example of
+each): class folders; train, validation and test folders of class folders, under any usual name;
+class folders that hold train, validation and test folders. Below a class folder any depth will do.
+A structure that is none of these is refused with what was seen, never guessed.
+
+Every item below the root is a candidate or a reject, so that totals add up.
 """
 
-import os
-import stat
 import unicodedata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.safe_files import shown
+from pawtune.data_pipeline.splitting.folder_checks import (
+    all_data_folders,
+    check_structure,
+    class_name,
+    data_folders,
+    describe_subfolders,
+    holes,
+    listing,
+    refuse_masks,
+)
+from pawtune.data_pipeline.splitting.folder_tree import Folder, read_tree
+from pawtune.data_pipeline.splitting.split_names import (
+    SPLITS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    splits_of_names,
+)
 
-SPLITS = ("train", "validation", "test")
-SPLIT_OF_FOLDER = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-    "testing": "test",
-}
-HIDDEN = "hidden or system file"
-UNLISTED = "folder cannot be listed"
 EXPECTED = (
     "expected ROOT/<class>/<images> or ROOT/train/<class>/<images> beside ROOT/validation/<class>"
 )
+UNLABELLED = "unlabelled, left for `pawtune predict`"
 
 
 @dataclass(frozen=True)
@@ -40,9 +49,9 @@ class Reject:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
-    """A regular file in a class folder, not yet opened. split: None where it is ours to decide."""
+    """A regular file with a label, not yet opened. split: None where it is ours to decide."""
 
     path: str
     label: str
@@ -52,190 +61,319 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Something below a folder that is no folder. fault: why it cannot be opened; else None."""
-
-    path: str
-    fault: str | None
-    size: int = 0
-    modified_ns: int = 0
-
-
-@dataclass(frozen=True)
 class Layout:
-    """What a root folder holds. name: "classes", "train_validation" or "train_validation_test"."""
+    """What a root folder holds.
+
+    name: the splits that were given, such as "train_validation"; "classes" where none was.
+    notes: what was understood and is not obvious, a sentence each.
+    """
 
     name: str
     class_names: tuple[str, ...]
     candidates: tuple[Candidate, ...]
     rejects: tuple[Reject, ...]
+    notes: tuple[str, ...] = ()
 
 
-def is_junk(name: str) -> bool:
-    """Whether a file or folder is a system's own: hidden by a dot, or macOS' archive shadow."""
-    return name.startswith(".") or name == "__MACOSX"
+@dataclass(frozen=True)
+class ClassFolder:
+    """A folder whose files are of one class."""
+
+    folder: Folder
+    label: str
+    split: str | None
 
 
 def read_layout(root: Path) -> Layout:
-    """Walks a root folder; reads no file.
+    """Walks a root folder and recognises its layout; opens no file.
 
     Raises:
-        DataError: no such folder, no class folders, one class only, differing class sets.
+        DataError: no such folder, no class folders, one class only, an unknown structure.
     """
     if not root.exists():
         raise DataError(f"no such folder: {shown(root)}")
     if not root.is_dir():
         raise DataError(f"{shown(root)} is a file; a folder of class folders is due")
-    top = _folders(root)
-    split_folders = _split_folders(root, top)
-    if split_folders:
-        classes = _common_classes(root, split_folders)
-        name = "_".join(split for split in SPLITS if split in split_folders.values())
-    else:
-        classes, name = top, "classes"
-    _check_classes(root, classes)
-    candidates, rejects = [], []
-    for found in walk_files(root):
-        placed = _place(found, split_folders, classes)
-        if isinstance(placed, Reject):
-            rejects.append(placed)
-        else:
-            candidates.append(placed)
-    return Layout(name, tuple(classes), tuple(candidates), tuple(rejects))
+    return _Reading(root, read_tree(root)).layout()
 
 
-def _folders(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if entry.is_dir(follow_symlinks=False) and not is_junk(entry.name)
+def layout_name(splits: Iterable[str | None]) -> str:
+    """The name of a layout in which these splits were given."""
+    given = set(splits)
+    return "_".join(split for split in SPLITS if split in given) or "classes"
+
+
+class _Reading:
+    """One reading of a tree; collects notes on the way."""
+
+    def __init__(self, root: Path, tree: Folder) -> None:
+        self._root = root
+        self._tree = tree
+        self._notes: list[str] = []
+        self._unlabelled: list[str] = []
+
+    def layout(self) -> Layout:
+        classes = self._find_classes()
+        self._check_names(classes)
+        refuse_masks(shown(self._root), [found.folder for found in classes])
+        self._notes += describe_subfolders([found.folder for found in classes])
+        candidates, rejects = self._sort_files(classes)
+        names = tuple(sorted({found.label for found in classes}))
+        name = layout_name(found.split for found in classes)
+        return Layout(name, names, tuple(candidates), tuple(rejects), tuple(self._notes))
+
+    def _find_classes(self) -> list[ClassFolder]:
+        """Goes down from the root to where splits or classes are."""
+        top = self._tree
+        while True:
+            filled, empty = data_folders(top)
+            splits = splits_of_names([*filled, *empty])
+            if self._are_splits(top, splits, filled, empty):
+                return self._classes_of_splits(top, splits, filled)
+            if len(filled) != 1 or empty or holes(top):
+                break
+            (only,) = filled.values()
+            if only.own_images or not data_folders(only)[0]:
+                break
+            top = only
+        if top.path:
+            self._notes.append(f"the class folders were found in {shown(top.path)}")
+        return self._classes_of_folder(top, filled, empty, splits)
+
+    def _are_splits(
+        self,
+        top: Folder,
+        splits: dict[str, str],
+        filled: dict[str, Folder],
+        empty: dict[str, Folder],
+    ) -> bool:
+        """A lone `train` may be a class (of vehicles, say): another split must be beside it."""
+        others = [name for name in (*filled, *empty) if name not in splits]
+        if len(splits) < 2 or (others and TRAIN not in splits.values()):
+            return False
+        if not any(filled[name].folders for name in splits if name in filled):
+            if others:
+                return False
+            name = max(splits, key=lambda name: filled[name].num_images if name in filled else 0)
+            raise self._flat(name, filled.get(name, top))
+        if TRAIN not in splits.values():
+            raise DataError(
+                f"{self._at(top)}: found {listing(splits)}, but no train folder; add it, or give a "
+                "folder of class folders to have splits made"
             )
-    except OSError as error:
-        raise DataError(f"{shown(folder)}: cannot be listed: {error.strerror or error}") from error
+        return True
 
-
-def _split_folders(root: Path, top: list[str]) -> dict[str, str]:
-    """{folder: split}; empty where the top folders are classes.
-
-    A lone `train` may be a class (of vehicles, say): it takes `validation` beside it to tell.
-    """
-    found = {name: SPLIT_OF_FOLDER[name.lower()] for name in top if name.lower() in SPLIT_OF_FOLDER}
-    splits = sorted(found.values())
-    if len(set(splits)) < len(splits):
-        raise DataError(
-            f"{shown(root)}: two folders for one split among {', '.join(found)}; keep one"
+    def _classes_of_splits(
+        self, top: Folder, splits: dict[str, str], filled: dict[str, Folder]
+    ) -> list[ClassFolder]:
+        inner = {name: self._unwrapped(top.folders[name]) for name in splits}
+        known = {
+            class_name(label)
+            for name, folder in inner.items()
+            if splits[name] == TRAIN
+            for label in data_folders(folder)[0]
+        }
+        for name, folder in list(inner.items()):
+            labels = {class_name(label) for label in (*data_folders(folder)[0],)}
+            alone = len(labels) == 1 and len(known) > 1 and not labels & known
+            if splits[name] == TEST and folder.num_images and (not labels or alone):
+                self._leave_for_predict(top.folders[name])
+                del inner[name]
+            elif not labels and folder.own_images:
+                raise self._flat(name, folder)
+        if Counter(splits[name] for name in inner).most_common(1)[0][1] > 1:
+            raise DataError(
+                f"{self._at(top)}: two folders for one split among {listing(inner)}; keep one"
+            )
+        if top.path:
+            self._notes.append(f"the splits were found in {shown(top.path)}")
+        self._leave_others(top, splits, filled, known)
+        for folder in inner.values():
+            self._check_holes(folder)
+        self._check_same_classes(
+            {name: set(map(class_name, all_data_folders(folder))) for name, folder in inner.items()}
         )
-    if {"train", "validation"} <= set(splits):
+        several = len(inner) > 1
+        if not several:
+            self._notes.append(
+                f"{listing(inner)} is the only split with labels: it is split in three"
+            )
+        return [
+            ClassFolder(folder, class_name(label), splits[name] if several else None)
+            for name, holder in inner.items()
+            for label, folder in all_data_folders(holder).items()
+        ]
+
+    def _unwrapped(self, folder: Folder) -> Folder:
+        """Goes down to the class folders, where a split wraps them in folders of their own."""
+        while True:
+            filled, empty = data_folders(folder)
+            if len(filled) != 1 or empty or folder.own_images:
+                return folder
+            (only,) = filled.values()
+            if only.own_images or not data_folders(only)[0]:
+                return folder
+            folder = only
+
+    def _leave_for_predict(self, folder: Folder) -> None:
+        self._unlabelled.append(folder.path)
+        self._notes.append(
+            f"{shown(folder.path)}: {folder.num_images:,} images in no class folder; {UNLABELLED}"
+        )
+
+    def _leave_others(
+        self, top: Folder, splits: dict[str, str], filled: dict[str, Folder], known: set[str]
+    ) -> None:
+        for name, folder in filled.items():
+            if name in splits:
+                continue
+            if len(known & {class_name(label) for label in folder.folders}) > 1:
+                raise DataError(
+                    f"{self._at(top)}: {shown(name)} holds the class folders of {listing(splits)}, "
+                    "but its name is no split's; rename it to train, validation or test, or move "
+                    "it away"
+                )
+            self._notes.append(
+                f"left out: {shown(folder.path)} ({folder.num_images:,} images), which is none of "
+                "the splits"
+            )
+
+    def _check_same_classes(self, classes: dict[str, set[str]]) -> None:
+        first, *others = classes
+        for other in others:
+            missing = sorted(classes[first] ^ classes[other])
+            if missing:
+                name = missing[0]
+                has, lacks = (first, other) if name in classes[first] else (other, first)
+                raise DataError(
+                    f"{shown(self._root)}: every split must have the same class folders; {name!r} "
+                    f"is in {shown(has)} and not in {shown(lacks)} ({len(missing)} such); add it, "
+                    "or remove it from the other"
+                )
+
+    def _classes_of_folder(
+        self,
+        top: Folder,
+        filled: dict[str, Folder],
+        empty: dict[str, Folder],
+        splits: dict[str, str],
+    ) -> list[ClassFolder]:
+        classes = {**filled, **empty}
+        if not filled:
+            raise self._no_classes(top)
+        self._check_holes(top)
+        if len(classes) > 2:  # a folder that is no class leaves two
+            for name, split in splits.items():
+                flat = name in filled and not filled[name].folders
+                if split == TEST and flat and len(classes) > 2:
+                    self._leave_for_predict(classes.pop(name))
+                elif split == VALIDATION and flat:
+                    raise self._flat(name, filled[name])
+        if len(classes) < 2:
+            raise self._one_class(top, next(iter(classes)))
+        inside = self._splits_inside(classes)
+        if inside:
+            return inside
+        refuse_masks(shown(self._root), list(classes.values()))
+        check_structure(self._at(top), classes)
+        return [ClassFolder(folder, class_name(name), None) for name, folder in classes.items()]
+
+    def _splits_inside(self, classes: dict[str, Folder]) -> list[ClassFolder]:
+        """Class folders that hold splits: cat/train, cat/test, dog/train, dog/test."""
+        found = []
+        given = set()
+        for label, folder in classes.items():
+            inner = data_folders(folder)[0]
+            splits = splits_of_names(inner)
+            if folder.own_images or len(splits) < len(inner) or TRAIN not in splits.values():
+                return []
+            given.add(frozenset(splits.values()))
+            found += [ClassFolder(inner[n], class_name(label), s) for n, s in splits.items()]
+        if len(given) != 1 or len(given.pop()) * len(classes) != len(found):
+            return []
+        self._notes.append("the splits were found inside the class folders")
         return found
-    if found and len(found) == len(top):
-        raise DataError(
-            f"{shown(root)}: found {', '.join(found)}, but train and validation must both be "
-            "there; "
-            "add the missing one, or give a folder of class folders to have splits made"
-        )
-    return {}
 
+    def _check_names(self, classes: Sequence[ClassFolder]) -> None:
+        for found in classes:
+            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in found.label):
+                raise DataError(
+                    f"{shown(self._root)}: the name of class folder {found.label!r} must be "
+                    "printable UTF-8; rename it"
+                )
+        names = {found.label for found in classes}
+        if len(names) == 1:
+            raise self._one_class(self._tree, next(iter(names)))
 
-def _common_classes(root: Path, split_folders: dict[str, str]) -> list[str]:
-    classes = {name: _folders(root / name) for name in split_folders}
-    first, *others = classes
-    for other in others:
-        missing = sorted(set(classes[first]) ^ set(classes[other]))
-        if missing:
-            name = missing[0]
-            has, lacks = (first, other) if name in classes[first] else (other, first)
+    def _check_holes(self, folder: Folder) -> None:
+        """A class folder that cannot be entered must not vanish without a word."""
+        for hole in holes(folder):
             raise DataError(
-                f"{shown(root)}: every split must have the same class folders; {name!r} is in "
-                f"{has} and "
-                f"not in {lacks} ({len(missing)} such); add it, or remove it from the other"
+                f"{shown(self._root)}: every class folder must be readable, but {shown(hole.path)} "
+                f"is not ({hole.fault}); mount or restore what it stands for, or remove it"
             )
-    return classes[first]
 
-
-def _check_classes(root: Path, classes: list[str]) -> None:
-    if not classes:
-        raise DataError(f"{shown(root)}: no class folders; {EXPECTED}")
-    for name in classes:
-        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
-            raise DataError(
-                f"{shown(root)}: the name of class folder {name!r} must be printable UTF-8; "
-                "rename it"
-            )
-    if len(classes) == 1:
-        inner = _folders(root / classes[0])
-        hint = f"; did you mean {shown(root / classes[0])}?" if len(inner) > 1 else ""
-        raise DataError(
-            f"{shown(root)}: one class only ({classes[0]!r}); at least 2 class folders are "
-            f"needed{hint}"
+    def _flat(self, name: str, folder: Folder) -> DataError:
+        return DataError(
+            f"{shown(self._root)}: {shown(name)} holds {folder.own_images:,} images and no class "
+            f"folders{self._label_hint()}; {EXPECTED}, or give the labels with --labels FILE.csv"
         )
 
+    def _no_classes(self, top: Folder) -> DataError:
+        if top.num_images:
+            return DataError(
+                f"{self._at(top)}: no class folders, but {top.num_images:,} images"
+                f"{self._label_hint()}; {EXPECTED}, or give the labels with --labels FILE.csv"
+            )
+        files = list(top.all_found())
+        seen = f", of {len(files):,} files such as {shown(files[0].path)}" if files else ""
+        return DataError(f"{self._at(top)}: no class folders with images{seen}; {EXPECTED}")
 
-def walk_files(root: Path) -> Iterator[Found]:
-    """Everything below a folder that is no folder itself, sorted within each; a folder at a time.
+    def _label_hint(self) -> str:
+        tables = [
+            f.path for f in self._tree.all_found() if f.path.lower().endswith((".csv", ".tsv"))
+        ]
+        return f" (labels may be in {shown(tables[0])})" if tables else ""
 
-    Nothing is left out: what is hidden, a link that leads out, or no file to open says so in its
-    `fault`, and so does a folder that cannot be listed.
-    """
-    yield from _walk(root, "")
+    def _one_class(self, top: Folder, name: str) -> DataError:
+        inner = top.folders[name].folders if name in top.folders else {}
+        hint = f"; did you mean {shown(self._root / top.path / name)}?" if len(inner) > 1 else ""
+        return DataError(
+            f"{self._at(top)}: one class only ({name!r}); at least 2 class folders are needed{hint}"
+        )
 
+    def _sort_files(self, classes: Sequence[ClassFolder]) -> tuple[list[Candidate], list[Reject]]:
+        candidates = []
+        rejects = []
+        taken = set()
+        for found in classes:
+            taken.add(found.folder.path)
+            for item in found.folder.all_found():
+                if item.fault is not None:
+                    rejects.append(Reject(item.path, item.fault))
+                    continue
+                candidates.append(
+                    Candidate(item.path, found.label, found.split, item.size, item.modified_ns)
+                )
+        given = any(found.split for found in classes)
+        self._reject_rest(self._tree, taken, rejects, given)
+        return candidates, rejects
 
-def _walk(root: Path, relative: str) -> Iterator[Found]:
-    try:
-        with os.scandir(root / relative) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        yield Found(relative, f"{UNLISTED}: {error.strerror}")
-        return
-    for entry in found:
-        path = f"{relative}/{entry.name}" if relative else entry.name
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(root, path)
-            continue
-        try:
-            yield _look_at(root, path, entry)
-        except OSError as error:  # gone since it was listed; a link to a name that cannot be
-            yield Found(path, f"cannot be looked at: {error.strerror or error}")
+    def _reject_rest(
+        self, folder: Folder, taken: set[str], rejects: list[Reject], given: bool
+    ) -> None:
+        if folder.path in taken:
+            return
+        reason = "not in a class folder"
+        top = folder.path.partition("/")[0]
+        if any(f"{folder.path}/".startswith(f"{path}/") for path in self._unlabelled):
+            reason = UNLABELLED
+        elif given and not any(f"{path}/".startswith(f"{top}/") for path in taken):
+            reason = "outside the train, validation and test folders"
+        for item in (*folder.files, *folder.skipped):
+            rejects.append(Reject(item.path, item.fault or reason))
+        for inner in folder.folders.values():
+            self._reject_rest(inner, taken, rejects, given)
 
-
-def _look_at(root: Path, path: str, entry: os.DirEntry[str]) -> Found:
-    if any(is_junk(part) for part in path.split("/")):
-        return Found(path, HIDDEN)
-    fault = _fault(root, entry)
-    if fault:
-        return Found(path, fault)
-    status = entry.stat()
-    return Found(path, None, status.st_size, status.st_mtime_ns)
-
-
-def _place(found: Found, split_folders: dict[str, str], classes: list[str]) -> Candidate | Reject:
-    *folders, _ = found.path.split("/")
-    if found.fault == HIDDEN or (found.fault or "").startswith(UNLISTED):
-        return Reject(found.path, found.fault or "")
-    split = None
-    if split_folders:
-        split = split_folders.get(folders[0]) if folders else None
-        if split is None:
-            return Reject(found.path, "outside the train, validation and test folders")
-        folders = folders[1:]
-    if found.fault:
-        return Reject(found.path, found.fault)
-    if not folders or folders[0] not in classes:
-        return Reject(found.path, "not in a class folder")
-    return Candidate(found.path, folders[0], split, found.size, found.modified_ns)
-
-
-def _fault(root: Path, entry: os.DirEntry[str]) -> str | None:
-    """Why a directory entry is no file to open, if so."""
-    if entry.is_symlink():
-        target = Path(os.path.realpath(entry.path))
-        if not target.is_relative_to(os.path.realpath(root)):
-            return "symbolic link that leaves the folder"
-        if target.is_dir():
-            return "symbolic link to a folder, which is not followed"
-        if not target.exists():
-            return "broken symbolic link"
-    if not stat.S_ISREG(entry.stat().st_mode):
-        return "not a regular file"
-    return None
+    def _at(self, folder: Folder) -> str:
+        return shown(self._root / folder.path)

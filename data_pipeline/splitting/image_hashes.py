@@ -16,24 +16,33 @@ import imagehash
 import PIL
 
 from pawtune.data_pipeline.errors import DataError
-from pawtune.data_pipeline.images.decode import open_image, read_file
+from pawtune.data_pipeline.images.decode import open_measured, read_file
+from pawtune.data_pipeline.images.formats import decoder_versions
 from pawtune.data_pipeline.progress import Progress, silent
 from pawtune.data_pipeline.safe_files import write_atomically
 from pawtune.data_pipeline.splitting.folder_layout import Candidate, Reject
 
 # Another Pillow may decode or reject differently, another imagehash hash differently.
-CACHE_VERSION = f"1 pillow {PIL.__version__} imagehash {imagehash.__version__}"
+CACHE_VERSION = (
+    f"2 pillow {PIL.__version__} imagehash {imagehash.__version__} "
+    f"heif {decoder_versions()['heif']}"
+)
 MAX_THREADS = 16
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is read from an image file; perceptual_hash: 64-bit DCT hash, 16 hex digits."""
+    """What is read from an image file.
+
+    perceptual_hash: 64-bit DCT hash, 16 hex digits. grey_bits: how many bits a 16-bit greyscale
+    image uses, of decode.GREY_BITS; 0 for all others.
+    """
 
     sha256: str
     perceptual_hash: str
     width: int
     height: int
+    grey_bits: int = 0
 
 
 Row = tuple[int, int, Facts]
@@ -47,9 +56,9 @@ def read_facts(path: Path) -> Facts:
         DataError: it is not usable (the reason, without the name).
     """
     data = read_file(path)
-    image = open_image(data)
+    image, grey_bits = open_measured(data)
     digest = hashlib.sha256(data).hexdigest()
-    return Facts(digest, str(imagehash.phash(image)), image.width, image.height)
+    return Facts(digest, str(imagehash.phash(image)), image.width, image.height, grey_bits)
 
 
 def read_all(
@@ -124,10 +133,10 @@ def _load(store: Path) -> dict[str, Row]:
         if content["version"] != CACHE_VERSION:
             return {}
         return {
-            path: (int(size), int(modified), Facts(str(sha), str(near), int(width), int(height)))
-            for path, (size, modified, sha, near, width, height) in content["files"].items()
+            path: (int(row[0]), int(row[1]), Facts(str(row[2]), str(row[3]), *map(int, row[4:7])))
+            for path, row in content["files"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
         return {}
 
 

@@ -1,53 +1,35 @@
 """The manifest: every image kept, its split, its hashes; every file left out, and why.
 
-Identity of an image is the hash of its bytes. In order:
-1. files that are no usable image are rejected (`images.decode`);
-2. one content under two labels: all copies are rejected;
-3. exact and near duplicates form groups, which share a split; where train and validation are
-   given, a duplicate across them stays in the earlier of train, validation, test;
-4. what is not given is dealt out by content and seed (`splits`): `root/<class>/` as
-   0.7 / 0.15 / 0.15; where only test is missing, 0.2 of validation becomes test.
+Identity of an image is the hash of its bytes. `build` makes manifests.
 """
 
 import hashlib
 import json
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pawtune.data_pipeline.errors import DataError
-from pawtune.data_pipeline.progress import Progress
 from pawtune.data_pipeline.safe_files import shown
-from pawtune.data_pipeline.splitting import manifest_io as manifest_files
-from pawtune.data_pipeline.splitting.duplicates import (
-    group_near,
-    reject_crossings,
-    reject_label_clashes,
-)
-from pawtune.data_pipeline.splitting.folder_layout import (
-    SPLITS,
-    Candidate,
-    Layout,
-    Reject,
-    read_layout,
-)
-from pawtune.data_pipeline.splitting.image_hashes import read_all
-from pawtune.data_pipeline.splitting.splits import CARVED_SHARES, WHOLE_SHARES, Member, deal
+from pawtune.data_pipeline.splitting import manifest_io
+from pawtune.data_pipeline.splitting.folder_layout import Reject
+from pawtune.data_pipeline.splitting.split_names import SPLITS
 
-__all__ = ["SPLITS", "Manifest", "ManifestEntry", "Reject", "build_manifest"]
+__all__ = ["SPLITS", "Manifest", "ManifestEntry", "Reject"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ManifestEntry:
     """An image that is used.
 
     path: relative to the root, posix. sha256: of the file's bytes. perceptual_hash: 16 hex digits.
     group: the smallest sha256 among its duplicates and near duplicates. width, height: pixels.
+    grey_bits: the manifest's, which decoding needs.
     """
 
     path: str
@@ -58,6 +40,15 @@ class ManifestEntry:
     group: str
     width: int
     height: int
+    grey_bits: int = 16
+
+    @property
+    def pixels_key(self) -> str:
+        """What its pixels depend on."""
+        return self.sha256 if self.grey_bits == 16 else f"{self.sha256} {self.grey_bits}"
+
+
+_AS_ROW = attrgetter(*(field.name for field in fields(ManifestEntry)[:-1]))
 
 
 @dataclass(frozen=True)
@@ -66,6 +57,8 @@ class Manifest:
 
     root: absolute folder. layout: as in `folder_layout`. entries and rejects: sorted by path.
     fingerprint: sha256 over contents, labels and splits; neither folder nor file names matter.
+    notes: what was understood of the folder and is not obvious, a sentence each. grey_bits: how
+    many bits 16-bit greyscale images use, of decode.GREY_BITS.
     """
 
     root: str
@@ -76,6 +69,8 @@ class Manifest:
     seed: int
     layout: str
     fingerprint: str
+    notes: tuple[str, ...] = ()
+    grey_bits: int = 16
 
     def split(self, name: str) -> tuple[ManifestEntry, ...]:
         """The entries of one split, in an order that depends on content only."""
@@ -96,8 +91,17 @@ class Manifest:
             table[entry.split][entry.label] += 1
         return table
 
+    def majority(self, split: str) -> tuple[str, float]:
+        """The most frequent class of a split, and its share, which a constant answer scores."""
+        labels = self.counts()[split]
+        label = max(labels, key=labels.__getitem__)
+        return label, labels[label] / max(1, sum(labels.values()))
+
     def duplicates(self) -> tuple[tuple[ManifestEntry, ...], ...]:
-        """The groups of two or more exact or near duplicates, each within one split."""
+        """The groups of two or more exact or near duplicates.
+
+        Each is within one split, but for near duplicates in splits that were given.
+        """
         groups = defaultdict(list)
         for entry in self.entries:
             groups[entry.group].append(entry)
@@ -105,8 +109,9 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Writes manifest.csv (a row per entry) and manifest.json (the rest), each atomically."""
-        header = asdict(self)
-        manifest_files.save(folder, header.pop("entries"), header)
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "entries"}
+        header = {**rest, "rejects": [asdict(reject) for reject in self.rejects]}
+        manifest_io.save(folder, map(_AS_ROW, self.entries), header)
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -116,16 +121,18 @@ class Manifest:
             DataError: a file is missing, a value is out of its range, a path leaves the root, or
                 the rows are not those of the fingerprint.
         """
-        rows, header = manifest_files.load(folder)
+        rows, header = manifest_io.load(folder)
         manifest = cls(
             root=header.root,
             class_names=tuple(header.class_names),
-            entries=tuple(ManifestEntry(**row.model_dump()) for row in rows),
+            entries=tuple(ManifestEntry(*row, header.grey_bits) for row in rows),
             rejects=tuple(Reject(reject.path, reject.reason) for reject in header.rejects),
             warnings=tuple(header.warnings),
             seed=header.seed,
             layout=header.layout,
             fingerprint=header.fingerprint,
+            notes=tuple(header.notes),
+            grey_bits=header.grey_bits,
         )
         _check_dealt_once(folder, manifest)
         if fingerprint(manifest.entries) != manifest.fingerprint:
@@ -159,126 +166,3 @@ def fingerprint(entries: Iterable[ManifestEntry]) -> str:
     """sha256 over what makes a data set: contents with their labels and splits."""
     rows = sorted((entry.sha256, entry.label, entry.split) for entry in entries)
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-def build_manifest(
-    root: Path, *, seed: int = 0, cache: Path | None = None, progress: Progress | None = None
-) -> Manifest:
-    """Makes the manifest of a folder of images.
-
-    Args:
-        root: a folder in one of the layouts of `folder_layout`.
-        seed: decides the splits that are not given.
-        cache: where hashes are kept between runs; None keeps none.
-        progress: told ("hash", images done, images in all).
-
-    Raises:
-        DataError: the folder cannot be used; see the message.
-    """
-    root = Path(os.path.realpath(root))
-    layout = read_layout(root)
-    facts, rejects = read_all(root, layout.candidates, cache=cache, progress=progress)
-    kept = {found.path: found for found in layout.candidates if found.path in facts}
-    clashes = reject_label_clashes(kept, facts)
-    kept = _without(kept, clashes)
-    groups, coarse = group_near({path: facts[path] for path in kept})
-    crossings = reject_crossings(kept, groups, facts)
-    kept = _without(kept, crossings)
-    rejects = [*layout.rejects, *rejects, *clashes, *crossings]
-    _check_classes_filled(root, layout, kept, rejects)
-    splits = _decide_splits(kept, groups, layout, seed)
-    entries = tuple(
-        ManifestEntry(
-            path=path,
-            label=kept[path].label,
-            split=splits[path],
-            sha256=facts[path].sha256,
-            perceptual_hash=facts[path].perceptual_hash,
-            group=groups[path],
-            width=facts[path].width,
-            height=facts[path].height,
-        )
-        for path in sorted(kept)
-    )
-    manifest = Manifest(
-        root=str(root),
-        class_names=layout.class_names,
-        entries=entries,
-        rejects=tuple(sorted(rejects, key=lambda reject: reject.path)),
-        warnings=(*([coarse] if coarse else []), *_warn_mixed_groups(entries)),
-        seed=seed,
-        layout=layout.name,
-        fingerprint=fingerprint(entries),
-    )
-    _check_splits_filled(manifest)
-    return manifest
-
-
-def _without(kept: dict[str, Candidate], rejects: Iterable[Reject]) -> dict[str, Candidate]:
-    gone = {reject.path for reject in rejects}
-    return {path: found for path, found in kept.items() if path not in gone}
-
-
-def _check_classes_filled(
-    root: Path, layout: Layout, kept: Mapping[str, Candidate], rejects: list[Reject]
-) -> None:
-    """Every class folder that was given must hold a usable image."""
-    if not kept:
-        raise DataError(f"{shown(root)}: no usable images{_first_reasons(rejects)}")
-    given = [None] if layout.name == "classes" else layout.name.split("_")
-    filled = {(found.split, found.label) for found in kept.values()}
-    for split in given:
-        for label in layout.class_names:
-            if (split, label) not in filled:
-                inside = [r for r in rejects if f"/{label}/" in f"/{r.path}"]
-                place = f"class folder {label!r}" + (f" of {split}" if split else "")
-                raise DataError(
-                    f"{shown(root)}: {place} holds no usable image{_first_reasons(inside)}; "
-                    "add images or remove the folder"
-                )
-
-
-def _first_reasons(rejects: list[Reject]) -> str:
-    if not rejects:
-        return ""
-    return f" ({len(rejects)} left out; {shown(rejects[0].path)}: {rejects[0].reason})"
-
-
-def _decide_splits(
-    kept: Mapping[str, Candidate], groups: Mapping[str, str], layout: Layout, seed: int
-) -> dict[str, str]:
-    splits = {path: found.split for path, found in kept.items()}
-    if layout.name == "classes":
-        to_deal, shares, rest = list(kept), WHOLE_SHARES, "train"
-    elif layout.name == "train_validation":
-        to_deal = [path for path in kept if splits[path] == "validation"]
-        shares, rest = CARVED_SHARES, "validation"
-    else:
-        to_deal, shares, rest = [], {}, "test"
-    dealt = deal([Member(kept[path].label, groups[path]) for path in to_deal], shares, rest, seed)
-    decided = {path: dealt[groups[path]] for path in to_deal}
-    return {path: decided.get(path) or split or "" for path, split in splits.items()}
-
-
-def _check_splits_filled(manifest: Manifest) -> None:
-    for split, labels in manifest.counts().items():
-        for label, count in labels.items():
-            if count == 0:
-                groups = {entry.group for entry in manifest.entries if entry.label == label}
-                raise DataError(
-                    f"{shown(manifest.root)}: class {label!r} leaves no image for {split} (it has "
-                    f"{len(groups)} different images); add images: at least 3 to be split in "
-                    "three, at least 2 in a validation folder that test is taken from"
-                )
-
-
-def _warn_mixed_groups(entries: Iterable[ManifestEntry]) -> list[str]:
-    groups = defaultdict(list)
-    for entry in entries:
-        groups[entry.group].append(entry)
-    return [
-        "near duplicates under different labels: "
-        + ", ".join(shown(entry.path) for entry in members)
-        for members in groups.values()
-        if len({entry.label for entry in members}) > 1
-    ]

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 WHOLE_SHARES = {"test": Fraction(15, 100), "validation": Fraction(15, 100)}
-CARVED_SHARES = {"test": Fraction(20, 100)}
+TEST_OF_VALIDATION = {"test": Fraction(20, 100)}
+VALIDATION_OF_TRAIN = {"validation": Fraction(15, 100)}
 
 
 @dataclass(frozen=True)

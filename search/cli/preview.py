@@ -14,7 +14,8 @@ from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.images.preview import augmentation_grids, sample_grid
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.sources.resolve import resolve_source
-from pawtune.data_pipeline.splitting.manifest import Manifest, build_manifest
+from pawtune.data_pipeline.splitting.build import build_manifest
+from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.process import load_tensorflow
 from pawtune.search.progress.reporter import Reporter
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.images.decode import open_image, read_file, resize_bilinear
 from pawtune.data_pipeline.safe_files import shown
-from pawtune.data_pipeline.splitting.folder_layout import walk_files
+from pawtune.data_pipeline.splitting.folder_tree import walk_files
 
 if TYPE_CHECKING:
     import keras

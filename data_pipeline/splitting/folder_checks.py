@@ -1,0 +1,189 @@
+"""Which subfolders may be classes, and what tells that they are none: the same folders inside,
+masks beside images."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.safe_files import shown
+from pawtune.data_pipeline.splitting.folder_tree import (
+    BROKEN_LINK,
+    DOCUMENT_SUFFIXES,
+    OWN_OUTPUT,
+    UNLISTED,
+    Folder,
+    Found,
+    may_be_image,
+)
+from pawtune.data_pipeline.splitting.split_names import (
+    EXTRA_FOLDERS,
+    is_mask_name,
+    is_part_name,
+    words_of,
+)
+
+MASK_STEM = re.compile(r"(?i)(.+?)[ ._-]*(mask|masks|seg|segmentation|gt|groundtruth)[ ._-]?\d*$")
+CONTAINER_WORDS = {"data", "dataset", "images", "imgs", "photos", "pictures"}
+MOST_SPLITS = 10  # folders at the top; more are classes for certain
+SHOWN_NAMES = 6
+
+
+def listing(names: Iterable[str]) -> str:
+    """The first few names, and how many more."""
+    names = list(names)
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(shown(name) for name in names[:SHOWN_NAMES]) + more
+
+
+def class_name(name: str) -> str:
+    """A folder's name as a class: in NFC, as file systems differ in how they compose letters."""
+    return unicodedata.normalize("NFC", name)
+
+
+def data_folders(folder: Folder) -> tuple[dict[str, Folder], dict[str, Folder]]:
+    """The subfolders that hold images, and those that hold none but may be meant to."""
+    filled = {name: inner for name, inner in folder.folders.items() if inner.num_images}
+    empty = {
+        name: inner
+        for name, inner in folder.folders.items()
+        if not inner.num_images and not _is_extra(inner)
+    }
+    return filled, empty
+
+
+def all_data_folders(folder: Folder) -> dict[str, Folder]:
+    """Both of `data_folders`."""
+    filled, empty = data_folders(folder)
+    return {**filled, **empty}
+
+
+def _is_extra(folder: Folder) -> bool:
+    """Whether a folder without images is no class: documents, output, a usual name for such."""
+    if any(found.fault == OWN_OUTPUT for found in folder.skipped):
+        return True
+    words = words_of(folder.name)
+    if words and not set(words) - EXTRA_FOLDERS:
+        return True
+    files = [found for found in folder.all_found() if not found.fault]
+    suffixes = {PurePosixPath(found.path).suffix.lower() for found in files}
+    return bool(suffixes) and suffixes <= DOCUMENT_SUFFIXES
+
+
+def holes(folder: Folder) -> list[Found]:
+    """Items directly in a folder that may have been folders of images, and cannot be entered."""
+    return [
+        found
+        for found in folder.skipped
+        if (found.fault or "").startswith(UNLISTED)
+        or (found.fault == BROKEN_LINK and not PurePosixPath(found.path).suffix)
+    ]
+
+
+def check_structure(place: str, classes: Mapping[str, Folder]) -> None:
+    """Refuses folders that may be splits, copies or wrappers instead of classes.
+
+    Raises:
+        DataError: with what was seen.
+    """
+    deep = {n: f for n, f in classes.items() if len(f.folders) > 1 and not f.own_images}
+    inside = {n: {class_name(i) for i in data_folders(f)[0]} for n, f in deep.items()}
+    for name, inner in inside.items():
+        copied = inner & {class_name(other) for other in classes if other != name}
+        if len(copied) > 1 or (copied and len(copied) == len(classes) - 1):
+            raise DataError(
+                f"{place}: {shown(name)} holds folders called like those beside it "
+                f"({listing(sorted(copied))}); move it away if it is a copy, or the others into "
+                "a train folder if it is a split"
+            )
+        is_container = bool(words_of(name)) and not set(words_of(name)) - CONTAINER_WORDS
+        if is_container and len(inner) > 1 and len(deep) < len(classes):
+            raise DataError(
+                f"{place}: {shown(name)} holds folders ({listing(sorted(inner))}) and stands "
+                f"beside {listing(sorted(set(classes) - {name}))}; did you mean "
+                f"{place}/{shown(name)}?"
+            )
+    if len(deep) == len(classes) <= MOST_SPLITS and _share(inside.values()):
+        raise DataError(
+            f"{place}: {listing(classes)} hold the same folders "
+            f"({listing(sorted(next(iter(inside.values()))))}), so they look like splits and not "
+            "like classes; name them train, validation and test, or give one of them with --data"
+        )
+
+
+def _share(inside: Collection[set[str]]) -> bool:
+    """Whether at least half of what each holds is in another too, and is no part of a class."""
+    holders = Counter(name for names in inside for name in names)
+    if all(is_part_name(name) for name in holders):
+        return False
+    return all(sum(holders[name] > 1 for name in names) * 2 >= len(names) > 0 for names in inside)
+
+
+def describe_subfolders(classes: Sequence[Folder]) -> list[str]:
+    """A sentence about subfolders whose images all count for their class, if there are any."""
+    total = sum(folder.num_images for folder in classes)
+    counts = Counter[str]()
+    holders = Counter[str]()
+    for folder in classes:
+        for name, inner in folder.folders.items():
+            if inner.num_images:
+                counts[name] += inner.num_images
+                holders[name] += 1
+    if not counts or (len(counts) == 1 and sum(counts.values()) == total):
+        return []  # class/images says nothing
+    told = [f"{shown(name)} {count:,}" for name, count in counts.most_common(SHOWN_NAMES)]
+    more = f" and {len(counts) - SHOWN_NAMES} more" if len(counts) > SHOWN_NAMES else ""
+    same = len(classes) > 1 and set(holders.values()) == {len(classes)}
+    head = (
+        "every class folder holds the same subfolders" if same else "class folders hold subfolders"
+    )
+    return [f"{head}, whose images all count for their class: {', '.join(told)}{more}"]
+
+
+def refuse_masks(root: str, classes: Sequence[Folder]) -> None:
+    """Refuses class folders where some images look like masks of the others, by names alone.
+
+    Raises:
+        DataError: with counts.
+    """
+    total = sum(folder.num_images for folder in classes)
+    _refuse_mask_folders(root, classes, total)
+    _refuse_mask_files(root, classes, total)
+
+
+def _refuse_mask_folders(root: str, classes: Sequence[Folder], total: int) -> None:
+    masks = [
+        inner
+        for folder in classes
+        for inner in folder.folders.values()
+        if inner.num_images and inner.num_images < folder.num_images and is_mask_name(inner.name)
+    ]
+    if masks:
+        count = sum(inner.num_images for inner in masks)
+        raise DataError(
+            f"{root}: class folders must hold images only, but {count:,} of {total:,} lie in "
+            f"folders named as masks or annotations ({shown(masks[0].path)}, {len(masks)} such); "
+            "move these folders out of the data"
+        )
+
+
+def _refuse_mask_files(root: str, classes: Sequence[Folder], total: int) -> None:
+    masks = [path for folder in classes for path in _mask_files(folder)]
+    if len(masks) > 0.2 * total:
+        raise DataError(
+            f"{root}: class folders must hold images only, but {len(masks):,} of {total:,} are "
+            f"named as the mask of another ({shown(masks[0])}); move these files out of the data"
+        )
+
+
+def _mask_files(folder: Folder) -> Iterator[str]:
+    """Files `x_mask.png` beside `x.png`, at any depth."""
+    stems = {PurePosixPath(found.path).stem for found in folder.files}
+    for found in folder.files:
+        match = MASK_STEM.match(PurePosixPath(found.path).stem)
+        if match and match[1] in stems and may_be_image(found.path):
+            yield found.path
+    for inner in folder.folders.values():
+        yield from _mask_files(inner)

@@ -1,0 +1,197 @@
+"""Everything below a folder of images, walked once, for training and for `predict` alike.
+
+No file is opened. Links are followed, to files and to folders: the user named the folder, and data
+set caches consist of links. (An archive cannot bring any: unpacking refuses links.) A link to a
+folder that contains it is not followed. Hidden and system folders, and what pawtune itself wrote,
+are not entered; each is reported as one item.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.safe_files import shown
+
+HIDDEN = "hidden or system file"
+SYSTEM_FOLDER = "hidden or system folder"
+OWN_OUTPUT = "written by pawtune"
+UNLISTED = "folder cannot be listed"
+BROKEN_LINK = "broken symbolic link"
+LINK_CYCLE = "symbolic link to a folder that contains it"
+MAX_ITEMS = 5_000_000
+
+SYSTEM_FOLDERS = {
+    "#recycle", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle", "@tmp", "__macosx",
+    "__pycache__", "lost+found", "recycler", "system volume information",
+}  # fmt: skip
+OUTPUT_MARK = "made-by-pawtune.txt"
+"""A file that `pawtune preview` writes beside its pictures, and nothing else does."""
+RUN_MARK = "search.yaml"
+RUN_ITEMS = {"manifest.json", "stage.json", "summary.json", "trials", "driver.lock"}
+
+# Of files that are no images for certain; any other may be one, whatever its name.
+DOCUMENT_SUFFIXES = {
+    ".7z", ".bat", ".bib", ".cfg", ".css", ".csv", ".db", ".doc", ".docx", ".gz", ".h5", ".htm",
+    ".html", ".ini", ".ipynb", ".js", ".json", ".jsonl", ".keras", ".log", ".md", ".onnx", ".pb",
+    ".pdf", ".pt", ".pth", ".py", ".rar", ".rst", ".sh", ".tar", ".tex", ".tflite", ".toml",
+    ".tsv", ".txt", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An item below a folder.
+
+    path: relative to the root, posix. fault: why it is not opened or entered; None for a file that
+    can be. size: bytes. is_folder: a folder (with a fault: one that is not entered).
+    """
+
+    path: str
+    fault: str | None = None
+    size: int = 0
+    modified_ns: int = 0
+    is_folder: bool = False
+
+
+@dataclass
+class Folder:
+    """A folder with what is in it. skipped: folders that were not entered, links that failed."""
+
+    path: str
+    folders: dict[str, "Folder"] = field(default_factory=dict)
+    files: list[Found] = field(default_factory=list)
+    skipped: list[Found] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @cached_property
+    def own_images(self) -> int:
+        """Files directly in it that may be images, by their names."""
+        return sum(not found.fault and may_be_image(found.path) for found in self.files)
+
+    @cached_property
+    def num_images(self) -> int:
+        """Files in it, at any depth, that may be images, by their names."""
+        return self.own_images + sum(inner.num_images for inner in self.folders.values())
+
+    def all_found(self) -> Iterator[Found]:
+        """Files and skipped items, at any depth."""
+        yield from self.files
+        yield from self.skipped
+        for inner in self.folders.values():
+            yield from inner.all_found()
+
+
+def may_be_image(path: str) -> bool:
+    """Whether a file may be an image, by its name: neither a document, nor a name in capitals.
+
+    >>> [may_be_image(name) for name in ("a.JPG", "d1f0", "README", "notes.txt")]
+    [True, True, False, False]
+    """
+    name = PurePosixPath(path)
+    suffix = name.suffix.lower()
+    return suffix not in DOCUMENT_SUFFIXES and (bool(suffix) or not name.name.isupper())
+
+
+def is_system_folder(name: str) -> bool:
+    """Whether a folder is a system's own, or hidden."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def read_tree(root: Path) -> Folder:
+    """Walks a folder.
+
+    Raises:
+        DataError: it cannot be listed, or holds more than MAX_ITEMS items.
+    """
+    top = Folder("")
+    folders = {"": top}
+    for count, found in enumerate(_walk(root), start=1):
+        parent = folders[found.path.rpartition("/")[0]] if found.path else top
+        if found.is_folder and found.fault is None:
+            inner = Folder(found.path)
+            folders[found.path] = parent.folders[inner.name] = inner
+        elif not found.path:
+            raise DataError(f"{shown(root)}: {found.fault}")
+        elif found.fault is None or found.fault == HIDDEN:
+            parent.files.append(found)
+        else:
+            parent.skipped.append(found)
+        if count > MAX_ITEMS:
+            raise DataError(
+                f"{shown(root)}: a folder may hold {MAX_ITEMS:,} files, and this holds more (the "
+                f"last was {shown(found.path)}); does a link lead somewhere else?"
+            )
+    return top
+
+
+def walk_files(root: Path) -> Iterator[Found]:
+    """Every file below a folder, sorted within each, and every item that is not entered."""
+    return (found for found in _walk(root) if not found.is_folder or found.fault is not None)
+
+
+def _walk(root: Path) -> Iterator[Found]:
+    real = os.path.realpath(root)
+    status = os.stat(root)
+    yield from _enter(root, real, "", frozenset({(status.st_dev, status.st_ino)}))
+
+
+def _enter(
+    root: Path, real_root: str, relative: str, above: frozenset[tuple[int, int]]
+) -> Iterator[Found]:
+    try:
+        with os.scandir(root / relative) as entries:
+            items = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        yield Found(relative, f"{UNLISTED}: {error.strerror}", is_folder=True)
+        return
+    if relative:
+        if _is_own_output({entry.name for entry in items}):
+            yield Found(relative, OWN_OUTPUT, is_folder=True)
+            return
+        yield Found(relative, is_folder=True)
+    for entry in items:
+        path = f"{relative}/{entry.name}" if relative else entry.name
+        try:
+            status = entry.stat()
+            if not stat.S_ISDIR(status.st_mode):
+                yield _look_at(path, entry, status)
+            elif is_system_folder(entry.name):
+                yield Found(path, SYSTEM_FOLDER, is_folder=True)
+            elif entry.is_symlink() and _contains(entry.path, status, real_root, above):
+                yield Found(path, LINK_CYCLE, is_folder=True)
+            else:
+                here = (status.st_dev, status.st_ino)
+                yield from _enter(root, real_root, path, above | {here})
+        except OSError as error:
+            if entry.is_symlink() and isinstance(error, FileNotFoundError):
+                yield Found(path, BROKEN_LINK)
+            else:  # gone since it was listed; a link to itself, or to a name that cannot be
+                yield Found(path, f"cannot be looked at: {error.strerror or error}")
+
+
+def _is_own_output(names: set[str]) -> bool:
+    """A run folder, or the pictures of `preview`; told by what is in it, not by its name."""
+    return OUTPUT_MARK in names or (RUN_MARK in names and bool(names & RUN_ITEMS))
+
+
+def _contains(
+    link: str, status: os.stat_result, real_root: str, above: frozenset[tuple[int, int]]
+) -> bool:
+    target = os.path.realpath(link)
+    inside = real_root == target or real_root.startswith(target.rstrip("/") + "/")
+    return inside or (status.st_dev, status.st_ino) in above
+
+
+def _look_at(path: str, entry: os.DirEntry[str], status: os.stat_result) -> Found:
+    if entry.name.startswith("."):
+        return Found(path, HIDDEN)
+    if not stat.S_ISREG(status.st_mode):
+        return Found(path, "not a regular file")
+    return Found(path, None, status.st_size, status.st_mtime_ns)

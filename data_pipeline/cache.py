@@ -45,6 +45,7 @@ CACHE_KINDS = {
     "features": "features of images under frozen backbones",
     "hashes": "hashes of the images in folders",
     "models": "downloaded ImageNet weights",
+    "near": "which images of folders are near duplicates",
     "pixels": "decoded training and validation images",
     "runs": "local copies of runs in object stores",
     "samples": "the images of --data sample",

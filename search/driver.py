@@ -12,9 +12,11 @@ from ray import tune
 
 from pawtune.data_pipeline.cache import cache_dir, cache_limit, shrink_cache
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.safe_files import read_regular
 from pawtune.data_pipeline.sources.object_store import is_address
-from pawtune.data_pipeline.sources.resolve import resolve_source
+from pawtune.data_pipeline.sources.resolve import is_path, resolve_source
 from pawtune.data_pipeline.splitting.build import build_manifest
+from pawtune.data_pipeline.splitting.label_table import MAX_TABLE_BYTES, LabelFile
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.cluster import connection as cluster
 from pawtune.search.cluster.head_address import refuse_foreign
@@ -54,6 +56,7 @@ from pawtune.search.storage.run_folder import (
     create_run_folder,
     read_json,
     remove_run_folder,
+    write_bytes,
     write_json,
     write_text,
 )
@@ -85,6 +88,7 @@ def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
         try:
             # From here on `pawtune status` knows the run, and `pawtune resume` can begin it.
             write_text(run.config_file, dump_config(config, versions=installed_versions()))
+            _keep_labels(config, run)
             _check_resources(config, reporter)
             manifest = load_data(config, reporter)
             trials, work = _prepare(config, run, manifest, reporter)
@@ -168,6 +172,8 @@ def _config_to_resume(
     }
     if data is not None:
         update["data"] = data
+    if run.labels_file.exists():
+        update["labels"] = str(run.labels_file)
     if address is not None:
         update["resources"] = config.resources.model_copy(update={"address": address})
     else:
@@ -199,8 +205,9 @@ def _told(error: OSError) -> UserError:
 def with_absolute_paths(config: SearchConfig) -> SearchConfig:
     """The same search from any folder: workers and later commands run elsewhere."""
     given = {"runs_dir": config.runs_dir, "weights": config.weights}
-    if Path(config.data).expanduser().exists():
-        given["data"] = config.data
+    for key, place in {"data": config.data, "labels": config.labels}.items():
+        if place and is_path(place) and Path(place).expanduser().exists():
+            given[key] = place
     update = {
         key: str(Path(place).expanduser().resolve())
         for key, place in given.items()
@@ -209,11 +216,27 @@ def with_absolute_paths(config: SearchConfig) -> SearchConfig:
     return config.model_copy(update=update)
 
 
+def _keep_labels(config: SearchConfig, run: RunFolder) -> None:
+    """Copies the table of labels: when the search is resumed, that of a job is gone."""
+    if config.labels is not None and Path(config.labels).is_file():
+        write_bytes(run.labels_file, read_regular(Path(config.labels), MAX_TABLE_BYTES))
+
+
 def load_data(config: SearchConfig, reporter: Reporter) -> Manifest:
     """The image folder of a configuration, split."""
     cache = cache_dir()
     root = resolve_source(config.data, cache=cache, progress=reporter.stage)
-    return build_manifest(root, seed=config.seed, cache=cache, progress=reporter.stage)
+    labels = None
+    if config.labels is not None:
+        labels = LabelFile(Path(config.labels), config.label_column, config.path_column)
+    return build_manifest(
+        root,
+        seed=config.seed,
+        labels=labels,
+        min_class_size=config.min_class_size,
+        cache=cache,
+        progress=reporter.stage,
+    )
 
 
 def _check_resources(config: SearchConfig, reporter: Reporter) -> None:

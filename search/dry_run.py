@@ -51,6 +51,8 @@ class Plan:
         for split, labels in self.manifest.counts().items():
             listing = ", ".join(f"{number} {label}" for label, number in labels.items())
             print(f"{split}: {sum(labels.values())} images ({listing})")
+        for note in self.manifest.notes:
+            print(note)
         if self.manifest.rejects:
             print(f"left out: {len(self.manifest.rejects)} files (see `pawtune preview`)")
         cost = self.cost()

@@ -32,6 +32,11 @@ CATS_AND_DOGS_URL = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs
 NAMES = ("cats_and_dogs", "sample")
 
 
+def is_path(data: str) -> bool:
+    """Whether `--data` is a path: a name wins over a folder called so, and an address is none."""
+    return data not in NAMES and "://" not in data
+
+
 def resolve_source(data: str, *, cache: Path, progress: Progress | None = None) -> Path:
     """The root folder of images for a name, URL, archive or folder; absolute.
 

@@ -35,12 +35,28 @@ Data = Annotated[
     str | None,
     typer.Option(help="A folder, archive or URL of images by class; or: sample, cats_and_dogs."),
 ]
+Labels = Annotated[
+    str | None, typer.Option(metavar="FILE.csv", help="Labels of the images, if no folders tell.")
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Its column of labels; default: by its name.")
+]
+PathColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Its column of images; default: by the files.")
+]
+MinClassSize = Annotated[
+    int | None, typer.Option(metavar="N", help="Leave out classes with fewer different images.")
+]
 
 
 @app.command()
 def run(
     context: typer.Context,
     data: Data = None,
+    labels: Labels = None,
+    label_column: LabelColumn = None,
+    path_column: PathColumn = None,
+    min_class_size: MinClassSize = None,
     name: Annotated[str | None, typer.Option(help="Default: the data's name and the time.")] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="A search.yaml to start from.")
@@ -126,10 +142,11 @@ def configured(params: Mapping[str, Any]) -> "SearchConfig":
             "--no-baselines and --baselines-only exclude each other, got both; give one of them"
         )
     families, sizes, budget = params["families"], params["image_size"], params["time_budget"]
-    same = ("data", "name", "trials", "epochs", "weights", "metric", "class_weights", "seed")
+    data = ("data", "labels", "label_column", "path_column", "min_class_size")
+    same = ("name", "trials", "epochs", "weights", "metric", "class_weights", "seed")
     resources = ("concurrency", "gpus_per_trial", "cpus_per_trial", "address")
     options = {
-        **{name: params[name] for name in (*same, "runs_dir")},
+        **{name: params[name] for name in (*data, *same, "runs_dir")},
         **{f"resources.{name}": params[name] for name in resources},
         "families": families.split(",") if families else None,
         "image_size": [_whole(size) for size in sizes.split(",")] if sizes else None,
@@ -427,14 +444,30 @@ def preview(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("preview"),
     image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 160,
     seed: Annotated[int, typer.Option(help="Of the splits.")] = 0,
+    labels: Labels = None,
+    label_column: LabelColumn = None,
+    path_column: PathColumn = None,
+    min_class_size: MinClassSize = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is in a data set: counts, rejects, sample and augmentation grids."""
+    """Show what is in a data set: counts, rejects, sample and augmentation grids.
+
+    Example: pawtune preview PHOTOS --labels labels.csv
+    """
+    from pawtune.data_pipeline.splitting.label_table import LabelFile
     from pawtune.search.cli.preview import preview_data
     from pawtune.search.progress.reporter import Reporter
 
     with Reporter() as reporter:
-        shown = preview_data(data, out, image_size=image_size, seed=seed, reporter=reporter)
+        shown = preview_data(
+            data,
+            out,
+            image_size=image_size,
+            seed=seed,
+            labels=LabelFile(Path(labels), label_column, path_column) if labels else None,
+            min_class_size=min_class_size or 0,
+            reporter=reporter,
+        )
     _emit(shown, as_json)
 
 

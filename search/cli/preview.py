@@ -12,9 +12,11 @@ from rich.text import Text
 from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.images.preview import augmentation_grids, sample_grid
-from pawtune.data_pipeline.safe_files import shown
+from pawtune.data_pipeline.safe_files import shown, write_atomically
 from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.splitting.build import build_manifest
+from pawtune.data_pipeline.splitting.folder_tree import OUTPUT_MARK
+from pawtune.data_pipeline.splitting.label_table import LabelFile
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.process import load_tensorflow
 from pawtune.search.progress.reporter import Reporter
@@ -31,12 +33,15 @@ class Preview:
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
+        majority = self.manifest.majority("validation")
         return {
             "root": self.manifest.root,
             "class_names": list(self.manifest.class_names),
             "counts": self.manifest.counts(),
             "files": len(self.manifest.entries) + len(self.manifest.rejects),
             "rejects": [{"path": r.path, "reason": r.reason} for r in self.manifest.rejects],
+            "notes": list(self.manifest.notes),
+            "majority": dict(zip(("class", "share"), majority, strict=True)),
             "warnings": list(self.manifest.warnings),
             "pictures": [str(path) for path in self.pictures],
         }
@@ -52,6 +57,10 @@ class Preview:
         for label in self.manifest.class_names:
             table.add_row(Text(label), *(str(counts[split].get(label, 0)) for split in counts))
         console.print(table)
+        for note in self.manifest.notes:
+            print(shown(note))
+        label, share = self.manifest.majority("validation")
+        print(f"validation is {share:.1%} {shown(label)}: a constant answer scores that")
         used, rejected = len(self.manifest.entries), len(self.manifest.rejects)
         print(f"{used + rejected} files: {used} used, {rejected} left out")
         for reject in self.manifest.rejects[:SHOWN_REJECTS]:
@@ -65,7 +74,14 @@ class Preview:
 
 
 def preview_data(
-    data: str, out: Path, *, image_size: int, seed: int, reporter: Reporter
+    data: str,
+    out: Path,
+    *,
+    image_size: int,
+    seed: int,
+    labels: LabelFile | None = None,
+    min_class_size: int = 0,
+    reporter: Reporter,
 ) -> Preview:
     """Splits a data set as a search would, and draws training images.
 
@@ -76,9 +92,17 @@ def preview_data(
     """
     cache = cache_dir()
     root = resolve_source(data, cache=cache, progress=reporter.stage)
-    manifest = build_manifest(root, seed=seed, cache=cache, progress=reporter.stage)
+    manifest = build_manifest(
+        root,
+        seed=seed,
+        labels=labels,
+        min_class_size=min_class_size,
+        cache=cache,
+        progress=reporter.stage,
+    )
     first = manifest.split("train")[:1]
     (image,) = decode_split(Path(manifest.root), first, image_size)
+    write_atomically(out / OUTPUT_MARK, "Pictures by `pawtune preview`: never taken for data.\n")
     pictures = [
         sample_grid(manifest, out / "samples.png", size=image_size),
         *augmentation_grids(image, _augment, out),

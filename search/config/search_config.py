@@ -61,6 +61,29 @@ class SearchConfig(Strict):
             "The images: a folder of class folders, or what holds one; a URL may be s3:// or gs://.",
         ),
     ]
+    labels: Annotated[
+        str | None,
+        Setting(
+            "a CSV file, here or in the data's folder, or null",
+            "Labels of the images, and splits if it has them; null: the folders tell both.",
+        ),
+    ] = None
+    label_column: Annotated[
+        str | None,
+        Setting("a column of that file, or null", "Holds the labels; null: told by its name."),
+    ] = None
+    path_column: Annotated[
+        str | None,
+        Setting("a column of that file, or null", "Names the images; null: found by the files."),
+    ] = None
+    min_class_size: Annotated[
+        int,
+        Field(ge=0),
+        Setting(
+            "a whole number from 0",
+            "Leaves out classes with fewer different images, in any split that is given.",
+        ),
+    ] = 0
     name: Annotated[
         Annotated[str, Field(pattern=f"^{NAME_RULE.pattern}$")] | None,
         Setting(
@@ -157,7 +180,7 @@ class SearchConfig(Strict):
             raise ValueError(f"a value may be given once, received {twice[0]!r} twice")
         return values
 
-    @field_validator("data", "runs_dir", "weights")
+    @field_validator("data", "runs_dir", "weights", "labels")
     @classmethod
     def _can_be_a_path(cls, text: str | None) -> str | None:
         if text is not None and any(unicodedata.category(c) in ("Cc", "Cs") for c in text):

@@ -20,7 +20,7 @@ from typing import Any
 
 import pawtune
 from pawtune.data_pipeline.sources.object_store import is_address, join
-from pawtune.data_pipeline.sources.resolve import NAMES
+from pawtune.data_pipeline.sources.resolve import NAMES, is_path
 from pawtune.data_pipeline.url_credentials import without_secrets
 from pawtune.search.config.search_config import SearchConfig, default_name, dump_config
 from pawtune.search.errors import UserError
@@ -29,6 +29,7 @@ from pawtune.search.run import open_run
 from pawtune.search.storage.run_lock import refuse_if_held
 
 CONFIG_FILE = "submitted.yaml"
+LABELS_FILE = "labels.csv"
 # Ray stops a job by SIGTERM and kills it 3 s later; pawtune ends in order on SIGINT.
 STOP_WAIT_S = 20
 ENVIRONMENT = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
@@ -146,7 +147,7 @@ def resume(
                 "--data must hold no password where a job's command shows it, got "
                 f"{without_secrets(data)!r}; copy the images to where the cluster sees them"
             )
-        if data not in NAMES and "://" not in data:
+        if is_path(data):
             data = _placed_path(data, "--data", "", here, shared=False)
         command += ["--data", data]
     return _start(api, folder, command)
@@ -216,7 +217,7 @@ def placed(config: SearchConfig, here: bool, shared: bool) -> SearchConfig:
         UserError: A path that only this machine has.
     """
     update: dict[str, Any] = {}
-    if config.data not in NAMES and "://" not in config.data:
+    if is_path(config.data):
         names = f"a name ({', '.join(NAMES)}), a URL or "
         update["data"] = _placed_path(config.data, "--data", names, here, shared)
     if config.weights and not is_address(config.weights):
@@ -261,6 +262,9 @@ def pack(folder: Path, config: SearchConfig | None) -> None:
     card.mkdir()
     (card / "METADATA").write_text(f"Name: pawtune\nVersion: {ours.version}\n", encoding="utf-8")
     if config is not None:
+        if config.labels is not None and Path(config.labels).expanduser().is_file():
+            shutil.copyfile(Path(config.labels).expanduser(), folder / LABELS_FILE)
+            config = config.model_copy(update={"labels": LABELS_FILE})
         written = dump_config(config, with_secrets=True)
         (folder / CONFIG_FILE).write_text(written, encoding="utf-8")
 

@@ -33,6 +33,9 @@ FEW_TRIALS = 30  # up to here a pipe gets a line for each
 REFRESH_HZ = 4
 
 
+UNEVEN = 1.5  # times its even share: a class that frequent is reported
+
+
 class Reporter:
     """Shows a search to a person; as a context manager it takes the live view away at the end.
 
@@ -110,6 +113,13 @@ class Reporter:
             + ", ".join(f"{number} {split}" for split, number in counts.items())
             + (f"; left out: {len(manifest.rejects)}" if manifest.rejects else "")
         )
+        for note in manifest.notes:
+            self.note(note)
+        label, share = manifest.majority("validation")
+        if share > UNEVEN / len(manifest.class_names):
+            self.note(
+                f"class {label!r} is {share:.1%} of validation: a constant answer scores that"
+            )
         for warning in manifest.warnings:
             self.say(f"warning: {warning}")
 

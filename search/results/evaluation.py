@@ -159,7 +159,8 @@ def _predict(
     model = load_choice(run, choice, len(manifest.class_names))
     size = choice.image_size
     probabilities = []
-    for prediction in predict_files(model, [root / entry.path for entry in entries], size):
+    files = [root / entry.path for entry in entries]
+    for prediction in predict_files(model, files, size, manifest.grey_bits):
         if prediction.probabilities is None:
             raise UserError(f"every test image must be readable: {prediction.reason}")
         probabilities.append(prediction.probabilities)

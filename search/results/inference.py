@@ -44,7 +44,10 @@ class FoundFile:
 
 
 def predict_files(
-    model: "keras.Model", files: Iterable[str | Path | FoundFile], image_size: int | None
+    model: "keras.Model",
+    files: Iterable[str | Path | FoundFile],
+    image_size: int | None,
+    grey_bits: int = 16,
 ) -> Iterator[Prediction]:
     """Streams predictions in the order of `files`, two batches in memory at a time.
 
@@ -55,12 +58,13 @@ def predict_files(
         files: Image files.
         image_size: Side in pixels that the model was trained at; None leaves images as they are,
             for a model of several sizes, which resizes them itself.
+        grey_bits: Of the 16-bit greyscale images that the model was trained on.
     """
     remaining = (_as_found(file) for file in files)
     size = BATCH if image_size else BATCH_OF_ORIGINALS
 
     def decode(found: FoundFile) -> Pixels | str:
-        return found.fault or _decode(found.path, image_size)
+        return found.fault or _decode(found.path, image_size, grey_bits)
 
     with ThreadPoolExecutor(THREADS) as threads:
         batch = list(islice(remaining, size))
@@ -76,9 +80,9 @@ def _as_found(file: str | Path | FoundFile) -> FoundFile:
     return file if isinstance(file, FoundFile) else FoundFile(os.fspath(file))
 
 
-def _decode(path: str, image_size: int | None) -> Pixels | str:
+def _decode(path: str, image_size: int | None, grey_bits: int) -> Pixels | str:
     try:
-        pixels = np.asarray(open_image(read_file(Path(path))))
+        pixels = np.asarray(open_image(read_file(Path(path)), grey_bits))
         return resize_bilinear(pixels, image_size) if image_size else pixels
     except DataError as error:
         return str(error)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pawtune.data_pipeline.images.decode import GREY_BITS
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
@@ -151,6 +152,10 @@ def _check_card(card: Any) -> None:
         raise TypeError("its card's class_names must be a list of words")
     if size is not None and (not isinstance(size, int) or not 1 <= size <= 4096):
         raise ValueError(f"its card's image_size must be 1 to 4096 px, got {size!r:.40}")
+    if card.get("grey_bits", 16) not in GREY_BITS:
+        raise ValueError(
+            f"its card's grey_bits must be one of {GREY_BITS}, got {card['grey_bits']!r:.40}"
+        )
 
 
 def _refuse_foreign_parts(model_file: Path, config: Any) -> None:

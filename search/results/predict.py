@@ -59,7 +59,8 @@ def predict_labels(
     names = card["class_names"]
     total = sum(1 for _ in find_files(images)) if progress else 0
     size = card["spec"]["model"]["image_size"]
-    for done, item in enumerate(predict_files(model, find_files(images), size), start=1):
+    bits = card.get("grey_bits", 16)
+    for done, item in enumerate(predict_files(model, find_files(images), size, bits), start=1):
         record: Record = {"path": escape(item.path), "label": None, "confidence": None}
         if item.probabilities is None:
             record |= {"probabilities": {}, "reason": item.reason}

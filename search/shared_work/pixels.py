@@ -201,7 +201,7 @@ def _through_cache(
         OSError: The cache cannot be written, or is full.
     """
     total = len(entries)
-    folder = cache / "pixels" / pixels_key((entry.sha256 for entry in entries), image_size)
+    folder = cache / "pixels" / pixels_key((entry.pixels_key for entry in entries), image_size)
     if not folder.exists():
         with build_lock(folder, partial(progress, 0, total)):
             if not folder.exists():
@@ -302,7 +302,7 @@ def prepare_banks(
             seed=config.seed,
         )
         hashes = {
-            split: [entry.sha256 for entry in manifest.split(split)]
+            split: [entry.pixels_key for entry in manifest.split(split)]
             for split in ("train", "validation")
         }
         banks[name, size] = open_or_build(

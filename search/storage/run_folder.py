@@ -237,6 +237,11 @@ class RunFolder:
         return self.root / "search.yaml"
 
     @property
+    def labels_file(self) -> Path:
+        """A copy of the table of labels, where there is one."""
+        return self.root / "labels.csv"
+
+    @property
     def trials_dir(self) -> Path:
         return self.root / "trials"
 

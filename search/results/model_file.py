@@ -154,8 +154,6 @@ def _check_card(card: Any) -> None:
         raise ValueError(f"its card's image_size must be 1 to 4096 px, got {size!r:.40}")
     if card.get("grey_bits", 16) not in GREY_BITS:
         raise ValueError(f"its card's grey_bits must be one of {GREY_BITS}")
-            f"its card's grey_bits must be one of {GREY_BITS}, got {card['grey_bits']!r:.40}"
-        )
 
 
 def _refuse_foreign_parts(model_file: Path, config: Any) -> None:

@@ -23,6 +23,7 @@ from tests.image_files import decode_image, picture, write_image
 class Entry:
     path: str
     sha256: str
+    grey_bits: int = 16
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> Path:

@@ -240,7 +240,7 @@ def test_everything_left_out_is_listed_and_totals_add_up(root: Path, tmp_path: P
     assert found.pop("train/a/Thumbs.db").startswith("not an image")
     assert found == {
         "train/a/.DS_Store": "hidden or system file",
-        "val/a/.cache": "hidden or system folder",
+        "val/a/.cache/x.png": "hidden or system file",
         "train/b/empty.jpg": "empty file (0 bytes)",
         "train/b/broken.png": "broken symbolic link",
         "train/b/outward": "symbolic link to a folder that contains it",

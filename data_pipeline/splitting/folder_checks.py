@@ -16,6 +16,7 @@ from pawtune.data_pipeline.splitting.folder_tree import (
     UNLISTED,
     Folder,
     Found,
+    is_system_folder,
     may_be_image,
 )
 from pawtune.data_pipeline.splitting.split_names import (
@@ -63,6 +64,8 @@ def all_data_folders(folder: Folder) -> dict[str, Folder]:
 def _is_extra(folder: Folder) -> bool:
     """Whether a folder without images is no class: documents, output, a usual name for such."""
     if any(found.fault == OWN_OUTPUT for found in folder.skipped):
+        return True
+    if is_system_folder(folder.name):
         return True
     words = words_of(folder.name)
     if words and not set(words) - EXTRA_FOLDERS:

@@ -2,8 +2,8 @@
 
 No file is opened. Links are followed, to files and to folders: the user named the folder, and data
 set caches consist of links. (An archive cannot bring any: unpacking refuses links.) A link to a
-folder that contains it is not followed. Hidden and system folders, and what pawtune itself wrote,
-are not entered; each is reported as one item.
+folder that contains it is not followed. What pawtune itself wrote is one item. What
+hidden and system folders hold is listed, and is no data.
 """
 
 import os
@@ -17,7 +17,6 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.safe_files import shown
 
 HIDDEN = "hidden or system file"
-SYSTEM_FOLDER = "hidden or system folder"
 OWN_OUTPUT = "written by pawtune"
 UNLISTED = "folder cannot be listed"
 BROKEN_LINK = "broken symbolic link"
@@ -139,11 +138,11 @@ def walk_files(root: Path) -> Iterator[Found]:
 def _walk(root: Path) -> Iterator[Found]:
     real = os.path.realpath(root)
     status = os.stat(root)
-    yield from _enter(root, real, "", frozenset({(status.st_dev, status.st_ino)}))
+    yield from _enter(root, real, "", frozenset({(status.st_dev, status.st_ino)}), False)
 
 
 def _enter(
-    root: Path, real_root: str, relative: str, above: frozenset[tuple[int, int]]
+    root: Path, real_root: str, relative: str, above: frozenset[tuple[int, int]], hidden: bool
 ) -> Iterator[Found]:
     try:
         with os.scandir(root / relative) as entries:
@@ -152,7 +151,7 @@ def _enter(
         yield Found(relative, f"{UNLISTED}: {error.strerror}", is_folder=True)
         return
     if relative:
-        if _is_own_output({entry.name for entry in items}):
+        if not hidden and _is_own_output({entry.name for entry in items}):
             yield Found(relative, OWN_OUTPUT, is_folder=True)
             return
         yield Found(relative, is_folder=True)
@@ -160,15 +159,14 @@ def _enter(
         path = f"{relative}/{entry.name}" if relative else entry.name
         try:
             status = entry.stat()
-            if not stat.S_ISDIR(status.st_mode):
-                yield _look_at(path, entry, status)
-            elif is_system_folder(entry.name):
-                yield Found(path, SYSTEM_FOLDER, is_folder=True)
+            concealed = hidden or is_system_folder(entry.name)
+            if not stat.S_ISDIR(status.st_mode) or (concealed and entry.is_symlink()):
+                yield Found(path, HIDDEN) if concealed else _look_at(path, status)
             elif entry.is_symlink() and _contains(entry.path, status, real_root, above):
                 yield Found(path, LINK_CYCLE, is_folder=True)
             else:
                 here = (status.st_dev, status.st_ino)
-                yield from _enter(root, real_root, path, above | {here})
+                yield from _enter(root, real_root, path, above | {here}, concealed)
         except OSError as error:
             if entry.is_symlink() and isinstance(error, FileNotFoundError):
                 yield Found(path, BROKEN_LINK)
@@ -189,9 +187,7 @@ def _contains(
     return inside or (status.st_dev, status.st_ino) in above
 
 
-def _look_at(path: str, entry: os.DirEntry[str], status: os.stat_result) -> Found:
-    if entry.name.startswith("."):
-        return Found(path, HIDDEN)
+def _look_at(path: str, status: os.stat_result) -> Found:
     if not stat.S_ISREG(status.st_mode):
         return Found(path, "not a regular file")
     return Found(path, None, status.st_size, status.st_mtime_ns)

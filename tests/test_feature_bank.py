@@ -1,6 +1,7 @@
 """Banks: a folded backbone is the same function, shards make one bank, files whole or absent."""
 
 import io
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -304,3 +305,15 @@ def test_a_key_differs_where_any_value_does(tmp_path: Path) -> None:
     (tmp_path / "weights.h5").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1
     assert file_hash(tmp_path / "weights.h5").startswith("ba7816bf8f01cfea")
+
+
+def test_a_cleared_cache_does_not_take_a_finished_bank_with_it(
+    bank: FeatureBank, tmp_path: Path
+) -> None:
+    """Another search's bank is there, and ours is deleted before it can be moved."""
+    ours = BankWriter(tmp_path / "key", TABLE, bank.average.shape[-1])
+    ours.write(0, Shard(bank.average, bank.maximum))
+    save_bank(tmp_path / "key", bank)
+    (partial,) = tmp_path.glob(".*.partial")
+    shutil.rmtree(partial)
+    np.testing.assert_array_equal(ours.finish().average, bank.average)

@@ -13,7 +13,14 @@ from pawtune.search.retraining.reproduce import (
 from pawtune.search.storage.versions import installed_versions
 from tests.run_folders import RunMaker, make_images
 
-FACTS = {"device": "cpu", "cpu": "A", "threads": 1, "precision": "float32", "training": "live"}
+FACTS = {
+    "device": "cpu",
+    "cpu": "A",
+    "threads": 1,
+    "precision": "float32",
+    "training": "live",
+    "code": 2,
+}
 
 
 def pair(epoch: int, recorded: float, again: float) -> EpochPair:
@@ -41,6 +48,8 @@ def test_what_decides_on_digits_is_compared(runs_dir: Path, tmp_path: Path) -> N
     run = maker.finish()
     assert find_changes(run, FACTS, FACTS) == []
     assert find_changes(run, {}, FACTS) == []  # an older record does not say
+    unversioned = {key: value for key, value in FACTS.items() if key != "code"}
+    assert find_changes(run, unversioned, FACTS) == ["pawtune's training code, version 1 → 2"]
     moved = {**FACTS, "cpu": "B", "threads": 2}
     assert find_changes(run, FACTS, moved) == ["processor A → B", "threads 1 → 2"]
     with run.config_file.open("a") as stream:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawtune.models.errors import ModelError
+from pawtune.models.random_streams import Stream, random_numbers
 from pawtune.models.spec import Flip
 
 TURN = 2 * np.pi
@@ -156,7 +157,7 @@ def make_view_table(
         ModelError: too few views.
     """
     rings = () if num_views == 1 else plan_rings(num_views)
-    offsets = np.random.default_rng((seed, 1)).random((num_images, len(rings)))
+    offsets = random_numbers(Stream.VIEW_ANGLES, seed).random((num_images, len(rings)))
     columns = [np.full(num_images, angle) for _, angle in _STRAIGHT]
     for ring, offset in zip(rings, offsets.T, strict=True):
         for number in range(ring.count):
@@ -296,7 +297,7 @@ class ViewSampler:
         cumulated = np.cumsum(view_weights(table, flip, rotation_factor), axis=1)
         # The last positive weight must reach exactly 1, whatever the rounding.
         self._cumulated = cumulated / cumulated[:, -1:]
-        rng = np.random.default_rng((seed, 2))
+        rng = random_numbers(Stream.VIEW_DRAWS, seed)
         count = table.num_images
         self._starts = (rng.permutation(count) + rng.random(count)) / max(count, 1)
 

@@ -29,7 +29,7 @@ from pawtune.models.errors import ModelError
 from pawtune.models.features.augmented_views import Ring, ViewTable
 
 # Raise it when views are planned, drawn, rendered or encoded differently.
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 _DESCRIPTION = "bank.json"
 _ARRAYS = ("average", "maximum", "angles")
@@ -175,7 +175,8 @@ class BankWriter:
         except OSError:
             # A folder cannot replace one with files in it: another search was faster, and the
             # key says that its bank is the same. What is no bank makes load_bank complain.
-            shutil.rmtree(self._partial)
+            # Whoever clears the cache at this moment may take the partial bank away first.
+            shutil.rmtree(self._partial, ignore_errors=True)
         return load_bank(self.folder)
 
     def __enter__(self) -> Self:

@@ -23,6 +23,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pawtune.models.build import Network, make_optimizer
+from pawtune.models.random_streams import Stream, random_numbers, seed_sequence
 from pawtune.models.spec import TrainSpec
 from pawtune.models.training.epoch_metrics import EpochResult, balancing_weights, epoch_result
 from pawtune.models.training.fused_batch_norm import BatchNormMeasurement
@@ -103,13 +104,13 @@ def train_live(
 
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order of the images in an epoch: it depends on seed and epoch alone."""
-    return np.random.default_rng((seed, epoch)).permutation(count)
+    return random_numbers(Stream.EPOCH_ORDER, seed, epoch).permutation(count)
 
 
 def reset_randomness(model: keras.Model, seed: int, epoch: int) -> None:
     """Set dropout and augmentation to where they start in this epoch of this seed."""
     states = [v for v in model.non_trainable_variables if v.name == "seed_generator_state"]
-    words = np.random.SeedSequence((seed, epoch)).generate_state(2 * max(len(states), 1))
+    words = seed_sequence(Stream.LAYERS, seed, epoch).generate_state(2 * max(len(states), 1))
     for state, pair in zip(states, words.reshape(-1, 2), strict=False):
         state.assign(pair >> 1)  # the state is int32 in TensorFlow
 

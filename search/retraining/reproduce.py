@@ -37,7 +37,9 @@ DECIDING = {  # what must be alike for equal digits: its name in `facts.json`, a
     "threads": "threads",
     "precision": "precision",
     "training": "training",
+    "code": "pawtune's training code, version",
 }
+FIRST_CODE = 1  # of records that do not say
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ def _as_recorded(spec: TrialSpec, facts: Mapping[str, Any], epochs: int) -> Tria
 
 def find_changes(run: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What decides on digits and is known to have changed, in words."""
+    before = {"code": FIRST_CODE, **before} if before else {}
     changed = [
         f"{words} {before[key]!s} → {now[key]!s}"
         for key, words in DECIDING.items()

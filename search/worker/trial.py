@@ -190,6 +190,7 @@ def build_trial(spec: TrialSpec, work: SharedWork) -> "BuiltTrial":
 def describe_training(trial: "BuiltTrial", policy: str, work: SharedWork) -> dict[str, Any]:
     """What a trial's `facts.json` holds: sizes, and all of the machine that decides on digits."""
     from pawtune.models import precision
+    from pawtune.models.training.code_version import TRAINING_VERSION
 
     frozen = work.backbones[trial.backbone].num_weights if trial.backbone else 0
     return {
@@ -197,6 +198,7 @@ def describe_training(trial: "BuiltTrial", policy: str, work: SharedWork) -> dic
         "trainable_weights": sum(int(np.prod(w.shape)) for w in trial.core.trainable_weights),
         "precision": policy,
         "training": trial.kind,
+        "code": TRAINING_VERSION,
         **place(),
         "device": "gpu" if precision.has_gpu() else "cpu",
         "cpu": cpu_model(),

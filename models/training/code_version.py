@@ -1,0 +1,6 @@
+"""The version of what decides on a trial's numbers beside its spec, the data and the libraries."""
+
+# Raise it where training or scoring changes in any digit: `facts.json` records it, and
+# `reproduce` names it where it differs. Records without it are of version 1.
+# 2: random numbers by purpose; batch norm's averages measured at an epoch's end.
+TRAINING_VERSION = 2

@@ -37,7 +37,7 @@ def write_model(out: Path) -> None:
     """A complete model with its card, as `pawtune best` writes one."""
     from pawtune.models import build
     from pawtune.models.spec import ConvSpec
-    from pawtune.search.results.model_file import save_complete
+    from pawtune.search.results.delivery.model_file import save_complete
 
     spec = ConvSpec(filters=(32, 32), image_size=SIDE_PX)
     network = build.build_network(spec, 2, seed=0)

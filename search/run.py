@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pawtune.search.progress.reporter import Reporter
+    from pawtune.search.results.delivery.export import Exported
     from pawtune.search.results.ensemble import EnsembleResult
     from pawtune.search.results.evaluation import TestResult
-    from pawtune.search.results.export import Exported
     from pawtune.search.results.model_choice import Kind
     from pawtune.search.results.selection_bias import ValidationEstimate
     from pawtune.search.retraining.confirm import Confirmation
@@ -131,7 +131,7 @@ class Run:
         Raises:
             UserError: No such model, or `out` cannot be written.
         """
-        from pawtune.search.results.model_file import save_complete
+        from pawtune.search.results.delivery.model_file import save_complete
 
         choice = self._chosen(model)
         complete, card = self._model_and_card(choice)
@@ -154,7 +154,7 @@ class Run:
             UserError: No such model or format, `out` cannot be written, or the written model does
                 not answer as the Keras model does.
         """
-        from pawtune.search.results.export import check_target, export_model
+        from pawtune.search.results.delivery.export import check_target, export_model
 
         target = Path(out).expanduser()
         check_target(format, target)
@@ -163,7 +163,7 @@ class Run:
 
     def _model_and_card(self, choice: ModelChoice) -> tuple["keras.Model", dict[str, Any]]:
         from pawtune.search.results.best_model import load_choice
-        from pawtune.search.results.model_card import make_card
+        from pawtune.search.results.delivery.model_card import make_card
 
         manifest = self.manifest()
         card = make_card(self.folder, self.rows(), choice, manifest, self.config().metric)

@@ -10,8 +10,8 @@ import pytest
 from pawtune.models.build import build_network
 from pawtune.models.spec import ConvSpec, TrainSpec, TrialSpec
 from pawtune.search.errors import UserError
-from pawtune.search.results.export import export_model
-from pawtune.search.results.model_card import make_card
+from pawtune.search.results.delivery.export import export_model
+from pawtune.search.results.delivery.model_card import make_card
 from pawtune.search.results.model_choice import choose_model
 from pawtune.search.run import Run
 from pawtune.search.storage.run_folder import RunFolder

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pawtune.models.spec import baseline
+from pawtune.search.results.delivery.model_card import card_markdown, make_card
 from pawtune.search.results.leaderboard import Row
-from pawtune.search.results.model_card import card_markdown, make_card
 from pawtune.search.results.model_choice import choose_model
 from pawtune.search.run import Run
 from tests.run_folders import RunMaker, make_images

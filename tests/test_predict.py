@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pawtune.models.spec import ConvSpec, TransferSpec
-from pawtune.search.results.model_file import MODULES, _parts
+from pawtune.search.results.delivery.model_file import MODULES, _parts
 from tests.command_line import pawtune
 from tests.image_files import write_image
 from tests.run_folders import RunMaker

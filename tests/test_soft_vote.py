@@ -11,7 +11,7 @@ from pawtune.models.build import build_network, compose_complete
 from pawtune.models.families.transfer import load_backbone
 from pawtune.models.soft_vote import Voter, compose_vote
 from pawtune.models.spec import ConvSpec, TransferSpec
-from pawtune.search.results.inference import predict_files
+from pawtune.search.results.delivery.inference import predict_files
 
 SPECS = (
     ConvSpec(image_size=32, filters=(8, 8), batch_norm=True),

@@ -19,7 +19,7 @@ import optuna
 import pytest
 
 from pawtune.models.spec import ConvSpec, TrainSpec, TrialSpec
-from pawtune.search.results.model_file import save_complete
+from pawtune.search.results.delivery.model_file import save_complete
 from pawtune.search.run import open_run
 from pawtune.search.storage.run_folder import RunFolder, read_json
 from tests.command_line import pawtune

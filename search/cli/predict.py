@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pawtune.search.progress.reporter import Reporter
-from pawtune.search.results.predict import (
+from pawtune.search.results.delivery.predict import (
     Counts,
     choose_format,
     predict_labels,

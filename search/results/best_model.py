@@ -6,8 +6,8 @@ from pawtune.data_pipeline.safe_files import shown
 from pawtune.models.spec import ConvSpec, TransferSpec, check_limits
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
+from pawtune.search.results.delivery.model_file import open_model
 from pawtune.search.results.model_choice import ModelChoice, ensemble_file, refit_folder
-from pawtune.search.results.model_file import open_model
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
 from pawtune.search.storage.trial_spec import load_spec
 

@@ -19,9 +19,10 @@ from pawtune.search.errors import UserError
 from pawtune.search.objective import Metric
 from pawtune.search.process import load_tensorflow
 from pawtune.search.results.best_model import load_backbone_of, load_core
+from pawtune.search.results.delivery.model_card import make_card
+from pawtune.search.results.delivery.model_file import save_complete
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.metrics import Comparison, compare_paired
-from pawtune.search.results.model_card import make_card
 from pawtune.search.results.model_choice import (
     Member,
     ModelChoice,
@@ -29,7 +30,6 @@ from pawtune.search.results.model_choice import (
     ensemble_record,
     member_of,
 )
-from pawtune.search.results.model_file import save_complete
 from pawtune.search.results.validation import read_probabilities
 from pawtune.search.storage.run_folder import RunFolder, write_json
 from pawtune.search.storage.trial_spec import load_spec

@@ -13,7 +13,7 @@ from pawtune.data_pipeline.splitting.image_check import check_unchanged
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
 from pawtune.search.errors import UserError
 from pawtune.search.results.best_model import load_choice
-from pawtune.search.results.inference import predict_files
+from pawtune.search.results.delivery.inference import predict_files
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.look_ledger import record_look
 from pawtune.search.results.metrics import (

@@ -13,8 +13,8 @@ import numpy as np
 from pawtune.data_pipeline.safe_files import replacing, shown
 from pawtune.data_pipeline.splitting.manifest_io import escape
 from pawtune.search.errors import UserError
-from pawtune.search.results.inference import check_paths, find_files, predict_files
-from pawtune.search.results.model_file import open_model
+from pawtune.search.results.delivery.inference import check_paths, find_files, predict_files
+from pawtune.search.results.delivery.model_file import open_model
 
 FORMATS = ("csv", "json")
 CSV_COLUMNS = ("path", "label", "confidence", "reason")

@@ -17,7 +17,7 @@ from pawtune.data_pipeline.images.decode import GREY_BITS
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
-from pawtune.search.results.model_card import card_markdown
+from pawtune.search.results.delivery.model_card import card_markdown
 from pawtune.search.storage.run_folder import write_json, write_text
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawtune.search.errors import UserError
-from pawtune.search.results.model_card import card_markdown
-from pawtune.search.results.model_file import save_complete
+from pawtune.search.results.delivery.model_card import card_markdown
+from pawtune.search.results.delivery.model_file import save_complete
 from pawtune.search.storage.run_folder import write_json, write_text
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from pawtune.models.families.conv import build_conv_core
 from pawtune.models.families.finetune import build_tuned
 from pawtune.models.families.transfer import build_extractor, build_head, preprocess
 from pawtune.models.precision import precision
+from pawtune.models.raw_pixels import raw_input, resized
 from pawtune.models.spec import ConvSpec, TrainSpec, TransferSpec
 from pawtune.models.training.fused_optimizers import FusedAdam, FusedAdamW, MomentumSGD
 
@@ -105,7 +106,7 @@ def compose_complete(
         backbone: of a transfer spec, from `load_backbone`.
 
     Returns:
-        (N, None, None, 3) uint8 → (N, num_classes) probabilities, float32.
+        (N, None, None, 3) pixels → (N, num_classes) probabilities, float32.
 
     Raises:
         ValueError: a transfer spec without a backbone.
@@ -113,7 +114,7 @@ def compose_complete(
     with precision("float32"):
         trained, extractor = _build_parts(spec, num_classes, backbone, seed=0, plain=True)
         trained.set_weights(core.get_weights())
-        raw = keras.Input((None, None, 3), dtype="uint8", name="raw_pixels")
+        raw = raw_input()
         x = resized(raw, spec.image_size)
         if extractor is not None:
             x = extractor(x, training=False)
@@ -132,27 +133,18 @@ def compose_tuned(name: str, backbone: keras.Model, cut: int, network: keras.Mod
         network: of `build_tuned`; its weights are copied.
 
     Returns:
-        (N, None, None, 3) uint8 → (N, C) probabilities, float32.
+        (N, None, None, 3) pixels → (N, C) probabilities, float32.
     """
     with precision("float32"):
         below, above = split_at(fold_backbone(backbone), cut)
         head = network.get_layer("logits")
         trained = build_tuned(above, *head.get_weights())
         trained.set_weights(network.get_weights())
-        raw = keras.Input((None, None, 3), dtype="uint8", name="raw_pixels")
+        raw = raw_input()
         pixels = preprocess(name, resized(raw, backbone.input_shape[1]))
         logits = trained(below(pixels, training=False), training=False)
         probabilities = keras.layers.Softmax(name="probabilities")(logits)
         return keras.Model(raw, probabilities, name="pawtune")
-
-
-def resized(raw: keras.KerasTensor, image_size: int) -> keras.KerasTensor:
-    """Raw pixels of any size as training saw them: bilinear, rounded to whole values."""
-    # Not layers.Resizing: it cuts uint8 off instead of rounding, and a model that begins
-    # with it runs in training mode when called without saying training=False.
-    x = keras.ops.cast(raw, "float32")
-    x = keras.ops.image.resize(x, (image_size, image_size), interpolation="bilinear")
-    return keras.ops.round(x)
 
 
 def make_optimizer(train: TrainSpec) -> keras.optimizers.Optimizer:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import keras
 
-from pawtune.models.build import resized
 from pawtune.models.families.conv import build_conv_core
 from pawtune.models.families.transfer import build_extractor, build_head
 from pawtune.models.precision import precision
+from pawtune.models.raw_pixels import raw_input, resized
 from pawtune.models.spec import ConvSpec, TransferSpec
 
 BackboneKey = tuple[str, int]  # name, image size in pixels
@@ -38,7 +38,7 @@ def compose_vote(
         backbones: those of the transfer specs, from `load_backbone`.
 
     Returns:
-        (N, None, None, 3) uint8 → (N, num_classes) probabilities, float32.
+        (N, None, None, 3) pixels → (N, num_classes) probabilities, float32.
 
     Raises:
         ValueError: fewer than two voters.
@@ -46,7 +46,7 @@ def compose_vote(
     if len(voters) < 2:
         raise ValueError(f"a vote needs two models or more, received {len(voters)}")
     with precision("float32"):
-        raw = keras.Input((None, None, 3), dtype="uint8", name="raw_pixels")
+        raw = raw_input()
         pixels = {size: resized(raw, size) for size in {v.spec.image_size for v in voters}}
         features = {
             key: _extractor(key, backbone)(pixels[key[1]], training=False)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pawtune.search.progress.reporter import Reporter
     from pawtune.search.results.delivery.export import Exported
+    from pawtune.search.results.delivery.opened import OpenedModel
     from pawtune.search.results.ensemble import EnsembleResult
     from pawtune.search.results.evaluation import TestResult
     from pawtune.search.results.model_choice import Kind
@@ -119,29 +120,66 @@ class Run:
 
         return load_choice(self.folder, self._chosen(model), len(self.manifest().class_names))
 
+    def predictor(self, model: ModelChoice | str | None = None) -> "OpenedModel":
+        """A model of the run, ready to predict as `pawtune predict` does.
+
+        Args:
+            model: As `best` takes it.
+
+        Raises:
+            UserError: No such model, or a trial with no finished epoch.
+        """
+        from pawtune.search.results.delivery.inference import predictor
+        from pawtune.search.results.delivery.opened import OpenedModel
+
+        choice = self._chosen(model)
+        manifest = self.manifest()
+        return OpenedModel(
+            predictor(self.best(choice)),
+            manifest.class_names,
+            choice.image_size,
+            manifest.grey_bits,
+        )
+
     def save_best(
-        self, out: str | Path | None = None, model: ModelChoice | str | None = None
+        self,
+        out: str | Path | None = None,
+        model: ModelChoice | str | None = None,
+        *,
+        force: bool = False,
     ) -> tuple[ModelChoice, Path]:
         """Writes the model as one `.keras` file with its card; by default into the run folder.
 
         Args:
             out: The file.
             model: As `best` takes it.
+            force: Replace `out` where it exists; the run's own file is always replaced.
 
         Raises:
-            UserError: No such model, or `out` cannot be written.
+            UserError: No such model, or `out` exists or cannot be written.
         """
-        from pawtune.search.results.delivery.model_file import save_complete
+        from pawtune.search.results.delivery.model_file import check_keras_target, save_complete
+        from pawtune.search.results.delivery.out_files import card_files, refuse_existing
 
         choice = self._chosen(model)
+        target = default_file(self.folder, choice)
+        if out is not None:
+            target = Path(out).expanduser()
+            check_keras_target(target)
+            refuse_existing([target, *card_files(target)], force)
         complete, card = self._model_and_card(choice)
-        target = Path(out).expanduser() if out is not None else default_file(self.folder, choice)
         save_complete(complete, card, target)
         self.folder.keep_new()
         return choice, target
 
     def export(
-        self, out: str | Path, format: str, model: ModelChoice | str | None = None
+        self,
+        out: str | Path,
+        format: str,
+        model: ModelChoice | str | None = None,
+        *,
+        dynamic: bool = False,
+        force: bool = False,
     ) -> tuple[ModelChoice, "Exported"]:
         """Writes the model as `keras`, `savedmodel`, `onnx` or `tflite`, with its card.
 
@@ -149,17 +187,21 @@ class Run:
             out: The file; of a SavedModel a folder.
             format: One of these names.
             model: As `best` takes it.
+            dynamic: A TFLite file for any number of images of any size, rather than for one image
+                of the side that the model was trained at.
+            force: Replace `out` where it exists.
 
         Raises:
-            UserError: No such model or format, `out` cannot be written, or the written model does
-                not answer as the Keras model does.
+            UserError: No such model or format, `out` exists or cannot be written, or the written
+                model does not answer as the Keras model does.
         """
         from pawtune.search.results.delivery.export import check_target, export_model
 
         target = Path(out).expanduser()
-        check_target(format, target)
+        check_target(format, target, dynamic=dynamic, force=force)
         choice = self._chosen(model)
-        return choice, export_model(*self._model_and_card(choice), format, target)
+        complete, card = self._model_and_card(choice)
+        return choice, export_model(complete, card, format, target, dynamic=dynamic, force=force)
 
     def _model_and_card(self, choice: ModelChoice) -> tuple["keras.Model", dict[str, Any]]:
         from pawtune.search.results.best_model import load_choice

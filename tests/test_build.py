@@ -86,7 +86,7 @@ def test_the_complete_model_saves_loads_safely_and_answers_alike(
     np.testing.assert_allclose(complete(PIXELS), probabilities(network, PIXELS), atol=1e-6)
     complete.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
-    assert (loaded.input_shape, loaded.input.dtype) == ((None, None, None, 3), "uint8")
+    assert (loaded.input_shape, loaded.input.dtype) == ((None, None, None, 3), "float32")
     np.testing.assert_allclose(loaded(PIXELS), complete(PIXELS), atol=1e-6)
 
 
@@ -98,6 +98,28 @@ def test_the_complete_model_resizes_as_the_data_pipeline_does(height: int) -> No
     answer = compose_complete(CONV, 2, network.core)(raw)
     assert answer.dtype == "float32"
     np.testing.assert_allclose(answer, probabilities(network, resized), atol=1e-6)
+
+
+def test_the_complete_model_takes_whole_pixels_and_floats_alike() -> None:
+    """Floats from 0 to 1 were cast to black images: the same answer for each of them."""
+    complete = compose_complete(CONV, 2, build_network(CONV, 2, seed=0).core)
+    raw = np.random.default_rng(2).integers(0, 256, (4, 30, 41, 3)).astype("uint8")
+    expected = complete.predict(raw, verbose=0)
+    assert np.ptp(expected[:, 0]) > 1e-4
+    floats = raw.astype("float32")
+    np.testing.assert_array_equal(complete.predict(floats, verbose=0), expected)
+    np.testing.assert_allclose(complete.predict(floats / 255, verbose=0), expected, atol=1e-6)
+    for one, answer in zip(floats / 255, expected, strict=True):
+        np.testing.assert_allclose(complete(one[None])[0], answer, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_nearly_black_image_is_not_taken_for_floats_to_1(dtype: str) -> None:
+    complete = compose_complete(CONV, 2, build_network(CONV, 2, seed=0).core)
+    dark = np.random.default_rng(3).integers(0, 2, (1, 30, 41, 3))
+    bright = dark * 255
+    answers = complete(dark.astype(dtype)), complete(bright.astype(dtype))
+    assert np.abs(answers[0] - answers[1]).max() > 1e-4
 
 
 @pytest.mark.parametrize("family", ["conv", "transfer"])

@@ -157,7 +157,7 @@ def test_a_model_that_is_not_ours(
 ) -> None:
     model = tmp_path / "model.keras"
     model.write_bytes(b"no archive")
-    refused(pawtune(capsys, "predict", model, images), "MODEL must be a .keras file")
+    refused(pawtune(capsys, "predict", model, images), "MODEL must be a file that `pawtune best`")
 
 
 def test_the_cache_is_listed_and_cleared(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,21 +1,29 @@
 """Exported models answer as the Keras model does; what cannot be exported is refused early."""
 
+import json
 import os
 import sys
+import warnings
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from pawtune.models.build import build_network
 from pawtune.models.spec import ConvSpec, TrainSpec, TrialSpec
 from pawtune.search.errors import UserError
 from pawtune.search.results.delivery.export import export_model
 from pawtune.search.results.delivery.model_card import make_card
+from pawtune.search.results.delivery.model_file import MODULES
 from pawtune.search.results.model_choice import choose_model
 from pawtune.search.run import Run
 from pawtune.search.storage.run_folder import RunFolder
 from tests.command_line import pawtune
+from tests.image_files import write_image
 from tests.run_folders import RunMaker, make_images
 
 
@@ -46,22 +54,119 @@ def test_every_format_answers_as_the_keras_model_does(
         assert {"saved_model.pb", "model_card.json", "model_card.md"} <= set(os.listdir(out))
 
 
-def test_an_exported_keras_file_is_one_that_predict_takes(
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("keras", ()), ("savedmodel", ()), ("onnx", ()), ("tflite", ()), ("tflite", ("--dynamic",))],
+)
+def test_predict_takes_all_that_export_writes_and_the_run(
+    folder: RunFolder,
+    kind: str,
+    more: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / {"savedmodel": "best"}.get(kind, f"best.{kind}")
+    exported = pawtune(capsys, "export", folder.root, "--format", kind, "--out", out, *more)
+    assert "checked: no probability differs" in exported.out
+    for card in tmp_path.glob("*.json"):
+        card.unlink()  # the file alone suffices
+    images = Path(Run(folder).manifest().root) / "a"
+    expected = pawtune(capsys, "predict", folder.root, images, "--json").json
+    found = pawtune(capsys, "predict", out, images, "--json").json
+    assert [record["label"] for record in found] == [record["label"] for record in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-3)
+
+
+def test_a_tflite_file_is_used_in_the_three_usual_calls(
     folder: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "best.keras"
-    told = pawtune(capsys, "export", folder.root, "--out", out).out
-    assert "checked: no probability differs" in told
+    """Its input had no size, so that only a call more, to give it one, made it work."""
+    out = tmp_path / "best.tflite"
+    told = pawtune(capsys, "export", folder.root, "--format", "tflite", "--out", out).out
+    assert "takes uint8 pixels, (1, 32, 32, 3)" in told
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        interpreter = tf.lite.Interpreter(model_path=str(out))
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    pixels = np.random.default_rng(0).integers(0, 256, source["shape"], dtype=source["dtype"])
+    interpreter.set_tensor(source["index"], pixels)
+    interpreter.invoke()
+    found = interpreter.get_tensor(target["index"])
+    np.testing.assert_allclose(found, Run(folder).best()(pixels), atol=1e-3)
+    with zipfile.ZipFile(out) as archive:
+        assert archive.read("labels.txt").decode().split() == ["a", "b", "c"]
+
+
+def test_one_rule_for_files_that_exist(
+    folder: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = Path(Run(folder).manifest().root) / "a" / "000.jpg"
-    assert pawtune(capsys, "predict", out, image, "--json").json[0]["label"] in "abc"
+    commands: dict[str, list[object]] = {
+        "a.keras": ["best", folder.root],
+        "b.tflite": ["export", folder.root, "--format", "tflite"],
+        "folder": ["export", folder.root, "--format", "savedmodel"],
+        "report.md": ["report", folder.root, "--format", "md"],
+        "labels.csv": ["predict", folder.root, image],
+    }
+    for name, command in commands.items():
+        out = tmp_path / name
+        if name == "folder":
+            out.mkdir()
+            (out / "saved_model.pb").write_text("mine")
+        else:
+            out.write_text("mine")
+        refused = pawtune(capsys, *command, "--out", out)
+        assert refused.code == 2, name
+        assert "--out must be a name that is not in use, received" in refused.err
+        assert "--force" in refused.err
+        mine = out / "saved_model.pb" if out.is_dir() else out
+        assert mine.read_text() == "mine"
+        replaced = pawtune(capsys, *command, "--out", out, "--force")
+        assert replaced.code == 0, replaced.err
+        assert mine.read_bytes() != b"mine"
+    (tmp_path / "c.json").write_text("mine")  # would be written beside c.keras
+    beside = pawtune(capsys, "best", folder.root, "--out", tmp_path / "c.keras")
+    assert "'" + str(tmp_path / "c.json") + "'" in beside.err
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    kept = pawtune(
+        capsys, "export", folder.root, "--format", "savedmodel", "--out", photos, "--force"
+    )
+    assert kept.code == 2  # no SavedModel: a folder of somebody's files is never replaced
+
+
+def test_a_savedmodel_that_writes_files_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Writer(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])  # type: ignore[untyped-decorator]
+        def serve(self, pixels: Any) -> Any:
+            tf.io.write_file(str(tmp_path / "written"), "by the model")
+            return tf.zeros((tf.shape(pixels)[0], 2))
+
+    folder = tmp_path / "model"
+    tf.saved_model.save(Writer(), str(folder))
+    card = {"class_names": ["a", "b"], "spec": {"model": {"image_size": 32}}}
+    (folder / "model_card.json").write_text(json.dumps(card))
+    write_image(tmp_path / "a.png", 1)
+    refused = pawtune(capsys, "predict", folder, tmp_path / "a.png")
+    assert refused.code == 2
+    assert "it holds the operation 'WriteFile'" in refused.err
+    assert not (tmp_path / "written").exists()
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("coreml", "a.mlmodel", "--format must be one of keras, savedmodel, onnx, tflite"),
-        ("tflite", "a.keras", r"--out must end in \.tflite .* got '.*a\.keras'"),
-        ("savedmodel", "", "--out must be a folder that is not there yet"),
+        (
+            "coreml",
+            "a.mlmodel",
+            "--format must be one of keras, savedmodel, onnx, tflite",
+        ),
+        ("tflite", "a.keras", r"--out must end in \.tflite .* received '.*a\.keras'"),
+        ("savedmodel", "", "--out must be a name that is not in use, received the folder"),
     ],
 )
 def test_what_cannot_be_written_is_refused(
@@ -101,12 +206,13 @@ def test_a_model_that_answers_otherwise_is_not_kept(
     folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(keras.saving.get_custom_objects(), "Forgetful", Forgetful)
+    monkeypatch.setitem(MODULES, __name__, frozenset({"Forgetful"}))
     inputs = keras.Input((None, None, 3), dtype="uint8")
     pixels = keras.layers.Rescaling(1 / 255)(inputs)
     pooled = keras.layers.GlobalAveragePooling2D()(Forgetful(3.0)(pixels))
     run = Run(folder)
     chosen = choose_model(folder, run.rows())
     card = make_card(folder, run.rows(), chosen, run.manifest(), "val_accuracy")
-    with pytest.raises(UserError, match=r"to within 0\.01, got a difference of .* not kept"):
+    with pytest.raises(UserError, match=r"to within 0\.01, received a difference of .* not kept"):
         export_model(keras.Model(inputs, pooled), card, "keras", tmp_path / "a.keras")
     assert os.listdir(tmp_path) == []

@@ -52,7 +52,7 @@ def test_csv_holds_a_row_for_every_file(
 ) -> None:
     out = photos.parent / "labels.csv"
     ended = pawtune(capsys, "predict", model_file, photos, "--out", out)
-    assert (ended.code, ended.out) == (0, "")
+    assert (ended.code, ended.out) == (3, "")  # one has no label
     assert ended.err.splitlines()[-1] == "10 files: 9 labelled, 1 not readable"
     with out.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
@@ -69,7 +69,7 @@ def test_json_goes_to_a_file_or_to_stdout_with_the_same_records(
     model_file: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = photos.parent / "labels.json"
-    assert pawtune(capsys, "predict", model_file, photos, "--out", out).code == 0
+    assert pawtune(capsys, "predict", model_file, photos, "--out", out).code == 3
     records = json.loads(out.read_text())
     assert pawtune(capsys, "predict", model_file, photos, "--json").json == records
     assert pawtune(capsys, "predict", model_file, photos, "--format=json").json == records
@@ -82,8 +82,8 @@ def test_json_goes_to_a_file_or_to_stdout_with_the_same_records(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--out", "labels.xlsx"], "--format must be csv or json, got 'xlsx'"),
-        (["--format", "xml"], "--format must be csv or json, got 'xml'"),
+        (["--out", "labels.xlsx"], "--format must be csv or json, received 'xlsx'"),
+        (["--format", "xml"], "--format must be csv or json, received 'xml'"),
         (["--out", "/proc/x/labels.csv"], "--out must be a file that can be written"),
     ],
 )
@@ -105,8 +105,25 @@ def test_nothing_readable_at_all_is_exit_code_1(
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     ended = pawtune(capsys, "predict", model_file, tmp_path / "a.jpg")
-    assert (ended.code, ended.out) == (1, "")
+    header, line = ended.out.splitlines()
+    assert (ended.code, header) == (1, "path\tlabel\tconfidence\treason")
+    path, label, confidence, reason = line.split("\t")
+    assert (path, label, confidence) == (str(tmp_path / "a.jpg"), "", "")
+    assert reason.startswith("not an image")
     assert ended.err.splitlines()[-1] == "1 file: 0 labelled, 1 not readable"
+
+
+def test_lines_have_a_header_and_exit_code_0_says_that_all_were_read(
+    model_file: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = pawtune(capsys, "predict", model_file, photos / "0.png", photos / "1.png")
+    assert ended.code == 0
+    header, first, _ = ended.out.splitlines()
+    assert header == "path\tlabel\tconfidence\treason"
+    path, label, confidence, reason = first.split("\t")
+    assert (path, reason) == (str(photos / "0.png"), "")
+    assert label
+    assert 0.5 <= float(confidence) <= 1
 
 
 @pytest.mark.parametrize("name", ["missing", "x" * 300, "empty"])
@@ -117,15 +134,16 @@ def test_paths_that_lead_nowhere_are_refused(
     ended = pawtune(capsys, "predict", model_file, tmp_path / name)
     assert ended.code == 2
     assert len(ended.err.splitlines()) == 1
-    assert "must exist, got" in ended.err or "must hold images, got" in ended.err
+    assert "must exist, received" in ended.err or "must hold images, received" in ended.err
 
 
 @pytest.mark.slow
 def test_a_pipe_gets_no_bar(model_file: Path, photos: Path) -> None:
     command = [sys.executable, "-m", "pawtune", "predict", str(model_file), str(photos)]
     ended = subprocess.run(
-        [*command, "--out", "labels.csv"], capture_output=True, text=True, check=True
+        [*command, "--out", str(photos.parent / "labels.csv")], capture_output=True, text=True
     )
+    assert ended.returncode == 3
     assert ended.stderr == "10 files: 9 labelled, 1 not readable\n"
 
 

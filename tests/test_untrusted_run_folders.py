@@ -463,7 +463,7 @@ def test_no_model_file_at_all(
     for name in ("pickle.keras", "pipe.keras", "missing.keras", "."):
         ended = pawtune(capsys, "predict", tmp_path / name, tiny_images)
         assert ended.code == 2
-        assert "MODEL must be a .keras file that `pawtune best` wrote" in ended.err
+        assert "MODEL must be a file that `pawtune best` or `pawtune export` wrote" in ended.err
     assert not Path(CANARY).exists()
 
 

@@ -31,6 +31,7 @@ app.add_typer(cache_app, name="cache")
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or its folder.")]
 RunsDir = Annotated[str, typer.Option("--runs-dir", help="Where runs are kept.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace --out where it exists.")]
 Data = Annotated[
     str | None,
     typer.Option(help="A folder, archive or URL of images by class; or: sample, cats_and_dogs."),
@@ -321,6 +322,7 @@ def best(
     rank: Annotated[int | None, typer.Option(help="Another rank than 1.")] = None,
     refit: trust_verbs.Refit = False,
     ensemble: trust_verbs.Ensemble = False,
+    force: Force = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
@@ -332,7 +334,7 @@ def best(
 
     kind = trust_verbs.kind_of(refit, ensemble)
     opened = open_run(run, runs_dir)
-    chosen, path = opened.save_best(out, opened.choose(trial, rank, kind))
+    chosen, path = opened.save_best(out, opened.choose(trial, rank, kind), force=force)
     row = chosen.row
     if as_json:
         names = {"trial_id": chosen.trial_id, "name": row.name, "model": kind}
@@ -355,6 +357,15 @@ def export(
     rank: Annotated[int | None, typer.Option(help="Another rank than 1.")] = None,
     refit: trust_verbs.Refit = False,
     ensemble: trust_verbs.Ensemble = False,
+    dynamic: Annotated[
+        bool,
+        typer.Option(
+            "--dynamic",
+            help="A TFLite file for any number of images of any size; default: one image of the "
+            "side that the model was trained at.",
+        ),
+    ] = False,
+    force: Force = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
@@ -366,7 +377,7 @@ def export(
 
     opened = open_run(run, runs_dir)
     choice = opened.choose(trial, rank, trust_verbs.kind_of(refit, ensemble))
-    chosen, exported = opened.export(out, kind, choice)
+    chosen, exported = opened.export(out, kind, choice, dynamic=dynamic, force=force)
     path, difference = str(exported.path), exported.max_difference
     if as_json:
         print_json(
@@ -375,10 +386,13 @@ def export(
                 "format": kind,
                 "trial_id": chosen.trial_id,
                 "max_difference": difference,
+                "input_shape": exported.input_shape,
             }
         )
         return
+    shape = ", ".join("any" if side is None else str(side) for side in exported.input_shape)
     print(f"{chosen.title} as {kind} → {path}")
+    print(f"takes uint8 pixels, ({shape})")
     print(f"checked: no probability differs from the Keras model's by more than {difference:.1e}")
 
 
@@ -418,24 +432,57 @@ def score(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="From `pawtune best`.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|RUN", help="What `best` or `export` wrote, or a run, for its best trial."
+        ),
+    ],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER...")],
     out: Annotated[Path | None, typer.Option(help="A file to write; default: stdout.")] = None,
     kind: Annotated[
         str | None, typer.Option("--format", help="csv or json; default: as --out ends.")
     ] = None,
+    trial: trust_verbs.Trial = None,
+    rank: trust_verbs.Rank = None,
+    refit: trust_verbs.Refit = False,
+    ensemble: trust_verbs.Ensemble = False,
+    force: Force = False,
+    runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
-    """Label images with a model; what cannot be read is listed, with its reason.
+    """Label images with a model; what cannot be read has a reason in place of a label.
+
+    Exit code 0: every file has a label; 3: some could not be read; 1: none could.
 
     Example: pawtune predict best.keras PHOTOS --out labels.csv
     """
     from pawtune.search.cli.predict import predict
+    from pawtune.search.errors import UserError
+    from pawtune.search.results.delivery.inference import check_paths
+    from pawtune.search.results.delivery.opened import is_model_path, open_delivered
+    from pawtune.search.results.delivery.out_files import refuse_existing
+    from pawtune.search.results.delivery.predict import choose_format
+    from pawtune.search.run import open_run
 
-    counts = predict(model, images, "json" if as_json else kind, out)
+    kind = choose_format("json" if as_json else kind, out)
+    refuse_existing([out] if out is not None else [], force)
+    check_paths(images)
+    is_file = is_model_path(Path(model))
+    if is_file and (trial or rank or refit or ensemble):
+        raise UserError(
+            f"--trial, --rank, --refit and --ensemble choose a model of a run, received the file "
+            f"{model!r}; leave them out, or name a run"
+        )
+    if is_file:
+        opened = open_delivered(Path(model))
+    else:
+        run = open_run(model, runs_dir)
+        opened = run.predictor(run.choose(trial, rank, trust_verbs.kind_of(refit, ensemble)))
+    counts = predict(opened, images, kind, out)
     print(counts, file=sys.stderr)
-    if counts.labelled == 0:
-        raise typer.Exit(1)
+    if counts.exit_code:
+        raise typer.Exit(counts.exit_code)
 
 
 @app.command()
@@ -481,6 +528,7 @@ def report(
     data: Annotated[
         Path | None, typer.Option(help="Where the images are now, if they moved.")
     ] = None,
+    force: Force = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
@@ -488,7 +536,7 @@ def report(
     from pawtune.search.report.page import write_report
     from pawtune.search.run import open_run
 
-    path = write_report(open_run(run, runs_dir), out, kind, data)
+    path = write_report(open_run(run, runs_dir), out, kind, data, force=force)
     if as_json:
         print_json({"path": str(path), "bytes": path.stat().st_size})
         return

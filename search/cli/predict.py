@@ -5,29 +5,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pawtune.search.progress.reporter import Reporter
+from pawtune.search.results.delivery.opened import OpenedModel
 from pawtune.search.results.delivery.predict import (
     Counts,
-    choose_format,
     predict_labels,
     write_predictions,
 )
 
 
 def predict(
-    model_file: Path, images: Sequence[Path], kind: str | None = None, out: Path | None = None
+    model: OpenedModel, images: Sequence[Path], kind: str, out: Path | None = None
 ) -> Counts:
     """Labels files as `pawtune predict` does: with a progress bar where somebody watches.
 
     Args:
-        model_file: From `pawtune best`.
+        model: A delivered model, or one of a run.
         images: Files, and folders that are gone through at any depth.
-        kind: csv or json; None: as `out` ends, else lines for people.
+        kind: csv, json, or lines for people.
         out: The file to write; None: stdout.
 
     Raises:
-        UserError, DataError: As `predict_labels`, `choose_format` and `write_predictions`.
+        UserError, DataError: As `predict_labels` and `write_predictions`.
     """
-    kind = choose_format(kind, out)
     reporter = Reporter()
     # Lines on the same terminal tell how far it is; a pipe has no use for a bar.
     watched = reporter.console.is_terminal and (out is not None or not sys.stdout.isatty())
@@ -36,7 +35,7 @@ def predict(
         reporter.stage("predict", done, total)
 
     try:
-        records = predict_labels(model_file, images, show if watched else None)
+        records = predict_labels(model, images, show if watched else None)
         return write_predictions(records, kind, out)
     finally:
         reporter.close()

@@ -22,6 +22,7 @@ from pawtune.search.report.budget import budget
 from pawtune.search.report.data import ReportData, TrialView, read_report_data
 from pawtune.search.report.images import data_content, test_confusion, validation_content
 from pawtune.search.report.sections import build_sections
+from pawtune.search.results.delivery.out_files import refuse_existing
 from pawtune.search.run import Run
 from pawtune.search.storage.run_folder import write_text
 
@@ -31,7 +32,12 @@ MARKDOWN_ROWS = 20
 
 
 def write_report(
-    run: Run, out: Path | None = None, kind: str = "html", images: Path | None = None
+    run: Run,
+    out: Path | None = None,
+    kind: str = "html",
+    images: Path | None = None,
+    *,
+    force: bool = False,
 ) -> Path:
     """Writes the report whole or not at all.
 
@@ -40,12 +46,16 @@ def write_report(
         out: The file; by default `report.html` or `report.md` in the run folder.
         kind: `html`, or `md`.
         images: Where the images are now, if they have moved.
+        force: Replace `out` where it exists; the run's own report is always replaced.
 
     Raises:
-        UserError: No such format, a file of the run is damaged, or `out` cannot be written.
+        UserError: No such format, a file of the run is damaged, or `out` exists or cannot be
+            written.
     """
     if kind not in FORMATS:
-        raise UserError(f"--format must be {' or '.join(FORMATS)}, got {kind!r}; leave it out")
+        raise UserError(f"--format must be {' or '.join(FORMATS)}, received {kind!r}; leave it out")
+    if out is not None:
+        refuse_existing([out.expanduser()], force)
     data = read_report_data(run)
     text = render_markdown(data) if kind == "md" else render_html(data, images)
     target = out.expanduser() if out is not None else run.folder.root / f"report.{kind}"
@@ -53,7 +63,7 @@ def write_report(
         write_text(target, text)
     except OSError as error:
         raise UserError(
-            f"--out must be a file that can be written, got {str(target)!r}: {error.strerror}"
+            f"--out must be a file that can be written, received {str(target)!r}: {error.strerror}"
         ) from error
     run.folder.keep_new()
     return target

@@ -13,7 +13,7 @@ from pawtune.data_pipeline.splitting.image_check import check_unchanged
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
 from pawtune.search.errors import UserError
 from pawtune.search.results.best_model import load_choice
-from pawtune.search.results.delivery.inference import predict_files
+from pawtune.search.results.delivery.inference import predict_files, predictor
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.look_ledger import record_look
 from pawtune.search.results.metrics import (
@@ -160,7 +160,7 @@ def _predict(
     size = choice.image_size
     probabilities = []
     files = [root / entry.path for entry in entries]
-    for prediction in predict_files(model, files, size, manifest.grey_bits):
+    for prediction in predict_files(predictor(model), files, size, manifest.grey_bits):
         if prediction.probabilities is None:
             raise UserError(f"every test image must be readable: {prediction.reason}")
         probabilities.append(prediction.probabilities)

@@ -1,7 +1,7 @@
 """Class probabilities of image files: the one way that `test` and `predict` both take."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +24,7 @@ BATCH_OF_ORIGINALS = 4  # images of full size: 300 MB each, at worst
 THREADS = 2
 Probabilities = np.ndarray[tuple[int], np.dtype[np.float32]]
 Pixels = NDArray[np.uint8]
+Predict = Callable[[Pixels], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,13 @@ class FoundFile:
     fault: str | None = None
 
 
+def predictor(model: "keras.Model") -> Predict:
+    """How a Keras model predicts."""
+    return lambda pixels: np.asarray(model.predict_on_batch(pixels))
+
+
 def predict_files(
-    model: "keras.Model",
+    predict: Predict,
     files: Iterable[str | Path | FoundFile],
     image_size: int | None,
     grey_bits: int = 16,
@@ -54,7 +60,7 @@ def predict_files(
     Images are decoded and resized as in training, on threads, while the model runs.
 
     Args:
-        model: A complete model.
+        predict: A complete model: (N, H, W, 3) uint8 to (N, C) probabilities.
         files: Image files.
         image_size: Side in pixels that the model was trained at; None leaves images as they are,
             for a model of several sizes, which resizes them itself.
@@ -73,7 +79,7 @@ def predict_files(
             done, pixels = batch, list(decoding)
             batch = list(islice(remaining, size))
             decoding = threads.map(decode, batch)
-            yield from _predict_batch(model, done, pixels)
+            yield from _predict_batch(predict, done, pixels)
 
 
 def _as_found(file: str | Path | FoundFile) -> FoundFile:
@@ -89,10 +95,10 @@ def _decode(path: str, image_size: int | None, grey_bits: int) -> Pixels | str:
 
 
 def _predict_batch(
-    model: "keras.Model", files: Sequence[FoundFile], decoded: Sequence[Pixels | str]
+    predict: Predict, files: Sequence[FoundFile], decoded: Sequence[Pixels | str]
 ) -> Iterator[Prediction]:
     pixels = [item for item in decoded if not isinstance(item, str)]
-    rows = iter(_probabilities(model, pixels) if pixels else ())
+    rows = iter(_probabilities(predict, pixels) if pixels else ())
     for file, item in zip(files, decoded, strict=True):
         if isinstance(item, str):
             yield Prediction(file.path, None, item)
@@ -100,15 +106,15 @@ def _predict_batch(
             yield Prediction(file.path, next(rows))
 
 
-def _probabilities(model: "keras.Model", pixels: Sequence[Pixels]) -> NDArray[np.float32]:
+def _probabilities(predict: Predict, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
     """(N, C). Batches are filled up to a power of two: TensorFlow traces each size that it sees,
     and with a few unreadable files among many it would see dozens."""
     if len({image.shape for image in pixels}) > 1:
-        return np.concatenate([_probabilities(model, [image]) for image in pixels])
+        return np.concatenate([_probabilities(predict, [image]) for image in pixels])
     size = 1 << (len(pixels) - 1).bit_length()
     batch = np.zeros((size, *pixels[0].shape), np.uint8)
     batch[: len(pixels)] = pixels
-    return np.asarray(model.predict_on_batch(batch))[: len(pixels)]
+    return predict(batch)[: len(pixels)]
 
 
 def check_paths(paths: Sequence[Path]) -> None:
@@ -124,11 +130,11 @@ def check_paths(paths: Sequence[Path]) -> None:
             there = False
         if not there:
             raise DataError(
-                f"IMAGE_OR_FOLDER must exist, got {shown(path)!r}; check the path's spelling"
+                f"IMAGE_OR_FOLDER must exist, received {shown(path)!r}; check the path's spelling"
             )
         if path.is_dir() and next(walk_files(path), None) is None:
             raise DataError(
-                f"a folder to predict must hold images, got {shown(path)!r} with none; "
+                f"a folder to predict must hold images, received {shown(path)!r} with none; "
                 "give the folder that holds the image files"
             )
 

@@ -18,6 +18,7 @@ from pawtune.data_pipeline.safe_files import shown
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
 from pawtune.search.results.delivery.model_card import card_markdown
+from pawtune.search.results.delivery.out_files import card_files
 from pawtune.search.storage.run_folder import write_json, write_text
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ LAYERS = """
     LayerNormalization MaxPooling2D Multiply Normalization ReLU Rescaling Reshape SeparableConv2D
     Softmax ZeroPadding2D
 """
+NUMPY_OPS = "Add Any Flip LessEqual LogicalAnd Max Multiply NotEqual Round Where"
 MODULES = {
     "keras.layers": frozenset(LAYERS.split()),
     "keras": frozenset({"DTypePolicy", "Model", "Sequential"}),
@@ -48,7 +50,7 @@ MODULES = {
     "keras.regularizers": None,
     "keras.src.ops.core": frozenset({"Cast"}),
     "keras.src.ops.image": frozenset({"Resize"}),
-    "keras.src.ops.numpy": frozenset({"Add", "Flip", "Multiply", "Round"}),
+    "keras.src.ops.numpy": frozenset(NUMPY_OPS.split()),
     "keras.src.applications.convnext": frozenset({"LayerScale", "StochasticDepth"}),
     "keras.src.applications.inception_resnet_v2": frozenset({"CustomScaleLayer"}),
 }
@@ -73,10 +75,10 @@ def open_model(model_file: Path) -> tuple["keras.Model", dict[str, Any]]:
         model = keras.models.load_model(model_file, compile=False, safe_mode=True)
         classes, channels = model.output_shape[-1], model.input_shape[-1]
     except Exception as error:  # Keras, h5py and TensorFlow raise a dozen types for a bad file
-        raise _refused(model_file, f"its model cannot be loaded: {error}") from error
+        raise refused(model_file, f"its model cannot be loaded: {error}") from error
     if (channels, classes) != (3, len(card["class_names"])):
         told = f"{classes} outputs for {len(card['class_names'])} class names"
-        raise _refused(model_file, f"model and card do not fit: {channels} channels in, {told}")
+        raise refused(model_file, f"model and card do not fit: {channels} channels in, {told}")
     return model, card
 
 
@@ -88,8 +90,7 @@ def save_complete(model: "keras.Model", card: dict[str, Any], out: Path) -> None
     Raises:
         UserError: `out` does not end in .keras, or cannot be written.
     """
-    if out.suffix != ".keras":
-        raise UserError(f"--out must end in .keras, got {str(out)!r}; for example --out best.keras")
+    check_keras_target(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.stem}.", suffix=".keras")
@@ -103,19 +104,25 @@ def save_complete(model: "keras.Model", card: dict[str, Any], out: Path) -> None
             os.replace(temporary, out)
         finally:
             temporary.unlink(missing_ok=True)
-        write_json(card_path(out), card)
-        write_text(card_path(out).with_suffix(".md"), card_markdown(card))
+        as_json, as_text = card_files(out)
+        write_json(as_json, card)
+        write_text(as_text, card_markdown(card))
     except OSError as error:
         raise UserError(
-            f"--out must be a file that can be written, got {str(out)!r}: {error}"
+            f"--out must be a file that can be written, received {str(out)!r}: {error}"
         ) from error
 
 
-def card_path(model_file: Path) -> Path:
-    """Where a model's card lies: `best.keras` has `best.json`, `model.keras` its fixed name."""
-    if model_file.name == "model.keras":
-        return model_file.with_name("model_card.json")
-    return model_file.with_suffix(".json")
+def check_keras_target(out: Path) -> None:
+    """Refuses a name that Keras would not write, before any work.
+
+    Raises:
+        UserError: It does not end in .keras.
+    """
+    if out.suffix != ".keras":
+        raise UserError(
+            f"--out must end in .keras, received {str(out)!r}; for example --out best.keras"
+        )
 
 
 def _read(model_file: Path) -> tuple[dict[str, Any], Any]:
@@ -127,9 +134,9 @@ def _read(model_file: Path) -> tuple[dict[str, Any], Any]:
             _check_members(archive, model_file.stat().st_size)
             card = json.loads(archive.read(CARD_MEMBER))
             config = json.loads(archive.read("config.json"))
-        _check_card(card)
+        check_card(card)
     except Exception as error:  # zipfile raises as many types as there are ways to break a zip
-        raise _refused(model_file, str(error) or type(error).__name__) from error
+        raise refused(model_file, str(error) or type(error).__name__) from error
     return card, config
 
 
@@ -146,7 +153,12 @@ def _check_members(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError(f"it lacks {', '.join(missing)}" if missing else "it holds a member twice")
 
 
-def _check_card(card: Any) -> None:
+def check_card(card: Any) -> None:
+    """Checks what predicting takes from a card.
+
+    Raises:
+        TypeError, KeyError, ValueError: It is not what pawtune writes.
+    """
     names, size = card["class_names"], card["spec"]["model"]["image_size"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TypeError("its card's class_names must be a list of words")
@@ -162,7 +174,7 @@ def _refuse_foreign_parts(model_file: Path, config: Any) -> None:
         allowed = MODULES.get(str(module), frozenset())
         known = isinstance(name, str) and (allowed is None or name in allowed)
         if not known or name in WITH_CODE:
-            raise _refused(
+            raise refused(
                 model_file,
                 f"it holds {name!r:.60} of {module!r:.60}, which no model of pawtune's has; it "
                 "may run code, so it was not loaded",
@@ -182,9 +194,10 @@ def _parts(config: Any) -> Iterator[dict[str, Any]]:
             waiting += item
 
 
-def _refused(model_file: Path, reason: str) -> UserError:
-    told = shown(" ".join(reason.split()))[:400]
+def refused(model_file: Path, reason: str) -> UserError:
+    """Why a model is not taken, in one line."""
+    said = shown(" ".join(reason.split()))[:400]
     return UserError(
-        f"MODEL must be a .keras file that `pawtune best` wrote, got {shown(model_file)!r}: "
-        f"{told}; {REMEDY}"
+        f"MODEL must be a file that `pawtune best` or `pawtune export` wrote, received "
+        f"{shown(model_file)!r}: {said}; {REMEDY}"
     )

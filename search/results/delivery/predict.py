@@ -1,4 +1,4 @@
-"""`pawtune predict`: labels for image files from a model that `pawtune best` wrote."""
+"""`pawtune predict`: labels for image files from a delivered model, as lines, CSV or JSON."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from pawtune.data_pipeline.safe_files import replacing, shown
 from pawtune.data_pipeline.splitting.manifest_io import escape
 from pawtune.search.errors import UserError
 from pawtune.search.results.delivery.inference import check_paths, find_files, predict_files
-from pawtune.search.results.delivery.model_file import open_model
+from pawtune.search.results.delivery.opened import OpenedModel
 
 FORMATS = ("csv", "json")
 CSV_COLUMNS = ("path", "label", "confidence", "reason")
@@ -31,6 +31,11 @@ class Counts:
     labelled: int
     unreadable: int
 
+    @property
+    def exit_code(self) -> int:
+        """0: every file has a label; 3: some could not be read; 1: none could."""
+        return 1 if not self.labelled else 3 if self.unreadable else 0
+
     def __str__(self) -> str:
         total = self.labelled + self.unreadable
         files = "file" if total == 1 else "files"
@@ -38,7 +43,7 @@ class Counts:
 
 
 def predict_labels(
-    model_file: Path, images: Sequence[Path], progress: Progress | None = None
+    model: OpenedModel, images: Sequence[Path], progress: Progress | None = None
 ) -> Iterator[Record]:
     """Streams one record a file: `path`, `label`, `confidence`, `probabilities` by class name.
 
@@ -46,21 +51,19 @@ def predict_labels(
     a path that are no UTF-8 are written as in manifest.csv.
 
     Args:
-        model_file: From `pawtune best`.
+        model: From `open_delivered`.
         images: Files, and folders that are gone through at any depth.
         progress: Called with (files done, files in all).
 
     Raises:
-        UserError: The model file is none of pawtune's.
         DataError: A path does not exist, or a folder holds no file.
     """
     check_paths(images)
-    model, card = open_model(model_file)
-    names = card["class_names"]
+    names = model.class_names
     total = sum(1 for _ in find_files(images)) if progress else 0
-    size = card["spec"]["model"]["image_size"]
-    bits = card.get("grey_bits", 16)
-    for done, item in enumerate(predict_files(model, find_files(images), size, bits), start=1):
+    files = find_files(images)
+    found = predict_files(model.predict, files, model.image_size, model.grey_bits)
+    for done, item in enumerate(found, start=1):
         record: Record = {"path": escape(item.path), "label": None, "confidence": None}
         if item.probabilities is None:
             record |= {"probabilities": {}, "reason": item.reason}
@@ -83,8 +86,8 @@ def choose_format(kind: str | None, out: Path | None) -> str:
     kind = kind or (out.suffix.removeprefix(".") if out is not None else "lines")
     if kind not in (*FORMATS, *(() if out is not None else ("lines",))):
         raise UserError(
-            f"--format must be csv or json, got {kind!r}; or give --out a name that ends in .csv "
-            "or .json"
+            f"--format must be csv or json, received {kind!r}; or give --out a name that ends in "
+            ".csv or .json"
         )
     return kind
 
@@ -102,7 +105,7 @@ def write_predictions(records: Iterable[Record], kind: str, out: Path | None = N
             return _write(records, kind, stream)
     except OSError as error:
         raise UserError(
-            f"--out must be a file that can be written, got {shown(out)!r}: {error.strerror}"
+            f"--out must be a file that can be written, received {shown(out)!r}: {error.strerror}"
         ) from error
 
 
@@ -136,14 +139,17 @@ def _json_writer(stream: TextIO) -> Callable[[Record], object]:
 
 
 def _line_writer(stream: TextIO) -> Callable[[Record], object]:
-    """`path, label, confidence` with tabs; what is not readable goes to stderr with its reason."""
+    """The columns of CSV with tabs between, names escaped so that each file takes one line."""
+    print("\t".join(CSV_COLUMNS), file=stream)
 
     def write(record: Record) -> None:
-        path = shown(record["path"])
-        if record["label"] is None:
-            print(f"{path}\tunreadable: {record['reason']}", file=sys.stderr)
-        else:
-            label = shown(record["label"])
-            print(f"{path}\t{label}\t{record['confidence']:.4f}", file=stream)
+        confidence = record["confidence"]
+        cells = (
+            record["path"],
+            record["label"] or "",
+            "" if confidence is None else f"{confidence:.4f}",
+            record.get("reason", ""),
+        )
+        print("\t".join(shown(cell) for cell in cells), file=stream)
 
     return write

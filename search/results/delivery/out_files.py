@@ -1,0 +1,51 @@
+"""One rule for every file that a person names: what exists is replaced only where that is asked."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pawtune.data_pipeline.safe_files import shown
+from pawtune.search.errors import UserError
+
+
+def refuse_existing(targets: Sequence[Path], force: bool) -> None:
+    """Checks before any work that nothing would be overwritten unasked.
+
+    Args:
+        targets: The file to write, and those that are written beside it.
+        force: Whether to replace them. A folder is replaced only if it is a SavedModel.
+
+    Raises:
+        UserError: One exists.
+    """
+    for target in targets:
+        if not (target.exists() or target.is_symlink()):
+            continue
+        if target.is_dir() and not (force and (target / "saved_model.pb").is_file()):
+            raise UserError(
+                f"--out must be a name that is not in use, received the folder {shown(target)!r}; "
+                "choose another (--force replaces files, and SavedModels)"
+            )
+        if not force:
+            raise UserError(
+                f"--out must be a name that is not in use, received {shown(target)!r}; choose "
+                "another, or replace it with --force (in Python force=True)"
+            )
+
+
+def card_files(model_file: Path) -> tuple[Path, Path]:
+    """A model's card, as JSON and as Markdown: beside the file, or in a SavedModel's folder."""
+    if model_file.suffix == "":
+        card = model_file / "model_card.json"
+    elif model_file.name == "model.keras":  # a run's own
+        card = model_file.with_name("model_card.json")
+    else:
+        card = model_file.with_suffix(".json")
+    return card, card.with_suffix(".md")
+
+
+def move_into_place(written: Path, out: Path) -> None:
+    """Moves a file or folder over what may be there."""
+    if out.is_dir() and not out.is_symlink():
+        shutil.move(out, written.with_name("replaced"))
+    written.replace(out)

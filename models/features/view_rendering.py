@@ -57,33 +57,35 @@ def render_views(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
     Returns:
         (B, V, S, S, 3) float32, 0 to 255.
     """
-    side = tf.shape(images)[1]
-    place = tf.range(tf.cast(side, tf.float32))
+    # All in float32, indices too (exact below 2^24, images are at most 1,024 px wide): a GPU has
+    # no kernels for arithmetic in int32 nor for gathering bytes, the host would do it.
+    last = tf.cast(tf.shape(images)[1] - 1, tf.float32)
+    side = last + 1
+    place = tf.cast(tf.range(tf.shape(images)[1]), tf.float32)
     across = place[None, None, None, :]
     down = place[None, None, :, None]
     a0, a1, a2, b0, b1, b2 = (transforms[:, :, k, None, None] for k in range(6))
-    x = _reflect(a0 * across + (a1 * down + a2), side)
-    y = _reflect(b0 * across + (b1 * down + b2), side)
+    x = _reflect(a0 * across + (a1 * down + a2), last)
+    y = _reflect(b0 * across + (b1 * down + b2), last)
     left, top = tf.floor(x), tf.floor(y)
     to_right, to_bottom = (x - left)[..., None], (y - top)[..., None]
-    left, top = tf.cast(left, tf.int32), tf.cast(top, tf.int32)
-    right, bottom = tf.minimum(left + 1, side - 1), tf.minimum(top + 1, side - 1)
-    pixels = tf.reshape(images, (tf.shape(images)[0], side * side, 3))
+    right, bottom = tf.minimum(left + 1, last), tf.minimum(top + 1, last)
+    pixels = tf.reshape(tf.cast(images, tf.float32), (tf.shape(images)[0], -1, 3))
 
     def pixel(row: tf.Tensor, column: tf.Tensor) -> tf.Tensor:
-        return tf.cast(tf.gather(pixels, row * side + column, batch_dims=1), tf.float32)
+        places = tf.cast(row * side + column, tf.int32)
+        return tf.gather(pixels, places, batch_dims=1)
 
     upper = (1 - to_right) * pixel(top, left) + to_right * pixel(top, right)
     lower = (1 - to_right) * pixel(bottom, left) + to_right * pixel(bottom, right)
     return (1 - to_bottom) * upper + to_bottom * lower
 
 
-def _reflect(coordinate: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
+def _reflect(coordinate: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
     """Coordinates within the image, reflected once about its edges (half a pixel outside).
 
     A rotated square reaches at most 0.21 of its side beyond the image: once is enough.
     """
-    last = tf.cast(side - 1, tf.float32)
     coordinate = tf.where(coordinate < 0, -1 - coordinate, coordinate)
     coordinate = tf.where(coordinate > last, 2 * last + 1 - coordinate, coordinate)
     return tf.clip_by_value(coordinate, 0, last)

@@ -115,6 +115,8 @@ def compile_epoch(
     def epoch(
         features: tf.Tensor, labels: tf.Tensor, order: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
+        labels = tf.cast(labels, "int64")  # as `train_batch` takes them
+
         def train_next(
             start: tf.Tensor, loss_sum: tf.Tensor, hits: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -151,6 +151,8 @@ def train_batch(
     Returns:
         Losses of the batch, summed, and how many it had right; float32 scalars.
     """
+    # A GPU compares int64, but int32 in the host's memory: each step would wait for it.
+    labels = tf.cast(labels, "int64")
     with tf.GradientTape() as tape:
         logits = model(inputs, training=True)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
@@ -159,7 +161,7 @@ def train_batch(
         loss = optimizer.scale_loss(tf.reduce_mean(losses))
     weights = model.trainable_variables
     optimizer.apply(tape.gradient(loss, [weight.value for weight in weights]), weights)
-    right = tf.cast(tf.argmax(logits, axis=1, output_type="int32") == labels, "float32")
+    right = tf.cast(tf.argmax(logits, axis=1) == labels, "float32")
     return tf.reduce_sum(losses), tf.reduce_sum(right)
 
 

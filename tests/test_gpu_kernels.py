@@ -1,0 +1,117 @@
+"""Compiled steps have a GPU kernel for each operation, and never wait for the GPU in between."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pawtune.models.build import build_network, make_optimizer
+from pawtune.models.families.transfer import build_head
+from pawtune.models.features.tap_encoder import TapEncoder
+from pawtune.models.features.view_encoder import ViewEncoder
+from pawtune.models.precision import precision
+from pawtune.models.spec import ConvSpec, Optimizer, TrainSpec, TransferSpec
+from pawtune.models.training.fused_batch_norm import BatchNormMeasurement
+from pawtune.models.training.head_training import compile_epoch
+from pawtune.models.training.live_training import compile_step
+from tests.gpu_kernels import gpu_faults, has_registered_gpu_kernels
+
+pytestmark = pytest.mark.skipif(
+    not has_registered_gpu_kernels(), reason="this build of TensorFlow registers no GPU kernels"
+)
+SIZE = 32
+CONV = ConvSpec(
+    image_size=SIZE, filters=(4,), batch_norm=True, flip="horizontal", rotation_factor=0.1
+)
+# Keras keeps a layer's random state as a variable of two int32, and TensorFlow reads seeds on the
+# host: some bytes a step.
+SEEDS = "StatelessRandomGetKeyCounter"
+
+
+def live_step(optimizer: Optimizer, spec: ConvSpec = CONV) -> Any:
+    network = build_network(spec, 3, seed=0)
+    chosen = make_optimizer(TrainSpec(optimizer=optimizer))
+    chosen.build(network.core.trainable_variables)
+    weights = np.ones(3, np.float32)
+    return compile_step(network.model, chosen, weights).get_concrete_function()  # type: ignore[attr-defined]
+
+
+def head_epoch() -> Any:
+    head = build_head(TransferSpec(dense_width=8), 3, 16)
+    optimizer = make_optimizer(TrainSpec(optimizer="adamw"))
+    optimizer.build(head.trainable_variables)
+    epoch = compile_epoch(head, optimizer, 4, np.ones(3, np.float32))
+    return epoch.get_concrete_function(  # type: ignore[attr-defined]
+        tf.TensorSpec((8, 16), tf.float16),
+        tf.TensorSpec((8,), tf.int32),
+        tf.TensorSpec((8,), tf.int32),
+    )
+
+
+def backbone() -> keras.Model:
+    return keras.applications.MobileNetV2(
+        include_top=False, weights=None, alpha=0.35, input_shape=(SIZE, SIZE, 3)
+    )
+
+
+def views_of_a_bank() -> Any:
+    encoder = ViewEncoder(backbone(), "MobileNetV2", "mixed_bfloat16", has_gpu=True)
+    return encoder._encode.get_concrete_function()
+
+
+def features_of_blocks() -> Any:
+    encoder = TapEncoder(backbone(), "MobileNetV2", "mixed_bfloat16", has_gpu=True)
+    return encoder._encode_views.get_concrete_function()  # type: ignore[attr-defined]
+
+
+def averages() -> Any:
+    return BatchNormMeasurement(build_network(CONV, 3, seed=0).core)._add.get_concrete_function()
+
+
+def scoring() -> Any:
+    core = build_network(CONV, 3, seed=0).core
+    function = tf.function(lambda images: core(images, training=False), autograph=False)
+    return function.get_concrete_function(tf.TensorSpec((None, SIZE, SIZE, 3), tf.uint8))
+
+
+FLIPPED = CONV.model_copy(update={"rotation_factor": 0.0})
+STEPS: dict[str, Callable[[], Any]] = {
+    "live, adam": lambda: live_step("adam"),
+    "live, adamw": lambda: live_step("adamw"),
+    "live, sgd": lambda: live_step("sgd"),
+    "live, flips alone": lambda: live_step("adam", FLIPPED),
+    "head": head_epoch,
+    "views of a bank": views_of_a_bank,
+    "features of blocks": features_of_blocks,
+    "averages": averages,
+    "scoring": scoring,
+}
+
+
+@pytest.mark.parametrize(
+    ("step", "policy"),
+    [(step, policy) for step in STEPS for policy in ("float32", "mixed_float16")]
+    + [("live, adam", "mixed_bfloat16")],
+)
+def test_a_step_stays_on_the_gpu(step: str, policy: str) -> None:
+    with precision(policy):
+        faults = gpu_faults(STEPS[step]())
+    assert [fault for fault in faults if not fault.startswith(SEEDS)] == []
+
+
+def test_what_a_gpu_cannot_do_is_found() -> None:
+    """Among them what rendering and scoring did: bytes gathered, indices in int32."""
+
+    @tf.function
+    def step(pixels: tf.Tensor, places: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        labels = tf.argmax(logits, axis=1, output_type=tf.int32)
+        return tf.gather(pixels, tf.cast(places, tf.int32) * 3, batch_dims=1), labels == labels + 1
+
+    pixels, places = tf.TensorSpec((2, 9), tf.uint8), tf.TensorSpec((2, 9), tf.float32)
+    faults = gpu_faults(step.get_concrete_function(pixels, places, tf.TensorSpec((2, 3))))
+    assert any(fault.startswith("GatherV2") for fault in faults)
+    assert any(fault.startswith("Mul(int32, int32) waits for the GPU") for fault in faults)
+    assert any(fault.startswith("Equal(int32, int32)") for fault in faults)

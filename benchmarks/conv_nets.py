@@ -40,7 +40,7 @@ from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.models.build import build_network
-from pawtune.models.precision import limit_threads, precision, resolve_precision
+from pawtune.models.precision import has_gpu, limit_threads, precision, resolve_precision
 from pawtune.models.spec import BASELINES, ConvSpec, Precision, TrainSpec
 from pawtune.models.training.live_training import train_live
 
@@ -117,7 +117,7 @@ def our_epochs(wanted: Precision) -> Contender:
 
     def run(spec: ConvSpec, problem: Problem, seed: int, epochs: int) -> Epochs:
         train = TrainSpec(seed=seed, epochs=epochs, precision=wanted)
-        policy = resolve_precision(wanted, has_gpu=bool(tf.config.list_physical_devices("GPU")))
+        policy = resolve_precision(wanted, has_gpu=has_gpu())
         with precision(policy):
             network = build_network(spec, problem.num_classes, seed=seed)
             results = train_live(network, *problem.train, *problem.validation, train)

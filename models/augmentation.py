@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from pawtune.models.features.view_rendering import render_views
+from pawtune.models.precision import has_gpu
 from pawtune.models.spec import Flip
 
 
@@ -85,6 +86,5 @@ def _transforms(angles: tf.Tensor, mirrored: tf.Tensor, last: tf.Tensor) -> tf.T
 @cache
 def _renderer() -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """One function for all layers, so that a process compiles it once for each image size."""
-    has_gpu = bool(tf.config.list_physical_devices("GPU"))
-    renderer = tf.function(render_views, jit_compile=not has_gpu)
+    renderer = tf.function(render_views, jit_compile=not has_gpu())
     return cast(Callable[[tf.Tensor, tf.Tensor], tf.Tensor], renderer)

@@ -6,7 +6,6 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import zip_longest
 
 import keras
 import tensorflow as tf
@@ -42,7 +41,7 @@ def _compute_capability() -> tuple[int, int]:
     """Of the weakest visible GPU; (0, 0) where there is none or it does not say."""
     details = [
         tf.config.experimental.get_device_details(gpu)
-        for gpu in tf.config.list_physical_devices("GPU")
+        for gpu in tf.config.get_visible_devices("GPU")
     ]
     return min((item.get("compute_capability", (0, 0)) for item in details), default=(0, 0))
 
@@ -64,8 +63,8 @@ def precision(policy: str) -> Iterator[None]:
 
 
 def has_gpu() -> bool:
-    """Whether this process has a GPU to train on."""
-    return bool(tf.config.list_physical_devices("GPU"))
+    """Whether this process has a GPU to train on, one that is not hidden from it."""
+    return bool(tf.config.get_visible_devices("GPU"))
 
 
 def share_gpus(share: float | None = None) -> None:
@@ -76,19 +75,32 @@ def share_gpus(share: float | None = None) -> None:
             part of one: TensorFlow may take that part of its memory, and no more. Else, and where
             the memory is not known, memory is taken as it is needed, not the whole card at once.
     """
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")
     if share == 0:
         with suppress(RuntimeError):  # this process has computed before: told too late
             tf.config.set_visible_devices([], "GPU")
         return
-    megabytes = gpu_megabytes() if share is not None and share < 1 else []
-    for gpu, total in zip_longest(gpus, megabytes[: len(gpus)]):
-        if total is None or share is None:
+    for gpu, limit in zip(gpus, memory_limits(len(gpus), share), strict=True):
+        if limit is None:
             tf.config.experimental.set_memory_growth(gpu, True)
-        else:
-            limit = tf.config.LogicalDeviceConfiguration(memory_limit=memory_limit(total, share))
-            if tf.config.get_logical_device_configuration(gpu) is None:
-                tf.config.set_logical_device_configuration(gpu, [limit])
+        elif tf.config.get_logical_device_configuration(gpu) is None:
+            part = tf.config.LogicalDeviceConfiguration(memory_limit=limit)
+            tf.config.set_logical_device_configuration(gpu, [part])
+
+
+def memory_limits(count: int, share: float | None) -> list[int | None]:
+    """Megabytes that TensorFlow may take of each visible GPU; None: as it needs them.
+
+    Args:
+        count: of visible GPUs.
+        share: as of `share_gpus`.
+    """
+    whole = share is None or share >= 1
+    known = [] if whole or not count else gpu_megabytes()
+    totals: list[int | None] = [*known[:count], *[None] * (count - len(known))]
+    return [
+        None if total is None or share is None else memory_limit(total, share) for total in totals
+    ]
 
 
 def memory_limit(total_mb: int, share: float) -> int:

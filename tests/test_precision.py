@@ -1,12 +1,13 @@
 """Precision that hardware has, and threads."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import keras
 import pytest
+import tensorflow as tf
 
 from pawtune.models import precision
 from pawtune.models.cpu_info import cpu_has_bfloat16
@@ -91,32 +92,6 @@ except RuntimeError as error:
     assert "cannot be modified after initialization" in second
 
 
-class Card(NamedTuple):
-    name: str
-
-
-@pytest.fixture
-def cards(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
-    """Two GPUs as TensorFlow would show them, and what it is told of them."""
-    told: dict[str, list[Any]] = {"growth": [], "limit": [], "visible": []}
-    config = precision.tf.config
-    found = [Card("GPU:0"), Card("GPU:1")]
-    monkeypatch.setattr(config, "list_physical_devices", lambda kind: found)
-    monkeypatch.setattr(config, "get_logical_device_configuration", lambda card: None)
-    monkeypatch.setattr(
-        config.experimental, "set_memory_growth", lambda card, on: told["growth"].append(card)
-    )
-    monkeypatch.setattr(
-        config,
-        "set_logical_device_configuration",
-        lambda card, limits: told["limit"].append((card.name, limits[0].memory_limit)),
-    )
-    monkeypatch.setattr(
-        config, "set_visible_devices", lambda some, kind: told["visible"].append(some)
-    )
-    return told
-
-
 def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """A command of that name that says this, and what it was asked."""
     file = folder / "nvidia-smi"
@@ -127,36 +102,51 @@ def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None
 
 
 def test_a_part_of_a_gpu_is_that_part_of_its_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cards: dict[str, list[Any]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvidia_smi(tmp_path, monkeypatch, "24576\\n16384\\n")
-    precision.share_gpus(0.5)
-    assert cards["limit"] == [("GPU:0", 11776), ("GPU:1", 7680)]
-    assert cards["growth"] == []
+    assert precision.memory_limits(2, 0.5) == [11776, 7680]
     assert (tmp_path / "asked").read_text().strip().endswith("--id=3,5")
+    assert precision.memory_limits(3, 0.5) == [11776, 7680, None]
+    assert precision.memory_limits(0, 0.5) == []
 
 
-@pytest.mark.parametrize("share", [None, 1.0, 2.0])
+@pytest.mark.parametrize("share", [None, 1.0])
 def test_whole_gpus_are_taken_as_they_are_needed(
-    share: float | None, cards: dict[str, list[Any]]
+    share: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    precision.share_gpus(share)
-    assert [card.name for card in cards["growth"]] == ["GPU:0", "GPU:1"]
-    assert cards["limit"] == []
+    nvidia_smi(tmp_path, monkeypatch, "24576\\n16384\\n")
+    assert precision.memory_limits(2, share) == [None, None]
 
 
 @pytest.mark.parametrize("text", ["", "[N/A]\\n[N/A]\\n"])
 def test_a_gpu_that_does_not_say_how_large_it_is(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cards: dict[str, list[Any]]
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvidia_smi(tmp_path, monkeypatch, text)
-    precision.share_gpus(0.5)
-    assert (len(cards["growth"]), cards["limit"]) == (2, [])
+    assert precision.memory_limits(2, 0.5) == [None, None]
 
 
-def test_without_a_gpu_of_its_own_a_process_uses_none(cards: dict[str, list[Any]]) -> None:
-    precision.share_gpus(0.0)
-    assert cards == {"growth": [], "limit": [], "visible": [[]]}
+def test_a_gpu_that_was_hidden_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial without a GPU on a node that has one: TensorFlow still lists the machine's."""
+    card = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [card])
+    precision.share_gpus(0)
+    assert not precision.has_gpu()
+    assert precision._compute_capability() == (0, 0)
+
+
+@pytest.mark.parametrize("share", ["0.0", "0.5", "1.0", "None"])
+def test_a_process_without_gpus_takes_any_share(share: str) -> None:
+    code = (
+        "from pawtune.models import precision as p\n"
+        f"p.share_gpus({share}); p.share_gpus({share}); print(p.has_gpu())"
+    )
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(

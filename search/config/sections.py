@@ -23,7 +23,7 @@ class ResourcesConfig(Strict):
     gpus_per_trial: Annotated[
         Annotated[float, Field(ge=0)] | None,
         Setting(
-            "a fraction below 1, a whole number, or null",
+            "a number from 0 to 1, or null",
             "GPUs that each trial reserves; null: 1 where the cluster has any, else 0.",
         ),
     ] = None
@@ -37,11 +37,11 @@ class ResourcesConfig(Strict):
 
     @field_validator("gpus_per_trial")
     @classmethod
-    def _whole_above_one(cls, gpus: float | None) -> float | None:
-        if gpus is not None and gpus > 1 and gpus != int(gpus):
+    def _one_at_most(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1:
             raise ValueError(
-                f"a trial can share one GPU or have several whole ones, received {gpus:g}; "
-                f"give {int(gpus)}, {int(gpus) + 1} or a fraction below 1"
+                f"a trial trains on one GPU or a part of one, received {gpus:g}; give 1 or a "
+                "fraction below 1: further GPUs take further trials at once"
             )
         return gpus
 

@@ -1,6 +1,7 @@
 """The corrected accuracy: by hand where that is possible, by simulation where it is not."""
 
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from pawtune.models.spec import baseline
-from pawtune.search.results.selection_bias import _pick, correct_selection
+from pawtune.search.results.selection_bias import _pick, correct_selection, read_scores
 from pawtune.search.run import Run
+from tests.command_line import pawtune
 from tests.run_folders import RunMaker, make_images
 
 Floats = NDArray[np.float32]
@@ -112,3 +114,51 @@ def test_a_run_without_candidates_has_no_figure(runs_dir: Path, tmp_path: Path) 
     assert Run(maker.folder).validation() is None
     maker.add(baseline("tutorial_1", 2), status="failed", reason="NaN")
     assert Run(maker.finish()).validation() is None
+
+
+def test_a_winner_that_only_equals_the_majority_has_learned_nothing(
+    runs_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """600 to 4 images: an accuracy of 0.99 looked like a success."""
+    images = make_images(tmp_path / "images", ["cat", "dog"], 60)
+    for file in sorted((images / "dog").iterdir())[12:]:
+        file.unlink()
+    maker = RunMaker(runs_dir, images)
+    trial = maker.folder.trial(maker.add(baseline("tutorial_1", 4)))
+    labels = maker.manifest.labels("validation")
+    share = float(np.mean(labels == 0))
+    rows = trial.read_metrics()
+    trial.write_metrics([{**row, "val_accuracy": share} for row in rows])
+    np.save(trial.best_predictions, np.tile(np.float32([0.9, 0.1]), (len(labels), 1)))
+    told = pawtune(capsys, "leaderboard", maker.finish().root)
+    assert f"always cat scores {share:.4f}" in told.out
+    assert "it has learned nothing" in told.out
+    estimate = Run(maker.folder).validation()
+    assert estimate is not None
+    assert (estimate.majority.label, estimate.majority.share) == ("cat", share)
+    assert estimate.as_dict()["learned_nothing"]
+    report = tmp_path / "report.md"
+    assert pawtune(capsys, "report", maker.folder.root, "--out", report, "--format=md").code == 0
+    assert "learned nothing" in report.read_text()
+
+
+def test_predictions_are_read_one_trial_at_a_time(runs_dir: Path, tmp_path: Path) -> None:
+    """Hits and losses alone stay: 8 bytes for each trial and image, whatever the classes."""
+    maker = RunMaker(runs_dir, make_images(tmp_path / "images", [f"c{n}" for n in range(30)], 20))
+    for _ in range(40):
+        maker.add(baseline("tutorial_1", 1))
+    run = Run(maker.finish())
+    labels, rows = maker.manifest.labels("validation"), run.rows()
+    tracemalloc.start()
+    scores = read_scores(maker.folder, rows, labels, 30)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert scores is not None
+    hits, losses = scores
+    assert hits.shape == losses.shape == (40, len(labels))
+    for row, hit, loss in zip(rows, hits, losses, strict=True):
+        kept = np.load(maker.folder.trial(row.trial_id).best_predictions)
+        np.testing.assert_array_equal(hit, kept.argmax(axis=1) == labels)
+        np.testing.assert_allclose(loss, -np.log(kept[np.arange(len(labels)), labels]), rtol=1e-5)
+    one = len(labels) * 30 * 4
+    assert peak < 40 * one / 2  # all probabilities at once would be 40

@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pawtune.search.results.evaluation import TestResult
+from pawtune.search.results.metrics import LEARNED_NOTHING
 
 LISTED = 20  # mistakes and confusion columns on a terminal; `--json` has all
 
@@ -20,6 +21,9 @@ def headlines(result: TestResult) -> Iterator[str]:
         f"test accuracy {result.accuracy:.4f} ({result.correct} of {result.n}), "
         f"95% interval {low:.4f} to {high:.4f}, {scored}"
     )
+    if result.majority is not None:
+        nothing = result.majority.is_all_of(result.accuracy)
+        yield f"{result.majority}" + (f"; {LEARNED_NOTHING}" if nothing else "")
     yield f"expected calibration error {result.calibration_error:.4f}"
     if result.baseline is not None:
         yield (

@@ -9,6 +9,7 @@ from pawtune.data_pipeline.url_credentials import without_secrets
 from pawtune.search.config.yaml_text import YamlError, read_yaml
 from pawtune.search.report.data import ReportData
 from pawtune.search.report.trial_marks import count
+from pawtune.search.results.metrics import LEARNED_NOTHING, Majority
 
 Card = dict[str, Any]
 NOTHING_TO_TEST = "there is nothing to test yet"
@@ -76,9 +77,15 @@ def headline(data: ReportData) -> list[Card]:
 def _best_card(data: ReportData) -> Card:
     best = data.best
     if best is None:
-        return _card("Best validation, as seen", "–", "no trial has finished an epoch")
+        return _card("Best validation, uncorrected", "–", "no trial has finished an epoch")
     detail = f"{best.row.name}, epoch {best.row.best_epoch} of {best.planned_epochs}"
-    return _card("Best validation, as seen", f"{best.row.best_val_accuracy:.4f}", detail)
+    accuracy = best.row.best_val_accuracy or 0.0
+    if data.manifest is not None:
+        majority = Majority(*data.manifest.majority("validation"))
+        detail += f"; {majority}"
+        if majority.is_all_of(accuracy):
+            detail += f"; {LEARNED_NOTHING}"
+    return _card("Best validation, uncorrected", f"{accuracy:.4f}", detail)
 
 
 def _corrected_cards(data: ReportData) -> list[Card]:

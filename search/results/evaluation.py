@@ -19,6 +19,7 @@ from pawtune.search.results.look_ledger import record_look
 from pawtune.search.results.metrics import (
     ClassScore,
     Comparison,
+    Majority,
     calibration_error,
     compare_paired,
     confusion_matrix,
@@ -64,6 +65,7 @@ class TestResult:
         model: What was scored: a trial's best epoch, its refit, or the ensemble, whose `trial_id`
             joins those of its members by "+".
         title: The same for people.
+        majority: The test split's most frequent class.
     """
 
     __test__ = False  # not a test class, whatever pytest makes of the name
@@ -83,6 +85,7 @@ class TestResult:
     mistakes: tuple[TestMistake, ...]
     model: Kind = "trial"
     title: str = ""
+    majority: Majority | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -126,6 +129,7 @@ def evaluate(
             others_right = others.argmax(axis=1) == labels
             baseline = BaselineScore(baseline_row.name, float(others_right.mean()))
             comparison = compare_paired(right, others_right)
+    most = int(np.bincount(labels).argmax())
     confusion = confusion_matrix(labels, predicted, len(manifest.class_names))
     result = TestResult(
         accuracy=float(right.mean()),
@@ -143,6 +147,7 @@ def evaluate(
         mistakes=_mistakes(entries, manifest.class_names, probabilities, right),
         model=choice.kind,
         title=choice.title,
+        majority=Majority(manifest.class_names[most], float(np.mean(labels == most))),
     )
     looks = record_look(run, {"time": datetime.now(UTC).isoformat(), **result.as_dict()})
     return replace(result, looks=looks)

@@ -7,6 +7,8 @@ import numpy as np
 import scipy  # loads scipy.stats where it is first used: 0.5 s
 from numpy.typing import NDArray
 
+from pawtune.data_pipeline.safe_files import shown
+
 CALIBRATION_BINS = 15
 
 Labels = NDArray[np.integer]
@@ -37,6 +39,29 @@ class Comparison:
     only_first: int
     only_second: int
     p_value: float
+
+
+@dataclass(frozen=True)
+class Majority:
+    """The most frequent class of a split: what a constant answer scores.
+
+    Attributes:
+        label: The class.
+        share: Its share of the images, from 0 to 1.
+    """
+
+    label: str
+    share: float
+
+    def __str__(self) -> str:
+        return f"always {shown(self.label)} scores {self.share:.4f}"
+
+    def is_all_of(self, accuracy: float) -> bool:
+        """Whether an accuracy is no better: a model that has it has learned nothing."""
+        return accuracy <= self.share + 1e-9
+
+
+LEARNED_NOTHING = "it is no better than that constant answer: it has learned nothing"
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.objective import Metric
 from pawtune.search.results.leaderboard import Row
-from pawtune.search.results.validation import read_probabilities
+from pawtune.search.results.metrics import LEARNED_NOTHING, Majority
+from pawtune.search.results.validation import read_predictions
 from pawtune.search.storage.run_folder import RunFolder
 
 BOOTSTRAPS = 1000
@@ -45,15 +46,16 @@ class CorrectedAccuracy:
 
 @dataclass(frozen=True)
 class ValidationEstimate:
-    """The winner on the validation split, as seen and corrected.
+    """The winner on the validation split, uncorrected and corrected.
 
     Attributes:
         trial_id: The winner.
-        accuracy: Its validation accuracy as seen.
+        accuracy: Its validation accuracy, uncorrected.
         corrected_accuracy: The same, corrected for the choice among `candidates`.
         interval_95: Bootstrap interval of the corrected accuracy.
-        candidates: Trials that it was picked from.
-        images: Of the validation split.
+        candidates: Number of trials that it was picked from.
+        images: Number of validation images.
+        majority: The validation split's most frequent class.
     """
 
     trial_id: str
@@ -62,24 +64,31 @@ class ValidationEstimate:
     interval_95: tuple[float, float]
     candidates: int
     images: int
+    majority: Majority
+
+    @property
+    def learned_nothing(self) -> bool:
+        """Whether a constant answer scores the same."""
+        return self.majority.is_all_of(self.accuracy)
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return asdict(self)
+        return {**asdict(self), "learned_nothing": self.learned_nothing}
 
     def __str__(self) -> str:
         low, high = self.interval_95
         return (
-            f"validation accuracy {self.accuracy:.4f} as seen, {self.corrected_accuracy:.4f} "
+            f"validation accuracy {self.accuracy:.4f} uncorrected, {self.corrected_accuracy:.4f} "
             f"corrected for picking the best of {self.candidates} "
-            f"(95% interval {low:.4f} to {high:.4f})"
+            f"(95% interval {low:.4f} to {high:.4f}); {self.majority}"
+            + (f"; {LEARNED_NOTHING}" if self.learned_nothing else "")
         )
 
 
 def estimate_validation(
     run: RunFolder, manifest: Manifest, rows: Sequence[Row], metric: Metric
 ) -> ValidationEstimate | None:
-    """The winner's accuracy as seen and corrected; None where its predictions are not there.
+    """The winner's accuracy uncorrected and corrected; None where its predictions are not there.
 
     Args:
         run: The run.
@@ -88,20 +97,53 @@ def estimate_validation(
         metric: What the search optimised.
     """
     usable = [row for row in rows if row.best_epoch is not None]
-    found = [read_probabilities(run.trial(row.trial_id), manifest) for row in usable]
-    kept = [item for item in found if not isinstance(item, str)]
     labels = manifest.labels("validation")
-    if not kept or isinstance(found[0], str) or len(labels) < 2:
+    scores = read_scores(run, usable, labels, len(manifest.class_names))
+    if scores is None or len(labels) < 2:
         return None
-    corrected = correct_selection(_hits(kept, labels), _losses(kept, labels), labels, metric)
+    hits, losses = scores
+    corrected = correct_selection(hits, losses, labels, metric)
     return ValidationEstimate(
         trial_id=usable[0].trial_id,
-        accuracy=float(np.mean(kept[0].argmax(axis=1) == labels)),
+        accuracy=float(hits[0].mean(dtype=np.float64)),
         corrected_accuracy=corrected.accuracy,
         interval_95=corrected.interval_95,
-        candidates=len(kept),
+        candidates=len(hits),
         images=len(labels),
+        majority=Majority(*manifest.majority("validation")),
     )
+
+
+def read_scores(
+    run: RunFolder, rows: Sequence[Row], labels: NDArray[np.int32], classes: int
+) -> tuple[Floats, Floats] | None:
+    """What trials' stored predictions come to, one trial's probabilities in memory at a time.
+
+    Args:
+        run: The run.
+        rows: Its trials with a finished epoch, best first.
+        labels: (N,) class of each validation image.
+        classes: How many.
+
+    Returns:
+        (T, N) hits, 1 where a trial names the image's class, and (T, N) losses, cross entropy, of
+        those trials whose predictions can be read: 8 bytes for each trial and image. None where
+        those of the first cannot.
+    """
+    images = np.arange(len(labels))
+    hits = np.empty((len(rows), len(labels)), np.float32)
+    losses = np.empty_like(hits)
+    kept = 0
+    for row in rows:
+        probabilities = read_predictions(run.trial(row.trial_id), (len(labels), classes))
+        if isinstance(probabilities, str):
+            if not kept:
+                return None
+            continue
+        hits[kept] = probabilities.argmax(axis=1) == labels
+        losses[kept] = -np.log(np.maximum(probabilities[images, labels], SMALLEST))
+        kept += 1
+    return (hits[:kept], losses[:kept]) if kept else None
 
 
 def correct_selection(
@@ -170,12 +212,3 @@ def _balanced(drawn: Floats, hits: Floats, labels: NDArray[np.int32]) -> Floats:
         total += drawn[:, chosen] @ hits[:, chosen].T / np.maximum(1, count)
         present += count > 0
     return total / present
-
-
-def _hits(probabilities: Sequence[Floats], labels: NDArray[np.int32]) -> Floats:
-    return np.stack([item.argmax(axis=1) == labels for item in probabilities]).astype(np.float32)
-
-
-def _losses(probabilities: Sequence[Floats], labels: NDArray[np.int32]) -> Floats:
-    true = np.stack([item[np.arange(len(labels)), labels] for item in probabilities])
-    return -np.log(np.maximum(true, SMALLEST)).astype(np.float32)

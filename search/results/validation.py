@@ -72,14 +72,20 @@ def read_validation(trial: TrialFolder, manifest: Manifest) -> ValidationView | 
 
 def read_probabilities(trial: TrialFolder, manifest: Manifest) -> NDArray[np.float32] | str:
     """(N, C) a trial's probabilities for the validation split; or, in words, why there are none."""
-    expected = (sum(manifest.counts()["validation"].values()), len(manifest.class_names))
+    images = sum(manifest.counts()["validation"].values())
+    return read_predictions(trial, (images, len(manifest.class_names)))
+
+
+def read_predictions(trial: TrialFolder, shape: tuple[int, int]) -> NDArray[np.float32] | str:
+    """The same where the numbers of images and classes are known: counting takes time."""
     try:
-        probabilities = read_array(trial.best_predictions, expected)
+        probabilities = read_array(trial.best_predictions, shape)
     except FileNotFoundError:
         return f"trial {trial.trial_id} kept no validation predictions"
     except ValueError as error:
         return f"the validation predictions of trial {trial.trial_id} cannot be read: {error}"
-    if not (np.isfinite(probabilities) & (probabilities >= -0.01) & (probabilities <= 1.01)).all():
+    # NaN compares false with both.
+    if probabilities.size and not (probabilities.min() >= -0.01 and probabilities.max() <= 1.01):
         return (
             f"the validation predictions of trial {trial.trial_id} must be probabilities from 0 "
             "to 1; some are not"

@@ -285,11 +285,11 @@ def read_array(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
         raise ValueError(f"expected floats, got {dtype.str!r:.60}")
     if tuple(found) != tuple(shape):
         raise ValueError(f"expected the shape {tuple(shape)}, got {found!r:.60}")
-    content = data[stream.tell() :]
-    if len(content) < size * dtype.itemsize:
+    if len(data) - stream.tell() < size * dtype.itemsize:
         raise ValueError("it is cut short")
-    values = np.frombuffer(content, dtype, size)
-    return values.reshape(shape, order="F" if fortran else "C").astype(np.float32)
+    values = np.frombuffer(data, dtype, size, stream.tell())
+    shaped = values.reshape(shape, order="F" if fortran else "C")
+    return shaped.astype(np.float32, copy=False)
 
 
 def _is_number(value: Any, limit: float) -> TypeGuard[float]:

@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pawtune.search.markdown import render_markdown
 from pawtune.search.objective import Metric
 from pawtune.search.results.leaderboard import Row, as_dicts
 from pawtune.search.results.look_ledger import read_ledger
-from pawtune.search.results.metrics import wilson_interval
+from pawtune.search.results.metrics import Majority, wilson_interval
 from pawtune.search.results.model_choice import ModelChoice, refit_folder
 from pawtune.search.results.selection_bias import estimate_validation
 from pawtune.search.storage.run_folder import RunFolder, read_json
@@ -48,6 +49,7 @@ def make_card(
         "spec": _spec(run, choice),
         "record": choice.record,
         "metric": metric,
+        "majority": asdict(Majority(*manifest.majority("validation"))),
         "validation": _validation(run, rows, choice, manifest, metric),
         "test": _last_look(run, choice),
         "facts": facts,

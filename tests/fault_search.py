@@ -212,8 +212,10 @@ def replacements(runs_dir: Path) -> list[tuple[Any, str, Any]]:
         (pawtune.search.shared_work.backbones, "_store", store_nothing),
         (
             pawtune.search.shared_work.feature_banks,
-            "_encode_shard",
-            Encode(settings["bank_s"], runs_dir / "shards.log"),
+            "remote_task",
+            lambda function, **resources: Encode(
+                settings["bank_s"], runs_dir / "shards.log"
+            ).options(**resources),
         ),
         (pawtune.search.shared_work.feature_banks, "SHARD_VIEWS", 32),
         (pawtune.search.shared_work.pixels, "_decode_shard", Decode(settings["decode_s"])),

@@ -287,6 +287,7 @@ def test_a_key_differs_where_any_value_does(tmp_path: Path) -> None:
         "policy": "float32",
         "num_views": 17,
         "seed": 0,
+        "device": "cpu",
     }
     key = bank_key(**settings)  # type: ignore[arg-type]
     assert key == bank_key(**settings)  # type: ignore[arg-type]
@@ -299,9 +300,10 @@ def test_a_key_differs_where_any_value_does(tmp_path: Path) -> None:
         "policy": "mixed_bfloat16",
         "num_views": 18,
         "seed": 1,
+        "device": "gpu",
     }
     keys = {bank_key(**{**settings, name: value}) for name, value in others.items()}  # type: ignore[arg-type]
-    assert len(keys | {key}) == 8
+    assert len(keys | {key}) == 9
     (tmp_path / "weights.h5").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1
     assert file_hash(tmp_path / "weights.h5").startswith("ba7816bf8f01cfea")

@@ -77,6 +77,7 @@ def bank_key(
     policy: str,
     num_views: int,
     seed: int,
+    device: Literal["cpu", "gpu"],
 ) -> str:
     """Name of a bank: 32 hexadecimal digits that differ where any value might.
 
@@ -88,6 +89,8 @@ def bank_key(
         policy: the dtype policy computed under, as resolved.
         num_views: views of an image.
         seed: of the angles.
+        device: that computes it. On a GPU float32 is TF32 in convolutions (10 bits of mantissa
+            instead of 23, from Ampere on), and other policies add up in another order.
     """
     parts = {
         "content": content,
@@ -97,6 +100,7 @@ def bank_key(
         "policy": policy,
         "num_views": num_views,
         "seed": seed,
+        "device": device,
         "code": CODE_VERSION,
         "libraries": {name: version(name) for name in _LIBRARIES},
     }

@@ -17,6 +17,7 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.models.errors import ModelError
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import ResourcePlan, claim_process
+from pawtune.search.cluster.remote_task import remote_task
 from pawtune.search.cluster.task_result import result
 from pawtune.search.errors import UserError
 from pawtune.search.progress.reporter import Reporter
@@ -125,11 +126,10 @@ def follow_one(
 
 
 def _task_on(plan: ResourcePlan) -> Any:
-    options = {"num_returns": "streaming", "num_cpus": plan.cpus, "num_gpus": plan.gpus}
-    # A GPU's memory comes back when the process ends; Ray takes max_calls here alone.
-    once = {"max_calls": 1} if plan.gpus else {}
     # Tried again where `claim_process` has left a process that another search had used.
-    return ray.remote(max_retries=3, **once, **options)(_train)
+    return remote_task(
+        _train, num_cpus=plan.cpus, num_gpus=plan.gpus, num_returns="streaming", max_retries=3
+    )
 
 
 def _train(

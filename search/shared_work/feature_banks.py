@@ -27,6 +27,7 @@ from pawtune.models.features.feature_bank import (
     load_bank,
 )
 from pawtune.search.cluster.connection import claim_process
+from pawtune.search.cluster.remote_task import remote_task
 from pawtune.search.cluster.resource_wait import Progress, wait_for_room
 from pawtune.search.cluster.sent_files import file_here
 from pawtune.search.cluster.task_result import result
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 Pooling = Literal["average", "max"]
 POOLINGS: tuple[Pooling, ...] = ("average", "max")
 SHARD_VIEWS = 1024  # 2 to 3 s of one core at 160 px: fine progress, little overhead
+# A shard on a GPU has a process of its own, whose start takes longer than a small shard would.
+GPU_SHARD_VIEWS = 32 * SHARD_VIEWS
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class BankRecipe:
         policy: Keras dtype policy to compute under.
         seed: Of the views' angles.
         content: The weights' bytes, where a worker may not see the file.
+        device: That computes it.
     """
 
     backbone: str
@@ -75,6 +79,7 @@ class BankRecipe:
     policy: str
     seed: int
     content: "ray.ObjectRef[bytes] | None" = None
+    device: Literal["cpu", "gpu"] = "cpu"
 
     def folder(self, cache: Path, hashes: Sequence[str], num_views: int) -> Path:
         """Where the bank of these images lies in the cache."""
@@ -86,6 +91,7 @@ class BankRecipe:
             policy=self.policy,
             num_views=num_views,
             seed=self.seed,
+            device=self.device,
         )
         return cache / "banks" / key
 
@@ -162,8 +168,11 @@ def _build(
     resources: Mapping[str, float],
 ) -> Iterator[int]:
     """Builds a bank in shards across the cluster; yields the views of each finished shard."""
-    step = max(1, SHARD_VIEWS // table.num_views)
-    encode = _encode_shard.options(**resources)
+    views = GPU_SHARD_VIEWS if resources.get("num_gpus") else SHARD_VIEWS
+    step = max(1, views // table.num_views)
+    encode = remote_task(
+        _encode_shard, num_cpus=resources["num_cpus"], num_gpus=resources.get("num_gpus", 0)
+    )
     threads = max(1, int(resources["num_cpus"]))
     starts = {
         encode.remote(recipe, pixels, start, table.rows(start, start + step), threads): start
@@ -183,7 +192,6 @@ def _build(
         writer.finish()
 
 
-@ray.remote  # type: ignore[untyped-decorator]
 def _encode_shard(
     recipe: BankRecipe, pixels: np.ndarray, start: int, table: ViewTable, threads: int
 ) -> Shard:

@@ -45,6 +45,7 @@ class FeatureStore:
         policy: Keras dtype policy to compute under, the same on all workers.
         seed: Of the light views.
         threads: TensorFlow threads of a worker.
+        device: "cpu" or "gpu", that computes them: float32 is TF32 on a GPU.
         pixels: By image size in pixels, references to the (N, S, S, 3) uint8 arrays of the two
             splits; sizes whose features are in the cache may be missing.
         backbones: By (name, image size).
@@ -62,6 +63,7 @@ class FeatureStore:
         default_factory=dict
     )
     backbones: Mapping[Backbone, StoredBackbone] = field(default_factory=dict)
+    device: str = "cpu"
 
     def plain(self, backbone: Backbone) -> tuple[Features, Features]:
         """Features of the plain training images, and of the validation images."""
@@ -115,6 +117,7 @@ class FeatureStore:
             "image_size": size,
             "weights": self.backbones[backbone].source_hash,
             "policy": self.policy,
+            "device": self.device,
             "code": CODE_VERSION,
             "libraries": {library: version(library) for library in ("tensorflow", "keras")},
             **more,

@@ -300,6 +300,7 @@ def prepare_banks(
             content=backbone.content,
             policy=_bank_policy(config.speed.precision, plan),
             seed=config.seed,
+            device="gpu" if plan.gpus else "cpu",
         )
         hashes = {
             split: [entry.pixels_key for entry in manifest.split(split)]

@@ -103,6 +103,14 @@ def memory_limits(count: int, share: float | None) -> list[int | None]:
     ]
 
 
+def gpu_budget_mb() -> int | None:
+    """Megabytes that this process may take of its smallest GPU; None where nobody says."""
+    gpus = tf.config.get_visible_devices("GPU")
+    parts = [tf.config.get_logical_device_configuration(gpu) for gpu in gpus]
+    limits = [part[0].memory_limit for part in parts if part and part[0].memory_limit]
+    return min([*limits, *(gpu_megabytes() if len(limits) < len(gpus) else [])], default=None)
+
+
 def memory_limit(total_mb: int, share: float) -> int:
     """Megabytes that TensorFlow may allocate on a GPU of which a process has a share.
 

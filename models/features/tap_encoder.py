@@ -21,13 +21,12 @@ from pawtune.models.backbones.backbone_graph import build_tap_model
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.errors import ModelError
 from pawtune.models.families.transfer import preprocess
+from pawtune.models.features.step_size import images_per_step, in_steps
 from pawtune.models.features.view_rendering import render_views
 
 Features = dict[str, NDArray[np.float16]]
 
 ARRAYS = ("inner", "average", "maximum")
-# A step's activations should fit the cache of a core; a GPU wants more at once.
-_IMAGES_PER_STEP = {False: 16, True: 256}
 
 
 class TapEncoder:
@@ -50,7 +49,7 @@ class TapEncoder:
             has_gpu: whether this process computes on a GPU.
         """
         self.image_size = int(backbone.input_shape[1])
-        self._images_per_step = _IMAGES_PER_STEP[has_gpu]
+        self._images_per_step = images_per_step(self.image_size, has_gpu)
         taps = build_tap_model(fold_backbone(backbone, policy))
         width = int(backbone.output_shape[-1])
         self._parts = {
@@ -81,12 +80,14 @@ class TapEncoder:
                 f"{images.dtype}: decode them at {side} px"
             )
         steps = []
-        for start in range(0, len(images), self._images_per_step):
-            part = slice(start, start + self._images_per_step)
+
+        def encode(part: slice) -> None:
             if transforms is None:
                 steps.append(self._encode(images[part]).numpy())
             else:
                 steps.append(self._encode_views(images[part], transforms[part]).numpy())
+
+        self._images_per_step = in_steps(encode, len(images), self._images_per_step)
         taps = np.concatenate(steps)
         return {
             name: np.ascontiguousarray(taps[:, columns]) for name, columns in self._parts.items()

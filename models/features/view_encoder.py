@@ -23,10 +23,8 @@ from pawtune.models.errors import ModelError
 from pawtune.models.families.transfer import preprocess
 from pawtune.models.features.augmented_views import ViewTable
 from pawtune.models.features.feature_bank import Shard
+from pawtune.models.features.step_size import images_per_step, in_steps
 from pawtune.models.features.view_rendering import render_views, view_transforms
-
-# A step's activations should fit the cache of a core; a GPU wants more at once.
-_VIEWS_PER_STEP = {False: 16, True: 512}
 
 
 class ViewEncoder:
@@ -45,7 +43,7 @@ class ViewEncoder:
         """
         self.image_size = int(backbone.input_shape[1])
         self.feature_width = int(backbone.output_shape[-1])
-        self._views_per_step = _VIEWS_PER_STEP[has_gpu]
+        self._views_per_step = images_per_step(self.image_size, has_gpu)
         inputs = keras.Input(backbone.input_shape[1:], dtype="float32", name="pixels")
         self._encode = _compile(
             keras.Model(inputs, preprocess(name, inputs)),
@@ -72,11 +70,15 @@ class ViewEncoder:
             )
         transforms = view_transforms(table.angles, table.mirrored, self.image_size)
         shard = Shard(*(self._empty(table) for _ in range(2)))
-        step = max(1, self._views_per_step // table.num_views)
-        for start in range(0, len(images), step):
-            part = slice(start, start + step)
+
+        def encode(part: slice) -> None:
             average, maximum = self._encode(images[part], transforms[part])
             shard.average[part], shard.maximum[part] = average.numpy(), maximum.numpy()
+
+        step = max(1, self._views_per_step // table.num_views)
+        held = in_steps(encode, len(images), step)
+        if held < step:  # the next shard begins with what this one ended with
+            self._views_per_step = held * table.num_views
         return shard
 
     def _empty(self, table: ViewTable) -> NDArray[np.float16]:

@@ -80,7 +80,7 @@ def run(
     ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Trials at once.")] = None,
     gpus_per_trial: Annotated[
-        float | None, typer.Option(help="Whole or a fraction; default 1 where there are any.")
+        float | None, typer.Option(help="1 or a fraction; default 1 where there are any.")
     ] = None,
     cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs of each trial.")] = None,
     time_budget: Annotated[

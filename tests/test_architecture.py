@@ -65,7 +65,7 @@ HOMES = {  # of search/ alone
 }
 # What the move into rooms has left to mend: each line goes with its cause.
 KNOWN_WRONG = set[str]()
-KNOWN_CIRCLES = {"search.storage.mirror", "search.cli.app"}
+KNOWN_CIRCLES = {"search.storage.mirror"}
 MOST_MODULES = 14  # of a folder
 
 

@@ -126,8 +126,8 @@ def test_a_runs_dir_that_cannot_be_written(
 def test_more_gpus_than_there_are(
     capsys: pytest.CaptureFixture[str], images: Path, tmp_path: Path
 ) -> None:
-    outcome = run(capsys, images, "--gpus-per-trial=2", "--name=greedy")
-    refused(outcome, "--gpus-per-trial must fit on one node, got 2", "has 0 GPUs")
+    outcome = run(capsys, images, "--gpus-per-trial=1", "--name=greedy")
+    refused(outcome, "--gpus-per-trial must fit on one node, got 1", "has 0 GPUs")
     assert not (tmp_path / "runs" / "greedy").exists()
 
 
@@ -162,7 +162,7 @@ def test_a_model_that_is_not_ours(
 
 def test_the_cache_is_listed_and_cleared(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(pawtune(capsys, "cache", "list", "--json").json, list)
-    assert "pawtune cache clear [KIND...]" in pawtune(capsys, "cache", "list").out
+    assert "MB  in " in pawtune(capsys, "cache", "list").out
     assert "freed" in pawtune(capsys, "cache", "clear", "pixels").out
     assert "freed" in pawtune(capsys, "cache", "clear").out
 

@@ -144,7 +144,7 @@ def test_a_search_goes_on_as_another_job(guarded: Head, images: Path, tmp_path: 
 
 @pytest.mark.slow
 def test_a_job_that_fails_says_why_in_one_line(guarded: Head, tmp_path: Path) -> None:
-    options = ("--data=sample", "--name=greedy", "--gpus-per-trial=3", *TINY)
+    options = ("--data=sample", "--name=greedy", "--gpus-per-trial=1", *TINY)
     job_id = guarded.json("submit", *options, cwd=tmp_path)["job_id"]
     where = ("--address", guarded.address)
     followed = guarded.pawtune("logs", "greedy", "-f", *where, cwd=tmp_path, timeout_s=90)

@@ -213,7 +213,7 @@ def test_a_trial_cut_short_by_the_end_was_not_stopped_early() -> None:
     state = SearchState(total=2)
     state.take(event("0001", "running", 5, 0.7))
     state.take(replace(event("0001", "stopped", 5, 0.7), reason="interrupted"))
-    assert state.counts() == "1 unfinished"
+    assert state.counts() == "1 interrupted"
     assert state.saved() == ""
 
 

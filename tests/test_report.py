@@ -186,7 +186,7 @@ def test_only_failures(maker: RunMaker) -> None:
 def test_a_trial_cut_short_is_not_called_stopped_early(small: RunMaker) -> None:
     small.add(renamed("conv-0004"), epochs=2, accuracy=0.6, status="stopped", reason="interrupted")
     page = report(small.finish("interrupted"))
-    assert "2 completed, 1 stopped early, 1 unfinished" in page.text
+    assert "2 completed, 1 stopped early, 1 interrupted" in page.text
     assert "left out 7 epochs of 40" in page.text
 
 

@@ -5,17 +5,33 @@ Nothing heavy is imported before a verb runs: `pawtune --help` must answer at on
 
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pawtune.search.cli import job_verbs, trust_verbs
+from pawtune.search.cli.options import (
+    Data,
+    Ensemble,
+    Force,
+    Json,
+    LabelColumn,
+    Labels,
+    MinClassSize,
+    PathColumn,
+    Quiet,
+    Rank,
+    Refit,
+    RunArgument,
+    RunsDir,
+    Trial,
+    configured,
+    kind_of,
+)
 from pawtune.search.cli.output import console, print_json, shortest
 
 if TYPE_CHECKING:
-    from pawtune.search.config.search_config import SearchConfig
     from pawtune.search.run import Run
 
 app = typer.Typer(
@@ -23,31 +39,29 @@ app = typer.Typer(
     help="Ray-distributed hyperparameter search for image classifiers.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 cache_app = typer.Typer(help="What pawtune keeps between runs.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or its folder.")]
-RunsDir = Annotated[str, typer.Option("--runs-dir", help="Where runs are kept.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace --out where it exists.")]
-Data = Annotated[
-    str | None,
-    typer.Option(help="A folder, archive or URL of images by class; or: sample, cats_and_dogs."),
-]
-Labels = Annotated[
-    str | None, typer.Option(metavar="FILE.csv", help="Labels of the images, if no folders tell.")
-]
-LabelColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Its column of labels; default: by its name.")
-]
-PathColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Its column of images; default: by the files.")
-]
-MinClassSize = Annotated[
-    int | None, typer.Option(metavar="N", help="Leave out classes with fewer different images.")
-]
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"pawtune {version('pawtune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Ray-distributed hyperparameter search for image classifiers."""
 
 
 @app.command()
@@ -66,28 +80,35 @@ def run(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides one setting.")
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(help="Proposed trials; baselines come on top.")
+        int | None, typer.Option(help="Proposed trials; baselines come on top.", show_default="24")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of a full trial.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a full trial.", show_default="20")
+    ] = None,
     families: Annotated[
-        str | None, typer.Option(help="conv, transfer or both, with a comma.")
+        str | None, typer.Option(help="conv, transfer or both, with a comma.", show_default="both")
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="The backbone's weights file, without the top.")
     ] = None,
     image_size: Annotated[
-        str | None, typer.Option(help="Pixels a side; several with commas.")
+        str | None, typer.Option(help="Pixels a side; several with commas.", show_default="160")
     ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Trials at once.")] = None,
     gpus_per_trial: Annotated[
         float | None, typer.Option(help="1 or a fraction; default 1 where there are any.")
     ] = None,
-    cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs of each trial.")] = None,
+    cpus_per_trial: Annotated[
+        float | None, typer.Option(help="CPUs of each trial.", show_default="1")
+    ] = None,
     time_budget: Annotated[
         str | None, typer.Option(help="Stop after 90s, 10m or 1h30m of trials.")
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="val_accuracy, val_balanced_accuracy or val_loss.")
+        str | None,
+        typer.Option(
+            help="val_accuracy, val_balanced_accuracy or val_loss.", show_default="val_accuracy"
+        ),
     ] = None,
     no_baselines: Annotated[
         bool, typer.Option("--no-baselines", help="Leave out the five tutorial models.")
@@ -98,15 +119,19 @@ def run(
     class_weights: Annotated[
         bool | None, typer.Option("--class-weights", help="Weigh rare classes up.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of splits, proposals and training.")] = None,
-    runs_dir: Annotated[str | None, typer.Option(help="Where runs are kept.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of splits, proposals and training.", show_default="0")
+    ] = None,
+    runs_dir: Annotated[
+        str | None, typer.Option(help="Where runs are kept.", show_default="runs")
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster, or auto; default: this machine.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show configuration, data and cost; train nothing.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only warnings and the result.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Search: decode the data once, run the trials, rank them.
@@ -131,37 +156,6 @@ def run(
     with Reporter(quiet=quiet) as reporter:
         result = run_search(search_config, reporter)
     _show_outcome(result, as_json)
-
-
-def configured(params: Mapping[str, Any]) -> "SearchConfig":
-    """The search that the options of `run` describe; `submit` has the same."""
-    from pawtune.search.config.search_config import load_config, parse_duration
-    from pawtune.search.errors import UserError
-
-    if params["no_baselines"] and params["baselines_only"]:
-        raise UserError(
-            "--no-baselines and --baselines-only exclude each other, got both; give one of them"
-        )
-    families, sizes, budget = params["families"], params["image_size"], params["time_budget"]
-    data = ("data", "labels", "label_column", "path_column", "min_class_size")
-    same = ("name", "trials", "epochs", "weights", "metric", "class_weights", "seed")
-    resources = ("concurrency", "gpus_per_trial", "cpus_per_trial", "address")
-    options = {
-        **{name: params[name] for name in (*data, *same, "runs_dir")},
-        **{f"resources.{name}": params[name] for name in resources},
-        "families": families.split(",") if families else None,
-        "image_size": [_whole(size) for size in sizes.split(",")] if sizes else None,
-        "time_budget_s": parse_duration(budget) if budget else None,
-        "baselines": (
-            "off" if params["no_baselines"] else "only" if params["baselines_only"] else None
-        ),
-    }
-    given = {key: value for key, value in options.items() if value is not None}
-    return load_config(params["config"], params["overrides"] or [], given)
-
-
-def _whole(text: str) -> int | str:
-    return int(text) if text.strip().isdigit() else text  # the configuration refuses the rest
 
 
 def _show_outcome(result: "Run", as_json: bool) -> None:
@@ -222,7 +216,7 @@ def resume(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Submit a job without a token to another machine.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only warnings and the result.")] = False,
+    quiet: Quiet = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
@@ -270,24 +264,42 @@ def resume(
 
 
 @app.command()
-def leaderboard(run: RunArgument, runs_dir: RunsDir = "runs", as_json: Json = False) -> None:
-    """List all trials of a run, best first."""
+def leaderboard(
+    run: RunArgument,
+    top: Annotated[int | None, typer.Option(min=1, help="The first so many; default: all.")] = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            help="A column of --csv, the largest first; with a - before it, the smallest."
+        ),
+    ] = "rank",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV alone on stdout.")] = False,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """List all trials of a run, best first.
+
+    Example: pawtune leaderboard pets --sort seconds --top 10
+    """
     from pawtune.search.progress.reporter import leaderboard_table
-    from pawtune.search.results.leaderboard import as_dicts
+    from pawtune.search.results.leaderboard import as_csv as to_csv
+    from pawtune.search.results.leaderboard import as_dicts, sort_rows
     from pawtune.search.run import open_run
 
     opened = open_run(run, runs_dir)
     rows = opened.rows()
-    if as_json:
-        print_json(as_dicts(rows))
+    shown = sort_rows(rows, sort)[:top]
+    if as_json or as_csv:
+        print_json(as_dicts(shown)) if as_json else print(to_csv(shown), end="")
         return
-    console().print(leaderboard_table(rows, f"{opened.name}: {len(rows)} trials"))
+    listed = f"{len(shown)} of {len(rows)}" if len(shown) < len(rows) else f"{len(rows)}"
+    console().print(leaderboard_table(shown, f"{opened.name}: {listed} trials"))
     estimate = opened.validation(rows)
     if estimate is not None:
         print(f"best trial, {estimate.trial_id}: {estimate}")
         if note := trust_verbs.note_of(opened, estimate.trial_id):
             print(note)
-    for row in rows:
+    for row in shown:
         if row.status == "failed":
             reason = opened.folder.trial(row.trial_id).read_status().get("reason")
             print(f"{row.name} failed: {reason}")
@@ -296,7 +308,9 @@ def leaderboard(run: RunArgument, runs_dir: RunsDir = "runs", as_json: Json = Fa
 @app.command()
 def show(
     run: RunArgument,
-    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial's id, such as 0007.")],
+    trial: Annotated[
+        str, typer.Argument(metavar="TRIAL", help="A trial's id, such as 0007, or its name.")
+    ],
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
@@ -318,10 +332,10 @@ def show(
 def best(
     run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="The .keras file to write.")] = None,
-    trial: Annotated[str | None, typer.Option(help="Another trial than the best.")] = None,
-    rank: Annotated[int | None, typer.Option(help="Another rank than 1.")] = None,
-    refit: trust_verbs.Refit = False,
-    ensemble: trust_verbs.Ensemble = False,
+    trial: Trial = None,
+    rank: Rank = None,
+    refit: Refit = False,
+    ensemble: Ensemble = False,
     force: Force = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
@@ -332,7 +346,7 @@ def best(
     """
     from pawtune.search.run import open_run
 
-    kind = trust_verbs.kind_of(refit, ensemble)
+    kind = kind_of(refit, ensemble)
     opened = open_run(run, runs_dir)
     chosen, path = opened.save_best(out, opened.choose(trial, rank, kind), force=force)
     row = chosen.row
@@ -353,10 +367,10 @@ def export(
     kind: Annotated[
         str, typer.Option("--format", help="keras, savedmodel, onnx or tflite.")
     ] = "keras",
-    trial: Annotated[str | None, typer.Option(help="Another trial than the best.")] = None,
-    rank: Annotated[int | None, typer.Option(help="Another rank than 1.")] = None,
-    refit: trust_verbs.Refit = False,
-    ensemble: trust_verbs.Ensemble = False,
+    trial: Trial = None,
+    rank: Rank = None,
+    refit: Refit = False,
+    ensemble: Ensemble = False,
     dynamic: Annotated[
         bool,
         typer.Option(
@@ -376,7 +390,7 @@ def export(
     from pawtune.search.run import open_run
 
     opened = open_run(run, runs_dir)
-    choice = opened.choose(trial, rank, trust_verbs.kind_of(refit, ensemble))
+    choice = opened.choose(trial, rank, kind_of(refit, ensemble))
     chosen, exported = opened.export(out, kind, choice, dynamic=dynamic, force=force)
     path, difference = str(exported.path), exported.max_difference
     if as_json:
@@ -402,10 +416,10 @@ def score(
     data: Annotated[
         Path | None, typer.Option(help="Where the images are now, if they moved.")
     ] = None,
-    trial: Annotated[str | None, typer.Option(help="Another trial than the best.")] = None,
-    rank: Annotated[int | None, typer.Option(help="Another rank than 1.")] = None,
-    refit: trust_verbs.Refit = False,
-    ensemble: trust_verbs.Ensemble = False,
+    trial: Trial = None,
+    rank: Rank = None,
+    refit: Refit = False,
+    ensemble: Ensemble = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
@@ -416,7 +430,7 @@ def score(
     from pawtune.search.cli.evaluation_tables import headlines, tables
     from pawtune.search.run import open_run
 
-    kind = trust_verbs.kind_of(refit, ensemble)
+    kind = kind_of(refit, ensemble)
     opened = open_run(run, runs_dir)
     result = opened.test(data, opened.choose(trial, rank, kind))
     if as_json:
@@ -443,10 +457,10 @@ def predict(
     kind: Annotated[
         str | None, typer.Option("--format", help="csv or json; default: as --out ends.")
     ] = None,
-    trial: trust_verbs.Trial = None,
-    rank: trust_verbs.Rank = None,
-    refit: trust_verbs.Refit = False,
-    ensemble: trust_verbs.Ensemble = False,
+    trial: Trial = None,
+    rank: Rank = None,
+    refit: Refit = False,
+    ensemble: Ensemble = False,
     force: Force = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
@@ -478,7 +492,7 @@ def predict(
         opened = open_delivered(Path(model))
     else:
         run = open_run(model, runs_dir)
-        opened = run.predictor(run.choose(trial, rank, trust_verbs.kind_of(refit, ensemble)))
+        opened = run.predictor(run.choose(trial, rank, kind_of(refit, ensemble)))
     counts = predict(opened, images, kind, out)
     print(counts, file=sys.stderr)
     if counts.exit_code:
@@ -599,8 +613,7 @@ def cache_list(as_json: Json = False) -> None:
         sizes[entry.kind] = sizes.get(entry.kind, 0) + entry.size_bytes
     for kind, size in sizes.items():
         print(f"{kind:<10} {size / 1e6:10.1f} MB  {CACHE_KINDS.get(kind, '')}".rstrip())
-    print(f"{'all':<10} {sum(sizes.values()) / 1e6:10.1f} MB  in {cache_dir()}. Next:")
-    print("  pawtune cache clear [KIND...]     # it is made or fetched again when needed")
+    print(f"{'all':<10} {sum(sizes.values()) / 1e6:10.1f} MB  in {cache_dir()}")
 
 
 @cache_app.command("clear")

@@ -15,6 +15,7 @@ from pawtune.search.cli.job_options import (
     times,
     where,
 )
+from pawtune.search.cli.options import configured
 from pawtune.search.cli.output import print_json
 from pawtune.search.cli.status_verb import status
 
@@ -46,14 +47,16 @@ def submit(
 
     Example: pawtune submit --data /shared/pets --runs-dir /shared/runs --name pets
     """
-    from pawtune.search.cli.app import app, configured
     from pawtune.search.errors import UserError
     from pawtune.search.jobs import ray_jobs as jobs
 
-    run = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+    assert context.parent is not None  # a verb's parent is pawtune
+    run = context.parent.command.commands["run"]  # type: ignore[attr-defined]
     params = run.make_context("submit", list(context.args), parent=context.parent).params
     if params["dry_run"]:
-        raise UserError("--dry-run submits nothing, got it with submit; give it to `pawtune run`")
+        raise UserError(
+            "--dry-run submits nothing, received it with submit; give it to `pawtune run`"
+        )
     config = configured(params)
     job = jobs.submit(
         open_api(address, insecure), config, shared=shared_path, quiet=bool(params["quiet"])
@@ -113,16 +116,26 @@ def list_jobs(address: Address = None, insecure: Insecure = False, as_json: Json
 def logs(
     job: JobArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
+    tail: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="The last N lines; default: all.")
+    ] = None,
     address: Address = None,
     insecure: Insecure = False,
 ) -> None:
     """Print what a job has said; with --follow, exit code 1 says that it failed."""
+    from pawtune.search.errors import UserError
     from pawtune.search.jobs import ray_jobs as jobs
 
     api = open_api(address, insecure)
     job = jobs.find(api, job).job_id
+    if follow and tail is not None:
+        raise UserError(
+            f"--tail is for what a job has printed so far, received {tail} with --follow; leave "
+            "one of them out"
+        )
     if not follow:
-        print(jobs.logs(api, job), end="")
+        printed = jobs.logs(api, job).splitlines(keepends=True)
+        print("".join(printed if tail is None else printed[max(0, len(printed) - tail) :]), end="")
         return
     try:
         jobs.follow(api, job, lambda piece: print(piece, end="", flush=True))

@@ -14,17 +14,18 @@ from pawtune.search.storage.untrusted_files import read_text
 EPOCH_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 
 
-def describe_trial(run: Run, trial_id: str) -> dict[str, Any]:
+def describe_trial(run: Run, trial: str) -> dict[str, Any]:
     """Everything known of a trial: its leaderboard row, `reason`, `facts`, `history`, `error`.
 
     Raises:
         UserError: The run has no such trial.
     """
-    folder = run.folder.trial(trial_id)
-    (row,) = (row for row in as_dicts(run.rows()) if row["trial_id"] == trial_id)
+    row = next((row for row in run.rows() if trial in (row.trial_id, row.name)), None)
+    folder = run.folder.trial(row.trial_id if row is not None else trial)
+    assert row is not None  # else the line above raised
     return {
-        **row,
-        "reason": folder.read_status().get("reason"),
+        **as_dicts([row])[0],
+        "state": row.state,
         "facts": read_json(folder.facts_file) if folder.facts_file.exists() else {},
         "history": folder.read_metrics(),
         "error": read_text(folder.error_file) if folder.error_file.exists() else None,
@@ -36,7 +37,8 @@ def trial_tables(details: dict[str, Any]) -> list[Table]:
     # As text, not as markup: names and facts may be a stranger's.
     title = Text(f"trial {details['trial_id']}: {details['name']}")
     settings = Table(title=title, show_header=False)
-    status = details["status"] + (f" ({details['reason']})" if details["reason"] else "")
+    reason = details["reason"] if details["status"] == "failed" else None
+    status = details["state"] + (f" ({reason})" if reason else "")
     about = {"status": status, "best epoch": details["best_epoch"], "seconds": details["seconds"]}
     for name, value in {**about, **details["facts"], **details["params"]}.items():
         told = f"{value:,}" if isinstance(value, int) else str(value)

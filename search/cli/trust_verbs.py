@@ -5,42 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pawtune.search.cli.options import (
+    Json,
+    MovedData,
+    Quiet,
+    Rank,
+    RetrainingAddress,
+    RunArgument,
+    RunsDir,
+    Trial,
+)
 from pawtune.search.cli.output import console, print_json, shortest
 
 if TYPE_CHECKING:
-    from pawtune.search.results.model_choice import Kind
     from pawtune.search.run import Run
-
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or its folder.")]
-RunsDir = Annotated[str, typer.Option("--runs-dir", help="Where runs are kept.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
-Data = Annotated[str | None, typer.Option(help="Where the images are now, if they moved.")]
-Trial = Annotated[str | None, typer.Option(help="Another trial than the best.")]
-Rank = Annotated[int | None, typer.Option(help="Another rank than 1.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Only warnings and the result.")]
-Address = Annotated[
-    str | None,
-    typer.Option(help="A Ray cluster, or local for this machine; default: as the search had it."),
-]
-Refit = Annotated[
-    bool, typer.Option("--refit", help="The trial as `pawtune refit` trained it on more images.")
-]
-Ensemble = Annotated[
-    bool, typer.Option("--ensemble", help="The soft vote that `pawtune ensemble` kept.")
-]
-
-
-def kind_of(refit: bool, ensemble: bool) -> "Kind":
-    """Which of a run's models two options name.
-
-    Raises:
-        UserError: Both were given.
-    """
-    if refit and ensemble:
-        from pawtune.search.errors import UserError
-
-        raise UserError("--refit and --ensemble exclude each other, got both; give one of them")
-    return "refit" if refit else "ensemble" if ensemble else "trial"
 
 
 def note_of(run: "Run", trial_id: str) -> str | None:
@@ -69,8 +47,8 @@ def confirm(
     run: RunArgument,
     top: Annotated[int, typer.Option(min=1, help="How many of the best trials.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="How many other seeds each.")] = 3,
-    data: Data = None,
-    address: Address = None,
+    data: MovedData = None,
+    address: RetrainingAddress = None,
     quiet: Quiet = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
@@ -108,8 +86,8 @@ def refit(
     run: RunArgument,
     trial: Trial = None,
     rank: Rank = None,
-    data: Data = None,
-    address: Address = None,
+    data: MovedData = None,
+    address: RetrainingAddress = None,
     quiet: Quiet = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
@@ -177,7 +155,7 @@ def reproduce(
     run: RunArgument,
     trial: Trial = None,
     rank: Rank = None,
-    data: Data = None,
+    data: MovedData = None,
     tolerance: Annotated[
         float | None,
         typer.Option(

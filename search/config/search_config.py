@@ -187,6 +187,17 @@ class SearchConfig(Strict):
             raise ValueError(f"it must hold no control character, received {text!r}; rename it")
         return text
 
+    def __init__(self, **settings: Any) -> None:
+        """Checks settings that were given in Python.
+
+        Raises:
+            UserError: All that is wrong, one line each, with the nearest known setting.
+        """
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise UserError("\n".join(explain(error, type(self)))) from error
+
     @model_validator(mode="after")
     def _something_to_run(self) -> Self:
         if self.trials == 0 and self.baselines == "off":

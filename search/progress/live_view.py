@@ -82,7 +82,7 @@ class SearchState:
     saved_epochs: int = 0
     saved_passes: int = 0
     waits: str = ""
-    ended: Counter[str] = field(default_factory=Counter)  # by status, or `unfinished`
+    ended: Counter[str] = field(default_factory=Counter)  # by status, or `interrupted`
     running: dict[str, RunningTrial] = field(default_factory=dict)
     bests: dict[str, BestTrial] = field(default_factory=dict)
     _leader: str | None = None  # whose best is the best of all
@@ -133,7 +133,7 @@ class SearchState:
             self.running.pop(event.trial_id, None)
             early = event.status == "stopped" and event.reason == FINAL_STOP
             self.ended[
-                "unfinished" if event.status == "stopped" and not early else event.status
+                "interrupted" if event.status == "stopped" and not early else event.status
             ] += 1
             if early:
                 self.saved_epochs += event.epochs - epoch
@@ -156,7 +156,7 @@ class SearchState:
 
     def counts(self) -> str:
         """How many trials ended how: `8 done, 3 stopped early, 1 failed`."""
-        words = {"completed": "done", "stopped": "stopped early", "unfinished": "unfinished"}
+        words = {"completed": "done", "stopped": "stopped early", "interrupted": "interrupted"}
         words["failed"] = "failed"
         told = [f"{self.ended[s]} {word}" for s, word in words.items() if self.ended[s]]
         return ", ".join(told) or "none done yet"

@@ -232,10 +232,10 @@ def leaderboard_table(rows: "list[Row]", title: str) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            str(row.rank),
+            str(row.rank or "–"),
             row.trial_id,
             Text(row.name),
-            row.status,
+            row.state,
             _number(row.best_val_accuracy, ".4f"),
             _number(row.best_val_loss, ".4f"),
             _number(row.train_accuracy, ".4f"),

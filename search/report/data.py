@@ -3,6 +3,7 @@
 What is not there (yet) is None or empty; the report says so instead of failing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +16,6 @@ from pawtune.search.objective import Objective
 from pawtune.search.report.checks import check_epochs, finite, plain, read_looks
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.run import Run
-from pawtune.search.storage.history import FINAL_STOP
 from pawtune.search.storage.run_folder import TrialFolder, read_json
 
 if TYPE_CHECKING:
@@ -60,9 +60,12 @@ class TrialView:
     @property
     def outcome(self) -> str:
         """What became of it, in words."""
-        if self.row.status != "stopped":
-            return self.row.status
-        return "stopped early" if self.reason == FINAL_STOP else "unfinished"
+        return self.row.state
+
+    @property
+    def place(self) -> float:
+        """Its rank, for sorting; those without one come last."""
+        return self.row.rank or math.inf
 
     @property
     def usable(self) -> bool:
@@ -105,7 +108,7 @@ class ReportData:
     @cached_property
     def ranked(self) -> list[TrialView]:
         """Best first, failed trials last."""
-        return sorted(self.trials, key=lambda trial: trial.row.rank)
+        return sorted(self.trials, key=lambda trial: trial.place)
 
     @cached_property
     def usable(self) -> list[TrialView]:

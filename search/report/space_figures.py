@@ -138,7 +138,7 @@ def draw_parallel(data: ReportData, family: str) -> Drawing | None:
     names = varied_parameters(trials)
     if len(trials) < 3 or not names:
         return None
-    best_first = sorted(trials, key=lambda trial: trial.row.rank)
+    best_first = sorted(trials, key=lambda trial: trial.place)
     bright = {t.trial_id for t in best_first[: min(MAX_BRIGHT, -(-len(trials) // 5))]}
     columns = {name: [trial.row.params.get(name) for trial in trials] for name in names}
     columns[metric_words(data)] = [data.score(trial) for trial in trials]
@@ -158,7 +158,7 @@ def draw_parallel(data: ReportData, family: str) -> Drawing | None:
                     ha=side, fontsize=8.5, color=MUTED, zorder=5,
                 )  # fmt: skip
         rows = range(len(columns))
-        for number in sorted(range(len(trials)), key=lambda n: -trials[n].row.rank):
+        for number in sorted(range(len(trials)), key=lambda n: -trials[n].place):
             trial = trials[number]
             stands_out = trial.trial_id in bright
             (line,) = axes.plot(

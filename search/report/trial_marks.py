@@ -47,7 +47,7 @@ def short(name: str, characters: int = NAME_CHARACTERS) -> str:
 
 def best_of(trials: Sequence[TrialView], most: int = MAX_DRAWN) -> list[TrialView]:
     """The trials, or the best of them where a figure of all would be too large to send."""
-    kept = {t.trial_id for t in sorted(trials, key=lambda trial: trial.row.rank)[:most]}
+    kept = {t.trial_id for t in sorted(trials, key=lambda trial: trial.place)[:most]}
     return [trial for trial in trials if trial.trial_id in kept]
 
 

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from pawtune.models.spec import did_you_mean
+from pawtune.search.errors import UserError
 from pawtune.search.objective import Objective
+from pawtune.search.storage.history import FINAL_STOP
 from pawtune.search.storage.run_folder import RunFolder, Status, TrialFolder, read_json, write_text
 
 if TYPE_CHECKING:
@@ -18,12 +21,14 @@ class Row:
     """One trial. Accuracies are those of its best epoch; epochs count from 1.
 
     Attributes:
+        rank: From 1; None without a finished epoch, or where the trial failed.
         epochs: Epochs finished.
         seconds: Wall time from the start of the trial to its end.
         num_weights: Weights of the whole model, a frozen backbone included.
+        reason: Why it ended, where it did not end by itself: `asha` for early stopping.
     """
 
-    rank: int
+    rank: int | None
     trial_id: str
     name: str
     family: str
@@ -36,6 +41,14 @@ class Row:
     seconds: float | None
     num_weights: int | None
     params: dict[str, Any]
+    reason: str | None = None
+
+    @property
+    def state(self) -> str:
+        """The status in words: early stopping and an interruption are two things."""
+        if self.status != "stopped":
+            return self.status
+        return "stopped early" if self.reason == FINAL_STOP else "interrupted"
 
 
 def rank_trials(run: RunFolder, objective: Objective) -> list[Row]:
@@ -55,7 +68,7 @@ def _sort_key(trial: TrialFolder, objective: Objective) -> tuple[int, tuple[floa
     return (0, tuple(-part for part in best), trial.trial_id)
 
 
-def _row(rank: int, trial: TrialFolder, objective: Objective) -> Row:
+def _row(place: int, trial: TrialFolder, objective: Objective) -> Row:
     spec = read_json(trial.spec_file)
     status = trial.read_status()
     epochs = trial.read_metrics()
@@ -64,7 +77,7 @@ def _row(rank: int, trial: TrialFolder, objective: Objective) -> Row:
     facts = read_json(trial.facts_file) if trial.facts_file.exists() else {}
     seconds = status.get("seconds")
     return Row(
-        rank=rank,
+        rank=place if best else None,
         trial_id=trial.trial_id,
         name=spec["name"],
         family=spec["model"]["family"],
@@ -77,6 +90,7 @@ def _row(rank: int, trial: TrialFolder, objective: Objective) -> Row:
         seconds=seconds if seconds is not None else sum(e["seconds"] for e in epochs) or None,
         num_weights=facts.get("num_weights"),
         params=spec["params"],
+        reason=status.get("reason"),
     )
 
 
@@ -92,15 +106,51 @@ def as_frame(rows: Sequence[Row]) -> "pd.DataFrame":
     return pd.DataFrame([_flat(row) for row in rows])
 
 
+def sort_rows(rows: Sequence[Row], column: str) -> list[Row]:
+    """Rows by a column, the largest first; those that have no value last.
+
+    Args:
+        rows: Best first.
+        column: A column of the CSV; with a - before it, the smallest first. `rank` keeps the order.
+
+    Raises:
+        UserError: There is no such column.
+    """
+    name = column.removeprefix("-")
+    flat = {row.trial_id: _flat(row) for row in rows}
+    columns = list(dict.fromkeys(known for values in flat.values() for known in values))
+    if name not in columns and rows:
+        raise UserError(
+            f"a leaderboard is sorted by one of its columns, received {column!r}"
+            f"{did_you_mean(name, tuple(columns))}; it has {', '.join(columns)}"
+        )
+    if column == "rank" or not rows:
+        return list(rows)
+    with_value = [row for row in rows if flat[row.trial_id].get(name) is not None]
+    numeric = all(isinstance(flat[row.trial_id][name], int | float) for row in with_value)
+
+    def key(row: Row) -> Any:
+        value = flat[row.trial_id][name]
+        return value if numeric else str(value)
+
+    ordered = sorted(with_value, key=key, reverse=not column.startswith("-"))
+    return [*ordered, *(row for row in rows if row not in with_value)]
+
+
 def write_leaderboard(run: RunFolder, rows: Sequence[Row]) -> None:
-    """Writes `leaderboard.csv`, with the union of all parameters as columns."""
+    """Writes `leaderboard.csv`."""
+    write_text(run.leaderboard_file, as_csv(rows))
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """The leaderboard as CSV, with the union of all parameters as columns."""
     flat = [_flat(row) for row in rows]
     columns = list(dict.fromkeys(name for row in flat for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=columns)
     writer.writeheader()
     writer.writerows(flat)
-    write_text(run.leaderboard_file, text.getvalue())
+    return text.getvalue()
 
 
 def _flat(row: Row) -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""Options that several verbs have, and the search that those of `run` and `submit` describe."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pawtune.search.config.search_config import SearchConfig
+    from pawtune.search.results.model_choice import Kind
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or its folder.")]
+RunsDir = Annotated[str, typer.Option("--runs-dir", help="Where runs are kept.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace --out where it exists.")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="A folder, archive or URL of images by class; or: sample, cats_and_dogs."),
+]
+Labels = Annotated[
+    str | None, typer.Option(metavar="FILE.csv", help="Labels of the images, if no folders tell.")
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Its column of labels; default: by its name.")
+]
+PathColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Its column of images; default: by the files.")
+]
+MinClassSize = Annotated[
+    int | None, typer.Option(metavar="N", help="Leave out classes with fewer different images.")
+]
+MovedData = Annotated[
+    str | None, typer.Option("--data", help="Where the images are now, if they moved.")
+]
+Trial = Annotated[str | None, typer.Option(help="Id or name of another trial than the best.")]
+Rank = Annotated[int | None, typer.Option(help="Another rank than 1.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Only warnings and the result.")]
+RetrainingAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="A Ray cluster, or local for this machine; default: as the search had it."
+    ),
+]
+Refit = Annotated[
+    bool, typer.Option("--refit", help="The trial as `pawtune refit` trained it on more images.")
+]
+Ensemble = Annotated[
+    bool, typer.Option("--ensemble", help="The soft vote that `pawtune ensemble` kept.")
+]
+
+
+def kind_of(refit: bool, ensemble: bool) -> "Kind":
+    """Which of a run's models two options name.
+
+    Raises:
+        UserError: Both were given.
+    """
+    if refit and ensemble:
+        from pawtune.search.errors import UserError
+
+        raise UserError(
+            "--refit and --ensemble exclude each other, received both; give one of them"
+        )
+    return "refit" if refit else "ensemble" if ensemble else "trial"
+
+
+def configured(params: Mapping[str, Any]) -> "SearchConfig":
+    """The search that the options of `run` describe; `submit` has the same."""
+    from pawtune.search.config.search_config import load_config, parse_duration
+    from pawtune.search.errors import UserError
+
+    if params["no_baselines"] and params["baselines_only"]:
+        raise UserError(
+            "--no-baselines and --baselines-only exclude each other, received both; give one of "
+            "them"
+        )
+    families, sizes, budget = params["families"], params["image_size"], params["time_budget"]
+    data = ("data", "labels", "label_column", "path_column", "min_class_size")
+    same = ("name", "trials", "epochs", "weights", "metric", "class_weights", "seed")
+    resources = ("concurrency", "gpus_per_trial", "cpus_per_trial", "address")
+    options = {
+        **{name: params[name] for name in (*data, *same, "runs_dir")},
+        **{f"resources.{name}": params[name] for name in resources},
+        "families": families.split(",") if families else None,
+        "image_size": [_whole(size) for size in sizes.split(",")] if sizes else None,
+        "time_budget_s": parse_duration(budget) if budget else None,
+        "baselines": (
+            "off" if params["no_baselines"] else "only" if params["baselines_only"] else None
+        ),
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    return load_config(params["config"], params["overrides"] or [], given)
+
+
+def _whole(text: str) -> int | str:
+    return int(text) if text.strip().isdigit() else text  # the configuration refuses the rest

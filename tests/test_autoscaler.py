@@ -78,12 +78,12 @@ def refuse_the_impossible(head: Head, images: Path, runs_dir: Path, cwd: Path) -
     began = time.monotonic()
     refused = head.pawtune(
         "run", f"--data={images}", f"--runs-dir={runs_dir}", f"--address={head.gcs_address}",
-        "--gpus-per-trial=2", cwd=cwd,
+        "--cpus-per-trial=3", cwd=cwd,
     )  # fmt: skip
     seconds = time.monotonic() - began
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
-        "pawtune: --gpus-per-trial must fit on one node, got 2: the largest node has 1 GPUs "
+        "pawtune: --cpus-per-trial must fit on one node, got 3: the largest node has 2 CPUs "
         f"({MAY_COME}); ask for less, or join a larger cluster with --address\n"
     )
     assert seconds < at_once_s()

@@ -1,5 +1,6 @@
 """The command line as a newcomer meets it: help, and one clear line for each mistake."""
 
+import os
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pawtune.search.cli import trust_verbs
+from pawtune.search.cli.main import main
 from pawtune.search.run import Run
 from pawtune.search.storage.run_folder import RunFolder
 from tests.command_line import Outcome, pawtune
@@ -193,3 +195,12 @@ def test_what_is_mistyped_is_told_in_one_line(
     assert (outcome.code, outcome.out) == (2, "")
     (line,) = outcome.err.splitlines()
     assert re.search(f"^pawtune: .*{said}", line), line
+
+
+def test_commands_take_gpu_memory_as_they_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow would take the whole card from a search beside them."""
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "")  # so that it is restored
+    monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"

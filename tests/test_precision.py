@@ -154,3 +154,20 @@ def test_a_process_without_gpus_takes_any_share(share: str) -> None:
 )
 def test_limit_of_a_share(total: int, share: float, limit: int) -> None:
     assert precision.memory_limit(total, share) == limit
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(None, True), ("default", True), ("AVX512_CORE_BF16", True), ("AVX512_CORE_AMX", True),
+     ("AVX2", False), ("avx512_core", False), ("AVX512_CORE_VNNI", False), ("SSE41", False)],
+)  # fmt: skip
+def test_a_limit_on_instructions_is_kept(
+    limit: str | None, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """oneDNN below that level cannot even make a bfloat16 convolution."""
+    file = tmp_path / "cpuinfo"
+    file.write_text("flags : fpu avx512_bf16\n")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if limit is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert cpu_has_bfloat16(file) is expected

@@ -46,7 +46,10 @@ NO_FILE = "row at line"
 
 @dataclass(frozen=True)
 class LabelFile:
-    """Where labels come from. Columns: as the first line names them; None: found out."""
+    """Where labels come from.
+
+    file: here, or below the images' folder. Columns: as the first line names them; None: found out.
+    """
 
     file: Path
     label_column: str | None = None
@@ -106,7 +109,8 @@ def read_labels(root: Path, labels: LabelFile) -> Layout:
     everything = list(read_tree(root).all_found())
     files = {item.path: item for item in everything if item.fault is None}
     index = FileIndex(files.values())
-    table = read_table(labels.file)
+    below = root / labels.file
+    table = read_table(below if below.exists() and not labels.file.exists() else labels.file)
     path_column = _path_column(table, labels.path_column, index)
     split_column, splits = _splits(table, path_column)
     label_column = _label_column(table, labels.label_column, {path_column, split_column})

@@ -1,0 +1,123 @@
+"""What many images cost: CIFAR-10's shape, near duplicates of a million, manifests.
+
+    python benchmarks/data_scale.py --out data_scale.json
+
+Makes 60,000 PNG files of 32 px (10 classes, 50,000 in train and 10,000 in test) in a temporary
+folder and runs `pawtune preview` on them as a user does, the first time and again with the cache;
+groups random hashes, of which a tenth are near another; saves and loads a manifest.
+"""
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measuring import machine, print_table, write_report
+from PIL import Image
+
+from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry, fingerprint
+from pawtune.data_pipeline.splitting.near_hashes import connect_near
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SHARES = {"train": 5, "test": 1}
+
+
+def make_class(root: Path, number: int, files: int) -> None:
+    """Writes `files` images of one class, in train and test as 5 to 1."""
+    for split, part in SHARES.items():
+        folder = root / split / CLASSES[number]
+        folder.mkdir(parents=True)
+        for index in range(files * part // sum(SHARES.values())):
+            rng = np.random.default_rng((number, part, index))
+            coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            noise = rng.normal(0, 12, (32, 32, 3))
+            smooth = np.asarray(Image.fromarray(coarse).resize((32, 32), Image.Resampling.BICUBIC))
+            pixels = np.clip(smooth + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{index:05d}.png")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long one call takes."""
+    started = time.perf_counter()
+    work()
+    return round(time.perf_counter() - started, 2)
+
+
+def preview(root: Path, files: int) -> list[dict[str, Any]]:
+    """The command, from its start to its end."""
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(partial(make_class, root), range(10), [files // 10] * 10))
+    environment = {**os.environ, "XDG_CACHE_HOME": str(root / ".cache")}
+    command = [sys.executable, "-m", "pawtune", "preview", str(root), "--image-size", "32"]
+    command += ["--out", str(root.parent / "preview"), "--json"]
+    run = partial(
+        subprocess.run, command, env=environment, check=True, capture_output=True, cwd=root.parent
+    )
+    return [
+        {"what": f"pawtune preview, {files:,} files, {name}", "s": seconds(run)}
+        for name in ("first", "again")
+    ]
+
+
+def near_duplicates(count: int) -> dict[str, Any]:
+    """Random hashes, a tenth of them one bit from another."""
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**64, count, dtype=np.uint64)
+    some = count // 10
+    hashes[:some] = hashes[-some:] ^ (np.uint64(1) << rng.integers(0, 64, some, dtype=np.uint64))
+    return {"what": f"near duplicates among {count:,}", "s": seconds(lambda: connect_near(hashes))}
+
+
+def manifest(folder: Path, count: int) -> list[dict[str, Any]]:
+    """A manifest of `count` images."""
+    entries = []
+    for index in range(count):
+        sha = hashlib.sha256(str(index).encode()).hexdigest()
+        path = f"train/class {index % 10}/{index}.png"
+        split = "train" if index % 5 else "validation"
+        label = f"class {index % 10}"
+        entries.append(ManifestEntry(path, label, split, sha, sha[:16], sha, 32, 32))
+    names = tuple(f"class {number}" for number in range(10))
+    made = Manifest(
+        root="/photos",
+        class_names=names,
+        entries=tuple(entries),
+        rejects=(),
+        warnings=(),
+        seed=0,
+        layout="classes",
+        fingerprint=fingerprint(entries),
+    )
+    return [
+        {"what": f"manifest saved, {count:,} rows", "s": seconds(lambda: made.save(folder))},
+        {"what": f"manifest loaded, {count:,} rows", "s": seconds(lambda: Manifest.load(folder))},
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--files", type=int, default=60_000)
+    parser.add_argument("--hashes", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = manifest(Path(scratch) / "run", options.rows)
+        rows += preview(Path(scratch) / "cifar", options.files)
+    rows.append(near_duplicates(options.hashes))
+    print_table(rows)
+    if options.out:
+        write_report(options.out, {"machine": machine(), "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

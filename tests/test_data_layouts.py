@@ -387,7 +387,7 @@ def deep_grey(root: Path, scale: int) -> Path:
         grey = np.asarray(Image.fromarray(coarse).resize((32, 32), 3)).astype(np.uint16)
         grey[8:16, 8:16] += 40 * (number % 2)
         path = root / ("clear", "lesion")[number % 2] / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(grey * np.uint16(scale)).save(path)
     return root
 
@@ -495,3 +495,58 @@ def test_a_name_wins_over_a_folder_called_so(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)["counts"]["train"]) == {"dalmatian", "tabby"}
+
+
+def test_names_and_tables_travel_with_a_job(tmp_path: Path) -> None:
+    from pawtune.search.config.search_config import SearchConfig, load_config
+    from pawtune.search.driver import with_absolute_paths
+    from pawtune.search.jobs.ray_jobs import CONFIG_FILE, pack, placed
+
+    write_classes(Path("sample"), folders("cat", "dog"))
+    table = write_table(tmp_path / "breeds.csv", "id,breed", ["0,cat"])
+    config = SearchConfig(data="sample", labels="breeds.csv")
+    assert with_absolute_paths(config).data == "sample"
+    assert with_absolute_paths(config).labels == str(table)
+    assert placed(config, here=True, shared=False).data == "sample"
+    (tmp_path / "job").mkdir()
+    pack(tmp_path / "job", config)
+    sent = load_config(tmp_path / "job" / CONFIG_FILE)
+    assert sent.labels == "labels.csv"
+    assert (tmp_path / "job" / "labels.csv").read_text() == table.read_text()
+
+
+def test_a_search_with_a_table_predicts_in_the_range_that_it_saw(
+    root: Path, capsys: Capsys, ray_cluster: dict[str, Any], runs_dir: Path, tmp_path: Path
+) -> None:
+    deep_grey(tmp_path / "set", 16)
+    rows = []
+    for path in sorted((tmp_path / "set").rglob("*.png")):
+        shutil.copy(path, root / path.name)
+        rows.append(f"{path.stem},{path.parent.name}")
+    table = write_table(tmp_path / "labels.csv", "id,label", rows)
+    ended = pawtune(
+        capsys, "run", "--data", root, "--labels", table, "--name=deep", "--families=conv",
+        "--trials=1", "--epochs=1", "--no-baselines", "--image-size=32", "--runs-dir", runs_dir,
+        "--json",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    run = runs_dir / "deep"
+    assert (run / "labels.csv").read_text() == table.read_text()
+    assert json.loads((run / "manifest.json").read_text())["grey_bits"] == 12
+    assert pawtune(capsys, "best", run, "--out", tmp_path / "best.keras").code == 0
+    beyond = np.full((32, 32), 5000, np.uint16)
+    Image.fromarray(beyond).save(tmp_path / "beyond.png")
+    told = pawtune(
+        capsys,
+        "predict",
+        tmp_path / "best.keras",
+        root / "0.png",
+        tmp_path / "beyond.png",
+        "--json",
+    )
+    inside, outside = told.json
+    assert inside["label"] in ("clear", "lesion")
+    assert outside["reason"] == (
+        "16-bit image with values up to 5000; the images that were searched on use 12 bits "
+        "(0 to 4095)"
+    )

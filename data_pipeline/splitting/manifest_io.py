@@ -4,7 +4,7 @@ File names are kept as they are, but for bytes that are no UTF-8 (which Python h
 surrogates): byte 0xE9 is written as the six characters \\udce9, and a backslash that would read
 as the start of such a group as \\udc5c. Both files are thus valid UTF-8 and give every name back.
 
-Rows are checked a column at a time, by one pattern each (100,000 rows in 0.3 s); only where a
+Rows are checked a column at a time, by one pattern each; only where a
 check fails are they gone through one by one, to name the row and the rule.
 """
 

@@ -180,7 +180,7 @@ def test_tensorflow_is_loaded_without_its_banner() -> None:
     ("typed", "said"),
     [
         ("nope", "No such command 'nope'; see `pawtune --help`"),
-        ("run --trials none", "valid integer, .* got 'none'; see `pawtune run --help`"),
+        ("run --trials none", "valid integer, .* received 'none'; see `pawtune run --help`"),
         ("submit --data sample --famlies conv", r"No such option: --famlies \(.*--families"),
         ("run --data", "Option '--data' requires an argument; see `pawtune"),
         ("logs", "Missing argument 'JOB'; see `pawtune logs --help`"),

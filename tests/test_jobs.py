@@ -102,7 +102,7 @@ def leaves_it_running(head: Head, job_id: str, cwd: Path) -> None:
         following.send_signal(signal.SIGINT)
         _, said = following.communicate(timeout=30)
     assert following.returncode == 130
-    assert f"job {job_id} goes on" in said
+    assert f"job {job_id} continues" in said
     assert "Traceback" not in said
     assert head.json("status", job_id, cwd=cwd)["status"] == "RUNNING"
 
@@ -129,7 +129,7 @@ def test_a_search_goes_on_as_another_job(guarded: Head, images: Path, tmp_path: 
 
     resumed = guarded.pawtune("resume", job_id, "--trials=+1", *where, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.startswith("goes on as job onward-")
+    assert resumed.stdout.startswith("continues as job onward-")
     job_id = resumed.stdout.split("as job ")[1].split(";")[0]
     assert f"pawtune logs {job_id} -f --address {guarded.address}" in resumed.stdout
     followed = guarded.pawtune("logs", job_id, "-f", *where, cwd=tmp_path, timeout_s=120)

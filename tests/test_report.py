@@ -471,8 +471,8 @@ def test_reports_and_plots_from_the_command_line(
     [
         (["report", "--format=pdf"], "--format must be html or md, received 'pdf'"),
         (["report", "--out=/proc/x/report.html"], "--out must be a file that can be written"),
-        (["plot", "--out=curves.gif"], "--out must end in .png, .svg, .pdf, got 'curves.gif'"),
-        (["plot", "--trials=0099"], "got '0099'; this run offers: 0001"),
+        (["plot", "--out=curves.gif"], "--out must end in .png, .svg, .pdf, received 'curves.gif'"),
+        (["plot", "--trials=0099"], "received '0099'; this run offers: 0001"),
         (["plot", "--out=/proc/x/c.png"], "--out must be a file that can be written"),
     ],
 )

@@ -321,7 +321,7 @@ def test_an_unfit_number_of_trials(runs_dir: Path, capsys: pytest.CaptureFixture
     write_text(run.config_file, dump_config(load_config(None, [], {"data": "sample"})))
     refused = pawtune(capsys, "resume", run.root, "--trials", "many")
     assert refused.code == 2
-    assert "--trials must be a number of trials to add, got 'many'; give +20" in refused.err
+    assert "--trials must be a number of trials to add, received 'many'; give +20" in refused.err
 
 
 def test_weights_in_the_run_folder_need_their_source_no_more(runs_dir: Path) -> None:

@@ -176,7 +176,7 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
     if reason and not as_json:
         print(f"ended early: {reason}")
     if not usable:
-        then = "go on: pawtune resume" if reason else "see what happened: pawtune leaderboard"
+        then = "continue: pawtune resume" if reason else "see what happened: pawtune leaderboard"
         print(
             f"pawtune: no trial finished an epoch; {then} {shlex.quote(result.folder.place)}",
             file=sys.stderr,
@@ -189,7 +189,7 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
             print(estimate)
         print(f"kept in {result.folder.place} ({summary['seconds']:.0f} s). Next:")
         if reason:
-            print(f"  pawtune resume {place}                        # go on where it ended")
+            print(f"  pawtune resume {place}                        # continue where it ended")
         print(f"  pawtune test {place}                          # score it once on the test split")
         print(f"  pawtune best {place} --out best.keras         # one complete Keras model")
         print(f"  pawtune leaderboard {place}                   # all {len(rows)} trials")
@@ -211,7 +211,7 @@ def resume(
     data: Annotated[str | None, typer.Option(help="Where the images are now, if moved.")] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="A Ray cluster, if another; a dashboard's URL: go on as a job there."),
+        typer.Option(help="A Ray cluster, if another; a dashboard's URL: continue as a job there."),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Submit a job without a token to another machine.")
@@ -232,7 +232,9 @@ def resume(
 
     more = (trials or "+0").removeprefix("+")
     if not more.isdigit():
-        raise UserError(f"--trials must be a number of trials to add, got {trials!r}; give +20")
+        raise UserError(
+            f"--trials must be a number of trials to add, received {trials!r}; give +20"
+        )
     if (address or "").startswith(("http://", "https://")):
         job_verbs.resume_as_job(
             run,
@@ -491,7 +493,12 @@ def predict(
     if is_file:
         opened = open_delivered(Path(model))
     else:
-        run = open_run(model, runs_dir)
+        try:
+            run = open_run(model, runs_dir)
+        except UserError:
+            if Path(model).exists():
+                open_delivered(Path(model))  # says why it is no model
+            raise
         opened = run.predictor(run.choose(trial, rank, kind_of(refit, ensemble)))
     counts = predict(opened, images, kind, out)
     print(counts, file=sys.stderr)
@@ -587,7 +594,7 @@ def tensorboard(
     ] = "127.0.0.1",
     runs_dir: RunsDir = "runs",
 ) -> None:
-    """Show a run in TensorBoard while it goes on, or when it is over."""
+    """Show a run in TensorBoard, while it runs or when it is over."""
     from pawtune.search.run import open_run
     from pawtune.search.tensorboard.server import serve
 

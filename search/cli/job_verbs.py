@@ -89,7 +89,7 @@ def resume_as_job(
     if as_json:
         print_json(job.as_dict())
         return
-    print(f"goes on as job {job.job_id}; run folder on the cluster: {job.folder}. Next:")
+    print(f"continues as job {job.job_id}; run folder on the cluster: {job.folder}. Next:")
     print_next(address, insecure, ("logs", "-f"), ("status",), ("stop",), job_id=job.job_id)
 
 
@@ -140,7 +140,7 @@ def logs(
     try:
         jobs.follow(api, job, lambda piece: print(piece, end="", flush=True))
     except KeyboardInterrupt:
-        print(f"\njob {job} goes on. Next:", file=sys.stderr)
+        print(f"\njob {job} continues. Next:", file=sys.stderr)
         print_next(address, insecure, ("logs", "-f"), ("stop",), job_id=job, to_stderr=True)
         raise typer.Exit(130) from None
     ended = jobs.find(api, job)

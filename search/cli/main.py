@@ -34,12 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _mistyped(error: "TyperException") -> str:
-    """What was typed wrong, in one line: Typer says the rule, not what it got."""
+    """What was typed wrong, in one line: Typer says the rule, not what it received."""
     from pydantic import ValidationError
 
     said = " ".join(error.format_message().split()).rstrip(".")
     if isinstance(error.__cause__, ValidationError):
-        said += f", got {error.__cause__.errors()[0]['input']!r}"
+        said += f", received {error.__cause__.errors()[0]['input']!r}"
     words, context = ["--help"], getattr(error, "ctx", None)
     while context is not None and context.parent is not None:
         words.insert(0, context.info_name)

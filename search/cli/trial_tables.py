@@ -34,15 +34,15 @@ def describe_trial(run: Run, trial: str) -> dict[str, Any]:
 
 def trial_tables(details: dict[str, Any]) -> list[Table]:
     """The trial for a terminal: one table of settings, one of epochs."""
-    # As text, not as markup: names and facts may be a stranger's.
+    # As text, not as markup: names and facts may be untrusted.
     title = Text(f"trial {details['trial_id']}: {details['name']}")
     settings = Table(title=title, show_header=False)
     reason = details["reason"] if details["status"] == "failed" else None
     status = details["state"] + (f" ({reason})" if reason else "")
     about = {"status": status, "best epoch": details["best_epoch"], "seconds": details["seconds"]}
     for name, value in {**about, **details["facts"], **details["params"]}.items():
-        told = f"{value:,}" if isinstance(value, int) else str(value)
-        settings.add_row(Text(shown(name)), Text(shown(told)))
+        text = f"{value:,}" if isinstance(value, int) else str(value)
+        settings.add_row(Text(shown(name)), Text(shown(text)))
     epochs = Table(title="epochs")
     for column in EPOCH_COLUMNS:
         epochs.add_column(column, justify="right")

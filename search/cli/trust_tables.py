@@ -49,8 +49,8 @@ def reproduction_lines(result: Reproduction) -> Iterator[str]:
         else:
             yield "Next:"
     elif result.identical:
-        told = " and its validation predictions" if result.prediction_difference == 0 else ""
-        yield f"identical: all digits of {metrics} in {epochs}{told}. Next:"
+        predictions = " and its validation predictions" if result.prediction_difference == 0 else ""
+        yield f"identical: all digits of {metrics} in {epochs}{predictions}. Next:"
     else:
         yield (
             f"matches: {metrics} in {epochs} differ by at most "
@@ -92,7 +92,7 @@ def _score(outcome: Outcome, planned_epochs: int) -> str:
 
 
 def confirmation_lines(result: Confirmation) -> Iterator[str]:
-    """Whether the order at the top holds, and how far it can be told."""
+    """Whether the order at the top holds, and how far that is known."""
     leader = result.trials[0]
     for trial in result.trials:
         for repeat in trial.repeats:

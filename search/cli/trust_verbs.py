@@ -1,4 +1,4 @@
-"""The verbs of `pawtune` that go on from a search: confirm, refit, ensemble, reproduce."""
+"""The verbs of `pawtune` that follow a search: confirm, refit, ensemble, reproduce."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -69,7 +69,7 @@ def confirm(
         with Reporter(quiet=quiet) as reporter:
             result = opened.confirm(top, seeds, data=data, address=address, reporter=reporter)
     except KeyboardInterrupt:
-        print("interrupted; finished epochs are kept, the same command goes on", file=sys.stderr)
+        print("interrupted; finished epochs are kept, the same command continues", file=sys.stderr)
         raise typer.Exit(130) from None
     if as_json:
         print_json(result.as_dict())

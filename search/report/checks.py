@@ -1,4 +1,4 @@
-"""A run folder may be a stranger's: what a report takes from it must be what pawtune wrote."""
+"""A run folder may be untrusted: what a report takes from it must be what pawtune wrote."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def check_epochs(folder: TrialFolder, epochs: Sequence[Mapping[str, float]]) -> 
                 raise UserError(
                     f"{folder.metrics_file}: {name} must be a number"
                     + (" from 0 to 1" if name.endswith("accuracy") else "")
-                    + f", got {value}; restore the file, or delete the trial's folder"
+                    + f", received {value}; restore the file, or delete the trial's folder"
                 )
 
 
@@ -58,7 +58,7 @@ def _checked_look(folder: RunFolder, look: Any) -> Mapping[str, Any]:
     try:
         numbers = [look["accuracy"], *look["interval_95"], look["correct"], look["n"]]
         if len(numbers) != 5 or any(finite(number) is None for number in numbers):
-            raise TypeError(f"got {numbers}")
+            raise TypeError(f"received {numbers}")
         look_confusion(look)
         return {**look, "trial_id": str(look["trial_id"])}
     except (TypeError, KeyError, ValueError, IndexError, AttributeError) as error:

@@ -115,7 +115,7 @@ def mark_trials(points: PathCollection, trial_ids: list[str]) -> None:
 def _address(trial_id: str) -> str:
     return "trial:" + re.sub(
         r"[^\w.-]", "_", trial_id
-    )  # a stranger's folder may be called anything
+    )  # an untrusted folder may be called anything
 
 
 def to_svg(axes: Axes, key: str, alt: str, tips: Mapping[str, str] | None = None) -> str:

@@ -119,7 +119,7 @@ def draw_history(data: ReportData) -> Drawing | None:
         )
         svg = to_svg(axes, "history", told, tips(data))
     hollow = any(trial.row.status == "stopped" for trial in data.usable)
-    told = "Hollow markers were stopped early; the line" if hollow else "The line"
+    told = "Hollow markers were stopped early or interrupted; the line" if hollow else "The line"
     return Drawing(svg, f"{told} is the best so far.{stretched}")
 
 
@@ -158,7 +158,9 @@ def draw_learning_curves(data: ReportData, family: str) -> Drawing | None:
         )
         svg = to_svg(axes, f"curves-{family}", told, tips(data))
     statuses = {trial.row.status for trial in trials}
-    caption = "An open end is a trial stopped early. " if "stopped" in statuses else ""
+    caption = (
+        "An open end is a trial stopped early or interrupted. " if "stopped" in statuses else ""
+    )
     caption += "A cross is a failure. " if "failed" in statuses else ""
     if best is not None and leader is not None:
         caption += f"In ink: {short(leader.row.name, 60)}, the best of its family."

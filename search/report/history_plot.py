@@ -42,7 +42,8 @@ def plot_histories(run: Run, out: Path, trials: Sequence[str] = ()) -> list[str]
     """
     if out.suffix not in SUFFIXES:
         raise UserError(
-            f"--out must end in {', '.join(SUFFIXES)}, got {str(out)!r}; for example curves.png"
+            f"--out must end in {', '.join(SUFFIXES)}, received {str(out)!r}; for example "
+            "curves.png"
         )
     data = read_report_data(run)
     chosen = _choose(data, trials)
@@ -52,7 +53,7 @@ def plot_histories(run: Run, out: Path, trials: Sequence[str] = ()) -> list[str]
         write_bytes(target, _render(figure, out.suffix[1:]))
     except OSError as error:
         raise UserError(
-            f"--out must be a file that can be written, got {str(out)!r}: {error.strerror}"
+            f"--out must be a file that can be written, received {str(out)!r}: {error.strerror}"
         ) from error
     return [trial.row.name for trial in chosen]
 
@@ -70,8 +71,8 @@ def _choose(data: ReportData, asked: Sequence[str]) -> list[TrialView]:
         if not matches:
             known = ", ".join(trial.trial_id for trial in with_epochs)
             raise UserError(
-                f"--trials must be ids or names of trials with a finished epoch, got {word!r}; "
-                f"this run offers: {known}"
+                f"--trials must be ids or names of trials with a finished epoch, received "
+                f"{word!r}; this run offers: {known}"
             )
         found.append(matches[0])
     if not found:

@@ -64,7 +64,7 @@ def tips(data: ReportData) -> dict[str, str]:
     for trial in data.trials:
         accuracy = trial.row.best_val_accuracy
         score = "no epoch" if accuracy is None else f"validation accuracy {accuracy:.4f}"
-        told[trial.trial_id] = f"{trial.row.name} ({trial.row.status}): {score}"
+        told[trial.trial_id] = f"{trial.row.name} ({trial.row.state}): {score}"
     return told
 
 

@@ -203,13 +203,13 @@ def recorded_versions(config_text: str) -> Mapping[str, Any]:
 
 
 def commands(data: ReportData) -> str:
-    """What to type to go on with this run."""
+    """What to type next."""
     name = data.run.name
     lines = [
         (f"pawtune run --config runs/{name}/search.yaml --name {name}-again", "the same search"),
     ]
     if data.summary is None or data.summary.get("reason"):
-        lines.append((f"pawtune resume {name}", "go on with this one"))
+        lines.append((f"pawtune resume {name}", "continue this one"))
     if data.best is not None:
         lines.append((f"pawtune best {name} --out best.keras", "the best epoch as one Keras model"))
         lines.append((f"pawtune reproduce {name}", "trains it again and compares every epoch"))

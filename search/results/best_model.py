@@ -28,8 +28,8 @@ def load_choice(run: RunFolder, choice: ModelChoice, num_classes: int) -> "keras
     model, _ = open_model(ensemble_file(run))
     if model.output_shape != (None, num_classes):
         raise UserError(
-            f"{ensemble_file(run)} must tell {num_classes} classes apart, got an output of shape "
-            f"{model.output_shape}; make it again with `pawtune ensemble {run.name}`"
+            f"{ensemble_file(run)} must tell {num_classes} classes apart, received an output of "
+            f"shape {model.output_shape}; make it again with `pawtune ensemble {run.name}`"
         )
     return model
 
@@ -78,7 +78,7 @@ def load_core(
     """
     from pawtune.models import build
 
-    check_limits(spec, num_classes)  # a stranger's may be past any memory
+    check_limits(spec, num_classes)  # an untrusted one may be past any memory
     network = build.build_network(spec, num_classes, seed=0, backbone=backbone)
     try:
         network.core.load_weights(trial.best_weights)

@@ -97,8 +97,8 @@ def make_ensemble(
     voters = [row for row in rows if row.best_epoch is not None][:top]
     if top < 2 or len(voters) < 2:
         raise UserError(
-            f"an ensemble needs two trials or more, got --top {top} and {len(voters)} with a "
-            "finished epoch; give --top 3, or let the search go on with `pawtune resume`"
+            f"an ensemble needs two trials or more, received --top {top} and {len(voters)} with a "
+            "finished epoch; give --top 3, or continue the search with `pawtune resume`"
         )
     vote = count_votes(run, voters, manifest)
     if not (vote.wins or anyway):

@@ -91,7 +91,7 @@ def _ensemble(
 ) -> ModelChoice:
     if trial is not None or rank is not None:
         raise UserError(
-            "--ensemble is one model of several trials, got --trial or --rank beside it; "
+            "--ensemble is one model of several trials, received --trial or --rank beside it; "
             "leave those out"
         )
     if not ensemble_record(run).exists():

@@ -167,8 +167,8 @@ def confirm_trials(
     chosen = [row for row in rows if row.best_epoch is not None][:top]
     if not chosen or seeds < 1:
         raise UserError(
-            f"confirm needs a trial with a finished epoch and a seed, got {len(chosen)} trials "
-            f"and --seeds {seeds}; see `pawtune leaderboard {run.name}`"
+            f"confirm needs a trial with a finished epoch and a seed, received {len(chosen)} "
+            f"trials and --seeds {seeds}; see `pawtune leaderboard {run.name}`"
         )
     repeats = [_repeat(run, row, number) for row in chosen for number in range(1, seeds + 1)]
     todo = [repeat for repeat in repeats if not repeat.is_finished()]

@@ -164,7 +164,7 @@ class EventFile:
         self._write(Event(wall_time=time.time(), graph_def=graph))
 
     def restart(self, step: int) -> None:
-        """Tells readers that are open that what they hold from `step` on comes anew."""
+        """Tells readers that are open that what they hold from `step` on comes again."""
         log = SessionLog(status=SessionLog.START)
         self._write(Event(wall_time=time.time(), step=step, session_log=log))
 

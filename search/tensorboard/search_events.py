@@ -60,7 +60,7 @@ def begin_search_events(
 
 
 def finish_search_events(run: RunFolder, objective: Objective, samples: Samples) -> None:
-    """Writes what there is to see of the best trial; it is read anew at every end."""
+    """Writes what there is to see of the best trial; it is read again at every end."""
     best = next((row for row in rank_trials(run, objective) if row.best_epoch is not None), None)
     if best is None or samples.manifest is None:
         return
@@ -83,7 +83,7 @@ def finish_search_events(run: RunFolder, objective: Objective, samples: Samples)
 def rebuild_events(
     run: RunFolder, config: SearchConfig, families: Sequence[str], samples: Samples
 ) -> None:
-    """Writes all event files of a run anew from `trials/`."""
+    """Writes all event files of a run again from `trials/`."""
     objective = Objective(config.metric)
     begin_search_events(run, config, families, samples)
     for trial in run.trials():

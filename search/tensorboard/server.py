@@ -1,4 +1,4 @@
-"""Shows a run in TensorBoard, on this machine only unless told otherwise."""
+"""Shows a run in TensorBoard, on this machine only unless asked otherwise."""
 
 import sys
 from pathlib import Path
@@ -59,7 +59,7 @@ def hint_at_ticks(folder: Path) -> str:
 
 
 def event_folder(run: RunFolder) -> Path:
-    """The run's event files; written anew from its trials where there are none.
+    """The run's event files; written again from its trials where there are none.
 
     Raises:
         UserError: There are none, and none can be written.
@@ -72,7 +72,7 @@ def event_folder(run: RunFolder) -> Path:
         rebuild_events(run, config, config.families or searched, Samples(run))
     except OSError as error:
         raise UserError(
-            f"a run without event files must be in a folder that can be written, got {run.root}"
-            f": {error.strerror}; copy it to one"
+            f"a run without event files must be in a folder that can be written, received "
+            f"{run.root}: {error.strerror}; copy it to one"
         ) from error
     return run.tensorboard_dir

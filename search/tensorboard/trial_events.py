@@ -115,6 +115,14 @@ class TrialEvents:
     def _write_anew(self) -> EventFile:
         had_files = remove_event_files(self._folder)
         file = EventFile(self._folder)
+        try:
+            self._write_all(file, had_files)
+        except BaseException:  # the trial's records are damaged
+            file.close()
+            raise
+        return file
+
+    def _write_all(self, file: EventFile, had_files: bool) -> None:
         if had_files:
             file.restart(0)
         file.start_session(self._content["params"], self._started)
@@ -129,7 +137,6 @@ class TrialEvents:
             wall_time += row.get("seconds", 0.0)
             self._write_epoch(number, wall_time, facts.get("num_weights"))
         file.flush()
-        return file
 
     def _write_epoch(self, number: int, wall_time: float, num_weights: float | None) -> None:
         """Writes the `number`-th of the rows."""

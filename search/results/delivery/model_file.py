@@ -163,7 +163,7 @@ def check_card(card: Any) -> None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TypeError("its card's class_names must be a list of words")
     if size is not None and (not isinstance(size, int) or not 1 <= size <= 4096):
-        raise ValueError(f"its card's image_size must be 1 to 4096 px, got {size!r:.40}")
+        raise ValueError(f"its card's image_size must be 1 to 4096 px, received {size!r:.40}")
     if card.get("grey_bits", 16) not in GREY_BITS:
         raise ValueError(f"its card's grey_bits must be one of {GREY_BITS}")
 

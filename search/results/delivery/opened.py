@@ -98,7 +98,8 @@ def open_onnx(path: Path) -> OpenedModel:
         raise UserError(
             "an .onnx model needs onnxruntime, not installed here; type pip install 'pawtune[onnx]'"
         ) from None
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    content = read_regular(path, MAX_BYTES)  # from memory, it can name no other file
+    session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
     card = json.loads(session.get_modelmeta().custom_metadata_map[CARD_PROPERTY])
     name = session.get_inputs()[0].name
     return _opened(lambda pixels: np.asarray(session.run(None, {name: pixels})[0]), card)

@@ -25,6 +25,7 @@ def describe_trial(run: Run, trial: str) -> dict[str, Any]:
     assert row is not None  # else the line above raised
     return {
         **as_dicts([row])[0],
+        "reason": row.reason,
         "state": row.state,
         "facts": read_json(folder.facts_file) if folder.facts_file.exists() else {},
         "history": folder.read_metrics(),

@@ -95,8 +95,8 @@ def _row(place: int, trial: TrialFolder, objective: Objective) -> Row:
 
 
 def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """For `--json`: one dictionary a trial, keys in the order of `Row`."""
-    return [asdict(row) for row in rows]
+    """For `--json`: one dictionary a trial, keys in the order of `Row`, without the reason."""
+    return [{name: v for name, v in asdict(row).items() if name != "reason"} for row in rows]
 
 
 def as_frame(rows: Sequence[Row]) -> "pd.DataFrame":
@@ -154,6 +154,6 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def _flat(row: Row) -> dict[str, Any]:
-    flat = asdict(row)
+    (flat,) = as_dicts([row])
     params = flat.pop("params")
     return flat | {f"params.{name}": value for name, value in params.items()}

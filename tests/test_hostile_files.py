@@ -112,7 +112,7 @@ def test_run_then_predict(
     run = runs_dir / "hostile"
     assert pawtune(capsys, "best", run, "--out", model).code == 0
     ended = pawtune(capsys, "predict", model, corpus, "--json")
-    assert ended.code == 0
+    assert ended.code == 3  # some files are not readable
     records = {record["path"]: record for record in ended.json}
     assert len(records) == len(ended.json) == count_files(corpus)
     for file in FILES:

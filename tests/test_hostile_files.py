@@ -128,6 +128,8 @@ def test_run_then_predict(
     assert f"{whole}, {rest} readable" in ended.err
 
     lines = pawtune(capsys, "predict", model, corpus)
-    assert len(lines.out.splitlines()) == labelled
-    assert lines.err.count("\tunreadable: ") == len(records) - labelled
+    header, *rows = lines.out.splitlines()
+    assert header == "path\tlabel\tconfidence\treason"
+    assert len(rows) == len(records)
+    assert sum(row.split("\t")[3] == "" for row in rows) == labelled
     assert all(line.isprintable() for line in lines.out.replace("\t", " ").splitlines())

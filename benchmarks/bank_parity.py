@@ -43,8 +43,10 @@ from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.models.augmentation import augmentation_layers
+from pawtune.models.backbones.backbone_weights import find_weights
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
-from pawtune.models.families.transfer import build_head, find_weights, load_backbone, preprocess
+from pawtune.models.backbones.frozen_backbone import load_backbone, preprocess
+from pawtune.models.families.transfer import TransferSpec, build_head
 from pawtune.models.features.augmented_views import (
     DEFAULT_NUM_VIEWS,
     TURN,
@@ -55,8 +57,8 @@ from pawtune.models.features.augmented_views import (
 )
 from pawtune.models.features.feature_bank import FeatureBank
 from pawtune.models.features.view_encoder import ViewEncoder
+from pawtune.models.model_spec import Flip, TrainSpec
 from pawtune.models.precision import limit_threads, resolve_precision
-from pawtune.models.spec import Flip, TrainSpec, TransferSpec
 from pawtune.models.training.head_training import train_head
 
 SETTINGS = (

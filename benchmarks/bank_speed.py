@@ -26,8 +26,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pawtune.models.backbones.backbone_weights import find_weights
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
-from pawtune.models.families.transfer import find_weights, load_backbone, preprocess
+from pawtune.models.backbones.frozen_backbone import load_backbone, preprocess
 from pawtune.models.features.augmented_views import DEFAULT_NUM_VIEWS, make_view_table
 from pawtune.models.features.view_encoder import ViewEncoder
 from pawtune.models.features.view_rendering import render_views, view_transforms

@@ -23,19 +23,19 @@ from measuring import machine, print_table, write_report
 
 from pawtune.models.augmentation import augmentation_layers
 from pawtune.models.build import Network
-from pawtune.models.families.conv import build_conv_core
-from pawtune.models.spec import ConvSpec, TrainSpec
+from pawtune.models.families.conv import CONV, ConvSpec
+from pawtune.models.model_spec import TrainSpec
 from pawtune.models.training.live_training import train_live
 
 
 def scored_epochs(spec: ConvSpec, train: TrainSpec, problem: Problem, plain: bool) -> str:
     """Validation accuracy of each epoch."""
-    core = build_conv_core(spec, problem.num_classes, train.seed, plain=plain)
+    core = CONV.build_core(spec, problem.num_classes, {}, seed=train.seed, plain=plain)
     pixels = keras.Input((spec.image_size, spec.image_size, 3))
     x = pixels
     for layer in augmentation_layers(spec.flip, spec.rotation_factor, train.seed):
         x = layer(x)
-    network = Network(keras.Model(pixels, core(x)), core, None, None, spec)
+    network = Network(keras.Model(pixels, core(x)), core, None)
     results = train_live(network, *problem.train, *problem.validation, train)
     return " ".join(f"{result.metrics['val_accuracy']:.3f}" for result in results)
 

@@ -39,9 +39,11 @@ from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.splitting.build import build_manifest
+from pawtune.models.baselines import BASELINES
 from pawtune.models.build import build_network
+from pawtune.models.families.conv import CONV, ConvSpec
+from pawtune.models.model_spec import Precision, TrainSpec
 from pawtune.models.precision import has_gpu, limit_threads, precision, resolve_precision
-from pawtune.models.spec import BASELINES, ConvSpec, Precision, TrainSpec
 from pawtune.models.training.live_training import train_live
 
 NETS: dict[str, ConvSpec] = {
@@ -119,7 +121,8 @@ def our_epochs(wanted: Precision) -> Contender:
         train = TrainSpec(seed=seed, epochs=epochs, precision=wanted)
         policy = resolve_precision(wanted, has_gpu=has_gpu())
         with precision(policy):
-            network = build_network(spec, problem.num_classes, seed=seed)
+            core = CONV.build_core(spec, problem.num_classes, {}, seed=seed)
+            network = build_network(spec, core, seed=seed)
             results = train_live(network, *problem.train, *problem.validation, train)
         while True:
             # The policy holds for what is built, also late, in the first epoch.

@@ -35,14 +35,14 @@ def main() -> None:
 
 def write_model(out: Path) -> None:
     """A complete model with its card, as `pawtune best` writes one."""
-    from pawtune.models import build
-    from pawtune.models.spec import ConvSpec
+    from pawtune.models.complete_model import compose_complete
+    from pawtune.models.families.conv import CONV, ConvSpec
     from pawtune.search.results.delivery.model_file import save_complete
 
     spec = ConvSpec(filters=(32, 32), image_size=SIDE_PX)
-    network = build.build_network(spec, 2, seed=0)
+    core = CONV.build_core(spec, 2, {})
     card = json.loads(CARD) | {"spec": {"model": spec.model_dump(mode="json"), "train": {}}}
-    save_complete(build.compose_complete(spec, 2, network.core), card, out)
+    save_complete(compose_complete(spec, 2, core), card, out)
 
 
 CARD = """{"run": "none", "class_names": ["cat", "dog"], "data_fingerprint": "", "metric": "",

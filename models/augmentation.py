@@ -11,8 +11,8 @@ import keras
 import tensorflow as tf
 
 from pawtune.models.features.view_rendering import render_views
+from pawtune.models.model_spec import Flip
 from pawtune.models.precision import has_gpu
-from pawtune.models.spec import Flip
 
 
 def augmentation_layers(flip: Flip, rotation_factor: float, seed: int) -> list[keras.layers.Layer]:

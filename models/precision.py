@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from pawtune.models.cpu_info import cpu_has_bfloat16
-from pawtune.models.spec import Precision
+from pawtune.models.model_spec import Precision
 
 CONTEXT_MB = 512  # of a process on a GPU, beside what TensorFlow allocates
 MIN_LIMIT_MB = 256

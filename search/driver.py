@@ -21,6 +21,12 @@ from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.cluster import connection as cluster
 from pawtune.search.cluster.head_address import refuse_foreign
 from pawtune.search.cluster.node_check import check_nodes
+from pawtune.search.config.needs import (
+    banked_backbones,
+    live_sizes,
+    needs_of_proposals,
+    needs_of_trials,
+)
 from pawtune.search.config.search_config import (
     ResourcesConfig,
     SearchConfig,
@@ -37,7 +43,6 @@ from pawtune.search.run import Run
 from pawtune.search.shared_work.backbones import (
     baselines_of,
     find_families,
-    live_sizes,
     share_backbones,
     store_backbones,
 )
@@ -260,14 +265,15 @@ def _prepare(
     cache = cache_dir()
     shrink_cache(cache, cache_limit())
     backbones = share_backbones(run, store_backbones(run, families, plan.threads, cache))
-    sizes = live_sizes(config, families, baselines)
-    in_banks = backbones if config.speed.bank else {}
+    needs = needs_of_trials(config, baselines) | needs_of_proposals(config, families.names)
+    sizes = live_sizes(needs)
+    in_banks = {key: backbones[key] for key in banked_backbones(needs)}
     needed = bytes_to_share(manifest, sizes, in_banks, config.speed.views)
     warning = too_small(needed, smallest_store())
     if warning:
         reporter.say(warning)
     pixels = PixelStore(manifest, cache, reporter.stage, nodes, reporter.say)
-    banks = prepare_banks(config, manifest, backbones, pixels, plan, cache, reporter.stage)
+    banks = prepare_banks(config, manifest, in_banks, pixels, plan, cache, reporter.stage)
     write_text(run.config_file, dump_config(config, versions=installed_versions()))
     work = share_work(
         config,

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.search.config.needs import live_sizes, needs_of_proposals, needs_of_trials
 from pawtune.search.config.search_config import SearchConfig, dump_config, plain_settings
 from pawtune.search.driver import load_data, with_absolute_paths
 from pawtune.search.progress.reporter import Reporter
-from pawtune.search.shared_work.backbones import Families, baselines_of, find_families, live_sizes
+from pawtune.search.shared_work.backbones import Families, baselines_of, find_families
 
 
 @dataclass(frozen=True)
@@ -74,4 +75,5 @@ def describe(config: SearchConfig, reporter: Reporter) -> Plan:
     manifest = load_data(config, reporter)
     families = find_families(config, reporter.say)
     baselines = baselines_of(config, families, len(manifest.class_names), reporter.say)
-    return Plan(config, manifest, families, len(baselines), live_sizes(config, families, baselines))
+    needs = needs_of_trials(config, baselines) | needs_of_proposals(config, families.names)
+    return Plan(config, manifest, families, len(baselines), live_sizes(needs))

@@ -14,14 +14,10 @@ from pydantic import ValidationError
 from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.errors import ModelError
-from pawtune.models.spec import (
-    ConvSpec,
-    TransferSpec,
-    TrialSpec,
-    baseline,
-    check_limits,
-    count_weights,
-)
+from pawtune.models.families.conv import CONV, ConvSpec
+from pawtune.models.families.table import check_limits
+from pawtune.models.families.transfer import TransferSpec
+from pawtune.models.spec import TrialSpec
 from pawtune.search.config.search_config import SearchConfig, dump_config, load_config
 from pawtune.search.sampling import space
 from pawtune.search.storage.run_folder import (
@@ -192,7 +188,7 @@ class RunMaker:
         classes = len(self.manifest.class_names)
         model = spec.model
         if isinstance(model, ConvSpec):
-            weights = trained = count_weights(model, classes)
+            weights = trained = CONV.price(model, classes).weights
         else:
             assert isinstance(model, TransferSpec)
             width = model.dense_width

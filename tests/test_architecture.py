@@ -46,6 +46,7 @@ FORBIDDEN = {
     "data_pipeline": ("models", "search", "tensorflow", "keras", "ray", "typer"),
     "models": ("data_pipeline", "search", "ray", "typer", "matplotlib"),
     "models/spec.py": ("keras", "tensorflow", "numpy"),
+    "models/model_spec.py": ("keras", "tensorflow", "numpy"),
     "search": ("tests", "benchmarks"),
 }
 HOMES = {  # of search/ alone
@@ -175,6 +176,14 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         for name in free:
             del graph[name]
     assert graph == {}
+
+
+def test_only_a_family_names_its_specification() -> None:
+    """A family is one file: what serves all families reads the table."""
+    names = re.compile(r"\b(ConvSpec|TransferSpec|FinetuneSpec|ConvFamily|TransferFamily)\b")
+    paths = [path for part in PACKAGES for path in modules(part)]
+    naming = {dotted(p) for p in paths if names.search(p.read_text(encoding="utf-8"))}
+    assert naming == {"models.families.conv", "models.families.transfer"}
 
 
 def test_no_folder_is_a_drawer() -> None:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from pawtune.models.augmentation import augmentation_layers
+from pawtune.models.model_spec import Flip
 from pawtune.models.precision import precision
-from pawtune.models.spec import Flip
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 6, 6, 3)).astype("float32")
 

@@ -24,7 +24,7 @@ from pawtune.models.features.augmented_views import (
     view_weights,
 )
 from pawtune.models.features.view_rendering import render_views, view_transforms
-from pawtune.models.spec import Flip
+from pawtune.models.model_spec import Flip
 
 FLIPS: tuple[Flip, ...] = ("none", "horizontal", "horizontal_and_vertical")
 DEFAULT_FACTORS = [round(0.05 * step, 2) for step in range(19)]

@@ -15,8 +15,8 @@ from pawtune.models.backbones.backbone_graph import (
     split_at,
 )
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.backbones.frozen_backbone import load_backbone
 from pawtune.models.errors import ModelError
-from pawtune.models.families.transfer import load_backbone
 
 # Ends of blocks by what the published architectures have: the stem where it is a block of its
 # own, then residual blocks, dense transitions, convolutions or mixed blocks.

@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pawtune.models.build import Network, build_network, compose_complete, make_optimizer
-from pawtune.models.families.transfer import load_backbone
+from pawtune.models.backbones.frozen_backbone import load_backbone
+from pawtune.models.baselines import BASELINES
+from pawtune.models.build import Network, make_optimizer
+from pawtune.models.complete_model import compose_complete
+from pawtune.models.families.conv import ConvSpec
+from pawtune.models.families.transfer import TransferSpec
+from pawtune.models.model_spec import TrainSpec
 from pawtune.models.precision import precision
-from pawtune.models.spec import BASELINES, ConvSpec, TrainSpec, TransferSpec
+from tests.networks import keyed, network_of
 
 SIZE = 32
 CONV = ConvSpec(
@@ -41,15 +46,15 @@ def probabilities(network: Network, pixels: np.ndarray) -> np.ndarray:
 def test_baselines_have_the_tutorials_weights(name: str, trainable: int, frozen: int) -> None:
     spec = BASELINES[name].model
     backbone = load_backbone("MobileNetV2", 160, None) if trainable < 1e6 and frozen else None
-    network = build_network(spec, 2, seed=0, backbone=backbone)
+    network = network_of(spec, 2, seed=0, backbone=backbone)
     counted = sum(int(np.prod(weight.shape)) for weight in network.model.trainable_variables)
     assert counted == trainable
     assert network.core.count_params() == trainable
-    assert (network.backbone.count_params() if network.backbone else 0) == frozen
+    assert (backbone.count_params() if backbone else 0) == frozen
 
 
 def test_augmentation_is_active_in_training_only(backbone: keras.Model) -> None:
-    network = build_network(CONV.model_copy(update={"dropout": 0.0}), 2, seed=0)
+    network = network_of(CONV.model_copy(update={"dropout": 0.0}), 2, seed=0)
     plain = network.core(PIXELS, training=False)
     np.testing.assert_array_equal(network.model(PIXELS, training=False), plain)
     # batch norm alone would answer twice alike
@@ -58,7 +63,7 @@ def test_augmentation_is_active_in_training_only(backbone: keras.Model) -> None:
 
 
 def test_the_parts_share_their_weights_with_the_model(backbone: keras.Model) -> None:
-    network = build_network(TransferSpec(image_size=SIZE), 2, seed=0, backbone=backbone)
+    network = network_of(TransferSpec(image_size=SIZE), 2, seed=0, backbone=backbone)
     assert network.extractor is not None
     network.core.get_layer("logits").bias.assign([3.0, -3.0])
     expected = network.core(network.extractor(PIXELS))
@@ -66,8 +71,8 @@ def test_the_parts_share_their_weights_with_the_model(backbone: keras.Model) -> 
 
 
 def test_a_transfer_model_needs_its_backbone() -> None:
-    with pytest.raises(ValueError, match="needs its backbone, MobileNetV2, received None"):
-        build_network(TransferSpec(), 2, seed=0)
+    with pytest.raises(ValueError, match="needs its backbone, MobileNetV2, received none"):
+        network_of(TransferSpec(), 2, seed=0)
 
 
 @pytest.mark.parametrize("family", ["conv", "transfer", "caffe"])
@@ -81,8 +86,8 @@ def test_the_complete_model_saves_loads_safely_and_answers_alike(
     elif family == "caffe":  # its preprocessing swaps colours
         spec = TransferSpec(image_size=SIZE, backbone="VGG16")
         part = load_backbone("VGG16", SIZE, None)
-    network = build_network(spec, 3, seed=1, backbone=part)
-    complete = compose_complete(spec, 3, network.core, part)
+    network = network_of(spec, 3, seed=1, backbone=part)
+    complete = compose_complete(spec, 3, network.core, keyed(spec, part))
     np.testing.assert_allclose(complete(PIXELS), probabilities(network, PIXELS), atol=1e-6)
     complete.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
@@ -92,7 +97,7 @@ def test_the_complete_model_saves_loads_safely_and_answers_alike(
 
 @pytest.mark.parametrize("height", [20, 57])
 def test_the_complete_model_resizes_as_the_data_pipeline_does(height: int) -> None:
-    network = build_network(CONV, 2, seed=0)
+    network = network_of(CONV, 2, seed=0)
     raw = np.random.default_rng(1).integers(0, 256, (2, height, 41, 3)).astype("uint8")
     resized = np.rint(tf.image.resize(raw, (SIZE, SIZE), "bilinear")).astype("uint8")
     answer = compose_complete(CONV, 2, network.core)(raw)
@@ -128,13 +133,13 @@ def test_the_complete_model_is_float32_under_every_policy(
 ) -> None:
     spec = CONV if family == "conv" else TransferSpec(image_size=SIZE)
     part = None if family == "conv" else backbone
-    reference = build_network(spec, 2, seed=0, backbone=part)
+    reference = network_of(spec, 2, seed=0, backbone=part)
     with precision("mixed_bfloat16"):
         if part is not None:
             part = load_backbone("MobileNetV2", SIZE, None)
             part.set_weights(backbone.get_weights())
-        network = build_network(spec, 2, seed=0, backbone=part)
-        complete = compose_complete(spec, 2, network.core, part)
+        network = network_of(spec, 2, seed=0, backbone=part)
+        complete = compose_complete(spec, 2, network.core, keyed(spec, part))
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
     inner = [layer for part in complete.layers for layer in getattr(part, "layers", [part])]
     assert {layer.compute_dtype for layer in inner} <= {"float32", "uint8"}

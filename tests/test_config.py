@@ -10,7 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pawtune.models.spec import ConvSpec
+from pawtune.models.families.conv import ConvSpec
 from pawtune.search.config.docs_table import settings_table
 from pawtune.search.config.search_config import (
     Choices,
@@ -142,12 +142,12 @@ REFUSALS = {
         "did you mean 'val_accuracy'?"
     ),
     "families: [cnov]": (
-        "families: must be conv, transfer, a list of both, or null, received 'cnov'; "
+        "families: must be conv, transfer, a list of them, or null, received 'cnov'; "
         "did you mean 'conv'?"
     ),
     "families: [conv, conv]": (
         "families: a value may be given once, received 'conv' twice; "
-        "give conv, transfer, a list of both, or null"
+        "give conv, transfer, a list of them, or null"
     ),
     "image_size: 20": (
         "image_size: a side must be 32 to 1024 px, received 20; "

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pawtune.models.families.conv import build_conv_core
+from pawtune.models.families.conv import CONV, ConvSpec, block_sizes
 from pawtune.models.precision import precision
-from pawtune.models.spec import ConvSpec, block_sizes, count_weights
 
 SPECS = [
     ConvSpec(image_size=32, filters=(4,)),
@@ -20,8 +19,8 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3)).astype("float
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_the_net_has_the_weights_and_sizes_that_its_spec_counts(spec: ConvSpec) -> None:
-    core = build_conv_core(spec, 3)
-    assert core.count_params() == count_weights(spec, 3)
+    core = CONV.build_core(spec, 3, {})
+    assert core.count_params() == CONV.price(spec, 3).weights
     pools = [layer for layer in core.layers if isinstance(layer, keras.layers.MaxPooling2D)]
     assert tuple(pool.output.shape[1] for pool in pools) == block_sizes(spec)
     assert core.output_shape == (None, 3)
@@ -29,7 +28,7 @@ def test_the_net_has_the_weights_and_sizes_that_its_spec_counts(spec: ConvSpec) 
 
 def test_pooling_before_relu_is_the_tutorials_net_in_value_and_gradient() -> None:
     spec = ConvSpec(image_size=40, filters=(8, 6), dense_width=12, dropout=0.0)
-    core = build_conv_core(spec, 2, seed=1)
+    core = CONV.build_core(spec, 2, {}, seed=1)
     tutorial = keras.Sequential(
         [
             keras.Input((40, 40, 3)),
@@ -56,14 +55,14 @@ def test_pooling_before_relu_is_the_tutorials_net_in_value_and_gradient() -> Non
 
 
 def test_batch_norm_stands_between_convolution_and_relu() -> None:
-    core = build_conv_core(SPECS[2], 2)
+    core = CONV.build_core(SPECS[2], 2, {})
     names = [layer.name for layer in core.layers]
     assert names.index("conv_1") < names.index("norm_1") < names.index("relu_1")
 
 
 def test_weights_and_dropout_derive_from_the_seed_alone() -> None:
     spec = ConvSpec(image_size=40, filters=(4,), dropout=0.5)
-    first, again, other = (build_conv_core(spec, 2, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (CONV.build_core(spec, 2, {}, seed=seed) for seed in (3, 3, 4))
     for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert any(
@@ -74,9 +73,9 @@ def test_weights_and_dropout_derive_from_the_seed_alone() -> None:
 
 def test_logits_are_float32_and_close_in_low_precision() -> None:
     spec = ConvSpec(image_size=40, filters=(8, 8), dense_width=16)
-    exact = build_conv_core(spec, 2)(PIXELS)
+    exact = CONV.build_core(spec, 2, {})(PIXELS)
     with precision("mixed_bfloat16"):
-        core = build_conv_core(spec, 2)
+        core = CONV.build_core(spec, 2, {})
     logits = core(PIXELS)
     assert core.get_layer("conv_1").compute_dtype == "bfloat16"
     assert logits.dtype == "float32"

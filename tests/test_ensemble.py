@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pawtune.models.spec import baseline
+from pawtune.models.baselines import baseline
 from pawtune.search.errors import UserError
 from pawtune.search.results.ensemble import count_votes, make_ensemble
 from pawtune.search.run import Run

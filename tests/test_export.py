@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pawtune.models.build import build_network
-from pawtune.models.spec import ConvSpec, TrainSpec, TrialSpec
+from pawtune.models.families.conv import ConvSpec
+from pawtune.models.model_spec import TrainSpec
+from pawtune.models.spec import TrialSpec
 from pawtune.search.errors import UserError
 from pawtune.search.results.delivery.export import export_model
 from pawtune.search.results.delivery.model_card import make_card
@@ -35,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     model = ConvSpec(family="conv", image_size=32, filters=(8, 8), dropout=0.0)
     trial_id = maker.add(TrialSpec(name="small", model=model, train=TrainSpec(epochs=2)))
     trial = maker.folder.trial(trial_id)
-    build_network(model, 3, seed=1).core.save_weights(trial.best_weights)
+    network_of(model, 3, seed=1).core.save_weights(trial.best_weights)
     return maker.finish()
 
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.backbones.frozen_backbone import load_backbone
 from pawtune.models.errors import ModelError
-from pawtune.models.families.transfer import build_extractor, build_head, load_backbone
+from pawtune.models.families.transfer import TransferSpec, build_extractor, build_head
 from pawtune.models.features.augmented_views import ViewSampler, make_view_table
 from pawtune.models.features.feature_bank import (
     BankWriter,
@@ -27,7 +28,7 @@ from pawtune.models.features.feature_bank import (
     save_bank,
 )
 from pawtune.models.features.view_encoder import ViewEncoder
-from pawtune.models.spec import TrainSpec, TransferSpec
+from pawtune.models.model_spec import TrainSpec
 from pawtune.models.training.head_training import train_head
 
 SIZE = 32
@@ -132,10 +133,10 @@ def test_low_precision_starts_after_the_first_convolutions(backbone: keras.Model
 def test_plain_views_are_what_the_extractor_of_a_trial_gives(
     backbone: keras.Model, bank: FeatureBank
 ) -> None:
-    spec = TransferSpec(image_size=SIZE)
     flips = [IMAGES, IMAGES[:, :, ::-1], IMAGES[:, ::-1, ::-1]]
     for pooling in ("average", "max"):
-        extract = build_extractor(spec, backbone, pooling)
+        spec = TransferSpec.model_validate({"image_size": SIZE, "pooling": pooling})
+        extract = build_extractor(spec, backbone)
         for view, pixels in enumerate(flips):
             expected = np.asarray(extract(pixels.astype(np.float32)))
             assert bank.features(pooling)[:, view] == pytest.approx(expected, abs=4e-3)

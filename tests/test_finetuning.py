@@ -12,10 +12,10 @@ from tensorflow.python.framework import kernels
 
 from pawtune.models.backbones.backbone_graph import split_at
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
-from pawtune.models.build import compose_tuned
+from pawtune.models.backbones.frozen_backbone import load_backbone
+from pawtune.models.complete_model import compose_tuned
 from pawtune.models.errors import ModelError
 from pawtune.models.families.finetune import build_tuned
-from pawtune.models.families.transfer import load_backbone
 from pawtune.models.features.activations import (
     ActivationEncoder,
     KeptActivations,

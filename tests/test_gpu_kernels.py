@@ -9,11 +9,12 @@ import pytest
 import tensorflow as tf
 
 from pawtune.models.build import build_network, make_optimizer
-from pawtune.models.families.transfer import build_head
+from pawtune.models.families.conv import ConvSpec
+from pawtune.models.families.transfer import TransferSpec, build_head
 from pawtune.models.features.tap_encoder import TapEncoder
 from pawtune.models.features.view_encoder import ViewEncoder
+from pawtune.models.model_spec import Optimizer, TrainSpec
 from pawtune.models.precision import precision
-from pawtune.models.spec import ConvSpec, Optimizer, TrainSpec, TransferSpec
 from pawtune.models.training.fused_batch_norm import BatchNormMeasurement
 from pawtune.models.training.head_training import compile_epoch
 from pawtune.models.training.live_training import compile_step

@@ -8,13 +8,14 @@ import pytest
 
 from pawtune.models.build import make_optimizer
 from pawtune.models.errors import DivergedError
-from pawtune.models.families.transfer import build_head
+from pawtune.models.families.transfer import TransferSpec, build_head
+from pawtune.models.model_spec import Optimizer, Precision, TrainSpec
 from pawtune.models.precision import precision
-from pawtune.models.spec import Optimizer, Precision, TrainSpec, TransferSpec
 from pawtune.models.training.epoch_metrics import balancing_weights
 from pawtune.models.training.head_training import apply_head, train_head
 from pawtune.models.training.live_training import epoch_order, reset_randomness, train_live
 from pawtune.models.training.training_state import restore_state, save_state
+from tests.networks import network_of
 
 SPEC = TransferSpec(dense_width=16, dropout=0.4)
 RNG = np.random.default_rng(0)
@@ -79,14 +80,13 @@ def test_a_continued_head_equals_an_uninterrupted_one(policy: Precision, tmp_pat
 
 
 def test_a_head_on_features_equals_live_training_where_nothing_is_augmented() -> None:
-    from pawtune.models.build import build_network
-    from pawtune.models.families.transfer import load_backbone
+    from pawtune.models.backbones.frozen_backbone import load_backbone
 
     model = TransferSpec(image_size=32, dropout=0.3)
     spec = TrainSpec(epochs=2, batch_size=16, seed=2)
     images = RNG.integers(0, 256, (40, 32, 32, 3)).astype("uint8")
     labels = (np.arange(40) % 2).astype("int32")
-    network = build_network(model, 2, seed=2, backbone=load_backbone("MobileNetV2", 32, None))
+    network = network_of(model, 2, seed=2, backbone=load_backbone("MobileNetV2", 32, None))
     assert network.extractor is not None
     features = network.extractor.predict(images, verbose=0)
     head = build_head(model, 2, 1280, seed=2)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pawtune.models.spec import baseline
+from pawtune.models.baselines import baseline
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.errors import UserError
 from pawtune.search.run import Run

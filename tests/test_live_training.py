@@ -10,10 +10,13 @@ import keras
 import numpy as np
 import pytest
 
-from pawtune.models.build import Network, build_network, compose_complete, make_optimizer
+from pawtune.models.build import Network, make_optimizer
+from pawtune.models.complete_model import compose_complete
 from pawtune.models.errors import DivergedError
+from pawtune.models.families.conv import ConvSpec
+from pawtune.models.families.transfer import TransferSpec
+from pawtune.models.model_spec import Optimizer, Precision, TrainSpec
 from pawtune.models.precision import precision
-from pawtune.models.spec import ConvSpec, Optimizer, Precision, TrainSpec, TransferSpec
 from pawtune.models.training.epoch_metrics import EpochResult, balancing_weights
 from pawtune.models.training.fused_batch_norm import BatchNormMeasurement
 from pawtune.models.training.live_training import (
@@ -23,6 +26,7 @@ from pawtune.models.training.live_training import (
     train_live,
 )
 from pawtune.models.training.training_state import restore_state, save_state
+from tests import networks
 
 SIZE = 32
 CONV = ConvSpec(
@@ -53,7 +57,7 @@ VALIDATION = make_images(18, seed=1)
 
 @pytest.fixture(scope="module")
 def backbone() -> keras.Model:
-    from pawtune.models.families.transfer import load_backbone
+    from pawtune.models.backbones.frozen_backbone import load_backbone
 
     keras.utils.set_random_seed(0)  # random weights: the same in every run
     return load_backbone("MobileNetV2", SIZE, None)
@@ -62,7 +66,7 @@ def backbone() -> keras.Model:
 def network_of(
     spec: ConvSpec | TransferSpec, backbone: keras.Model | None = None, seed: int = 0
 ) -> Network:
-    return build_network(
+    return networks.network_of(
         spec, 2, seed=seed, backbone=backbone if isinstance(spec, TransferSpec) else None
     )
 

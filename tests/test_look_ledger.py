@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pawtune.models.spec import BASELINES, check_limits
+from pawtune.models.baselines import BASELINES
+from pawtune.models.families.table import check_limits
 from pawtune.search.config.search_config import load_config
 from pawtune.search.errors import UserError
 from pawtune.search.results import look_ledger

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pawtune.models.spec import baseline
+from pawtune.models.baselines import baseline
 from pawtune.search.results.delivery.model_card import card_markdown, make_card
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.model_choice import choose_model

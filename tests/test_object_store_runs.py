@@ -29,7 +29,7 @@ from pawtune.data_pipeline.sources.object_store import (
 from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.sources.stored_files import stored_file
 from pawtune.data_pipeline.splitting.build import build_manifest
-from pawtune.models.spec import baseline
+from pawtune.models.baselines import baseline
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Objective

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from pawtune.models import precision
 from pawtune.models.cpu_info import cpu_has_bfloat16
+from pawtune.models.model_spec import Precision
 from pawtune.models.precision import resolve_precision
-from pawtune.models.spec import Precision
 
 
 @pytest.mark.parametrize(

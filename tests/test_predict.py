@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from pawtune.models.spec import ConvSpec, TransferSpec
+from pawtune.models.families.conv import ConvSpec
+from pawtune.models.families.transfer import TransferSpec
 from pawtune.search.results.delivery.model_file import MODULES, _parts
 from tests.command_line import pawtune
 from tests.image_files import write_image
+from tests.networks import keyed, network_of
 from tests.run_folders import RunMaker
 
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> Path:
-    from pawtune.models import build
     from pawtune.search.run import open_run
 
     scratch = tmp_path_factory.mktemp("model")
@@ -28,7 +29,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> P
     from pawtune.search.storage.trial_spec import load_spec
 
     model = load_spec(maker.folder, spec.trial_id).model
-    core = build.build_network(model, 2, seed=0).core
+    core = network_of(model, 2, seed=0).core
     core.save_weights(maker.folder.trial(spec.trial_id).best_weights)
     return open_run(maker.finish().root).save_best(scratch / "best.keras")[1]
 
@@ -163,14 +164,14 @@ def test_own_models_consist_of_known_parts() -> None:
 
 
 def check_parts(spec: ConvSpec | TransferSpec) -> None:
-    from pawtune.models import build
-    from pawtune.models.families import transfer
+    from pawtune.models.backbones.frozen_backbone import load_backbone
+    from pawtune.models.complete_model import compose_complete
 
     backbone = None
     if isinstance(spec, TransferSpec):
-        backbone = transfer.load_backbone(spec.backbone, spec.image_size, None)
-    core = build.build_network(spec, 2, seed=0, backbone=backbone).core
-    model = build.compose_complete(spec, 2, core, backbone)
+        backbone = load_backbone(spec.backbone, spec.image_size, None)
+    core = network_of(spec, 2, seed=0, backbone=backbone).core
+    model = compose_complete(spec, 2, core, keyed(spec, backbone))
     for part in _parts(json.loads(model.to_json())):
         allowed = MODULES.get(str(part["module"]), frozenset())
         assert allowed is None or part["class_name"] in allowed, part

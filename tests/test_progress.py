@@ -17,7 +17,7 @@ from pathlib import Path, PosixPath
 import pytest
 from rich.console import Console
 
-from pawtune.models.spec import baseline
+from pawtune.models.baselines import baseline
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.objective import Metric, Objective
 from pawtune.search.progress.bars import Bar, Bars

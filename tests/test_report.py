@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from pawtune.data_pipeline.url_credentials import without_secrets
-from pawtune.models.spec import BASELINES, TrialSpec, baseline
+from pawtune.models.baselines import BASELINES, baseline
+from pawtune.models.spec import TrialSpec
 from pawtune.search.report.budget import budget, count_bank_passes, saved_epochs, saved_passes
 from pawtune.search.report.data import read_report_data
 from pawtune.search.report.figures import new_axes, styled

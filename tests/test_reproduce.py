@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pawtune.models.spec import baseline
+from pawtune.models.baselines import baseline
 from pawtune.search.cli.trust_tables import reproduction_lines
 from pawtune.search.retraining.reproduce import (
     EpochPair,

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from pawtune.models.spec import baseline
+from pawtune.models.baselines import baseline
 from pawtune.search.config.search_config import load_config
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Objective

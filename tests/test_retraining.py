@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import pytest
 
+from pawtune.models.baselines import baseline
 from pawtune.models.errors import ModelError
-from pawtune.models.spec import TrialSpec, baseline
+from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.retraining.setup import RetrainingSetup
 from pawtune.search.retraining.training import Training, train_again

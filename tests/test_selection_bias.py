@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pawtune.models.spec import baseline
+from pawtune.models.baselines import baseline
 from pawtune.search.results.selection_bias import _pick, correct_selection, read_scores
 from pawtune.search.run import Run
 from tests.command_line import pawtune

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pawtune.models.build import build_network, compose_complete
-from pawtune.models.families.transfer import load_backbone
-from pawtune.models.soft_vote import Voter, compose_vote
-from pawtune.models.spec import ConvSpec, TransferSpec
+from pawtune.models.backbones.frozen_backbone import load_backbone
+from pawtune.models.complete_model import compose_complete, compose_vote
+from pawtune.models.families.conv import ConvSpec
+from pawtune.models.families.transfer import TransferSpec
 from pawtune.search.results.delivery.inference import predict_files
 
 SPECS = (
@@ -26,10 +26,10 @@ def test_a_vote_is_the_mean_of_its_members_and_needs_nothing_of_ours(tmp_path: P
     voters, members = [], []
     for number, spec in enumerate(SPECS):
         own = backbone if isinstance(spec, TransferSpec) else None
-        core = build_network(spec, 3, seed=number, backbone=own).core
-        voters.append(Voter(spec, core))
-        members.append(compose_complete(spec, 3, core, own))
-    vote = compose_vote(voters, 3, {("MobileNetV2", 32): backbone})
+        core = network_of(spec, 3, seed=number, backbone=own).core
+        voters.append(Trained(spec, core))
+        members.append(compose_complete(spec, 3, core, keyed(spec, own)))
+    vote = compose_vote(voters, 3, {Backbone("MobileNetV2", 32): backbone})
     vote.save(tmp_path / "vote.keras")
     loaded = keras.models.load_model(tmp_path / "vote.keras", compile=False, safe_mode=True)
     raw = np.random.default_rng(0).integers(0, 256, (3, 45, 61, 3), dtype=np.uint8)
@@ -42,9 +42,9 @@ def test_a_vote_is_the_mean_of_its_members_and_needs_nothing_of_ours(tmp_path: P
 
 def test_voters_of_several_sizes_get_each_image_as_it_is(tmp_path: Path) -> None:
     specs = SPECS[:2]  # 32 and 40 px
-    cores = [build_network(spec, 3, seed=number).core for number, spec in enumerate(specs)]
+    cores = [network_of(spec, 3, seed=number).core for number, spec in enumerate(specs)]
     members = [compose_complete(spec, 3, core) for spec, core in zip(specs, cores, strict=True)]
-    vote = compose_vote([Voter(*pair) for pair in zip(specs, cores, strict=True)], 3, {})
+    vote = compose_vote([Trained(*pair) for pair in zip(specs, cores, strict=True)], 3, {})
     rng = np.random.default_rng(0)
     paths = []
     for number, shape in enumerate([(45, 61, 3), (80, 40, 3), (45, 61, 3)]):
@@ -63,6 +63,6 @@ def test_voters_of_several_sizes_get_each_image_as_it_is(tmp_path: Path) -> None
 
 
 def test_one_model_is_no_vote() -> None:
-    core = build_network(SPECS[0], 3, seed=0).core
+    core = network_of(SPECS[0], 3, seed=0).core
     with pytest.raises(ValueError, match="a vote needs two models or more, received 1"):
-        compose_vote([Voter(SPECS[0], core)], 3, {})
+        compose_vote([Trained(SPECS[0], core)], 3, {})

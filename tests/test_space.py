@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pawtune.models.spec import BASELINES, ConvSpec, TransferSpec, baseline
+from pawtune.models.baselines import BASELINES, baseline
+from pawtune.models.families.conv import ConvSpec, block_widths
+from pawtune.models.families.table import find_family
+from pawtune.models.families.transfer import TransferSpec
 from pawtune.search.config.search_config import SearchConfig, load_config
 from pawtune.search.sampling import space
 
@@ -31,7 +34,7 @@ def proposals(search: SearchConfig, count: int, seed: int = 0) -> list[space.Par
     ],
 )
 def test_block_widths(filters: int, growth: float, depth: int, expected: tuple[int, ...]) -> None:
-    assert space.block_widths(filters, growth, depth) == expected
+    assert block_widths(filters, growth, depth) == expected
 
 
 @settings(deadline=None, max_examples=20)
@@ -54,8 +57,8 @@ def test_the_space_is_conditional() -> None:
     families = set()
     for params in proposals(config(), 40):
         families.add(params["family"])
-        other = space.TRANSFER if params["family"] == "conv" else space.CONV
-        assert not set(other) & set(params)
+        expected = {p.name for p in find_family(str(params["family"])).parameters}
+        assert set(params) == {"family", "image_size", *expected}
     assert families == set(FAMILIES)
 
 

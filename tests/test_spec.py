@@ -8,20 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pawtune.models.baselines import BASELINES, baseline
 from pawtune.models.errors import ModelError
-from pawtune.models.spec import (
-    BASELINES,
-    ConvSpec,
-    TrainSpec,
-    TransferSpec,
-    TrialSpec,
-    baseline,
-    block_sizes,
-    check_limits,
-    count_multiply_adds,
-    count_weights,
-    explain,
-)
+from pawtune.models.families.conv import CONV, ConvSpec, block_sizes
+from pawtune.models.families.table import check_limits
+from pawtune.models.families.transfer import TransferSpec
+from pawtune.models.model_spec import TrainSpec
+from pawtune.models.spec import TrialSpec, explain
 
 
 def test_baselines_are_the_tutorials_models() -> None:
@@ -113,15 +106,15 @@ def test_block_sizes_by_hand() -> None:
 
 def test_counts_by_hand() -> None:
     # 3x3x3x32+32, 3x3x32x32+32, 38x38x32 inputs to 2 logits
-    assert count_weights(ConvSpec(filters=(32, 32)), 2) == 896 + 9248 + (38 * 38 * 32 + 1) * 2
+    assert CONV.price(ConvSpec(filters=(32, 32)), 2).weights == 896 + 9248 + (38 * 38 * 32 + 1) * 2
     # no bias under batch norm, but four numbers a channel; 16x16x4 inputs, 10 units, 3 logits
     small = ConvSpec(
         filters=(4,), image_size=32, padding="same", batch_norm=True, dense_width=10, kernel_size=1
     )
-    assert count_weights(small, 3) == 3 * 4 + 4 * 4 + (16 * 16 * 4 + 1) * 10 + 11 * 3
-    assert count_multiply_adds(small, 3) == 32 * 32 * 3 * 4 + 16 * 16 * 4 * 10 + 10 * 3
+    assert CONV.price(small, 3).weights == 3 * 4 + 4 * 4 + (16 * 16 * 4 + 1) * 10 + 11 * 3
+    assert CONV.price(small, 3).multiply_adds == 32 * 32 * 3 * 4 + 16 * 16 * 4 * 10 + 10 * 3
     average = ConvSpec(filters=(4,), image_size=34, pooling="global_average")
-    assert count_multiply_adds(average, 2) == 32 * 32 * 9 * 3 * 4 + 4 * 2
+    assert CONV.price(average, 2).multiply_adds == 32 * 32 * 9 * 3 * 4 + 4 * 2
 
 
 def test_limits_refuse_what_is_too_large_or_too_slow() -> None:
@@ -173,7 +166,7 @@ def test_all_errors_are_told_at_once() -> None:
 def test_families_are_told() -> None:
     wrong = {"name": "t", "model": {"family": "cov"}}
     assert messages(lambda: TrialSpec.model_validate(wrong)) == (
-        "model: family must be conv or transfer, received 'cov'"
+        "model: family must be conv or transfer, received 'cov'; did you mean 'conv'?"
     )
     none = {"name": "t", "model": {"dropout": 0.1}}
     assert messages(lambda: TrialSpec.model_validate(none)) == (

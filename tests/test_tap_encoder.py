@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from pawtune.models.backbones.frozen_backbone import load_backbone, preprocess
 from pawtune.models.errors import ModelError
-from pawtune.models.families.transfer import load_backbone, preprocess
 from pawtune.models.features.light_views import LightAugmentation, round_transforms
 from pawtune.models.features.tap_encoder import TapEncoder
 

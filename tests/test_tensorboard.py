@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
-from pawtune.models.spec import BASELINES, ConvSpec, TransferSpec, baseline, count_weights
+from pawtune.models.baselines import BASELINES, baseline
+from pawtune.models.families.conv import CONV, ConvSpec
+from pawtune.models.families.transfer import TransferSpec
 from pawtune.search.objective import Objective
 from pawtune.search.storage.run_folder import RunFolder, read_json, write_json
 from pawtune.search.tensorboard.callback import TensorBoardLogger
@@ -358,7 +360,7 @@ def some_specs() -> Iterator[ConvSpec]:
 
 @pytest.mark.parametrize("spec", list(some_specs()))
 def test_an_outline_counts_every_weight(spec: ConvSpec) -> None:
-    assert sum(layer.weights for layer in outline(spec, 3)) == count_weights(spec, 3)
+    assert sum(layer.weights for layer in outline(spec, 3)) == CONV.price(spec, 3).weights
 
 
 @pytest.mark.parametrize("dense_width", [0, 128])

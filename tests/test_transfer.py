@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from pawtune.models.backbones.backbone_weights import BACKBONES
+from pawtune.models.backbones.frozen_backbone import load_backbone, preprocess
 from pawtune.models.errors import ModelError
-from pawtune.models.families.transfer import build_extractor, build_head, load_backbone, preprocess
+from pawtune.models.families.transfer import TransferSpec, build_extractor, build_head
 from pawtune.models.precision import precision
-from pawtune.models.spec import TransferSpec
 
 REAL_WEIGHTS = "mobilenet_v2_1.0_224_no_top.h5"
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")

@@ -15,7 +15,8 @@ import ray.tune.tune
 from optuna.trial import TrialState
 from ray import tune
 
-from pawtune.models.spec import TrialSpec, baseline
+from pawtune.models.baselines import baseline
+from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.config.search_config import SamplerConfig, load_config
 from pawtune.search.progress.reporter import Reporter
@@ -241,7 +242,7 @@ def test_no_proposal_breaks_the_limits(runs_dir: Path) -> None:
         families=("conv",),
         concurrency=2,
     )
-    from pawtune.models.spec import check_limits
+    from pawtune.models.families.table import check_limits
 
     for trial in search.run.trials():
         content = read_json(trial.spec_file)

@@ -18,11 +18,14 @@ import numpy as np
 import optuna
 import pytest
 
-from pawtune.models.spec import ConvSpec, TrainSpec, TrialSpec
+from pawtune.models.families.conv import ConvSpec
+from pawtune.models.model_spec import TrainSpec
+from pawtune.models.spec import TrialSpec
 from pawtune.search.results.delivery.model_file import save_complete
 from pawtune.search.run import open_run
 from pawtune.search.storage.run_folder import RunFolder, read_json
 from tests.command_line import pawtune
+from tests.networks import network_of
 from tests.run_folders import RunMaker
 
 Craft = Callable[[RunFolder], object]
@@ -52,7 +55,6 @@ class Canary:
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> RunFolder:
     """A run of two trials with weights, which every command reads without complaint."""
-    from pawtune.models import build
     from pawtune.models.precision import precision
 
     maker = RunMaker(tmp_path_factory.mktemp("sound"), tiny_images, image_size=32, trials=2)
@@ -61,7 +63,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> RunFol
         spec = TrialSpec(name=f"conv-000{number}", model=model, train=TrainSpec(epochs=2))
         maker.add(spec)
         with precision("float32"):
-            core = build.build_network(model, 2, seed=number).core
+            core = network_of(model, 2, seed=number).core
         core.save_weights(maker.folder.trial(f"000{number}").best_weights)
     maker.look_at_test()
     return maker.finish()

@@ -13,7 +13,9 @@ from ray import tune
 
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.splitting.build import build_manifest
-from pawtune.models.spec import ConvSpec, TrainSpec, TrialSpec
+from pawtune.models.families.conv import ConvSpec
+from pawtune.models.model_spec import TrainSpec
+from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Objective
 from pawtune.search.shared_work.pixels import PixelRefs, SharedWork
 from pawtune.search.storage.attempts import (

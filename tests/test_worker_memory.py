@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import ray
 
+from pawtune.models.families.conv import ConvSpec
+from pawtune.models.families.transfer import TransferSpec
 from pawtune.models.features.augmented_views import make_view_table
-from pawtune.models.spec import ConvSpec, Optimizer, TrainSpec, TransferSpec, TrialSpec
+from pawtune.models.model_spec import Optimizer, TrainSpec
+from pawtune.models.spec import TrialSpec
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.feature_banks import POOLINGS, BankRefs
 from pawtune.search.shared_work.pixels import PixelRefs, SharedWork

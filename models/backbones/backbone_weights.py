@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from pawtune.models.errors import ModelError
-from pawtune.models.spec import did_you_mean
+from pawtune.models.words import did_you_mean
 
 WEIGHTS_HOST = ("storage.googleapis.com", 443)
 

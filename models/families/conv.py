@@ -1,71 +1,318 @@
-"""Convolutional nets trained from scratch."""
+"""The family `conv`: convolutional nets trained from scratch."""
 
 from __future__ import annotations
 
-import keras
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pawtune.models.spec import ConvSpec
-from pawtune.models.training.fused_batch_norm import FusedBatchNormalization
+from pydantic import Field, model_validator
+
+from pawtune.models.families.domains import Choices, Domain, FloatRange, IntRange
+from pawtune.models.families.family import (
+    Backbone,
+    BuiltTrial,
+    Layer,
+    PixelGraph,
+    Pixels,
+    Price,
+    Request,
+    TrialData,
+)
+from pawtune.models.families.layers import dense_outline
+from pawtune.models.families.parameters import (
+    SHARED,
+    Parameter,
+    computed,
+    of_model,
+    params_of,
+    spec_of,
+)
+from pawtune.models.model_spec import Dropout, ModelSpec, Params, TrainSpec
+
+if TYPE_CHECKING:
+    import keras
+
+Width = Annotated[int, Field(ge=4, le=512, description="4 to 512 filters for each block")]
+GROWTHS = (1.0, 1.5, 2.0)
 
 
-def build_conv_core(
-    spec: ConvSpec, num_classes: int, seed: int = 0, *, plain: bool = False
-) -> keras.Model:
-    """The net of a spec without augmentation, under the current precision policy.
+class ConvSpec(ModelSpec):
+    """A convolutional net trained from scratch.
 
-    Args:
-        spec: the net.
-        num_classes: logits.
-        seed: initial weights and dropout derive from it alone, not from Keras' global seed.
-        plain: of Keras' own layers only, to be passed on; training is slower.
-
-    Returns:
-        (N, S, S, 3) pixels 0..255 → (N, num_classes) logits, float32.
+    A block is convolution, ReLU, 2x2 max pooling; with `batch_norm`, normalisation comes
+    between convolution and ReLU. After the blocks: dropout, flatten or global average,
+    a dense ReLU layer where `dense_width` > 0, logits.
     """
-    seeds = iter(range(seed, seed + 100))
-    batch_norm = keras.layers.BatchNormalization if plain else FusedBatchNormalization
-    inputs = keras.Input((spec.image_size, spec.image_size, 3), name="pixels")
-    x = inputs
-    if spec.scaling == "minus_one_to_one":
-        x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling")(x)
-    for number, width in enumerate(spec.filters, start=1):
-        x = keras.layers.Conv2D(
-            width,
-            spec.kernel_size,
-            padding=spec.padding,
-            use_bias=not spec.batch_norm,  # batch norm has its own offset
-            kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
-            name=f"conv_{number}",
-        )(x)
-        if spec.batch_norm:
-            x = batch_norm(name=f"norm_{number}")(x)
-        # max(relu(x)) = relu(max(x)), in value and gradient: on a quarter of the pixels. In
-        # bfloat16 ReLU's gradient before the first pooling took a sixth of a step on a CPU.
-        x = keras.layers.MaxPooling2D(2, name=f"pool_{number}")(x)
-        x = keras.layers.ReLU(name=f"relu_{number}")(x)
-    x = keras.layers.Dropout(spec.dropout, seed=next(seeds), name="dropout")(x)
-    if spec.pooling == "flatten":
-        x = keras.layers.Flatten(name="flatten")(x)
-    else:
-        x = keras.layers.GlobalAveragePooling2D(name="global_average")(x)
-    outputs = dense_layers(x, spec.dense_width, num_classes, seed=next(seeds))
-    return keras.Model(inputs, outputs, name="conv_core")
+
+    family: Literal["conv"] = "conv"
+    scaling: Annotated[
+        Literal["none", "minus_one_to_one"], Field(description="none or minus_one_to_one")
+    ] = "minus_one_to_one"
+    filters: Annotated[
+        tuple[Width, ...],
+        Field(min_length=1, max_length=5, description="1 to 5 widths, one for each block"),
+    ]
+    kernel_size: Annotated[int, Field(ge=1, le=7, description="a kernel of 1 to 7 px")] = 3
+    padding: Annotated[Literal["valid", "same"], Field(description="valid or same")] = "valid"
+    batch_norm: Annotated[bool, Field(description="true or false")] = False
+    pooling: Annotated[
+        Literal["flatten", "global_average"], Field(description="flatten or global_average")
+    ] = "flatten"
+    dense_width: Annotated[
+        int, Field(ge=0, le=512, description="0 (no dense layer) to 512 units")
+    ] = 0
+    dropout: Dropout = 0.2
+
+    @model_validator(mode="after")
+    def _image_survives_the_blocks(self) -> Self:
+        sizes = block_sizes(self)
+        if min(sizes) < 1:
+            raise ValueError(
+                f"an image must be at least 1 px wide after every block, but {self.image_size} px "
+                f"shrinks to {', '.join(str(max(side, 0)) for side in sizes)} px over "
+                f"{len(sizes)} blocks (kernel_size {self.kernel_size}, padding {self.padding}): "
+                "give fewer blocks, padding 'same' or a larger image_size"
+            )
+        return self
 
 
-def dense_layers(
-    x: keras.KerasTensor, width: int, num_classes: int, seed: int
-) -> keras.KerasTensor:
-    """A dense ReLU layer where `width` > 0, then logits in float32 under every policy."""
-    if width:
-        x = keras.layers.Dense(
-            width,
-            activation="relu",
-            kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
-            name="dense",
-        )(x)
-    return keras.layers.Dense(
-        num_classes,
-        kernel_initializer=keras.initializers.GlorotUniform(seed=seed + 1),
-        dtype="float32",
-        name="logits",
-    )(x)
+def block_sizes(spec: ConvSpec) -> tuple[int, ...]:
+    """Side of the square feature map after each block, in pixels (below 1: nothing is left)."""
+    sizes = []
+    side = spec.image_size
+    for _ in spec.filters:
+        side = (side if spec.padding == "same" else side - spec.kernel_size + 1) // 2
+        sizes.append(side)
+    return tuple(sizes)
+
+
+def block_widths(filters: int, growth: float, depth: int) -> tuple[int, ...]:
+    """Filters of each block: the first, times the largest power of two within growth^k.
+
+    >>> block_widths(32, 1.5, 5)
+    (32, 32, 64, 64, 128)
+    """
+    return tuple(filters * 2 ** math.floor(math.log2(growth**k) + 1e-9) for k in range(depth))
+
+
+PARAMETERS = (
+    *SHARED,
+    computed(
+        "conv_depth",
+        IntRange(low=2, high=5),
+        "Blocks of the net.",
+        Annotated[int, Field(ge=1, le=5, description="1 to 5 blocks")],
+    ),
+    computed(
+        "filters",
+        Choices(choices=(16, 32, 64)),
+        "Filters of the first block.",
+        Annotated[int, Field(ge=4, le=512, description="4 to 512 filters")],
+    ),
+    computed(
+        "filter_growth",
+        Choices(choices=GROWTHS),
+        "Filters of a block over those of the block before, in powers of two.",
+        Annotated[float, Field(ge=1, le=4, description="a number from 1 to 4")],
+    ),
+    of_model(ConvSpec, "kernel_size", Choices(choices=(3, 5)), "Side of the convolutions."),
+    of_model(
+        ConvSpec,
+        "padding",
+        Choices(choices=("valid", "same")),
+        "Whether convolutions shrink the image.",
+    ),
+    of_model(
+        ConvSpec, "batch_norm", Choices(choices=(True, False)), "Batch normalisation in each block."
+    ),
+    of_model(
+        ConvSpec,
+        "pooling",
+        Choices(choices=("flatten", "global_average")),
+        "What follows the blocks.",
+        name="conv_pooling",
+    ),
+    of_model(
+        ConvSpec,
+        "dense_width",
+        Choices(choices=(0, 32, 64, 128, 256, 512)),
+        "Units of the dense layer.",
+        name="conv_dense_width",
+    ),
+    of_model(
+        ConvSpec,
+        "dropout",
+        FloatRange(low=0.0, high=0.6, step=0.1),
+        "Dropout after the blocks.",
+        name="conv_dropout",
+    ),
+    of_model(
+        ConvSpec,
+        "scaling",
+        Choices(choices=("none", "minus_one_to_one")),
+        "Pixels as they are, or in [-1, 1].",
+    ),
+)
+
+# The published tutorial's "both flips, 0.9" of its models 2 to 5.
+_AUGMENTED: dict[str, Any] = {"flip": "horizontal_and_vertical", "rotation_factor": 0.9}
+
+
+class ConvFamily:
+    """The family `conv`, see `Family`."""
+
+    name = "conv"
+    spec_type = ConvSpec
+    parameters: Sequence[Parameter] = PARAMETERS
+    baselines: Mapping[str, ConvSpec] = {
+        "tutorial_1": ConvSpec(filters=(32, 32), scaling="none"),
+        "tutorial_2": ConvSpec(filters=(32, 32), scaling="none", dense_width=64, **_AUGMENTED),
+        "tutorial_3": ConvSpec(filters=(32, 32, 64), dense_width=128, **_AUGMENTED),
+    }
+
+    def to_spec(self, params: Params, train: TrainSpec) -> tuple[ConvSpec, TrainSpec]:
+        """The specification that a point of the space stands for."""
+        first, growth, depth = (params[k] for k in ("filters", "filter_growth", "conv_depth"))
+        widths = block_widths(int(first), float(growth), int(depth))
+        return spec_of(ConvSpec, PARAMETERS, params, train, filters=widths)
+
+    def to_params(self, model: ConvSpec, train: TrainSpec) -> Params | None:
+        """The point of the space; None where the widths fit no growth."""
+        first, depth = model.filters[0], len(model.filters)
+        growth = next((g for g in GROWTHS if block_widths(first, g, depth) == model.filters), None)
+        if growth is None:
+            return None
+        widths: Params = {"conv_depth": depth, "filters": first, "filter_growth": growth}
+        return params_of(PARAMETERS, model, train) | widths
+
+    def columns(self, model: ConvSpec) -> Params:
+        """Flat values; widths are joined, "32-32-64"."""
+        params: Params = {}
+        for key, value in model.model_dump().items():
+            if key == "filters":
+                params["conv_depth"] = len(value)
+                value = "-".join(map(str, value))
+            params[key] = value
+        return params
+
+    def price(self, model: ConvSpec, num_classes: int) -> Price:
+        """Weights and multiply-adds of convolutions and dense layers."""
+        weights = multiply_adds = 0
+        side, channels = model.image_size, 3
+        for width, pooled in zip(model.filters, block_sizes(model), strict=True):
+            kernel = model.kernel_size**2 * channels * width
+            convolved = side if model.padding == "same" else side - model.kernel_size + 1
+            # Convolutions under batch norm have no bias; gamma, beta, mean and variance instead.
+            weights += kernel + (4 if model.batch_norm else 1) * width
+            multiply_adds += convolved**2 * kernel
+            side, channels = pooled, width
+        dense = _dense_sizes(model, num_classes)
+        return Price(
+            weights + sum((inputs + 1) * outputs for inputs, outputs in dense),
+            multiply_adds + sum(inputs * outputs for inputs, outputs in dense),
+        )
+
+    def needs(self, model: ConvSpec, bank_views: int) -> tuple[Request, ...]:
+        """Pixels."""
+        return (Pixels(model.image_size),)
+
+    def may_need(
+        self, space: Mapping[str, Domain], image_sizes: Sequence[int], bank_views: int
+    ) -> set[Request]:
+        """Pixels of every size."""
+        return {Pixels(size) for size in image_sizes}
+
+    def build(self, model: ConvSpec, train: TrainSpec, data: TrialData) -> BuiltTrial:
+        """A net to be trained on pixels."""
+        from pawtune.models.training.pixel_trial import pixel_trial
+
+        core = self.build_core(model, data.num_classes, {}, seed=train.seed)
+        return pixel_trial(model, train, data, core)
+
+    def build_core(
+        self,
+        model: ConvSpec,
+        num_classes: int,
+        backbones: Mapping[Backbone, keras.Model],
+        *,
+        seed: int = 0,
+        plain: bool = False,
+    ) -> keras.Model:
+        """(N, S, S, 3) pixels 0..255 → (N, num_classes) logits, under the current policy."""
+        import keras
+
+        from pawtune.models.build import dense_layers
+        from pawtune.models.training.fused_batch_norm import FusedBatchNormalization
+
+        seeds = iter(range(seed, seed + 100))
+        batch_norm = keras.layers.BatchNormalization if plain else FusedBatchNormalization
+        inputs = keras.Input((model.image_size, model.image_size, 3), name="pixels")
+        x = inputs
+        if model.scaling == "minus_one_to_one":
+            x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scaling")(x)
+        for number, width in enumerate(model.filters, start=1):
+            x = keras.layers.Conv2D(
+                width,
+                model.kernel_size,
+                padding=model.padding,
+                use_bias=not model.batch_norm,  # batch norm has its own offset
+                kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
+                name=f"conv_{number}",
+            )(x)
+            if model.batch_norm:
+                x = batch_norm(name=f"norm_{number}")(x)
+            # max(relu(x)) = relu(max(x)), in value and gradient: on a quarter of the pixels. In
+            # bfloat16 ReLU's gradient before the first pooling took a sixth of a step on a CPU.
+            x = keras.layers.MaxPooling2D(2, name=f"pool_{number}")(x)
+            x = keras.layers.ReLU(name=f"relu_{number}")(x)
+        x = keras.layers.Dropout(model.dropout, seed=next(seeds), name="dropout")(x)
+        if model.pooling == "flatten":
+            x = keras.layers.Flatten(name="flatten")(x)
+        else:
+            x = keras.layers.GlobalAveragePooling2D(name="global_average")(x)
+        outputs = dense_layers(x, model.dense_width, num_classes, seed=next(seeds))
+        return keras.Model(inputs, outputs, name="conv_core")
+
+    def inputs(self, model: ConvSpec, graph: PixelGraph) -> keras.KerasTensor:
+        """Pixels."""
+        return graph.pixels(model.image_size)
+
+    def layers(
+        self, model: ConvSpec, num_classes: int, facts: Mapping[str, Any]
+    ) -> Iterator[Layer]:
+        """Scaling, blocks, pooling and dense layers."""
+        side, channels = model.image_size, 3
+        if model.scaling != "none":
+            yield Layer("scaling", "Rescaling", "to [-1, 1]", (side, side, 3))
+        for number, (width, pooled) in enumerate(
+            zip(model.filters, block_sizes(model), strict=True), start=1
+        ):
+            block, kernel = f"block_{number}", model.kernel_size
+            if model.padding == "valid":
+                side -= kernel - 1
+            shape = (side, side, width)
+            weights = kernel**2 * channels * width + (0 if model.batch_norm else width)
+            detail = f"{width} filters, {kernel} x {kernel}, {model.padding}"
+            yield Layer(f"{block}/conv", "Conv2D", detail, shape, weights)
+            if model.batch_norm:
+                yield Layer(f"{block}/norm", "BatchNormalization", "", shape, 4 * width)
+            side, channels = pooled, width
+            yield Layer(f"{block}/pool", "MaxPooling2D", "2 x 2", (side, side, width))
+            yield Layer(f"{block}/relu", "ReLU", "", (side, side, width))
+        if model.dropout:
+            yield Layer("dropout", "Dropout", f"{model.dropout:g}", (side, side, channels))
+        flat = model.pooling == "flatten"
+        features = side * side * channels if flat else channels
+        yield Layer("pooling", "Flatten" if flat else "GlobalAveragePooling2D", "", (features,))
+        yield from dense_outline(features, model.dense_width, num_classes)
+
+
+def _dense_sizes(model: ConvSpec, num_classes: int) -> list[tuple[int, int]]:
+    """(inputs, outputs) of each dense layer after the blocks."""
+    area = block_sizes(model)[-1] ** 2 if model.pooling == "flatten" else 1
+    widths = [area * model.filters[-1], *([model.dense_width] if model.dense_width else [])]
+    return list(zip(widths, [*widths[1:], num_classes], strict=True))
+
+
+CONV = ConvFamily()

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from pawtune.models.backbones.backbone_graph import split_at
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.backbones.frozen_backbone import preprocess
 from pawtune.models.errors import ModelError
-from pawtune.models.families.transfer import preprocess
 from pawtune.models.features.light_views import round_transforms
 from pawtune.models.features.tap_encoder import compile_passes
 

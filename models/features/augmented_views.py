@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawtune.models.errors import ModelError
+from pawtune.models.model_spec import Flip
 from pawtune.models.random_streams import Stream, random_numbers
-from pawtune.models.spec import Flip
 
 TURN = 2 * np.pi
 # Effective views of an image at 17: 2.0 to 2.7 at factor 0.05, 4 to 11 from 0.2 on. Accuracy did

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from pawtune.models.backbones.backbone_graph import build_tap_model
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.backbones.frozen_backbone import preprocess
 from pawtune.models.errors import ModelError
-from pawtune.models.families.transfer import preprocess
 from pawtune.models.features.step_size import images_per_step, in_steps
 from pawtune.models.features.view_rendering import render_views
 

@@ -19,8 +19,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.backbones.frozen_backbone import preprocess
 from pawtune.models.errors import ModelError
-from pawtune.models.families.transfer import preprocess
 from pawtune.models.features.augmented_views import ViewTable
 from pawtune.models.features.feature_bank import Shard
 from pawtune.models.features.step_size import images_per_step, in_steps

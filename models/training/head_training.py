@@ -17,7 +17,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pawtune.models.build import make_optimizer
-from pawtune.models.spec import TrainSpec
+from pawtune.models.model_spec import TrainSpec
 from pawtune.models.training.epoch_metrics import EpochResult, balancing_weights, epoch_result
 from pawtune.models.training.live_training import (
     Labels,

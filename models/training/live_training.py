@@ -1,6 +1,6 @@
 """Train a network on pixels, one epoch at a time.
 
-    network = build_network(spec.model, num_classes, seed=spec.train.seed)
+    network = build_network(spec.model, core, seed=spec.train.seed)
     for result in train_live(network, images, labels, val_images, val_labels, spec.train):
         print(result.epoch, result.metrics["val_accuracy"])
 
@@ -23,8 +23,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pawtune.models.build import Network, make_optimizer
+from pawtune.models.model_spec import TrainSpec
 from pawtune.models.random_streams import Stream, random_numbers, seed_sequence
-from pawtune.models.spec import TrainSpec
 from pawtune.models.training.epoch_metrics import EpochResult, balancing_weights, epoch_result
 from pawtune.models.training.fused_batch_norm import BatchNormMeasurement
 

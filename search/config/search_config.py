@@ -17,8 +17,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.url_credentials import without_secrets
-from pawtune.models.spec import ConvSpec
-from pawtune.search.config.domains import Choices, FloatRange, IntRange, Strict
+from pawtune.models.families.domains import Choices, FloatRange, IntRange, Strict
+from pawtune.models.families.table import BUILT_IN, known_families
+from pawtune.models.model_spec import ModelSpec
+from pawtune.models.words import did_you_mean
 from pawtune.search.config.sections import (
     ResourcesConfig,
     SamplerConfig,
@@ -46,7 +48,6 @@ __all__ = [
     "parse_duration",
 ]
 
-Family = Literal["conv", "transfer"]
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of runs and trials
 
 
@@ -97,10 +98,10 @@ class SearchConfig(Strict):
         Setting("a folder, or an address: s3:// or gs://", "Where runs are kept."),
     ] = "runs"
     families: Annotated[
-        Annotated[tuple[Family, ...], Field(min_length=1, strict=False)] | None,
+        Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None,
         Setting(
-            "conv, transfer, a list of both, or null",
-            "Kinds of models; null: both, where transfer is left out if there are no weights.",
+            f"{', '.join(BUILT_IN)}, a list of them, or null",
+            "Kinds of models; null: all but those whose backbone has no weights here.",
         ),
     ] = None
     weights: Annotated[
@@ -167,10 +168,22 @@ class SearchConfig(Strict):
     def _models_take_it(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
         for size in sizes:
             try:
-                ConvSpec(filters=(4,), image_size=size)
+                ModelSpec(family="any", image_size=size)
             except ValidationError:
                 raise ValueError(f"a side must be 32 to 1024 px, received {size}") from None
         return sizes
+
+    @field_validator("families")
+    @classmethod
+    def _are_known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        known = known_families()
+        for name in names or ():
+            if name not in known:
+                raise ValueError(
+                    f"must be {', '.join(known)}, a list of them, or null, received {name!r}"
+                    + did_you_mean(name, known)
+                )
+        return names
 
     @field_validator("families", "image_size")
     @classmethod
@@ -197,6 +210,16 @@ class SearchConfig(Strict):
             super().__init__(**settings)
         except ValidationError as error:
             raise UserError("\n".join(explain(error, type(self)))) from error
+
+    @property
+    def family_names(self) -> tuple[str, ...]:
+        """The families that were asked for, or all."""
+        return self.families or tuple(known_families())
+
+    @property
+    def bank_views(self) -> int:
+        """Augmented views of an image in a feature bank; 0: banks are switched off."""
+        return self.speed.views if self.speed.bank else 0
 
     @model_validator(mode="after")
     def _something_to_run(self) -> Self:

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from pawtune.models.families.domains import Strict
 from pawtune.models.features.augmented_views import DEFAULT_NUM_VIEWS
-from pawtune.models.spec import Precision
-from pawtune.search.config.domains import Strict
+from pawtune.models.model_spec import Precision
 from pawtune.search.config.settings import Setting
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from pawtune.data_pipeline.safe_files import shown
-from pawtune.search.config.domains import Choices, FloatRange, IntRange
+from pawtune.models.families.domains import Choices, FloatRange, IntRange
 
 _RECEIVED_WIDTH = 60
 _RANGE_KEYS = tuple(IntRange.model_fields)
@@ -85,7 +85,9 @@ def _explain_one(item: dict[str, Any], known: Mapping[str, FieldInfo]) -> str:
     setting = setting_of(field) if field else None
     if item["type"] == "value_error":  # ours: rule and value are in it already
         text = prefix + str(item["ctx"]["error"])
-        return text if setting is None or " give " in text else f"{text}; give {setting.accepts}"
+        if setting is None or " give " in text or "; did you mean" in text:
+            return text
+        return f"{text}; give {setting.accepts}"
     if item["type"] == "extra_forbidden":
         return prefix + "no such setting; " + (suggest(path, known) or "leave it out")
     if item["type"] == "missing":

@@ -14,7 +14,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from pawtune.models.spec import BASELINES
+from pawtune.models.baselines import BASELINES
+from pawtune.search.config.needs import backbones_of, needs_of_family
 from pawtune.search.config.search_config import SearchConfig, load_config
 from pawtune.search.objective import Objective
 from pawtune.search.progress.bars import TRIALS, Bar, Bars
@@ -227,9 +228,9 @@ def _count_images(folder: RunFolder) -> Counter[str]:
 
 
 def _planned(config: SearchConfig, folder: RunFolder) -> int:
-    families = config.families or ("conv", "transfer")
-    if not folder.backbones_dir.exists():  # no weights: transfer was left out
-        families = ("conv",)
+    families = config.family_names
+    if not folder.backbones_dir.exists():  # no weights: families with a backbone were left out
+        families = tuple(f for f in families if not backbones_of(needs_of_family(config, f)))
     baselines = sum(spec.model.family in families for spec in BASELINES.values())
     proposed = config.trials if config.baselines != "only" else 0
     return proposed + (baselines if config.baselines != "off" else 0)

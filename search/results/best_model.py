@@ -1,9 +1,12 @@
 """A run's models loaded: a trial's best epoch, its refit, or the soft vote, as one Keras model."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pawtune.data_pipeline.safe_files import shown
-from pawtune.models.spec import ConvSpec, TransferSpec, check_limits
+from pawtune.models.families.family import Backbone
+from pawtune.models.families.table import check_limits, family_of
+from pawtune.models.model_spec import ModelSpec
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
 from pawtune.search.results.delivery.model_file import open_model
@@ -45,47 +48,45 @@ def load_complete(run: RunFolder, trial: TrialFolder, num_classes: int) -> "kera
         UserError: The trial kept no weights, or they do not fit its specification.
     """
     load_tensorflow()
-    from pawtune.models import build
+    from pawtune.models.complete_model import compose_complete
     from pawtune.models.precision import precision
 
     spec = load_spec(run, trial.trial_id).model
     with precision("float32"):
-        backbone = load_backbone_of(run, spec)
-        core = load_core(trial, spec, num_classes, backbone)
-        return build.compose_complete(spec, num_classes, core, backbone)
+        backbones: dict[Backbone, keras.Model] = {}
+        load_backbones(run, spec, backbones)
+        core = load_core(trial, spec, num_classes, backbones)
+        return compose_complete(spec, num_classes, core, backbones)
 
 
-def load_backbone_of(run: RunFolder, spec: ConvSpec | TransferSpec) -> "keras.Model | None":
-    """The frozen backbone of a specification, from the run folder; None where it has none."""
-    from pawtune.models.families import transfer
+def load_backbones(run: RunFolder, spec: ModelSpec, loaded: "dict[Backbone, keras.Model]") -> None:
+    """Adds the frozen backbones of a model to those that are loaded, from the run folder."""
+    from pawtune.models.backbones.frozen_backbone import load_backbone
 
-    if not isinstance(spec, TransferSpec):
-        return None
-    weights = run.backbone_weights(spec.backbone, spec.image_size)
-    return transfer.load_backbone(spec.backbone, spec.image_size, weights)
+    for need in family_of(spec).needs(spec, bank_views=0):
+        if isinstance(need, Backbone) and need not in loaded:
+            loaded[need] = load_backbone(*need, run.backbone_weights(*need))
 
 
 def load_core(
     trial: TrialFolder,
-    spec: ConvSpec | TransferSpec,
+    spec: ModelSpec,
     num_classes: int,
-    backbone: "keras.Model | None",
+    backbones: "Mapping[Backbone, keras.Model]",
 ) -> "keras.Model":
     """The trained part of a trial, with its kept weights.
 
     Raises:
         UserError: There are none, or they do not fit the specification.
     """
-    from pawtune.models import build
-
     check_limits(spec, num_classes)  # an untrusted one may be past any memory
-    network = build.build_network(spec, num_classes, seed=0, backbone=backbone)
+    core = family_of(spec).build_core(spec, num_classes, backbones)
     try:
-        network.core.load_weights(trial.best_weights)
+        core.load_weights(trial.best_weights)
     except Exception as error:  # h5py and Keras raise a dozen types for a file that is not it
         raise UserError(
             f"trial {trial.trial_id}'s weights must fit its specification: {trial.best_weights}: "
             f"{shown(' '.join(str(error).split()))[:300]}; choose another trial with --rank or "
             "--trial"
         ) from error
-    return network.core
+    return core

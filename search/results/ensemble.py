@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
-from pawtune.models.spec import TransferSpec
+from pawtune.models.families.family import Backbone
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Metric
 from pawtune.search.process import load_tensorflow
-from pawtune.search.results.best_model import load_backbone_of, load_core
+from pawtune.search.results.best_model import load_core
 from pawtune.search.results.delivery.model_card import make_card
 from pawtune.search.results.delivery.model_file import save_complete
 from pawtune.search.results.leaderboard import Row
@@ -149,20 +149,15 @@ def count_votes(run: RunFolder, voters: Sequence[Row], manifest: Manifest) -> En
 
 def compose(run: RunFolder, voters: Sequence[Row], num_classes: int) -> "keras.Model":
     """The voters' best epochs as one complete model on raw pixels."""
+    from pawtune.models.complete_model import Trained, compose_vote
     from pawtune.models.precision import precision
-    from pawtune.models.soft_vote import Voter, compose_vote
 
-    backbones: dict[tuple[str, int], keras.Model] = {}
+    backbones: dict[Backbone, keras.Model] = {}
     cores = []
     with precision("float32"):
         for row in voters:
             spec = load_spec(run, row.trial_id).model
-            backbone = None
-            if isinstance(spec, TransferSpec):
-                key = (spec.backbone, spec.image_size)
-                backbone = backbones.get(key) or load_backbone_of(run, spec)
-                assert backbone is not None  # a transfer specification has one
-                backbones[key] = backbone
-            core = load_core(run.trial(row.trial_id), spec, num_classes, backbone)
-            cores.append(Voter(spec, core))
+            load_backbones(run, spec, backbones)
+            core = load_core(run.trial(row.trial_id), spec, num_classes, backbones)
+            cores.append(Trained(spec, core))
         return compose_vote(cores, num_classes, backbones)

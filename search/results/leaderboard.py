@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pawtune.models.spec import did_you_mean
+from pawtune.models.words import did_you_mean
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Objective
 from pawtune.search.storage.history import FINAL_STOP

@@ -16,7 +16,8 @@ from typing import Any, get_args
 import numpy as np
 
 from pawtune.data_pipeline.safe_files import shown
-from pawtune.models.spec import Precision, TrialSpec
+from pawtune.models.model_spec import Precision
+from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Objective
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.results.leaderboard import Row

@@ -11,18 +11,23 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.splitting.image_check import check_unchanged
 from pawtune.data_pipeline.splitting.manifest import Manifest
-from pawtune.models.spec import TransferSpec, TrialSpec
+from pawtune.models.families.family import Backbone
+from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster import connection as cluster
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.cluster.head_address import refuse_foreign
+from pawtune.search.config.needs import (
+    backbones_of,
+    banked_backbones,
+    live_sizes,
+    needs_of_trials,
+)
 from pawtune.search.config.search_config import ResourcesConfig, SearchConfig, load_config
 from pawtune.search.errors import UserError
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.shared_work.backbones import (
-    Backbone,
     Families,
     StoredBackbone,
-    banked,
     store_backbones,
 )
 from pawtune.search.shared_work.pixels import PixelStore, SharedWork, prepare_banks, share_work
@@ -93,33 +98,32 @@ def prepare_retraining(
     joined = None if address == LOCAL else address or config.resources.address
     cluster.connect(joined, reporter.say)
     plan = fit_resources(config.resources, on_cpu=on_cpu)
-    transfers = [spec.model for spec in specs if isinstance(spec.model, TransferSpec)]
-    keys = sorted({(model.backbone, model.image_size) for model in transfers})
-    families = Families(("transfer",), {key: run.backbone_weights(*key) for key in keys})
+    needs = needs_of_trials(config, specs)
+    names = tuple(sorted({spec.model.family for spec in specs}))
+    weights = {key: run.backbone_weights(*key) for key in backbones_of(needs)}
+    families = Families(names, weights)
     backbones = store_backbones(run, families, plan.threads, cache_dir())
     if run.mirror is not None:  # other nodes do not see the run's local copy
         backbones = {
             key: replace(backbone, content=ray.put(backbone.weights.read_bytes()))
             for key, backbone in backbones.items()
         }
-    with_bank = {(m.backbone, m.image_size) for m in transfers if banked(config, m)}
     pixels = PixelStore(manifest, cache_dir(), reporter.stage, say=reporter.say)
     banks = prepare_banks(
         config,
         manifest,
-        {key: backbones[key] for key in keys if key in with_bank},
+        {key: backbones[key] for key in banked_backbones(needs)},
         pixels,
         plan,
         cache_dir(),
         reporter.stage,
     )
-    live = sorted({spec.model.image_size for spec in specs if not banked(config, spec.model)})
     work = share_work(
         config,
         manifest,
         plan,
         run_root=run.root,
-        pixels={size: pixels.at(size) for size in live},
+        pixels={size: pixels.at(size) for size in live_sizes(needs)},
         backbones=backbones,
         banks=banks,
     )

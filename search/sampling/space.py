@@ -1,12 +1,11 @@
 """The search space: a define-by-run function of an Optuna trial, and params <-> specs.
 
 The space is conditional: the family is proposed first, then only the parameters that family
-has. Parameters of one family carry its prefix (`conv_dropout`, `head_dropout`), so that Optuna's
-grouped TPE never mixes two meanings under one name.
+has (`models.families`). A name has one meaning among all families (`conv_dropout`,
+`head_dropout`), so that Optuna's grouped TPE never mixes two.
 """
 
 import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,36 +13,13 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
-from pawtune.models.spec import ConvSpec, TrainSpec, TransferSpec, TrialSpec
-from pawtune.search.config.search_config import Choices, FloatRange, IntRange, SearchConfig
+from pawtune.models.families.domains import Choices, Domain, FloatRange, IntRange
+from pawtune.models.families.table import family_of, find_family
+from pawtune.models.model_spec import TrainSpec
+from pawtune.models.spec import TrialSpec
+from pawtune.search.config.search_config import SearchConfig
 
 Params = dict[str, Any]
-
-COMMON = ("flip", "rotation_factor", "learning_rate", "batch_size", "optimizer")
-CONV = (
-    "conv_depth",
-    "filters",
-    "filter_growth",
-    "kernel_size",
-    "padding",
-    "batch_norm",
-    "conv_pooling",
-    "conv_dense_width",
-    "conv_dropout",
-    "scaling",
-)
-TRANSFER = ("backbone", "head_pooling", "head_dense_width", "head_dropout")
-FAMILY_PARAMETERS = {"conv": CONV, "transfer": TRANSFER}
-GROWTHS = (1.0, 1.5, 2.0)
-
-
-def block_widths(filters: int, growth: float, depth: int) -> tuple[int, ...]:
-    """Filters of each block: the first, times the largest power of two within growth^k.
-
-    >>> block_widths(32, 1.5, 5)
-    (32, 32, 64, 64, 128)
-    """
-    return tuple(filters * 2 ** math.floor(math.log2(growth**k) + 1e-9) for k in range(depth))
 
 
 def propose(trial: optuna.trial.BaseTrial, config: SearchConfig, families: Sequence[str]) -> Params:
@@ -59,12 +35,14 @@ def propose(trial: optuna.trial.BaseTrial, config: SearchConfig, families: Seque
     """
     params: Params = {"family": trial.suggest_categorical("family", list(families))}
     params["image_size"] = trial.suggest_categorical("image_size", list(config.image_size))
-    for name in (*COMMON, *FAMILY_PARAMETERS[params["family"]]):
-        params[name] = _suggest(trial, name, getattr(config.space, name))
+    for parameter in find_family(params["family"]).parameters:
+        if parameter.applies(params):
+            domain = config.space.domain(parameter.name)
+            params[parameter.name] = _suggest(trial, parameter.name, domain)
     return params
 
 
-def _suggest(trial: optuna.trial.BaseTrial, name: str, domain: Any) -> Any:
+def _suggest(trial: optuna.trial.BaseTrial, name: str, domain: Domain) -> Any:
     match domain:
         case IntRange():
             return trial.suggest_int(
@@ -86,75 +64,22 @@ def to_spec(params: Mapping[str, Any], config: SearchConfig, name: str, seed: in
     Raises:
         pydantic.ValidationError: The point is no valid model.
     """
-    shared = {key: params[key] for key in ("image_size", "flip", "rotation_factor")}
-    model: ConvSpec | TransferSpec
-    if params["family"] == "conv":
-        model = ConvSpec(
-            **shared,
-            scaling=params["scaling"],
-            filters=block_widths(params["filters"], params["filter_growth"], params["conv_depth"]),
-            kernel_size=params["kernel_size"],
-            padding=params["padding"],
-            batch_norm=params["batch_norm"],
-            pooling=params["conv_pooling"],
-            dense_width=params["conv_dense_width"],
-            dropout=params["conv_dropout"],
-        )
-    else:
-        model = TransferSpec(
-            **shared,
-            backbone=params["backbone"],
-            pooling=params["head_pooling"],
-            dense_width=params["head_dense_width"],
-            dropout=params["head_dropout"],
-        )
     train = TrainSpec(
-        learning_rate=params["learning_rate"],
-        batch_size=params["batch_size"],
-        optimizer=params["optimizer"],
         epochs=config.epochs,
         seed=seed,
         precision=config.speed.precision,
         class_weights=config.class_weights,
     )
+    model, train = find_family(params["family"]).to_spec(dict(params), train)
     return TrialSpec(name=name, model=model, train=train)
 
 
 def to_params(spec: TrialSpec) -> Params | None:
-    """The point of the space that a spec stands for; None where its widths fit no growth."""
-    model, train = spec.model, spec.train
-    params: Params = {
-        "family": model.family,
-        "image_size": model.image_size,
-        "flip": model.flip,
-        "rotation_factor": model.rotation_factor,
-        "learning_rate": train.learning_rate,
-        "batch_size": train.batch_size,
-        "optimizer": train.optimizer,
-    }
-    if isinstance(model, TransferSpec):
-        return params | {
-            "backbone": model.backbone,
-            "head_pooling": model.pooling,
-            "head_dense_width": model.dense_width,
-            "head_dropout": model.dropout,
-        }
-    first, depth = model.filters[0], len(model.filters)
-    growth = next((g for g in GROWTHS if block_widths(first, g, depth) == model.filters), None)
-    if growth is None:
+    """The point of the space that a spec stands for; None where its family has none for it."""
+    params = family_of(spec.model).to_params(spec.model, spec.train)
+    if params is None:
         return None
-    return params | {
-        "conv_depth": depth,
-        "filters": first,
-        "filter_growth": growth,
-        "kernel_size": model.kernel_size,
-        "padding": model.padding,
-        "batch_norm": model.batch_norm,
-        "conv_pooling": model.pooling,
-        "conv_dense_width": model.dense_width,
-        "conv_dropout": model.dropout,
-        "scaling": model.scaling,
-    }
+    return {"family": spec.model.family, "image_size": spec.model.image_size, **params}
 
 
 def locate(

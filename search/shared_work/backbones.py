@@ -11,26 +11,20 @@ from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.progress import silent
 from pawtune.data_pipeline.sources.object_store import is_address
 from pawtune.data_pipeline.sources.stored_files import stored_file
-from pawtune.models.backbones.backbone_weights import backbone_name, find_weights
+from pawtune.models.backbones.backbone_weights import find_weights
+from pawtune.models.baselines import BASELINES, baseline
 from pawtune.models.errors import ModelError
-from pawtune.models.features.augmented_views import bank_supports
+from pawtune.models.families.family import Backbone
+from pawtune.models.families.table import check_limits
 from pawtune.models.features.feature_bank import file_hash
-from pawtune.models.spec import (
-    BASELINES,
-    ConvSpec,
-    TransferSpec,
-    TrialSpec,
-    baseline,
-    check_limits,
-)
+from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import claim_process
 from pawtune.search.cluster.node_check import here
 from pawtune.search.cluster.sent_files import file_here
 from pawtune.search.cluster.task_result import result
-from pawtune.search.config.search_config import Choices, SearchConfig
+from pawtune.search.config.needs import backbones_of, needs_of_family
+from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.storage.run_folder import RunFolder, read_json, write_bytes, write_json
-
-Backbone = tuple[str, int]  # name, image size in pixels
 
 
 @dataclass(frozen=True)
@@ -51,23 +45,25 @@ def find_families(
 ) -> Families:
     """Finds the weights of every backbone that the search may use.
 
-    A run that is resumed has them in its folder, wherever they came from. A search that did not
-    ask for `transfer` goes on without it where there are none.
+    A run that is resumed has them in its folder, wherever they came from. A search that named no
+    families leaves out those whose backbone has none.
 
     Raises:
-        ModelError: `transfer` was asked for, and no weights can be had.
+        ModelError: A family was asked for, and its backbone's weights cannot be had.
     """
-    asked = config.families
-    if asked is not None and "transfer" not in asked:
-        return Families(tuple(asked))
-    try:
-        weights = {key: _find(key, config.weights, run) for key in sorted(_backbones(config))}
-    except ModelError as error:
-        if asked is not None or config.weights:
-            raise
-        say(f"transfer is left out: {error}")
-        return Families(("conv",))
-    return Families(tuple(asked or ("conv", "transfer")), weights)
+    names: list[str] = []
+    weights: dict[Backbone, Path] = {}
+    for name in config.family_names:
+        keys = backbones_of(needs_of_family(config, name))
+        try:
+            weights |= {key: _find(key, config.weights, run) for key in keys}
+        except ModelError as error:
+            if config.families is not None or config.weights:
+                raise
+            say(f"{name} is left out: {error}")
+        else:
+            names.append(name)
+    return Families(tuple(names), weights)
 
 
 @cache
@@ -115,56 +111,6 @@ def baselines_of(
         train = spec.train.model_copy(update=update)
         specs.append(spec.model_copy(update={"train": train}))
     return specs
-
-
-def live_sizes(
-    config: SearchConfig, families: Families, baselines: list[TrialSpec]
-) -> tuple[int, ...]:
-    """Sizes in pixels at which some trial may train on pixels rather than on a feature bank."""
-    sizes = {spec.model.image_size for spec in baselines if not banked(config, spec.model)}
-    proposes = config.baselines != "only" and config.trials > 0
-    if proposes and ("conv" in families.names or not _space_is_banked(config)):
-        sizes |= set(config.image_size)
-    return tuple(sorted(sizes))
-
-
-def banked(config: SearchConfig, model: ConvSpec | TransferSpec) -> bool:
-    """Whether a model trains on a feature bank."""
-    return (
-        isinstance(model, TransferSpec)
-        and config.speed.bank
-        and bank_supports(model.flip, model.rotation_factor, config.speed.views)
-    )
-
-
-def _space_is_banked(config: SearchConfig) -> bool:
-    """Whether every transfer head that may be proposed trains on a feature bank."""
-    factors = config.space.rotation_factor
-    if isinstance(factors, Choices):
-        values = [float(value) for value in factors.choices]
-    elif factors.step is not None:
-        steps = round((factors.high - factors.low) / factors.step)
-        values = [factors.low + n * factors.step for n in range(steps + 1)]
-    else:
-        return False  # any number between: some lie below what a bank serves
-    models = (
-        TransferSpec.model_validate({"flip": flip, "rotation_factor": round(value, 9)})
-        for flip in config.space.flip.choices
-        for value in values
-    )
-    return all(banked(config, model) for model in models)
-
-
-def _backbones(config: SearchConfig) -> set[Backbone]:
-    found: set[Backbone] = set()
-    if config.baselines != "only":
-        for name in config.space.backbone.choices:
-            found |= {(backbone_name(str(name)), size) for size in config.image_size}
-    if config.baselines != "off":
-        for spec in BASELINES.values():
-            if isinstance(spec.model, TransferSpec):
-                found.add((spec.model.backbone, spec.model.image_size))
-    return found
 
 
 @dataclass(frozen=True)
@@ -220,17 +166,17 @@ def store_backbones(
     for (name, size), file in families.weights.items():
         target = run.backbone_weights(name, size)
         if file == target:  # the run is resumed
-            found[name, size] = _stored(target)
+            found[Backbone(name, size)] = _stored(target)
             continue
         source_hash = file_hash(file)
         kept = _cached(cache, name, size, source_hash)
         if _facts(kept).exists():
             write_bytes(target, kept.read_bytes())
             write_bytes(_facts(target), _facts(kept).read_bytes())
-            found[name, size] = _stored(target)
+            found[Backbone(name, size)] = _stored(target)
         else:
             task = _store.options(**here().options()).remote(name, size, file, target, threads)
-            pending[name, size] = task, source_hash
+            pending[Backbone(name, size)] = task, source_hash
     for (name, size), (task, source_hash) in pending.items():
         num_weights, num_features = result(task)
         target = run.backbone_weights(name, size)
@@ -239,7 +185,7 @@ def store_backbones(
         kept = _cached(cache, name, size, source_hash)
         write_bytes(kept, target.read_bytes())
         write_bytes(_facts(kept), _facts(target).read_bytes())  # last: it says that all is there
-        found[name, size] = _stored(target)
+        found[Backbone(name, size)] = _stored(target)
     return found
 
 
@@ -260,7 +206,7 @@ def _stored(weights: Path) -> StoredBackbone:
 
 @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
 def _store(name: str, image_size: int, source: Path, target: Path, threads: int) -> tuple[int, int]:
-    from pawtune.models.families.transfer import load_backbone
+    from pawtune.models.backbones.frozen_backbone import load_backbone
 
     claim_process(threads)  # the process may go on as a trial's worker
     backbone = load_backbone(name, image_size, source)

@@ -202,7 +202,7 @@ def _encode_shard(
 def _encoder(recipe: BankRecipe, threads: int) -> "ViewEncoder":
     """Built once in a worker process, for all its shards."""
     from pawtune.models import precision
-    from pawtune.models.families.transfer import load_backbone
+    from pawtune.models.backbones.frozen_backbone import load_backbone
     from pawtune.models.features.view_encoder import ViewEncoder
 
     claim_process(threads)

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
+from pawtune.models.families.family import Backbone
 from pawtune.models.features import light_views
 from pawtune.search.cluster.connection import claim_process
-from pawtune.search.shared_work.backbones import Backbone, StoredBackbone
+from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.board import Arrays, Job, obtain
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class FeatureStore:
 def _encoder(backbone: Backbone, weights: str, policy: str, threads: int) -> "TapEncoder":
     """Built once in a worker process, for all its shards."""
     from pawtune.models import precision
-    from pawtune.models.families.transfer import load_backbone
+    from pawtune.models.backbones.frozen_backbone import load_backbone
     from pawtune.models.features.tap_encoder import TapEncoder
 
     claim_process(threads)

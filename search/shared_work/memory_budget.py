@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import ray
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
-from pawtune.search.shared_work.backbones import Backbone, StoredBackbone
+from pawtune.models.families.family import Backbone
+from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.feature_banks import POOLINGS
 
 HALF = 2  # bytes of a number in a bank, float16

@@ -26,14 +26,15 @@ from pawtune.data_pipeline.images.pixel_cache import (
 )
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
 from pawtune.models.cpu_info import cpu_has_bfloat16
-from pawtune.models.spec import Precision
+from pawtune.models.families.family import Backbone
+from pawtune.models.model_spec import Precision
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.cluster.node_check import Node
 from pawtune.search.cluster.resource_wait import Progress, StageProgress, silent, wait_for_room
 from pawtune.search.cluster.task_result import result
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.objective import Metric
-from pawtune.search.shared_work.backbones import Backbone, StoredBackbone
+from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.feature_banks import BankRecipe, BankRefs, ImageSet, open_or_build
 
 Labels = np.ndarray[tuple[int], np.dtype[np.int32]]
@@ -306,7 +307,7 @@ def prepare_banks(
             split: [entry.pixels_key for entry in manifest.split(split)]
             for split in ("train", "validation")
         }
-        banks[name, size] = open_or_build(
+        banks[Backbone(name, size)] = open_or_build(
             recipe,
             ImageSet(hashes["train"], partial(_split, pixels, size, "train")),
             ImageSet(hashes["validation"], partial(_split, pixels, size, "validation")),

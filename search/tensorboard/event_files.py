@@ -29,7 +29,7 @@ from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboardX.record_writer import masked_crc32c
 
 from pawtune.data_pipeline.images.pictures import Pixels, encode_jpeg
-from pawtune.search.tensorboard.model_outline import Layer
+from pawtune.models.families.family import Layer
 
 # Field 7 of HParamInfo, `differs`, set: tensorboardX's copy of the format does not have it yet.
 DIFFERS = b"\x38\x01"

@@ -11,7 +11,7 @@ from pawtune.data_pipeline.images.pictures import (
     read_thumbnail,
 )
 from pawtune.data_pipeline.splitting.manifest import Manifest
-from pawtune.models.spec import ConvSpec, TransferSpec
+from pawtune.models.model_spec import ModelSpec
 from pawtune.search.results.validation import read_validation
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
 
@@ -36,7 +36,7 @@ class Samples:
         first = self.manifest.split("train")[0]
         self._example = read_thumbnail(root, first, VIEW_PX)
 
-    def views(self, spec: ConvSpec | TransferSpec) -> Pixels | None:
+    def views(self, spec: ModelSpec) -> Pixels | None:
         """One image as a trial may see it in six epochs: (H, W, 3) uint8."""
         if self._example is None:
             return None

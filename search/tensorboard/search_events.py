@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pawtune.data_pipeline.url_credentials import without_secrets
-from pawtune.models.spec import ConvSpec, TransferSpec, TrialSpec
+from pawtune.models.families.parameters import first_point
+from pawtune.models.families.table import find_family
+from pawtune.models.model_spec import ModelSpec, TrainSpec
+from pawtune.models.spec import TrialSpec
 from pawtune.search.config.search_config import SearchConfig, dump_config
 from pawtune.search.errors import UserError
 from pawtune.search.markdown import render_markdown
@@ -34,12 +37,18 @@ LAYOUT = {
 
 def parameter_columns(families: Sequence[str], config: SearchConfig) -> dict[str, type]:
     """Every parameter that a trial of these families has, and the type of its values."""
-    examples = {"conv": ConvSpec(filters=(32,)), "transfer": TransferSpec()}
     columns: dict[str, type] = {}
     for family in families:
-        params = TrialSpec(name=family, model=examples[family]).params()
-        columns |= {key: type(value) for key, value in params.items()}
+        columns |= {key: type(value) for key, value in _example(family).params().items()}
     return columns | ({"class_weights": bool} if config.class_weights else {})
+
+
+def _example(family: str) -> TrialSpec:
+    """Any trial of a family."""
+    owner = find_family(family)
+    point = {"image_size": ModelSpec(family=family).image_size, **first_point(owner.parameters)}
+    model, train = owner.to_spec(point, TrainSpec())
+    return TrialSpec(name=family, model=model, train=train)
 
 
 def begin_search_events(

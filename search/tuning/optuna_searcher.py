@@ -22,7 +22,8 @@ from pydantic import ValidationError
 from ray.tune.search import Searcher
 
 from pawtune.models.errors import ModelError
-from pawtune.models.spec import TrialSpec, check_limits
+from pawtune.models.families.table import check_limits
+from pawtune.models.spec import TrialSpec
 from pawtune.search.config.search_config import SamplerConfig, SearchConfig
 from pawtune.search.objective import Objective
 from pawtune.search.sampling import space

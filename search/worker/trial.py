@@ -8,11 +8,10 @@ reports an epoch; what was reported is on disk.
 import gc
 import platform
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import ray
@@ -22,22 +21,18 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.sources.object_store import StoreError
 from pawtune.models.cpu_info import cpu_model
 from pawtune.models.errors import ModelError
-from pawtune.models.features.augmented_views import ViewSampler, bank_supports
-from pawtune.models.spec import TransferSpec, TrialSpec
+from pawtune.models.families.family import BuiltTrial
+from pawtune.models.families.table import family_of
+from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import claim_process, place
 from pawtune.search.objective import Objective
-from pawtune.search.shared_work.backbones import Backbone
 from pawtune.search.shared_work.pixels import SharedWork
 from pawtune.search.storage.attempts import TakenOverError, begin_attempt
 from pawtune.search.storage.retry import StorageError, must_exist, retry_storage
 from pawtune.search.storage.run_folder import TrialFolder, write_json, write_text
 from pawtune.search.worker.epoch_keeper import EpochKeeper, restore_best
 from pawtune.search.worker.trial_copy import TrialCopy
-
-if TYPE_CHECKING:
-    import keras
-
-    from pawtune.models.training.epoch_metrics import EpochResult
+from pawtune.search.worker.trial_data import SharedArrays
 
 # To a node where a trial cannot even begin: the look before the first trial has not met those that
 # came later.
@@ -182,17 +177,17 @@ def begin_session(spec: TrialSpec) -> str:
     return policy
 
 
-def build_trial(spec: TrialSpec, work: SharedWork) -> "BuiltTrial":
-    """The trial with new weights, on a bank where one serves it."""
-    return _banked_trial(spec, work) or _live_trial(spec, work)
+def build_trial(spec: TrialSpec, work: SharedWork) -> BuiltTrial:
+    """The trial with new weights, as its family builds it."""
+    return family_of(spec.model).build(spec.model, spec.train, SharedArrays(work))
 
 
-def describe_training(trial: "BuiltTrial", policy: str, work: SharedWork) -> dict[str, Any]:
+def describe_training(trial: BuiltTrial, policy: str, work: SharedWork) -> dict[str, Any]:
     """What a trial's `facts.json` holds: sizes, and all of the machine that decides on digits."""
     from pawtune.models import precision
     from pawtune.models.training.code_version import TRAINING_VERSION
 
-    frozen = work.backbones[trial.backbone].num_weights if trial.backbone else 0
+    frozen = sum(work.backbones[backbone].num_weights for backbone in trial.backbones)
     return {
         "num_weights": trial.core.count_params() + frozen,
         "trainable_weights": sum(int(np.prod(w.shape)) for w in trial.core.trainable_weights),
@@ -204,81 +199,6 @@ def describe_training(trial: "BuiltTrial", policy: str, work: SharedWork) -> dic
         "cpu": cpu_model(),
         "threads": work.threads,
     }
-
-
-@dataclass(frozen=True)
-class BuiltTrial:
-    """A built trial: its trained part, and how to train it from an epoch on."""
-
-    kind: str
-    core: "keras.Model"
-    optimizer: "keras.optimizers.Optimizer"
-    train: "Callable[[int], Iterator[EpochResult]]"
-    backbone: Backbone | None = None
-
-
-def _banked_trial(spec: TrialSpec, work: SharedWork) -> BuiltTrial | None:
-    """A transfer head on the features of a bank; None where no bank serves it."""
-    from pawtune.models.build import make_optimizer
-    from pawtune.models.families.transfer import build_head
-    from pawtune.models.training.head_training import train_head
-
-    model = spec.model
-    if not isinstance(model, TransferSpec):
-        return None
-    key = (model.backbone, model.image_size)
-    bank = work.banks.get(key)
-    if bank is None or not bank_supports(model.flip, model.rotation_factor, bank.table.num_views):
-        return None
-    features, val_features = ray.get([bank.train[model.pooling], bank.validation[model.pooling]])
-    sampler = ViewSampler(bank.table, model.flip, model.rotation_factor, spec.train.seed)
-    head = build_head(model, len(work.class_names), features.shape[-1], spec.train.seed)
-    optimizer = make_optimizer(spec.train)
-
-    def train(start_epoch: int) -> "Iterator[EpochResult]":
-        return train_head(
-            head,
-            partial(sampler.features_for_epoch, features),
-            work.train_labels,
-            val_features,
-            work.val_labels,
-            spec.train,
-            optimizer=optimizer,
-            start_epoch=start_epoch,
-        )
-
-    return BuiltTrial("bank", head, optimizer, train, key)
-
-
-def _live_trial(spec: TrialSpec, work: SharedWork) -> BuiltTrial:
-    """Training on pixels: conv nets, and heads that no bank serves."""
-    from pawtune.models.build import build_network, make_optimizer
-    from pawtune.models.families.transfer import load_backbone
-    from pawtune.models.training.live_training import train_live
-
-    key, backbone = None, None
-    if isinstance(spec.model, TransferSpec):
-        key = (spec.model.backbone, spec.model.image_size)
-        backbone = load_backbone(*key, work.backbones[key].file())
-    network = build_network(
-        spec.model, len(work.class_names), seed=spec.train.seed, backbone=backbone
-    )
-    optimizer = make_optimizer(spec.train)
-    pixels = work.pixels[spec.model.image_size]
-
-    def train(start_epoch: int) -> "Iterator[EpochResult]":
-        return train_live(
-            network,
-            ray.get(pixels.train),
-            work.train_labels,
-            ray.get(pixels.validation),
-            work.val_labels,
-            spec.train,
-            optimizer=optimizer,
-            start_epoch=start_epoch,
-        )
-
-    return BuiltTrial("live", network.core, optimizer, train, key)
 
 
 def _continue(

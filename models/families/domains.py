@@ -107,6 +107,25 @@ def corners(domain: Domain) -> tuple[Scalar, ...]:
     return domain.choices if isinstance(domain, Choices) else (domain.low, domain.high)
 
 
+def values_of(domain: Domain, most: int = 1000) -> tuple[Scalar, ...]:
+    """The values of a domain; of a range with more than `most`, so many over all of it.
+
+    >>> values_of(FloatRange(low=0.0, high=0.3, step=0.1))
+    (0.0, 0.1, 0.2, 0.3)
+    """
+    if isinstance(domain, Choices):
+        return domain.choices
+    step = domain.step or (1 if isinstance(domain, IntRange) else None)
+    count = most if step is None else min(most, 1 + round((domain.high - domain.low) / step))
+    if count <= 1:
+        return (domain.low,)
+    width = (domain.high - domain.low) / (count - 1)
+    values = [domain.low + n * width for n in range(count)]
+    if isinstance(domain, IntRange):
+        return tuple(dict.fromkeys(round(value) for value in values))
+    return tuple(round(value, 9) for value in values)
+
+
 def _check_range(low: float, high: float, step: float | None, log: bool) -> None:
     """Refuse what Optuna would refuse, or quietly change, in the middle of a search."""
     if low > high:

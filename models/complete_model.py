@@ -1,0 +1,158 @@
+"""One complete Keras model on raw pixels to pass on, of one trained core or of several that vote.
+
+Nothing in it needs our code. It resizes (bilinear), rounds to whole pixel values as the data
+pipeline does, preprocesses, and turns logits into probabilities: of several cores, the mean of
+theirs. float32 under every policy, no augmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+
+from pawtune.models.backbones.backbone_graph import split_at
+from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.backbones.frozen_backbone import preprocess
+from pawtune.models.families.family import Backbone
+from pawtune.models.families.finetune import build_tuned
+from pawtune.models.families.table import family_of
+from pawtune.models.model_spec import ModelSpec
+from pawtune.models.precision import precision
+from pawtune.models.raw_pixels import raw_input, resized
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained core and what it was built from."""
+
+    spec: ModelSpec
+    core: keras.Model
+
+
+def compose_complete(
+    spec: ModelSpec,
+    num_classes: int,
+    core: keras.Model,
+    backbones: Mapping[Backbone, keras.Model] | None = None,
+) -> keras.Model:
+    """The complete model of one core.
+
+    Args:
+        spec: what `core` was built from.
+        num_classes: as `core` was built with.
+        core: the trained part, from the family's `build_core`; its weights are copied.
+        backbones: those that the family's `needs` names, from `load_backbone`.
+
+    Returns:
+        (N, None, None, 3) pixels → (N, num_classes) probabilities, float32.
+
+    Raises:
+        ValueError: a backbone is missing.
+    """
+    with precision("float32"):
+        graph = _Graph(backbones or {})
+        logits = _logits(Trained(spec, core), num_classes, graph)
+        probabilities = keras.layers.Softmax(name="probabilities")(logits)
+        return keras.Model(graph.raw, probabilities, name="pawtune")
+
+
+def compose_vote(
+    voters: Sequence[Trained], num_classes: int, backbones: Mapping[Backbone, keras.Model]
+) -> keras.Model:
+    """The complete model of a soft vote: the mean of several cores' probabilities.
+
+    A backbone that several heads share is computed once for all of them: three heads on
+    MobileNetV2 cost hardly more than one.
+
+    Args:
+        voters: two or more.
+        num_classes: as the cores were built with.
+        backbones: those of all voters, from `load_backbone`.
+
+    Returns:
+        (N, None, None, 3) pixels → (N, num_classes) probabilities, float32.
+
+    Raises:
+        ValueError: fewer than two voters, or a backbone is missing.
+    """
+    if len(voters) < 2:
+        raise ValueError(f"a vote needs two models or more, received {len(voters)}")
+    with precision("float32"):
+        graph = _Graph(backbones)
+        votes = [
+            keras.layers.Softmax(name=f"vote_{number}")(
+                _logits(voter, num_classes, graph, name=f"voter_{number}")
+            )
+            for number, voter in enumerate(voters, start=1)
+        ]
+        mean = keras.layers.Average(name="probabilities")(votes)
+        return keras.Model(graph.raw, mean, name="pawtune")
+
+
+def compose_tuned(name: str, backbone: keras.Model, cut: int, network: keras.Model) -> keras.Model:
+    """The complete model of a fine-tuned top, as `compose_complete` makes that of a head.
+
+    Args:
+        name: of the backbone in `keras.applications`.
+        backbone: of `load_backbone`; what is below the cut is taken from it.
+        cut: number of the block end.
+        network: of `build_tuned`; its weights are copied.
+
+    Returns:
+        (N, None, None, 3) pixels → (N, C) probabilities, float32.
+    """
+    with precision("float32"):
+        below, above = split_at(fold_backbone(backbone), cut)
+        head = network.get_layer("logits")
+        trained = build_tuned(above, *head.get_weights())
+        trained.set_weights(network.get_weights())
+        raw = raw_input()
+        pixels = preprocess(name, resized(raw, backbone.input_shape[1]))
+        logits = trained(below(pixels, training=False), training=False)
+        probabilities = keras.layers.Softmax(name="probabilities")(logits)
+        return keras.Model(raw, probabilities, name="pawtune")
+
+
+def _logits(
+    trained: Trained, num_classes: int, graph: _Graph, name: str | None = None
+) -> keras.KerasTensor:
+    family, spec = family_of(trained.spec), trained.spec
+    core = family.build_core(spec, num_classes, graph.backbones, plain=True)
+    core.set_weights(trained.core.get_weights())
+    if name is not None:  # the same layers under a name of their own: Keras saves by name
+        core = keras.Model(core.input, core.output, name=name)
+    return core(family.inputs(spec, graph), training=False)
+
+
+class _Graph:
+    """A `PixelGraph`: every size and every backbone is computed once.
+
+    Attributes:
+        raw: (N, None, None, 3) pixels pixels.
+        backbones: as they were given.
+    """
+
+    def __init__(self, backbones: Mapping[Backbone, keras.Model]) -> None:
+        self.raw = raw_input()
+        self.backbones = backbones
+        self._pixels: dict[int, keras.KerasTensor] = {}
+        self._maps: dict[Backbone, keras.KerasTensor] = {}
+
+    def pixels(self, image_size: int) -> keras.KerasTensor:
+        """(N, S, S, 3) float32 pixels 0..255, resized as in training."""
+        if image_size not in self._pixels:
+            self._pixels[image_size] = resized(self.raw, image_size)
+        return self._pixels[image_size]
+
+    def maps(self, backbone: Backbone) -> keras.KerasTensor:
+        """(N, h, w, F) feature maps of a frozen backbone."""
+        if backbone not in self._maps:
+            name, size = backbone
+            inputs = keras.Input((size, size, 3), name="pixels")
+            outputs = self.backbones[backbone](preprocess(name, inputs), training=False)
+            # A model of its own, so that names inside cannot clash.
+            extractor = keras.Model(inputs, outputs, name=f"maps_{name}_{size}")
+            self._maps[backbone] = extractor(self.pixels(size), training=False)
+        return self._maps[backbone]

@@ -1,0 +1,196 @@
+"""Parameters of a search space: their names, default domains and rules, and those all share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
+
+from pawtune.models.families.domains import Choices, Domain, FloatRange, IntRange, corners
+from pawtune.models.model_spec import ModelSpec, Params, TrainSpec
+
+Section = Literal["model", "train"]
+S = TypeVar("S", bound=ModelSpec)
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """One parameter of the search space.
+
+    Attributes:
+        name: in the space, unique among all families.
+        default: the domain that is searched by default.
+        meaning: what it is, as a sentence.
+        rule: the rule that a value must keep, with a description that finishes "give …".
+        section: the part of the specification that holds it; None: the family computes with it.
+        field: its field there.
+        only_if: an earlier parameter and its values at which this one is proposed; None: always.
+    """
+
+    name: str
+    default: Domain
+    meaning: str
+    rule: FieldInfo
+    section: Section | None = None
+    field: str = ""
+    only_if: tuple[str, Sequence[str | int | float | bool]] | None = None
+
+    @property
+    def accepts(self) -> str:
+        """What it takes, to follow "give"."""
+        return self.rule.description or ""
+
+    @property
+    def kind(self) -> type:
+        """Type of its values: int, float, or object for choices that are not all numbers."""
+        values = corners(self.default)
+        whole = all(type(value) is int for value in values)
+        numbers = all(type(value) in (int, float) for value in values)
+        return int if whole else float if numbers else object
+
+    def check(self, value: Any) -> None:
+        """Raises pydantic.ValidationError for a value that no model may have."""
+        self._adapter.validate_python(value, strict=True)
+
+    def applies(self, params: Mapping[str, Any]) -> bool:
+        """Whether it is proposed after these parameters."""
+        return self.only_if is None or params.get(self.only_if[0]) in self.only_if[1]
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        rule: Any = Annotated[self.rule.annotation, self.rule]
+        return TypeAdapter(rule)
+
+
+def of_model(
+    spec: type[ModelSpec],
+    field: str,
+    default: Domain,
+    meaning: str,
+    *,
+    name: str = "",
+    only_if: tuple[str, Sequence[str | int | float | bool]] | None = None,
+) -> Parameter:
+    """A parameter that is a field of the model's specification, under its rule.
+
+    Args:
+        spec: the family's specification.
+        field: its name there.
+        default: the domain that is searched by default.
+        meaning: what it is, as a sentence.
+        name: in the space; by default the field's name.
+        only_if: see `Parameter`.
+    """
+    rule = spec.model_fields[field]
+    return Parameter(name or field, default, meaning, rule, "model", field, only_if)
+
+
+def of_training(field: str, default: Domain, meaning: str) -> Parameter:
+    """A parameter that is a field of `TrainSpec`."""
+    return Parameter(field, default, meaning, TrainSpec.model_fields[field], "train", field)
+
+
+def computed(name: str, default: Domain, meaning: str, rule: Any) -> Parameter:
+    """A parameter from which the family computes fields of its specification.
+
+    Args:
+        name: in the space.
+        default: the domain that is searched by default.
+        meaning: what it is, as a sentence.
+        rule: an annotated type, such as Annotated[int, Field(ge=1, description="1 or more")].
+    """
+    return Parameter(name, default, meaning, FieldInfo.from_annotation(rule))
+
+
+FLIP = of_model(
+    ModelSpec,
+    "flip",
+    Choices(choices=("none", "horizontal", "horizontal_and_vertical")),
+    "Random flips of training images.",
+)
+ROTATION = of_model(
+    ModelSpec,
+    "rotation_factor",
+    FloatRange(low=0.0, high=0.9, step=0.05),
+    "Random rotations of training images.",
+)
+LEARNING_RATE = of_training(
+    "learning_rate", FloatRange(low=1e-4, high=1e-2, log=True), "The optimizer's step."
+)
+BATCH_SIZE = of_training("batch_size", Choices(choices=(16, 32, 64, 128)), "Images of one step.")
+OPTIMIZER = of_training(
+    "optimizer",
+    Choices(choices=("adam", "adamw", "sgd")),
+    "The optimizer (sgd: Nesterov momentum 0.9).",
+)
+SHARED = (FLIP, ROTATION, LEARNING_RATE, BATCH_SIZE, OPTIMIZER)
+
+
+def spec_of(
+    spec_type: type[S],
+    parameters: Sequence[Parameter],
+    params: Params,
+    train: TrainSpec,
+    **computed_fields: Any,
+) -> tuple[S, TrainSpec]:
+    """`Family.to_spec` for parameters that are fields of the specification.
+
+    Args:
+        spec_type: the family's specification.
+        parameters: the family's.
+        params: `image_size` and the proposed values; those that were not proposed keep the
+            specification's default.
+        train: see `Family.to_spec`.
+        computed_fields: fields of the model that no single parameter holds.
+    """
+    given = [(p, params[p.name]) for p in parameters if p.section and p.name in params]
+    model = {p.field: value for p, value in given if p.section == "model"}
+    training = {p.field: value for p, value in given if p.section == "train"}
+    return (
+        spec_type(image_size=params["image_size"], **model, **computed_fields),
+        TrainSpec(**{**train.model_dump(), **training}),
+    )
+
+
+def params_of(parameters: Sequence[Parameter], model: BaseModel, train: TrainSpec) -> Params:
+    """`Family.to_params` for parameters that are fields of the specification."""
+    sections = {"model": model, "train": train}
+    params: Params = {}
+    for parameter in parameters:
+        if parameter.section and parameter.applies(params):
+            params[parameter.name] = getattr(sections[parameter.section], parameter.field)
+    return params
+
+
+def first_point(parameters: Sequence[Parameter]) -> Params:
+    """The first value of every parameter's default domain."""
+    params: Params = {}
+    for parameter in parameters:
+        if parameter.applies(params):
+            params[parameter.name] = corners(parameter.default)[0]
+    return params
+
+
+__all__ = [
+    "BATCH_SIZE",
+    "FLIP",
+    "LEARNING_RATE",
+    "OPTIMIZER",
+    "ROTATION",
+    "SHARED",
+    "Choices",
+    "Domain",
+    "FloatRange",
+    "IntRange",
+    "Parameter",
+    "computed",
+    "first_point",
+    "of_model",
+    "of_training",
+    "params_of",
+    "spec_of",
+]

@@ -1,0 +1,58 @@
+"""What a family's trial is given on a worker: the search's shared work, as arrays."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import ray
+
+from pawtune.models.families.family import Backbone, Bank, Images, Labels, Pixels, ViewBank
+from pawtune.search.shared_work.pixels import SharedWork
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class SharedArrays:
+    """A `TrialData`: arrays are read in place from Ray's object store."""
+
+    work: SharedWork
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.work.class_names)
+
+    @property
+    def train_labels(self) -> Labels:
+        """(N,) class indices of the training images."""
+        return self.work.train_labels
+
+    @property
+    def val_labels(self) -> Labels:
+        """(M,) class indices of the validation images."""
+        return self.work.val_labels
+
+    @property
+    def bank_views(self) -> int:
+        """Views of an image in the feature banks; 0 where there are none."""
+        return next((bank.table.num_views for bank in self.work.banks.values()), 0)
+
+    def pixels(self, request: Pixels) -> tuple[Images, Images]:
+        """Training images (N, S, S, 3) and validation images (M, S, S, 3), read-only."""
+        refs = self.work.pixels[request.image_size]
+        return ray.get(refs.train), ray.get(refs.validation)
+
+    def bank(self, request: ViewBank) -> Bank:
+        """Features of augmented views, read-only."""
+        refs = self.work.banks[request.backbone]
+        return Bank(
+            refs.table,
+            *ray.get([refs.train[request.pooling], refs.validation[request.pooling]]),
+        )
+
+    def load_backbone(self, request: Backbone) -> "keras.Model":
+        """A frozen backbone: (N, S, S, 3) preprocessed pixels to (N, h, w, F), float32."""
+        from pawtune.models.backbones.frozen_backbone import load_backbone
+
+        return load_backbone(*request, self.work.backbones[request].file())

@@ -1,0 +1,30 @@
+"""A model of a specification behind its augmentation, as a trial on pixels trains it."""
+
+from __future__ import annotations
+
+import keras
+
+from pawtune.models.build import Network, build_network
+from pawtune.models.families.family import Backbone
+from pawtune.models.families.table import family_of
+from pawtune.models.families.transfer import TransferSpec, build_extractor
+from pawtune.models.model_spec import ModelSpec
+
+
+def network_of(
+    spec: ModelSpec, num_classes: int, *, seed: int, backbone: keras.Model | None = None
+) -> Network:
+    """The network of a specification; `backbone` of a transfer specification."""
+    core = family_of(spec).build_core(spec, num_classes, keyed(spec, backbone), seed=seed)
+    extractor = None
+    if isinstance(spec, TransferSpec) and backbone is not None:
+        extractor = build_extractor(spec, backbone)
+    return build_network(spec, core, extractor, seed=seed)
+
+
+def keyed(spec: ModelSpec, backbone: keras.Model | None) -> dict[Backbone, keras.Model]:
+    """The backbone of a specification under the key that its family has for it."""
+    if backbone is None:
+        return {}
+    needs = family_of(spec).needs(spec, 0)
+    return {need: backbone for need in needs if isinstance(need, Backbone)}

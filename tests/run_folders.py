@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.models.baselines import baseline
 from pawtune.models.errors import ModelError
 from pawtune.models.families.conv import CONV, ConvSpec
 from pawtune.models.families.table import check_limits

@@ -107,7 +107,7 @@ def test_the_complete_model_resizes_as_the_data_pipeline_does(height: int) -> No
 
 def test_the_complete_model_takes_whole_pixels_and_floats_alike() -> None:
     """Floats from 0 to 1 were cast to black images: the same answer for each of them."""
-    complete = compose_complete(CONV, 2, build_network(CONV, 2, seed=0).core)
+    complete = compose_complete(CONV, 2, network_of(CONV, 2, seed=0).core)
     raw = np.random.default_rng(2).integers(0, 256, (4, 30, 41, 3)).astype("uint8")
     expected = complete.predict(raw, verbose=0)
     assert np.ptp(expected[:, 0]) > 1e-4
@@ -120,7 +120,7 @@ def test_the_complete_model_takes_whole_pixels_and_floats_alike() -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_a_nearly_black_image_is_not_taken_for_floats_to_1(dtype: str) -> None:
-    complete = compose_complete(CONV, 2, build_network(CONV, 2, seed=0).core)
+    complete = compose_complete(CONV, 2, network_of(CONV, 2, seed=0).core)
     dark = np.random.default_rng(3).integers(0, 2, (1, 30, 41, 3))
     bright = dark * 255
     answers = complete(dark.astype(dtype)), complete(bright.astype(dtype))

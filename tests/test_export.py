@@ -25,6 +25,7 @@ from pawtune.search.run import Run
 from pawtune.search.storage.run_folder import RunFolder
 from tests.command_line import pawtune
 from tests.image_files import write_image
+from tests.networks import network_of
 from tests.run_folders import RunMaker, make_images
 
 

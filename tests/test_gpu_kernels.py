@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pawtune.models.build import build_network, make_optimizer
+from pawtune.models.build import make_optimizer
 from pawtune.models.families.conv import ConvSpec
 from pawtune.models.families.transfer import TransferSpec, build_head
 from pawtune.models.features.tap_encoder import TapEncoder
@@ -19,6 +19,7 @@ from pawtune.models.training.fused_batch_norm import BatchNormMeasurement
 from pawtune.models.training.head_training import compile_epoch
 from pawtune.models.training.live_training import compile_step
 from tests.gpu_kernels import gpu_faults, has_registered_gpu_kernels
+from tests.networks import network_of
 
 pytestmark = pytest.mark.skipif(
     not has_registered_gpu_kernels(), reason="this build of TensorFlow registers no GPU kernels"
@@ -33,7 +34,7 @@ SEEDS = "StatelessRandomGetKeyCounter"
 
 
 def live_step(optimizer: Optimizer, spec: ConvSpec = CONV) -> Any:
-    network = build_network(spec, 3, seed=0)
+    network = network_of(spec, 3, seed=0)
     chosen = make_optimizer(TrainSpec(optimizer=optimizer))
     chosen.build(network.core.trainable_variables)
     weights = np.ones(3, np.float32)
@@ -69,11 +70,11 @@ def features_of_blocks() -> Any:
 
 
 def averages() -> Any:
-    return BatchNormMeasurement(build_network(CONV, 3, seed=0).core)._add.get_concrete_function()
+    return BatchNormMeasurement(network_of(CONV, 3, seed=0).core)._add.get_concrete_function()
 
 
 def scoring() -> Any:
-    core = build_network(CONV, 3, seed=0).core
+    core = network_of(CONV, 3, seed=0).core
     function = tf.function(lambda images: core(images, training=False), autograph=False)
     return function.get_concrete_function(tf.TensorSpec((None, SIZE, SIZE, 3), tf.uint8))
 

@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 
 from pawtune.models.backbones.frozen_backbone import load_backbone
-from pawtune.models.complete_model import compose_complete, compose_vote
+from pawtune.models.complete_model import Trained, compose_complete, compose_vote
 from pawtune.models.families.conv import ConvSpec
+from pawtune.models.families.family import Backbone
 from pawtune.models.families.transfer import TransferSpec
 from pawtune.search.results.delivery.inference import predict_files
+from tests.networks import keyed, network_of
 
 SPECS = (
     ConvSpec(image_size=32, filters=(8, 8), batch_norm=True),

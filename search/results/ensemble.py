@@ -18,7 +18,7 @@ from pawtune.models.families.family import Backbone
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Metric
 from pawtune.search.process import load_tensorflow
-from pawtune.search.results.best_model import load_core
+from pawtune.search.results.best_model import load_backbones, load_core
 from pawtune.search.results.delivery.model_card import make_card
 from pawtune.search.results.delivery.model_file import save_complete
 from pawtune.search.results.leaderboard import Row

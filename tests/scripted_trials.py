@@ -14,9 +14,10 @@ from pawtune.search.worker.trial import TrialWorker
 class ScriptedWorker(TrialWorker):
     """Plays `script[trial_id]`, or `script["*"]`, an item an epoch.
 
-    A number is the epoch's accuracy; "die" kills the process, "break" raises, and any other text
-    is how the trial fails; "die handed over", first, kills the process that is to go on with the
-    trial after another one, once. A trial notes when and where it ran in `log_dir`.
+    A number is the epoch's accuracy; "meet" waits until two trials have begun, "die" kills the
+    process, "break" raises, and any other text is how the trial fails; "die handed over", first,
+    kills the process that is to go on with the trial after another one, once. A trial notes when
+    and where it ran in `log_dir`.
     """
 
     def setup(  # type: ignore[override]
@@ -38,7 +39,10 @@ class ScriptedWorker(TrialWorker):
         values: list[float] = []
         self.note("start")
         script = self.script.get(folder.trial_id, self.script.get("*", []))
-        for epoch, value in enumerate((v for v in script if v != "die handed over"), 1):
+        if script[:1] == ["meet"]:
+            self.meet()
+        words = ("die handed over", "meet")
+        for epoch, value in enumerate((value for value in script if value not in words), 1):
             if value == "die":
                 os._exit(1)
             if value == "break":
@@ -61,6 +65,12 @@ class ScriptedWorker(TrialWorker):
                 "best_epoch": values.index(best) + 1,
                 "done": epoch == epochs,
             }
+
+    def meet(self) -> None:
+        deadline = time.monotonic() + 300
+        while (Path(self.log_dir) / "log").read_text().count(" start\n") < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def note(self, what: str) -> None:
         with open(os.path.join(self.log_dir, "log"), "a") as log:

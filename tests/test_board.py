@@ -29,15 +29,20 @@ def make(start: int, stop: int) -> dict[str, np.ndarray]:
 class Worker:
     """Helps with a job and says which shards it made."""
 
-    def work(self, board: object, job: Job, seconds: float = 0.0) -> tuple[list[int], int]:
+    def work(self, board: object, job: Job, meeting: Path, workers: int) -> tuple[list[int], int]:
+        """With its first shard in hand it waits until all of the workers have one."""
         starts = []
 
-        def slow(start: int, stop: int) -> dict[str, np.ndarray]:
+        def make_noted(start: int, stop: int) -> dict[str, np.ndarray]:
             starts.append(start)
-            time.sleep(seconds)
+            (meeting / str(os.getpid())).touch()
+            deadline = time.monotonic() + 300
+            while len(list(meeting.iterdir())) < workers:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
             return make(start, stop)
 
-        return starts, int(obtain(board, job, slow)["square"].sum())
+        return starts, int(obtain(board, job, make_noted)["square"].sum())
 
     def die_at_work(self, board: object, job: Job) -> None:
         obtain(board, job, lambda start, stop: os._exit(1))
@@ -46,7 +51,8 @@ class Worker:
 def test_workers_make_a_job_together_and_once(tmp_path: Path) -> None:
     board, job = start_board(), squares(tmp_path, rows=40)
     workers = [Worker.remote() for _ in range(2)]
-    answers = ray.get([worker.work.remote(board, job, 0.05) for worker in workers])
+    (meeting := tmp_path / "meeting").mkdir()
+    answers = ray.get([worker.work.remote(board, job, meeting, 2) for worker in workers])
     starts = [start for made, _ in answers for start in made]
     assert sorted(starts) == list(range(0, 40, 4))
     assert all(made for made, _ in answers)
@@ -82,7 +88,6 @@ def test_a_job_of_one_shard_may_have_arrays_of_any_shape(tmp_path: Path) -> None
 def test_what_a_dead_worker_held_is_made_by_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boards, "PATIENCE_S", 0.2)
     board, job = Board(), squares(tmp_path)
     lost = board.claim(job)
     assert lost == Shard(0, 4)
@@ -90,7 +95,8 @@ def test_what_a_dead_worker_held_is_made_by_another(
         assert isinstance(board.claim(job), Shard)
         board.submit(job, start, make(start, min(start + 4, 10)))
     assert board.claim(job) is None
-    time.sleep(0.3)
+    for limit in ("PATIENCE", "PATIENCE_S"):
+        monkeypatch.setattr(boards, limit, 0.0)
     assert board.claim(job) == lost
     board.submit(job, 0, make(0, 4))
     board.submit(job, 0, make(0, 4))  # the first worker was not dead, only slow

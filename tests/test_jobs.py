@@ -25,7 +25,7 @@ from tests.command_line import pawtune
 from tests.ray_head import Head, ray_head
 from tests.s3_server import CREDENTIALS
 
-AT_ONCE_S = 10.0
+AT_ONCE_S = 60.0  # answers are given up after seconds; a crowded machine takes the rest
 TINY = ("--families=conv", "--trials=1", "--image-size=32", "--no-baselines")
 
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,16 +82,13 @@ def test_a_node_that_does_not_see_the_run_folder_is_named(
 ) -> None:
     runs_dir.mkdir()
     with node_blind_to(head, runs_dir):
-        began = time.monotonic()
         refused = head.pawtune(*options(tiny_images, runs_dir, head), cwd=tmp_path, timeout_s=120)
-        seconds = time.monotonic() - began
     assert refused.returncode == 2, refused
     line = refused.stderr.strip().splitlines()[-1]
     assert line.startswith("pawtune: --runs-dir must be a folder that every node of the cluster")
     assert f"({IP}) does not" in line
     assert "in an object store: --runs-dir s3://BUCKET/runs" in line
     assert list(runs_dir.iterdir()) == []
-    assert seconds < 60
 
 
 def test_a_node_that_does_not_see_the_images_gets_their_pixels(

@@ -348,7 +348,7 @@ def test_commands_refuse_a_wrong_address_in_one_line(
     refused = pawtune(capsys, "leaderboard", away)
     assert refused.code == 2
     assert "the object store does not answer" in refused.err
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60  # a search under way would wait for minutes
 
 
 def test_one_mirror_a_process(address: str) -> None:

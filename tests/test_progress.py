@@ -8,7 +8,6 @@ import random
 import re
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -70,21 +69,20 @@ for number in range(3, {total} + 1):
     tell(number, f"conv-{{number:04d}}", "running", 1, 0.5)
     if number < {total}:
         tell(number, f"conv-{{number:04d}}", "completed", 20, 0.5 + number / 10000)
-time.sleep({wait})
 if {close}:
     reporter.close()
+elif reporter._live is not None:
+    reporter._live.refresh()  # what the thread that draws would do a moment later
 """
 
 
-def script(
-    total: int = 5, quiet: bool = False, close: bool = True, pause: float = 0.0, wait: float = 0.0
-) -> str:
-    return SCRIPT.format(long=LONG, total=total, quiet=quiet, close=close, pause=pause, wait=wait)
+def script(total: int = 5, quiet: bool = False, close: bool = True, pause: float = 0.0) -> str:
+    return SCRIPT.format(long=LONG, total=total, quiet=quiet, close=close, pause=pause)
 
 
 def in_terminal(width: int, **environment: str) -> Screen:
     """The screen of a search that is still running when its process ends."""
-    return run_in_terminal(script(close=False, pause=0.05, wait=0.6), width, **environment)
+    return run_in_terminal(script(close=False, pause=0.05), width, **environment)
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -304,9 +302,11 @@ def test_watching_follows_a_run_to_its_end(tiny_images: Path, runs_dir: Path) ->
     maker = RunMaker(runs_dir, tiny_images, "watched", trials=3, baselines="off")
     maker.proposals(1, ["conv"])
     running = maker.folder.trial(maker.add(baseline("tutorial_3", 10), epochs=4))
-    running.write_status("running", started=time.time() - 100)
+    now = time.time()
+    running.write_status("running", started=now - 100)
+    os.utime(running.metrics_file, (now, now))
     lock = maker.folder.root / "driver.lock"
-    since = datetime.fromtimestamp(time.time() - 200, UTC)
+    since = datetime.fromtimestamp(now - 200, UTC)
     lock.write_text(json.dumps({"since": since.isoformat(timespec="seconds")}))
     assert is_running(maker.folder)
 
@@ -315,17 +315,19 @@ def test_watching_follows_a_run_to_its_end(tiny_images: Path, runs_dir: Path) ->
         maker.finish("interrupted")
         lock.unlink()
 
-    timer = threading.Timer(4, end)
-    timer.start()
     arguments = ["pawtune", "status", "--watch", str(maker.folder.root)]
     code = f"import sys; from pawtune.search.cli.main import main; sys.argv = {arguments}; main()"
-    screen = run_in_terminal(code, 80)
-    timer.join()
+    screen = run_in_terminal(code, 80, once_shown=(b"4/10", end))
     assert screen.overflowed == []
     written = "".join(screen.frames)
     assert "watched: 1 of 3 trials, running" in written
-    # 4 of 10 epochs in 100 s: 1.6 trials to go take 400 s.
-    assert re.search(r"trials\s+━.*1/3 0:01:4\d, 0:06:[34]\d left", written)
+    # 4 of 10 epochs in 100 s: 1.6 trials to go took 400 s then.
+    pace = re.search(r"trials\s+━.*1/3 0:0(\d):(\d\d), 0:(\d\d):(\d\d) left", written)
+    assert pace is not None
+    minutes, seconds, minutes_left, seconds_left = map(int, pace.groups())
+    elapsed, left = 60 * minutes + seconds, 60 * minutes_left + seconds_left
+    assert elapsed >= 100
+    assert elapsed + left == pytest.approx(500, abs=2)
     assert "tutorial_3" in written
     assert "4/10" in written
     assert "watched: 2 of 3 trials, ended early, interrupted" in screen.text
@@ -343,11 +345,15 @@ def test_watching_in_a_pipe_gives_few_plain_lines(tiny_images: Path, runs_dir: P
         maker.finish()
         lock.unlink()
 
-    timer = threading.Timer(0.5, end)
-    timer.start()
-    text = io.StringIO()
+    class Pipe(io.StringIO):
+        def write(self, text: str) -> int:
+            written = super().write(text)
+            if lock.exists() and "running" in self.getvalue():
+                end()
+            return written
+
+    text = Pipe()
     watch(maker.folder, Console(file=text))
-    timer.join()
     value = Run(maker.folder).rows()[0].best_val_accuracy
     assert text.getvalue().splitlines() == [
         f"[1/2] running: 1 done, 0 running; best val_accuracy {value:.4f} tutorial_3",
@@ -419,7 +425,11 @@ def test_a_resumed_search_counts_what_is_behind_it(tiny_images: Path, runs_dir: 
     assert (reporter._trials.done, reporter._trials.total) == (2, 5)
 
 
-def test_watching_sees_the_stage_before_the_trials(tiny_images: Path, runs_dir: Path) -> None:
+def test_watching_sees_the_stage_before_the_trials(
+    tiny_images: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beginning and end are noted at once, what lies between from time to time."""
+    monkeypatch.setattr("pawtune.search.progress.stages.NOTE_S", 3600.0)
     maker = RunMaker(runs_dir, tiny_images, "begun", baselines="off")
     (maker.folder.root / "driver.lock").write_text("{}")
     reporter = Reporter(quiet=True)
@@ -429,9 +439,9 @@ def test_watching_sees_the_stage_before_the_trials(tiny_images: Path, runs_dir: 
         console.print(show_run(maker.folder))
         shown = console.export_text()
         assert "begun: before the first trial" in shown
-        assert re.search(r"feature bank MobileNetV2 at 160 px\s+0/34,800 0:00:0\d", shown)
+        assert re.search(r"feature bank MobileNetV2 at 160 px\s+0/34,800 0:0\d:\d\d", shown)
         assert not any(maker.folder.root.glob(".stage*"))
-        for done in (1, 2, 34_800):  # beginning and end are noted, what lies between once a second
+        for done in (1, 2, 34_800):
             reporter.stage("feature bank MobileNetV2 at 160 px", done, 34_800)
             noted = read_stage(maker.folder)
             assert noted is not None

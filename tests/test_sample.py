@@ -66,7 +66,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, float]:
 
 def test_the_whole_sample_is_made_in_time(whole: tuple[Manifest, float]) -> None:
     manifest, cpu_s = whole
-    assert cpu_s < 15
+    assert cpu_s < 60
     assert manifest.counts() == {
         split: dict.fromkeys(COATS, count) for split, count in PER_CLASS.items()
     }

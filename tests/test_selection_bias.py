@@ -87,9 +87,9 @@ def test_the_draws_depend_on_the_seed_alone() -> None:
 
 def test_two_hundred_trials_of_five_thousand_images_take_seconds() -> None:
     hits = null_data(np.random.default_rng(3), 200, 5000, 0.9)
-    started = time.perf_counter()
+    started = time.process_time()
     correct_selection(hits, 1 - hits, np.zeros(5000, np.int32))
-    assert time.perf_counter() - started < 15  # about 1 s on two idle cores
+    assert time.process_time() - started < 30  # about 1 s on two idle cores
 
 
 def test_a_run_tells_both_figures(runs_dir: Path, tmp_path: Path) -> None:

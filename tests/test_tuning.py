@@ -5,7 +5,9 @@ Scripted epochs make every ending certain; tests/test_end_to_end.py has the same
 
 import logging
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -252,8 +254,8 @@ def test_no_proposal_breaks_the_limits(runs_dir: Path) -> None:
 
 
 def test_trials_run_side_by_side_on_reused_workers(runs_dir: Path) -> None:
-    # Long enough for the second worker to start while the first is busy.
-    search = Search(runs_dir, {"*": [0.5] * 25}, "epochs=25", "trials=8", concurrency=2)
+    # The first trial goes on when the second worker has begun its own.
+    search = Search(runs_dir, {"*": ["meet", 0.5, 0.5]}, "epochs=2", "trials=8", concurrency=2)
     assert search.statuses() == ["completed"] * 8
     notes = [line.split() for line in search.log.read_text().splitlines()]
     processes = {pid for _, pid, _, _ in notes}
@@ -265,8 +267,18 @@ def test_trials_run_side_by_side_on_reused_workers(runs_dir: Path) -> None:
     assert most == 2
 
 
-def test_a_time_budget_ends_the_search_in_order(runs_dir: Path) -> None:
-    search = Search(runs_dir, {"*": [0.5] * 1000}, "trials=50", "epochs=1000", "time_budget_s=8")
+def test_a_time_budget_ends_the_search_in_order(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour is over as soon as the first trial has begun."""
+
+    def monotonic() -> float:
+        return time.monotonic() + (3600 if (runs_dir / "log").exists() else 0)
+
+    clock = SimpleNamespace(time=time.time, monotonic=monotonic)
+    monkeypatch.setattr("pawtune.search.tuning.recorder.time", clock)
+    script: Script = {"*": [0.5] * 1000}
+    search = Search(runs_dir, script, "trials=50", "epochs=1000", "time_budget_s=3600")
     assert search.reason == "time budget"
     assert search.statuses()[0] == "stopped"
     assert search.run.trial("0001").read_status()["reason"] == "time budget"

@@ -17,7 +17,7 @@ from tests.ray_head import Head
 from tests.test_faults import EPOCHS, Victim, _reap  # noqa: F401  # a fixture
 from tests.test_node_check import options
 from tests.test_nodes import facts, most_at_once, on, status_with, wait_for_end
-from tests.test_refusals import at_once_s
+from tests.test_refusals import AT_ONCE_S
 from tests.whole_run import assert_whole
 
 pytestmark = pytest.mark.slow
@@ -86,7 +86,7 @@ def refuse_the_impossible(head: Head, images: Path, runs_dir: Path, cwd: Path) -
         "pawtune: --cpus-per-trial must fit on one node, got 3: the largest node has 2 CPUs "
         f"({MAY_COME}); ask for less, or join a larger cluster with --address\n"
     )
-    assert seconds < at_once_s()
+    assert seconds < AT_ONCE_S
 
 
 def test_a_real_search_begins_on_a_head_without_cpus(

@@ -48,13 +48,15 @@ HEAD = rng.normal(size=(1280, CLASSES)) / 40, np.array([0.1, 0, -0.1])
 
 @pytest.fixture(scope="module")
 def backbone() -> keras.Model:
-    """Random weights, as sharp as trained ones: a new MobileNetV2's features hardly differ."""
+    """Random weights with statistics of our images: a new MobileNetV2's features hardly differ."""
     keras.utils.set_random_seed(0)
     backbone = load_backbone("MobileNetV2", SIZE, None)
+    backbone.trainable = True
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            gamma, beta, mean, variance = layer.get_weights()
-            layer.set_weights([1.6 * gamma, beta + 0.1, mean, variance])
+            layer.momentum = 0.0
+    backbone(IMAGES.astype("float32") / 127.5 - 1, training=True)
+    backbone.trainable = False
     return backbone
 
 
@@ -93,7 +95,8 @@ def test_kept_activations_train_as_live_ones_do_and_the_file_predicts_as_trainin
     for one, other in zip(kept, live, strict=True):
         for key in ("loss", "accuracy", "val_loss"):
             assert one.metrics[key] == pytest.approx(other.metrics[key], abs=1e-3)
-    assert kept[-1].metrics["loss"] < kept[0].metrics["loss"]
+    # From 1.1, which is chance, to 0.9 after an epoch and 0.5 after three.
+    assert kept[-1].metrics["val_loss"] < kept[0].metrics["val_loss"] - 0.1
     assert kept[-1].metrics["learning_rate"] < 1e-3 * RECIPE.learning_rate
 
     file = tmp_path / "tuned.keras"

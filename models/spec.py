@@ -29,6 +29,7 @@ def _by_family(value: Any, check_type: Any) -> ModelSpec:
     family = known.get(name) if isinstance(name, str) else None
     if family is None:
         near = did_you_mean(name, known) if isinstance(name, str) else ""
+        near = near or "; name a family of your own with --family package.module:Name"
         raise ValueError(f"family must be {choices}, received {str(name)[:100]!r}{near}")
     spec_type: type[ModelSpec] = family.spec_type
     return spec_type.model_validate(value)

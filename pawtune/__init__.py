@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pawtune.data_pipeline.errors import DataError
     from pawtune.models.errors import ModelError
+    from pawtune.models.families.family import Family
+    from pawtune.models.families.own import use_family
     from pawtune.search.config.search_config import SearchConfig
     from pawtune.search.driver import resume_search, run_search
     from pawtune.search.errors import UserError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DataError",
+    "Family",
     "ModelError",
     "Run",
     "SearchConfig",
@@ -28,10 +31,12 @@ __all__ = [
     "open_run",
     "resume_search",
     "run_search",
+    "use_family",
 ]
 
 _MODULES = {
     "DataError": "pawtune.data_pipeline.errors",
+    "Family": "pawtune.models.families.family",
     "ModelError": "pawtune.models.errors",
     "Run": "pawtune.search.run",
     "SearchConfig": "pawtune.search.config.search_config",
@@ -39,6 +44,7 @@ _MODULES = {
     "open_run": "pawtune.search.run",
     "resume_search": "pawtune.search.driver",
     "run_search": "pawtune.search.driver",
+    "use_family": "pawtune.models.families.own",
 }
 
 

@@ -559,3 +559,19 @@ def test_figures_of_very_many_trials_show_the_best(maker: RunMaker) -> None:
     assert sorted(trial.row.rank for trial in drawn) == [1, 2, 3, 4, 5]
     assert count_drawn(drawn, trials) == "the best 5 of 20 trials"
     assert count_drawn(trials, trials) == "20 trials"
+
+
+def test_every_family_has_a_mark_of_its_own() -> None:
+    from pawtune.models.families.table import BUILT_IN
+    from pawtune.search.report.figures import BASELINE_MARK, FAMILY_MARKS, kind_mark
+    from pawtune.search.report.page import TEMPLATES
+
+    marks = [kind_mark(kind) for kind in (*BUILT_IN, "baseline")]
+    assert (
+        len({mark.colour for mark in marks}) == len({mark.marker for mark in marks}) == len(marks)
+    )
+    assert {mark.name for mark in marks} <= {mark.name for mark in (*FAMILY_MARKS, BASELINE_MARK)}
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    for mark in FAMILY_MARKS:
+        assert css.count(f"--{mark.name}: ") == 2, mark  # light and dark
+        assert f".kind.{mark.name}::before" in css

@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pawtune.models.families.domains import Choices, Domain, FloatRange, IntRange
+from pawtune.models.families import pixel_nets
+from pawtune.models.families.domains import Choices, FloatRange, IntRange
 from pawtune.models.families.family import (
     Backbone,
-    BuiltTrial,
     Layer,
-    PixelGraph,
-    Pixels,
     Price,
-    Request,
-    TrialData,
 )
 from pawtune.models.families.layers import dense_outline
 from pawtune.models.families.parameters import (
@@ -170,6 +166,8 @@ class ConvFamily:
         "tutorial_2": ConvSpec(filters=(32, 32), scaling="none", dense_width=64, **_AUGMENTED),
         "tutorial_3": ConvSpec(filters=(32, 32, 64), dense_width=128, **_AUGMENTED),
     }
+    needs, may_need = pixel_nets.needs, pixel_nets.may_need
+    inputs, build = pixel_nets.inputs, pixel_nets.build
 
     def to_spec(self, params: Params, train: TrainSpec) -> tuple[ConvSpec, TrainSpec]:
         """The specification that a point of the space stands for."""
@@ -212,23 +210,6 @@ class ConvFamily:
             weights + sum((inputs + 1) * outputs for inputs, outputs in dense),
             multiply_adds + sum(inputs * outputs for inputs, outputs in dense),
         )
-
-    def needs(self, model: ConvSpec, bank_views: int) -> tuple[Request, ...]:
-        """Pixels."""
-        return (Pixels(model.image_size),)
-
-    def may_need(
-        self, space: Mapping[str, Domain], image_sizes: Sequence[int], bank_views: int
-    ) -> set[Request]:
-        """Pixels of every size."""
-        return {Pixels(size) for size in image_sizes}
-
-    def build(self, model: ConvSpec, train: TrainSpec, data: TrialData) -> BuiltTrial:
-        """A net to be trained on pixels."""
-        from pawtune.models.training.pixel_trial import pixel_trial
-
-        core = self.build_core(model, data.num_classes, {}, seed=train.seed)
-        return pixel_trial(model, train, data, core)
 
     def build_core(
         self,
@@ -273,10 +254,6 @@ class ConvFamily:
             x = keras.layers.GlobalAveragePooling2D(name="global_average")(x)
         outputs = dense_layers(x, model.dense_width, num_classes, seed=next(seeds))
         return keras.Model(inputs, outputs, name="conv_core")
-
-    def inputs(self, model: ConvSpec, graph: PixelGraph) -> keras.KerasTensor:
-        """Pixels."""
-        return graph.pixels(model.image_size)
 
     def layers(
         self, model: ConvSpec, num_classes: int, facts: Mapping[str, Any]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
@@ -54,16 +53,12 @@ class Parameter:
 
     def check(self, value: Any) -> None:
         """Raises pydantic.ValidationError for a value that no model may have."""
-        self._adapter.validate_python(value, strict=True)
+        rule: Any = Annotated[self.rule.annotation, self.rule]
+        TypeAdapter(rule).validate_python(value, strict=True)
 
     def applies(self, params: Mapping[str, Any]) -> bool:
         """Whether it is proposed after these parameters."""
         return self.only_if is None or params.get(self.only_if[0]) in self.only_if[1]
-
-    @cached_property
-    def _adapter(self) -> TypeAdapter[Any]:
-        rule: Any = Annotated[self.rule.annotation, self.rule]
-        return TypeAdapter(rule)
 
 
 def of_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -13,19 +14,35 @@ from pawtune.models.families.transfer import TRANSFER
 from pawtune.models.model_spec import ModelSpec
 from pawtune.models.words import did_you_mean
 
+
+@dataclass(frozen=True)
+class OwnFamily:
+    """A family of one's own.
+
+    Attributes:
+        family: the family.
+        place: where its class stands, "package.module:Name".
+    """
+
+    family: Family[Any]
+    place: str
+
+
 BUILT_IN: Mapping[str, Family[Any]] = MappingProxyType(
     {
         CONV.name: CONV,
         TRANSFER.name: TRANSFER,
     }
 )
+# Families of one's own, by name: see `own`, which alone changes it.
+OWN: dict[str, OwnFamily] = {}
 MAX_WEIGHTS = 20_000_000
 MAX_COST_RATIO = 5  # multiply-adds of an image's forward pass, against tutorial_3 at 160 px
 
 
 def known_families() -> Mapping[str, Family[Any]]:
-    """Every family that this process knows, by name."""
-    return BUILT_IN
+    """Every family that this process knows, by name; those of one's own last."""
+    return {**BUILT_IN, **{name: own.family for name, own in OWN.items()}}
 
 
 def find_family(name: str) -> Family[Any]:

@@ -26,6 +26,7 @@ from pawtune.search.cli.options import (
     RunArgument,
     RunsDir,
     Trial,
+    add_family_option,
     configured,
     kind_of,
 )
@@ -86,7 +87,8 @@ def run(
         int | None, typer.Option(help="Epochs of a full trial.", show_default="20")
     ] = None,
     families: Annotated[
-        str | None, typer.Option(help="conv, transfer or both, with a comma.", show_default="both")
+        str | None,
+        typer.Option(help="Names, with commas: conv, transfer.", show_default="all"),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="The backbone's weights file, without the top.")
@@ -643,3 +645,6 @@ def _emit(content: Any, as_json: bool) -> None:
         print_json(content.as_dict())
     else:
         content.show(console())
+
+
+add_family_option(app)

@@ -1,6 +1,8 @@
 """Options that several verbs have, and the search that those of `run` and `submit` describe."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -44,9 +46,44 @@ RetrainingAddress = Annotated[
 Refit = Annotated[
     bool, typer.Option("--refit", help="The trial as `pawtune refit` trained it on more images.")
 ]
+OwnFamily = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--family", metavar="MODULE:CLASS", help="A family of your own, whose code is run; again."
+    ),
+]
 Ensemble = Annotated[
     bool, typer.Option("--ensemble", help="The soft vote that `pawtune ensemble` kept.")
 ]
+
+
+def add_family_option(app: typer.Typer) -> None:
+    """Gives --family to every verb that makes or opens a run: those with a RUN, and `run`."""
+    for command in app.registered_commands:
+        verb = command.callback
+        if verb is None:
+            continue
+        if verb.__name__ in ("run", "status") or "run" in signature(verb).parameters:
+            command.callback = _with_families(verb)
+
+
+def _with_families(verb: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(verb)
+    def with_families(*arguments: Any, family: list[str] | None = None, **options: Any) -> Any:
+        if family:
+            from pawtune.models.families.own import use_family
+
+            for place in family:
+                use_family(place)
+        return verb(*arguments, **options)
+
+    declared = signature(verb)
+    added = Parameter("family", Parameter.KEYWORD_ONLY, default=None, annotation=OwnFamily)
+    with_families.__signature__ = declared.replace(  # type: ignore[attr-defined]
+        parameters=[*declared.parameters.values(), added]
+    )
+    with_families.__annotations__ = {**verb.__annotations__, "family": OwnFamily}
+    return with_families
 
 
 def kind_of(refit: bool, ensemble: bool) -> "Kind":
@@ -66,6 +103,7 @@ def kind_of(refit: bool, ensemble: bool) -> "Kind":
 
 def configured(params: Mapping[str, Any]) -> "SearchConfig":
     """The search that the options of `run` describe; `submit` has the same."""
+    from pawtune.models.families.own import use_family
     from pawtune.search.config.search_config import load_config, parse_duration
     from pawtune.search.errors import UserError
 
@@ -74,6 +112,7 @@ def configured(params: Mapping[str, Any]) -> "SearchConfig":
             "--no-baselines and --baselines-only exclude each other, received both; give one of "
             "them"
         )
+    own = [use_family(place) for place in params["family"] or ()]
     families, sizes, budget = params["families"], params["image_size"], params["time_budget"]
     data = ("data", "labels", "label_column", "path_column", "min_class_size")
     same = ("name", "trials", "epochs", "weights", "metric", "class_weights", "seed")
@@ -81,6 +120,7 @@ def configured(params: Mapping[str, Any]) -> "SearchConfig":
     options = {
         **{name: params[name] for name in (*data, *same, "runs_dir")},
         **{f"resources.{name}": params[name] for name in resources},
+        "own_families": own or None,
         "families": families.split(",") if families else None,
         "image_size": [_whole(size) for size in sizes.split(",")] if sizes else None,
         "time_budget_s": parse_duration(budget) if budget else None,

@@ -13,12 +13,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.url_credentials import without_secrets
 from pawtune.models.families.domains import Choices, FloatRange, IntRange, Strict
-from pawtune.models.families.table import BUILT_IN, known_families
+from pawtune.models.families.family import Family
+from pawtune.models.families.own import use_family
+from pawtune.models.families.table import BUILT_IN, OWN
 from pawtune.models.model_spec import ModelSpec
 from pawtune.models.words import did_you_mean
 from pawtune.search.config.sections import (
@@ -27,8 +36,8 @@ from pawtune.search.config.sections import (
     SchedulerConfig,
     SpeedConfig,
 )
-from pawtune.search.config.settings import Setting, explain
-from pawtune.search.config.space import SpaceConfig
+from pawtune.search.config.settings import Setting, explain, settings_of
+from pawtune.search.config.space import SpaceConfig, space_type
 from pawtune.search.config.yaml_text import MAX_BYTES, YamlError, read_yaml, write_yaml
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Metric
@@ -97,6 +106,14 @@ class SearchConfig(Strict):
         Field(min_length=1),
         Setting("a folder, or an address: s3:// or gs://", "Where runs are kept."),
     ] = "runs"
+    own_families: Annotated[
+        tuple[str, ...],
+        Field(strict=False),
+        Setting(
+            "a list of package.module:Name, each named with --family too",
+            "Families of your own (docs/extending.md); a name alone imports nothing.",
+        ),
+    ] = ()
     families: Annotated[
         Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None,
         Setting(
@@ -151,7 +168,7 @@ class SearchConfig(Strict):
     scheduler: SchedulerConfig = SchedulerConfig()
     sampler: SamplerConfig = SamplerConfig()
     speed: SpeedConfig = SpeedConfig()
-    space: SpaceConfig = SpaceConfig()
+    space: Annotated[SerializeAsAny[SpaceConfig], Field(validate_default=True)] = SpaceConfig()
 
     @field_validator("families", mode="before")
     @classmethod
@@ -173,10 +190,38 @@ class SearchConfig(Strict):
                 raise ValueError(f"a side must be 32 to 1024 px, received {size}") from None
         return sizes
 
+    @field_validator("own_families", mode="before")
+    @classmethod
+    def _are_in_use(cls, given: Any) -> Any:
+        """Classes become their places; a place imports nothing, so it must be in use already."""
+        items = (given,) if isinstance(given, str | type) else given
+        if not isinstance(items, list | tuple):
+            return given
+        places = tuple(use_family(item) if isinstance(item, type) else item for item in items)
+        in_use = {own.place for own in OWN.values()}
+        for place in places:
+            if place not in in_use:
+                raise ValueError(
+                    f"{place!r:.100} is code that runs only where you name it; if you trust it, "
+                    f"give --family {shown(place)[:100]} (in Python: pawtune.use_family)"
+                )
+        return places
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _of_the_families(cls, given: Any, info: ValidationInfo) -> Any:
+        own = own_families(info.data.get("own_families", ()))
+        if isinstance(given, SpaceConfig):
+            given = given.model_dump() if own else given
+        return space_type(own).model_validate(given)
+
     @field_validator("families")
     @classmethod
-    def _are_known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        known = known_families()
+    def _are_known(
+        cls, names: tuple[str, ...] | None, info: ValidationInfo
+    ) -> tuple[str, ...] | None:
+        own = own_families(info.data.get("own_families", ()))
+        known = {**BUILT_IN, **{family.name: family for family in own}}
         for name in names or ():
             if name not in known:
                 raise ValueError(
@@ -209,12 +254,13 @@ class SearchConfig(Strict):
         try:
             super().__init__(**settings)
         except ValidationError as error:
-            raise UserError("\n".join(explain(error, type(self)))) from error
+            raise UserError("\n".join(_problems(error))) from error
 
     @property
     def family_names(self) -> tuple[str, ...]:
         """The families that were asked for, or all."""
-        return self.families or tuple(known_families())
+        own = own_families(self.own_families)
+        return self.families or (*BUILT_IN, *(family.name for family in own))
 
     @property
     def bank_views(self) -> int:
@@ -263,11 +309,25 @@ def load_config(
         config = SearchConfig.model_validate(document)
     except ValidationError as error:
         # Without its file, what a search requires would be called missing.
-        problems += explain(error, SearchConfig) if readable else []
+        problems += _problems(error) if readable else []
     if problems:
         lines = "\n".join(problems).split("\n")
         raise UserError("\n".join(shown(line) for line in lines if line))
     return config
+
+
+def own_families(places: Sequence[str]) -> tuple[Family[Any], ...]:
+    """Families of one's own that are in use, by their places."""
+    return tuple(own.family for own in OWN.values() if own.place in places)
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """All that is wrong with a configuration, one line each."""
+    space = space_type(tuple(own.family for own in OWN.values()))
+    known = {**dict(settings_of(SearchConfig)), **dict(settings_of(space, "space."))}
+    told = explain(error, known)
+    # Without its families, their names and parameters would be called unknown as well.
+    return [line for line in told if line.startswith("own_families:")] or told
 
 
 def dump_config(

@@ -69,9 +69,13 @@ def _word(value: object) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Every problem as one line: place, rule, value received, remedy."""
-    known = dict(settings_of(model))
+def explain(error: ValidationError, known: Mapping[str, FieldInfo]) -> list[str]:
+    """Every problem as one line: place, rule, value received, remedy.
+
+    Args:
+        error: Of a configuration.
+        known: All its settings, see `settings_of`.
+    """
     # A list whose items were refused is also called too short: that says nothing new.
     told = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]
     return list(dict.fromkeys(_explain_one(dict(item), known) for item in told))

@@ -1,6 +1,7 @@
 """What the search varies: a domain for each parameter of the families, checked by their rules."""
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import (
@@ -96,3 +97,14 @@ _BuiltIn: Any = create_model("_BuiltIn", __base__=_Space, **space_fields(BUILT_I
 
 class SpaceConfig(_BuiltIn):  # its fields come from the families
     """What the search varies. Each is a range, a list of choices, or one fixed value."""
+
+
+@cache
+def space_type(own: tuple[Family[Any], ...]) -> type[SpaceConfig]:
+    """The space of the built-in families and of some of one's own."""
+    if not own:
+        return SpaceConfig
+    families = {**BUILT_IN, **{family.name: family for family in own}}
+    fields = space_fields(families).items()
+    new = {name: field for name, field in fields if name not in SpaceConfig.model_fields}
+    return create_model("SpaceConfig", __base__=SpaceConfig, **new)

@@ -22,6 +22,8 @@ import pawtune
 from pawtune.data_pipeline.sources.object_store import is_address, join
 from pawtune.data_pipeline.sources.resolve import NAMES, is_path
 from pawtune.data_pipeline.url_credentials import without_secrets
+from pawtune.models.families.own import code_of
+from pawtune.models.families.table import OWN
 from pawtune.search.config.search_config import SearchConfig, default_name, dump_config
 from pawtune.search.errors import UserError
 from pawtune.search.jobs.api import JobsApi
@@ -185,9 +187,11 @@ def _start(
     """Submits a command of pawtune that drives a run."""
     name = folder.split("?")[0].rstrip("/").rpartition("/")[2]
     job_id = f"{name}-{secrets.token_hex(3)}"
-    words = ["python", "-m", "pawtune", *command, "--address", "auto"]
+    own = [own.place for own in OWN.values()]
+    named = [word for place in own for word in ("--family", place)]
+    words = ["python", "-m", "pawtune", *command, *named, "--address", "auto"]
     with tempfile.TemporaryDirectory(prefix="pawtune-submit-") as package:
-        pack(Path(package), config)
+        pack(Path(package), config, own)
         api.ask(
             "submit_job",
             # exec: the signal to stop reaches Python, with no shell in between to be asked first.
@@ -249,11 +253,19 @@ def _placed_path(given: str, option: str, others: str, here: bool, shared: bool)
     )
 
 
-def pack(folder: Path, config: SearchConfig | None) -> None:
+def pack(folder: Path, config: SearchConfig | None, own_families: Sequence[str] = ()) -> None:
     """Writes what a job needs into an empty folder: the running code, its name card, the search.
 
-    A run that goes on has its configuration already.
+    A run that goes on has its configuration already. The code of families of one's own, which the
+    person has named, goes along.
     """
+    for place in own_families:
+        source = code_of(place)
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, folder / source.name, ignore=ignored, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(source, folder / source.name)
     # Links in the package, as an editable install has them, become real files in the copy.
     code = Path(pawtune.__file__).parent
     shutil.copytree(code, folder / "pawtune", ignore=shutil.ignore_patterns("__pycache__"))

@@ -19,9 +19,35 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
+from pawtune.models.families.table import known_families
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a kind of trials is drawn.
+
+    Attributes:
+        name: CSS variable of its colour on the page, and class of its marker there.
+        colour: As drawn.
+        marker: Matplotlib's.
+    """
+
+    name: str
+    colour: str
+    marker: str
+
+
 # Drawn in these, shown in the CSS variables of the same names.
 INK, MUTED, GRID, SURFACE = "#1b1f24", "#6b7280", "#d9dde3", "#fefefe"
-KIND_COLOURS = {"conv": "#0072b2", "transfer": "#d55e00", "baseline": "#009e73"}
+# Of families, in the order of their table, as far as any colour blindness can tell four apart.
+FAMILY_MARKS = (
+    Mark("family-1", "#0072b2", "o"),
+    Mark("family-2", "#d55e00", "s"),
+    Mark("family-3", "#e69f00", "^"),
+    Mark("family-4", "#56b4e9", "v"),
+)
+BASELINE_MARK = Mark("baseline", "#009e73", "D")
+RIGHT, WRONG = BASELINE_MARK.colour, FAMILY_MARKS[1].colour  # of predictions
 FAILED = "#cc79a7"
 VARIABLES = {
     INK: "ink",
@@ -29,11 +55,9 @@ VARIABLES = {
     GRID: "grid",
     SURFACE: "surface",
     FAILED: "failed",
-    **{colour: kind for kind, colour in KIND_COLOURS.items()},
+    **{mark.colour: mark.name for mark in (*FAMILY_MARKS, BASELINE_MARK)},
 }
-KIND_MARKERS = {"conv": "o", "transfer": "s", "baseline": "D"}
 WIDTH_INCHES = 5.0  # 360 units: at 390 px of screen still near its drawn size
-OTHER_COLOUR = "#56b4e9"  # a family that this module does not know yet
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -79,14 +103,22 @@ class Drawing:
     caption: str
 
 
+def kind_mark(kind: str) -> Mark:
+    """How a family, or baselines, are drawn; from the fifth family on marks come again."""
+    families = list(known_families())
+    if kind not in families:
+        return BASELINE_MARK if kind == "baseline" else FAMILY_MARKS[-1]
+    return FAMILY_MARKS[families.index(kind) % len(FAMILY_MARKS)]
+
+
 def kind_colour(kind: str) -> str:
     """The colour of a family, or of baselines."""
-    return KIND_COLOURS.get(kind, OTHER_COLOUR)
+    return kind_mark(kind).colour
 
 
 def kind_marker(kind: str) -> str:
     """The marker of a family, or of baselines."""
-    return KIND_MARKERS.get(kind, "^")
+    return kind_mark(kind).marker
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from pawtune.search.errors import UserError
 from pawtune.search.report import words as words
 from pawtune.search.report.budget import budget
 from pawtune.search.report.data import ReportData, TrialView, read_report_data
+from pawtune.search.report.figures import kind_mark
 from pawtune.search.report.images import data_content, test_confusion, validation_content
 from pawtune.search.report.sections import build_sections
 from pawtune.search.results.delivery.out_files import refuse_existing
@@ -117,6 +118,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         duration=words.duration,
         short=lambda text, size: text if len(text) <= size else f"{text[: size - 1]}…",
         md=_escape_markdown,
+        mark=lambda kind: kind_mark(kind).name,
     )
     return environment
 

@@ -12,9 +12,10 @@ from PIL import Image
 from pawtune.search.report.data import ReportData
 from pawtune.search.report.figures import (
     INK,
+    RIGHT,
     SURFACE,
+    WRONG,
     Drawing,
-    kind_colour,
     mark_trials,
     new_axes,
     styled,
@@ -121,7 +122,7 @@ def _confusion_axes(counts: NDArray[np.int64], names: Sequence[str]) -> Axes:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes = new_axes(min(4.6, 1.0 + 0.45 * classes))
     for row, column in zip(*np.nonzero((counts > 0) | np.eye(classes, dtype=bool)), strict=True):
-        colour = kind_colour("baseline" if row == column else "transfer")
+        colour = RIGHT if row == column else WRONG
         axes.barh(
             row, 1, left=column - 0.5, height=1, color=colour, edgecolor=SURFACE, linewidth=0.8,
             alpha=float(shares[row, column]) * 0.85,

@@ -6,6 +6,7 @@ node reads in place (zero copy). So the first copy is on the driver's node: a no
 be lost afterwards.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -27,12 +28,13 @@ from pawtune.data_pipeline.images.pixel_cache import (
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
 from pawtune.models.cpu_info import cpu_has_bfloat16
 from pawtune.models.families.family import Backbone
+from pawtune.models.families.own import MAIN
 from pawtune.models.model_spec import Precision
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.cluster.node_check import Node
 from pawtune.search.cluster.resource_wait import Progress, StageProgress, silent, wait_for_room
 from pawtune.search.cluster.task_result import result
-from pawtune.search.config.search_config import SearchConfig
+from pawtune.search.config.search_config import SearchConfig, own_families
 from pawtune.search.objective import Metric
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.feature_banks import BankRecipe, BankRefs, ImageSet, open_or_build
@@ -65,6 +67,8 @@ class SharedWork:
         pixels: By image size in pixels; only sizes at which some trial may train on pixels.
         backbones: By (name, image size).
         banks: By (name, image size); empty where banks are switched off.
+        own_families: Classes of one's own that the trials need, sent by value: their module need
+            not be where a worker runs.
     """
 
     run_root: Path | str
@@ -76,6 +80,7 @@ class SharedWork:
     pixels: Mapping[int, PixelRefs]
     backbones: Mapping[Backbone, StoredBackbone] = field(default_factory=dict)
     banks: Mapping[Backbone, BankRefs] = field(default_factory=dict)
+    own_families: tuple[type, ...] = ()
 
 
 def share_work(
@@ -109,7 +114,18 @@ def share_work(
         pixels=pixels,
         backbones=backbones,
         banks=banks,
+        own_families=_sent_by_value(config.own_families),
     )
+
+
+def _sent_by_value(places: Sequence[str]) -> tuple[type, ...]:
+    """The classes of families of one's own, whose code Ray sends along from now on."""
+    classes = tuple(type(family) for family in own_families(places))
+    for found in classes:
+        package = sys.modules[found.__module__.partition(".")[0]]
+        if package.__name__ != MAIN:  # which is sent by value anyway
+            ray.cloudpickle.register_pickle_by_value(package)
+    return classes
 
 
 class PixelStore:

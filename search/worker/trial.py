@@ -22,6 +22,7 @@ from pawtune.data_pipeline.sources.object_store import StoreError
 from pawtune.models.cpu_info import cpu_model
 from pawtune.models.errors import ModelError
 from pawtune.models.families.family import BuiltTrial
+from pawtune.models.families.own import add_families
 from pawtune.models.families.table import family_of
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import claim_process, place
@@ -94,6 +95,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
 
     def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
         claim_process(self._work.threads)
+        add_families(self._work.own_families)
         spec = TrialSpec.model_validate(self.config["spec"])
         return run_trial(spec, folder, self._work, self._claim)
 
@@ -179,6 +181,7 @@ def begin_session(spec: TrialSpec) -> str:
 
 def build_trial(spec: TrialSpec, work: SharedWork) -> BuiltTrial:
     """The trial with new weights, as its family builds it."""
+    add_families(work.own_families)
     return family_of(spec.model).build(spec.model, spec.train, SharedArrays(work))
 
 

@@ -69,7 +69,8 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_a_used_worker_gives_what_a_fresh_one_gives(work: SharedWork) -> None:
-    fresh = ray.remote(train)
+    # An environment of its own: Ray would give it a process that an earlier test has used.
+    fresh = ray.remote(runtime_env={"env_vars": {"PAWTUNE_TEST": "fresh"}})(train)
     first = ray.get(fresh.remote(work, spec(), "fresh"))
     train(work, spec(seed=7, optimizer="sgd", precision="mixed_bfloat16"), "before")
     again = train(work, spec(), "used")

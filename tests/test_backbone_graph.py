@@ -17,6 +17,7 @@ from pawtune.models.backbones.backbone_graph import (
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.backbones.frozen_backbone import load_backbone
 from pawtune.models.errors import ModelError
+from tests.processor import skip_without
 
 # Ends of blocks by what the published architectures have: the stem where it is a block of its
 # own, then residual blocks, dense transitions, convolutions or mixed blocks.
@@ -160,6 +161,7 @@ def test_too_many_blocks_are_thinned_out_but_for_the_last(mobilenet: keras.Model
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_one_pass_gives_what_separate_passes_give(mobilenet: keras.Model, policy: str) -> None:
+    skip_without(policy)
     folded = fold_backbone(mobilenet, policy)
     taps = build_tap_model(folded)
     batch = pixels(mobilenet)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from pawtune.models.families.conv import CONV, ConvSpec, block_sizes
 from pawtune.models.precision import precision
+from tests.processor import skip_without
 
 SPECS = [
     ConvSpec(image_size=32, filters=(4,)),
@@ -72,6 +73,7 @@ def test_weights_and_dropout_derive_from_the_seed_alone() -> None:
 
 
 def test_logits_are_float32_and_close_in_low_precision() -> None:
+    skip_without("mixed_bfloat16")
     spec = ConvSpec(image_size=40, filters=(8, 8), dense_width=16)
     exact = CONV.build_core(spec, 2, {})(PIXELS)
     with precision("mixed_bfloat16"):

@@ -30,6 +30,7 @@ from pawtune.models.features.feature_bank import (
 from pawtune.models.features.view_encoder import ViewEncoder
 from pawtune.models.model_spec import TrainSpec
 from pawtune.models.training.head_training import train_head
+from tests.processor import skip_without
 
 SIZE = 32
 RNG = np.random.default_rng(0)
@@ -158,12 +159,14 @@ def test_shards_make_the_bank_of_one_piece(encoder: ViewEncoder, bank: FeatureBa
 
 
 def test_bfloat16_features_are_near_float32_ones(backbone: keras.Model, bank: FeatureBank) -> None:
+    skip_without("mixed_bfloat16")
     shard = ViewEncoder(backbone, "MobileNetV2", "mixed_bfloat16").encode(IMAGES, TABLE)
     noise = np.abs(shard.average.astype(np.float32) - bank.average).mean()
     assert 0 < noise < 0.2 * bank.average.astype(np.float32).std()
 
 
 def test_bfloat16_features_of_photographs_are_near_float32_ones(test_data: Path) -> None:
+    skip_without("mixed_bfloat16")
     # Trained weights are what low precision is hard on: random ones never show it.
     weights = test_data / "mobilenet_v2_1.0_224_no_top.h5"
     with zipfile.ZipFile(test_data / "cats_and_dogs_filtered.zip") as archive:

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from pawtune.models.training.fused_batch_norm import BatchNormMeasurement, FusedBatchNormalization
+from tests.processor import skip_without
 
 INPUTS = np.random.default_rng(0).normal(3, 2, (4, 6, 5, 3)).astype("float32")
 
@@ -34,6 +35,7 @@ def test_it_is_keras_layer() -> None:
 
 
 def test_a_step_is_close_to_keras_under_a_mixed_policy() -> None:
+    skip_without("mixed_bfloat16")
     layer = FusedBatchNormalization(dtype="mixed_bfloat16")
     outputs = step(layer)[0]
     assert layer(INPUTS, training=True).dtype == "bfloat16"
@@ -44,6 +46,7 @@ def test_a_step_is_close_to_keras_under_a_mixed_policy() -> None:
 @pytest.mark.parametrize("batch_size", [2, 5, 12, 64])
 def test_averages_are_those_of_the_batches_by_their_images(batch_size: int, policy: str) -> None:
     """Hand-computed: of the batches' means, and of their variances."""
+    skip_without(policy)
     images = np.random.default_rng(1).integers(0, 256, (12, 4, 4, 3)).astype("uint8")
     order = np.random.default_rng(2).permutation(12)
     pixels = keras.Input((4, 4, 3))

@@ -27,6 +27,7 @@ from pawtune.models.training.live_training import (
 )
 from pawtune.models.training.training_state import restore_state, save_state
 from tests import networks
+from tests.processor import skip_without
 
 SIZE = 32
 CONV = ConvSpec(
@@ -126,6 +127,7 @@ def test_a_net_is_scored_and_passed_on_with_the_averages_of_its_weights() -> Non
 def test_a_continued_trial_equals_an_uninterrupted_one(
     family: str, policy: Precision, backbone: keras.Model, tmp_path: Path
 ) -> None:
+    skip_without(policy)
     spec = CONV if family == "conv" else TRANSFER
     settings = TrainSpec(epochs=3, batch_size=16, seed=5, class_weights=True)
     whole = []

@@ -23,7 +23,10 @@ from pawtune.models.precision import resolve_precision
         ("fpu avx2 avx512f avx512_fp16", False),
     ],
 )
-def test_a_cpu_is_known_by_its_flags(tmp_path: Path, flags: str, expected: bool) -> None:
+def test_a_cpu_is_known_by_its_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, expected: bool
+) -> None:
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     info = tmp_path / "cpuinfo"
     info.write_text(f"processor\t: 0\nmodel name\t: avx512_bf16\nflags\t\t: {flags}\n")
     assert cpu_has_bfloat16(info) is expected

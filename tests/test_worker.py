@@ -72,7 +72,7 @@ def test_a_used_worker_gives_what_a_fresh_one_gives(work: SharedWork) -> None:
     # An environment of its own: Ray would give it a process that an earlier test has used.
     fresh = ray.remote(runtime_env={"env_vars": {"PAWTUNE_TEST": "fresh"}})(train)
     first = ray.get(fresh.remote(work, spec(), "fresh"))
-    train(work, spec(seed=7, optimizer="sgd", precision="mixed_bfloat16"), "before")
+    train(work, spec(seed=7, optimizer="sgd", precision="mixed_float16"), "before")
     again = train(work, spec(), "used")
     assert without_times(again) == without_times(first)
     assert without_times(train(work, spec(seed=1), "other")) != without_times(first)

@@ -31,7 +31,8 @@ from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.backbones.frozen_backbone import load_backbone, preprocess
 from pawtune.models.features.augmented_views import DEFAULT_NUM_VIEWS, make_view_table
 from pawtune.models.features.view_encoder import ViewEncoder
-from pawtune.models.features.view_rendering import render_views, view_transforms
+from pawtune.models.features.view_rendering import render_views
+from pawtune.models.features.view_transforms import view_transforms
 from pawtune.models.precision import limit_threads, precision
 
 # Keeps every process busy for some seconds, so that all of them overlap.

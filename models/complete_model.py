@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import keras
 
-from pawtune.models.backbones.backbone_graph import split_at
+from pawtune.models.backbones.backbone_graph import build_tap_parts, split_at
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.backbones.frozen_backbone import preprocess
 from pawtune.models.families.family import Backbone
@@ -139,6 +139,7 @@ class _Graph:
         self.backbones = backbones
         self._pixels: dict[int, keras.KerasTensor] = {}
         self._maps: dict[Backbone, keras.KerasTensor] = {}
+        self._taps: dict[Backbone, dict[str, keras.KerasTensor]] = {}
 
     def pixels(self, image_size: int) -> keras.KerasTensor:
         """(N, S, S, 3) float32 pixels 0..255, resized as in training."""
@@ -156,3 +157,15 @@ class _Graph:
             extractor = keras.Model(inputs, outputs, name=f"maps_{name}_{size}")
             self._maps[backbone] = extractor(self.pixels(size), training=False)
         return self._maps[backbone]
+
+    def taps(self, backbone: Backbone) -> Mapping[str, keras.KerasTensor]:
+        """Features of a frozen backbone by name, as `TapEncoder` gives them."""
+        if backbone not in self._taps:
+            name, size = backbone
+            frozen = self.backbones[backbone]
+            inputs = keras.Input((size, size, 3), name="pixels")
+            tapped = build_tap_parts(fold_backbone(frozen))
+            outputs = tapped(preprocess(name, inputs), training=False)
+            extractor = keras.Model(inputs, outputs, name=f"taps_{name}_{size}")
+            self._taps[backbone] = extractor(self.pixels(size), training=False)
+        return self._taps[backbone]

@@ -23,6 +23,7 @@ from pawtune.search.cluster.head_address import refuse_foreign
 from pawtune.search.cluster.node_check import check_nodes
 from pawtune.search.config.needs import (
     banked_backbones,
+    featured_backbones,
     live_sizes,
     needs_of_proposals,
     needs_of_trials,
@@ -46,8 +47,10 @@ from pawtune.search.shared_work.backbones import (
     share_backbones,
     store_backbones,
 )
+from pawtune.search.shared_work.features import share_features
 from pawtune.search.shared_work.memory_budget import bytes_to_share, smallest_store, too_small
-from pawtune.search.shared_work.pixels import PixelStore, SharedWork, prepare_banks, share_work
+from pawtune.search.shared_work.pixels import PixelStore, prepare_banks
+from pawtune.search.shared_work.shared_work import SharedWork, share_work
 from pawtune.search.storage.history import (
     forget_failures,
     mark_ended,
@@ -274,6 +277,10 @@ def _prepare(
         reporter.say(warning)
     pixels = PixelStore(manifest, cache, reporter.stage, nodes, reporter.say)
     banks = prepare_banks(config, manifest, in_banks, pixels, plan, cache, reporter.stage)
+    featured = {key: backbones[key] for key in featured_backbones(needs)}
+    features = None
+    if featured:
+        features = share_features(config, manifest, plan, featured, pixels, cache)
     write_text(run.config_file, dump_config(config, versions=installed_versions()))
     work = share_work(
         config,
@@ -283,8 +290,10 @@ def _prepare(
         pixels={size: pixels.at(size) for size in sizes},
         backbones=backbones,
         banks=banks,
+        features=features,
     )
-    return Trials(baselines, families.names, len(manifest.class_names), plan), work
+    board = features.board if features is not None else None
+    return Trials(baselines, families.names, len(manifest.class_names), plan, board=board), work
 
 
 def _finish(

@@ -275,6 +275,10 @@ def test_packages_are_light_to_import() -> None:
     assert loaded_after(code) == set()
 
 
+def test_the_driver_leaves_tensorflow_to_workers() -> None:
+    assert loaded_after("import pawtune.search.driver") & {"tensorflow", "keras"} == set()
+
+
 def test_public_names_exist() -> None:
     code = "import pawtune\nassert all(getattr(pawtune, name) for name in pawtune.__all__)"
     loaded_after(code)

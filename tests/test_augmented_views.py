@@ -23,7 +23,8 @@ from pawtune.models.features.augmented_views import (
     plan_rings,
     view_weights,
 )
-from pawtune.models.features.view_rendering import render_views, view_transforms
+from pawtune.models.features.view_rendering import render_views
+from pawtune.models.features.view_transforms import view_transforms
 from pawtune.models.model_spec import Flip
 
 FLIPS: tuple[Flip, ...] = ("none", "horizontal", "horizontal_and_vertical")

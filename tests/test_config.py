@@ -58,7 +58,7 @@ def test_defaults_are_the_documented_search() -> None:
     config = SearchConfig(data="sample")
     assert (config.trials, config.epochs, config.image_size) == (24, 20, (160,))
     assert config.families is None
-    assert config.baselines == "on"
+    assert config.baselines == "off"
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_no_augmentation_is_the_plain_image() -> None:
 
 def test_a_shift_moves_pixels_by_whole_places() -> None:
     from pawtune.models.features.light_views import zoom_and_shift
-    from pawtune.models.features.view_rendering import view_transforms
+    from pawtune.models.features.view_transforms import view_transforms
 
     images = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
     plain = view_transforms(np.zeros((1, 1), np.float32), np.zeros((1, 1), bool), SIDE)

@@ -175,9 +175,19 @@ def test_a_trial_whose_driver_died_after_its_last_epoch_is_completed(runs_dir: P
     assert [folder.last.exists() for folder in (done, open_)] == [False, True]
 
 
+SPEC_OF_NINE_EPOCHS = {"model": {"family": "conv"}, "train": {"epochs": 9}}
+
+
+def spec_of_nine_epochs() -> Any:
+    model, train = SimpleNamespace(family="conv"), SimpleNamespace(epochs=9)
+    return SimpleNamespace(model=model, train=train)
+
+
 def test_asha_knows_what_finished_before() -> None:
     def trial(number: int, value: float) -> Any:
-        spec = SimpleNamespace(model=SimpleNamespace(family="conv"))
+        spec = SimpleNamespace(
+            model=SimpleNamespace(family="conv"), train=SimpleNamespace(epochs=9)
+        )
         values = {1: value, 2: value}
         return SimpleNamespace(trial_id=f"{number:04d}", spec=spec, values=values, over=True)
 
@@ -186,7 +196,7 @@ def test_asha_knows_what_finished_before() -> None:
         scheduler.remember(trial(number, 0.8 + number / 100))
     new = SimpleNamespace(
         trial_id="new",
-        config={"trial_id": "0007", "baseline": False, "spec": {"model": {"family": "conv"}}},
+        config={"trial_id": "0007", "baseline": False, "spec": SPEC_OF_NINE_EPOCHS},
     )
     assert scheduler.on_trial_result(None, new, {"epoch": 1, "objective": 0.5}) == "STOP"
     assert scheduler.stopped == {"0007"}
@@ -195,13 +205,12 @@ def test_asha_knows_what_finished_before() -> None:
 def test_a_trial_that_continues_enters_the_rungs_where_it_passed_them() -> None:
     """With its value of then: else a new trial would be stopped against its value of now."""
     scheduler = FamilyScheduler(Objective(), epochs=9, grace_period=1, reduction_factor=3)
-    spec = SimpleNamespace(model=SimpleNamespace(family="conv"))
+    spec = spec_of_nine_epochs()
     past = {1: 0.5, 2: 0.6, 3: 0.7}
     scheduler.remember(SimpleNamespace(trial_id="0001", spec=spec, values=past, over=False))
 
     def trial(trial_id: str) -> Any:
-        model = {"model": {"family": "conv"}}
-        config = {"trial_id": trial_id, "baseline": False, "spec": model}
+        config = {"trial_id": trial_id, "baseline": False, "spec": SPEC_OF_NINE_EPOCHS}
         return SimpleNamespace(trial_id=f"tune-{trial_id}", config=config)
 
     scheduler.on_trial_result(None, trial("0001"), {"epoch": 4, "objective": 0.9})

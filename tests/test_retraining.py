@@ -15,7 +15,7 @@ from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.retraining.setup import RetrainingSetup
 from pawtune.search.retraining.training import Training, train_again
-from pawtune.search.shared_work.pixels import SharedWork
+from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.run_folder import TrialFolder
 from pawtune.search.storage.untrusted_files import REQUIRED_METRICS
 

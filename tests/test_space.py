@@ -57,14 +57,17 @@ def test_the_space_is_conditional() -> None:
     families = set()
     for params in proposals(config(), 40):
         families.add(params["family"])
-        expected = {p.name for p in find_family(str(params["family"])).parameters}
+        parameters = find_family(str(params["family"])).parameters
+        expected = {p.name for p in parameters if p.applies(params)}
         assert set(params) == {"family", "image_size", *expected}
+        assert ("taps" in params) == (params.get("head") in ("ridge", "logistic"))
+        assert ("flip" in params) == (params["family"] == "conv")
     assert families == set(FAMILIES)
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_baselines_are_points_of_the_default_space(name: str) -> None:
-    search = config()
+def test_baselines_are_points_of_the_space(name: str) -> None:
+    search = config("space.head_views=[plain, weighted]", "space.rotation_factor.high=0.9")
     spec = baseline(name, epochs=search.epochs)
     params = space.to_params(spec)
     assert params is not None

@@ -29,6 +29,7 @@ def search(folder: Path, data: str) -> Path:
         include_top=False, weights=None, input_shape=(32, 32, 3)
     ).save_weights(weights)
     space = ["conv_depth=2", "filters=[8, 16]", "conv_dense_width=[0, 16]", "head_dense_width=16"]
+    space += ["head=trained", "head_views=weighted"]  # not the solved heads of the portfolio
     options = {
         "data": data,
         "name": "pets",

@@ -45,9 +45,9 @@ class Search:
         families: tuple[str, ...] = ("conv", "transfer"),
         concurrency: int = 1,
     ) -> None:
-        self.config = load_config(
-            None, ["epochs=3", "scheduler.name=none", *overrides], {"data": "sample"}
-        )
+        # Trials of several epochs: no head is solved in one.
+        fixed = ["epochs=3", "scheduler.name=none", "space.head=trained"]
+        self.config = load_config(None, [*fixed, *overrides], {"data": "sample"})
         self.run: RunFolder = create_run_folder(folder, "scripted")
         plan = ResourcePlan(cpus=1.0, gpus=0.0, concurrency=concurrency)
         trials = Trials(baselines, families, num_classes=2, plan=plan)
@@ -188,6 +188,7 @@ def test_baselines_run_first_whole_and_outside_the_count(runs_dir: Path) -> None
         "trials=2",
         "scheduler.name=asha",
         "scheduler.grace_period=1",
+        "space.rotation_factor.high=0.9",
         baselines=baselines,
     )
     names = [read_json(trial.spec_file)["name"] for trial in search.run.trials()]

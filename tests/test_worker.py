@@ -17,7 +17,8 @@ from pawtune.models.families.conv import ConvSpec
 from pawtune.models.model_spec import TrainSpec
 from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Objective
-from pawtune.search.shared_work.pixels import PixelRefs, SharedWork
+from pawtune.search.shared_work.pixels import PixelRefs
+from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.attempts import (
     MAX_ATTEMPTS,
     LostWorkerError,

@@ -14,7 +14,8 @@ from pawtune.models.model_spec import Optimizer, TrainSpec
 from pawtune.models.spec import TrialSpec
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.feature_banks import POOLINGS, BankRefs
-from pawtune.search.shared_work.pixels import PixelRefs, SharedWork
+from pawtune.search.shared_work.pixels import PixelRefs
+from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.worker.trial import run_trial
 

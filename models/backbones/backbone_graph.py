@@ -134,6 +134,48 @@ def build_tap_model(backbone: keras.Model, max_taps: int = MAX_TAPS) -> TapModel
     )
 
 
+def tap_widths(backbone: keras.Model) -> dict[str, int]:
+    """Numbers of features of a tap model's parts: all blocks but the last, the last one twice.
+
+    Returns:
+        By the names that `TapEncoder` has for them: "inner", "average", "maximum".
+    """
+    *inner, last = (end.shape[-1] for end in find_block_ends(backbone))
+    return {"inner": sum(inner), "average": last, "maximum": last}
+
+
+def build_tap_parts(backbone: keras.Model) -> keras.Model:
+    """A tap model with an output for each of its parts, of layers that save without code.
+
+    Args:
+        backbone: usually of `fold_backbone`; its layers are shared, not copied.
+
+    Returns:
+        (N, S, S, 3) preprocessed pixels → {"inner", "average", "maximum"}: (N, ...) float32.
+    """
+    *inner, last = (_output(backbone, end) for end in find_block_ends(backbone))
+    averages = [
+        keras.layers.GlobalAveragePooling2D(dtype="float32", name=f"average_{number}")(block)
+        for number, block in enumerate(inner)
+    ]
+    join = keras.layers.Concatenate(dtype="float32", name="inner")
+    parts = {
+        "inner": join(averages) if len(averages) > 1 else averages[0],
+        "average": keras.layers.GlobalAveragePooling2D(dtype="float32", name="average")(last),
+        "maximum": keras.layers.GlobalMaxPooling2D(dtype="float32", name="maximum")(last),
+    }
+    return keras.Model(backbone.input, parts, name="tap_parts")
+
+
+def tap_parts(backbone: keras.Model) -> dict[str, slice]:
+    """The columns of these parts among a tap model's features."""
+    parts, start = {}, 0
+    for name, width in tap_widths(backbone).items():
+        parts[name] = slice(start, start + width)
+        start += width
+    return parts
+
+
 def split_at(backbone: keras.Model, number: int) -> tuple[keras.Model, keras.Model]:
     """Two models whose composition is the backbone, with layers and weights of their own.
 

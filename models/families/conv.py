@@ -168,6 +168,26 @@ class ConvFamily:
     }
     needs, may_need = pixel_nets.needs, pixel_nets.may_need
     inputs, build = pixel_nets.inputs, pixel_nets.build
+    # After whatever is cheaper: a plain net of four blocks.
+    portfolio: Sequence[Params] = (
+        {
+            "flip": "horizontal",
+            "rotation_factor": 0.05,
+            "learning_rate": 0.002,
+            "batch_size": 32,
+            "optimizer": "adamw",
+            "conv_depth": 4,
+            "filters": 16,
+            "filter_growth": 2.0,
+            "kernel_size": 3,
+            "padding": "same",
+            "batch_norm": True,
+            "conv_pooling": "global_average",
+            "conv_dense_width": 0,
+            "conv_dropout": 0.3,
+            "scaling": "minus_one_to_one",
+        },
+    )
 
     def to_spec(self, params: Params, train: TrainSpec) -> tuple[ConvSpec, TrainSpec]:
         """The specification that a point of the space stands for."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Labels = np.ndarray[tuple[int], np.dtype[np.int32]]
 Images = np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]
+FeatureArrays = Mapping[str, np.ndarray[Any, Any]]
 
 
 class Backbone(NamedTuple):
@@ -57,9 +58,16 @@ class ViewBank:
     pooling: Literal["average", "max"]
 
 
+@dataclass(frozen=True)
+class PlainFeatures:
+    """Request for features of the plain images from all blocks of a backbone."""
+
+    backbone: Backbone
+
+
 # What trials may share. A further kind of shared work is a frozen class here, a method of
 # `TrialData`, and the place where the search makes it.
-Request = Backbone | Pixels | ViewBank
+Request = Backbone | Pixels | ViewBank | PlainFeatures
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,20 @@ class TrialData(Protocol):
 
     def bank(self, request: ViewBank) -> Bank:
         """Features of augmented views, read-only."""
+
+    def features(self, request: PlainFeatures) -> tuple[FeatureArrays, FeatureArrays]:
+        """Features of the training and of the validation images, by name, see `TapEncoder`."""
+
+    def derived(
+        self, request: PlainFeatures, what: str, make: Callable[[], FeatureArrays]
+    ) -> FeatureArrays:
+        """Something computed of features, made once for all trials.
+
+        Args:
+            request: the features.
+            what: names it, with all that it depends on besides features and labels.
+            make: computes it.
+        """
 
     def load_backbone(self, request: Backbone) -> keras.Model:
         """A frozen backbone: (N, S, S, 3) preprocessed pixels → (N, h, w, F), float32."""
@@ -167,6 +189,9 @@ class PixelGraph(Protocol):
     def maps(self, backbone: Backbone) -> keras.KerasTensor:
         """(N, h, w, F) feature maps of a frozen backbone."""
 
+    def taps(self, backbone: Backbone) -> Mapping[str, keras.KerasTensor]:
+        """Features of a frozen backbone by name, as `TapEncoder` gives them."""
+
 
 S = TypeVar("S", bound=ModelSpec)
 
@@ -179,7 +204,10 @@ class Family(Protocol[S]):
         spec_type: its frozen specification, see `ModelSpec`.
         parameters: what a search varies, in the order in which they are proposed. Parameters that
             several families share are the same object.
-        baselines: models that are trained before the first proposal, by name.
+        baselines: models that are trained before the first proposal where a search asks for
+            them, by name.
+        portfolio: points that are good almost everywhere, proposed first, the cheapest first;
+            `image_size` left out.
     """
 
     @property
@@ -190,6 +218,8 @@ class Family(Protocol[S]):
     def parameters(self) -> Sequence[Parameter]: ...
     @property
     def baselines(self) -> Mapping[str, S]: ...
+    @property
+    def portfolio(self) -> Sequence[Params]: ...
 
     def to_spec(self, params: Params, train: TrainSpec) -> tuple[S, TrainSpec]:
         """The specification that a point of the space stands for.

@@ -110,8 +110,8 @@ FLIP = of_model(
 ROTATION = of_model(
     ModelSpec,
     "rotation_factor",
-    FloatRange(low=0.0, high=0.9, step=0.05),
-    "Random rotations of training images.",
+    FloatRange(low=0.0, high=0.05, step=0.05),
+    "Random rotations of training images, as a part of a turn to either side.",
 )
 LEARNING_RATE = of_training(
     "learning_rate", FloatRange(low=1e-4, high=1e-2, log=True), "The optimizer's step."
@@ -161,12 +161,12 @@ def params_of(parameters: Sequence[Parameter], model: BaseModel, train: TrainSpe
     return params
 
 
-def first_point(parameters: Sequence[Parameter]) -> Params:
-    """The first value of every parameter's default domain."""
+def first_point(parameters: Sequence[Parameter], given: Mapping[str, Any]) -> Params:
+    """The first value of every parameter's default domain, or the one that is given."""
     params: Params = {}
     for parameter in parameters:
         if parameter.applies(params):
-            params[parameter.name] = corners(parameter.default)[0]
+            params[parameter.name] = given.get(parameter.name, corners(parameter.default)[0])
     return params
 
 

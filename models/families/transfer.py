@@ -16,12 +16,23 @@ from pawtune.models.families.family import (
     Layer,
     PixelGraph,
     Pixels,
+    PlainFeatures,
     Request,
     TrialData,
     ViewBank,
 )
 from pawtune.models.families.layers import dense_outline
-from pawtune.models.families.parameters import SHARED, Parameter, of_model, params_of, spec_of
+from pawtune.models.families.parameters import (
+    BATCH_SIZE,
+    FLIP,
+    LEARNING_RATE,
+    OPTIMIZER,
+    ROTATION,
+    Parameter,
+    of_model,
+    params_of,
+    spec_of,
+)
 from pawtune.models.model_spec import Dropout, ModelSpec, Params, TrainSpec
 
 if TYPE_CHECKING:
@@ -29,9 +40,11 @@ if TYPE_CHECKING:
 
 
 class TransferSpec(ModelSpec):
-    """A frozen `keras.applications` backbone with a small trained head.
+    """A frozen `keras.applications` backbone with a small head.
 
-    The head: pooled features, dropout, a dense ReLU layer where `dense_width` > 0, logits.
+    A solved head (`ridge`, `logistic`) is linear in features of one or of all blocks. A trained
+    one: pooled features, dropout, a dense ReLU layer where `dense_width` > 0, logits; on the plain
+    images, or on weighted views under `flip` and `rotation_factor`.
     """
 
     family: Literal["transfer"] = "transfer"
@@ -43,10 +56,61 @@ class TransferSpec(ModelSpec):
         int, Field(ge=0, le=2048, description="0 (no dense layer) to 2048 units")
     ] = 0
     dropout: Dropout = 0.2
+    head: Annotated[
+        Literal["trained", "ridge", "logistic"], Field(description="trained, ridge or logistic")
+    ] = "trained"
+    taps: Annotated[
+        Literal["average", "maximum", "both", "all"],
+        Field(description="average, maximum, both or all"),
+    ] = "average"
+    regularisation: Annotated[
+        float, Field(gt=0, le=1e6, description="a number above 0, at most 1e6")
+    ] = 1.0
+    views: Annotated[Literal["plain", "weighted"], Field(description="plain or weighted")] = (
+        "weighted"
+    )
 
+    @property
+    def is_solved(self) -> bool:
+        """Whether the head is solved in one step."""
+        return self.head != "trained"
+
+
+_SOLVED = ("head", ("ridge", "logistic"))
+_TRAINED = ("head", ("trained",))
+_UNDER_VIEWS = ("head_views", ("weighted",))
 
 PARAMETERS = (
-    *SHARED,
+    of_model(
+        TransferSpec,
+        "head",
+        Choices(choices=("ridge", "logistic", "trained")),
+        "Solved in one step (ridge, logistic regression), or trained.",
+    ),
+    of_model(
+        TransferSpec,
+        "taps",
+        Choices(choices=("average", "maximum", "both", "all")),
+        "Features of a solved head: of the last block, or averages of all blocks beside them.",
+        only_if=_SOLVED,
+    ),
+    of_model(
+        TransferSpec,
+        "regularisation",
+        FloatRange(low=1e-3, high=30.0, log=True),
+        "L2 penalty of a solved head.",
+        only_if=_SOLVED,
+    ),
+    of_model(
+        TransferSpec,
+        "views",
+        Choices(choices=("plain",)),
+        "What a trained head sees: the plain images, or views weighted by flip and rotation.",
+        name="head_views",
+        only_if=_TRAINED,
+    ),
+    *(replace(parameter, only_if=_UNDER_VIEWS) for parameter in (FLIP, ROTATION)),
+    *(replace(parameter, only_if=_TRAINED) for parameter in (LEARNING_RATE, BATCH_SIZE, OPTIMIZER)),
     of_model(TransferSpec, "backbone", Choices(choices=("MobileNetV2",)), "The frozen network."),
     of_model(
         TransferSpec,
@@ -54,6 +118,7 @@ PARAMETERS = (
         Choices(choices=("average", "max")),
         "How its features are pooled.",
         name="head_pooling",
+        only_if=_TRAINED,
     ),
     of_model(
         TransferSpec,
@@ -61,6 +126,7 @@ PARAMETERS = (
         Choices(choices=(0, 64, 128, 256, 512)),
         "Units of the dense layer.",
         name="head_dense_width",
+        only_if=_TRAINED,
     ),
     of_model(
         TransferSpec,
@@ -68,6 +134,7 @@ PARAMETERS = (
         FloatRange(low=0.0, high=0.6, step=0.1),
         "Dropout on the features.",
         name="head_dropout",
+        only_if=_TRAINED,
     ),
 )
 
@@ -85,27 +152,49 @@ class TransferFamily:
         "tutorial_4": TransferSpec(pooling="max", **_AUGMENTED),
         "tutorial_5": TransferSpec(pooling="max", dense_width=128, **_AUGMENTED),
     }
+    portfolio: Sequence[Params] = (
+        {"head": "ridge", "taps": "average", "regularisation": 1.0},
+        {"head": "ridge", "taps": "all", "regularisation": 0.3},
+        {"head": "logistic", "taps": "average", "regularisation": 0.01},
+        {"head": "logistic", "taps": "all", "regularisation": 0.003},
+        {
+            "head": "trained",
+            "head_views": "plain",
+            "learning_rate": 0.001,
+            "batch_size": 32,
+            "optimizer": "adamw",
+            "head_pooling": "average",
+            "head_dense_width": 256,
+            "head_dropout": 0.3,
+        },
+    )
 
     def to_spec(self, params: Params, train: TrainSpec) -> tuple[TransferSpec, TrainSpec]:
         """The specification that a point of the space stands for."""
-        return spec_of(TransferSpec, PARAMETERS, params, train)
+        model, train = spec_of(TransferSpec, PARAMETERS, params, train)
+        # Solved in one step: what a search says about epochs is for heads that are trained.
+        return model, train.model_copy(update={"epochs": 1}) if model.is_solved else train
 
     def to_params(self, model: TransferSpec, train: TrainSpec) -> Params | None:
         """The point of the space for a specification."""
         return params_of(PARAMETERS, model, train)
 
     def columns(self, model: TransferSpec) -> Params:
-        """The fields of the specification."""
-        return model.model_dump()
+        """The fields of the specification that say something about this kind of head."""
+        solved, trained = {"taps", "regularisation"}, {"pooling", "dense_width", "dropout", "views"}
+        unused = {*trained, "flip", "rotation_factor"} if model.is_solved else solved
+        return model.model_dump(exclude=unused)
 
     def price(self, model: TransferSpec, num_classes: int) -> None:
         """Nothing to weigh: a head is always small."""
 
     def needs(self, model: TransferSpec, bank_views: int) -> tuple[Request, ...]:
-        """The backbone, and a bank where one serves the augmentation; else pixels."""
+        """The backbone, and features, or a bank where one serves the augmentation, or pixels."""
         from pawtune.models.features.augmented_views import bank_supports
 
         backbone = backbone_of(model)
+        if model.is_solved or model.views == "plain":
+            return backbone, PlainFeatures(backbone)
         if bank_views and bank_supports(model.flip, model.rotation_factor, bank_views):
             return backbone, ViewBank(backbone, model.pooling)
         return backbone, Pixels(model.image_size)
@@ -113,7 +202,15 @@ class TransferFamily:
     def may_need(
         self, space: Mapping[str, Domain], image_sizes: Sequence[int], bank_views: int
     ) -> set[Request]:
-        """Banks, and pixels too where some augmentation of the space is served by no bank."""
+        """Features; banks where views are searched, and pixels where no bank serves them."""
+        views = values_of(space["head_views"])
+        if set(values_of(space["head"])) == {"ridge", "logistic"} or "weighted" not in views:
+            backbones = [
+                backbone_of(TransferSpec.model_validate({"backbone": name, "image_size": size}))
+                for name in values_of(space["backbone"])
+                for size in image_sizes
+            ]
+            return {request for b in backbones for request in (b, PlainFeatures(b))}
         rotation_domain = space["rotation_factor"]
         rotations = values_of(rotation_domain)
         models = (
@@ -126,17 +223,55 @@ class TransferFamily:
             for rotation in rotations
         )
         found = {request for model in models for request in self.needs(model, bank_views)}
+        found |= {PlainFeatures(need) for need in found if isinstance(need, Backbone)}
         if isinstance(rotation_domain, FloatRange) and rotation_domain.step is None:
             # Any number between: some lie below what a bank serves.
             found |= {Pixels(size) for size in image_sizes}
         return found
 
     def build(self, model: TransferSpec, train: TrainSpec, data: TrialData) -> BuiltTrial:
-        """A head on the features of a bank, or on those of augmented pixels."""
+        """A head on features of the plain images, of a bank, or of augmented pixels."""
+        if model.is_solved:
+            return self._build_solved(model, train, data)
+        if model.views == "plain":
+            return self._build_on_features(model, train, data)
         for request in self.needs(model, data.bank_views):
             if isinstance(request, ViewBank):
                 return self._build_on_bank(model, train, data, request)
         return self._build_on_pixels(model, train, data)
+
+    def _build_solved(self, model: TransferSpec, train: TrainSpec, data: TrialData) -> BuiltTrial:
+        from pawtune.models.training.solved_trial import solved_trial
+
+        assert model.head != "trained"
+        request = PlainFeatures(backbone_of(model))
+        return solved_trial(model.head, model.taps, model.regularisation, train, data, request)
+
+    def _build_on_features(
+        self, model: TransferSpec, train: TrainSpec, data: TrialData
+    ) -> BuiltTrial:
+        from pawtune.models.build import make_optimizer
+        from pawtune.models.training.head_training import train_head
+
+        request = PlainFeatures(backbone_of(model))
+        name = {"average": "average", "max": "maximum"}[model.pooling]
+        features, val_features = (part[name] for part in data.features(request))
+        head = build_head(model, data.num_classes, features.shape[-1], train.seed)
+        optimizer = make_optimizer(train)
+
+        def train_from(start_epoch: int) -> Iterator[Any]:
+            return train_head(
+                head,
+                lambda epoch: features,
+                data.train_labels,
+                val_features,
+                data.val_labels,
+                train,
+                optimizer=optimizer,
+                start_epoch=start_epoch,
+            )
+
+        return BuiltTrial("features", head, optimizer, train_from, (request.backbone,))
 
     def _build_on_bank(
         self, model: TransferSpec, train: TrainSpec, data: TrialData, request: ViewBank
@@ -191,10 +326,24 @@ class TransferFamily:
         key = backbone_of(model)
         if key not in backbones:
             raise ValueError(f"a transfer model needs its backbone, {key.name}, received none")
+        if model.is_solved:
+            from pawtune.models.backbones.backbone_graph import tap_widths
+            from pawtune.models.training.solved_trial import ARRAYS, build_linear
+
+            widths = tap_widths(backbones[key])
+            return build_linear(sum(widths[name] for name in ARRAYS[model.taps]), num_classes)
         return build_head(model, num_classes, backbones[key].output_shape[-1], seed)
 
     def inputs(self, model: TransferSpec, graph: PixelGraph) -> keras.KerasTensor:
         """Pooled features of the frozen backbone."""
+        if model.is_solved:
+            import keras
+
+            from pawtune.models.training.solved_trial import ARRAYS
+
+            taps = graph.taps(backbone_of(model))
+            chosen = [taps[name] for name in ARRAYS[model.taps]]
+            return chosen[0] if len(chosen) == 1 else keras.layers.Concatenate()(chosen)
         return _pool(model.pooling)(graph.maps(backbone_of(model)))
 
     def layers(
@@ -202,6 +351,13 @@ class TransferFamily:
     ) -> Iterator[Layer]:
         """Backbone, pooling and head; before a worker has told sizes, they are shown as 0."""
         trained = int(facts.get("trainable_weights", 0))
+        if model.is_solved:
+            width = max(0, trained // num_classes - 1)
+            frozen = int(facts.get("num_weights", trained)) - trained
+            detail = "frozen, with its preprocessing"
+            yield Layer("backbone", model.backbone, detail, (width,), frozen)
+            yield Layer("logits", "Dense", f"solved, {model.head}", (num_classes,), trained)
+            return
         frozen = int(facts.get("num_weights", trained)) - trained
         # The head's first layer has (features + 1) weights for each of its outputs.
         after = (model.dense_width + 1) * num_classes if model.dense_width else 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pawtune.models.features.view_rendering import view_transforms
+from pawtune.models.features.view_transforms import view_transforms
 
 MAX_ROUNDS = 16
 _NAMESPACE = 0x11657  # keeps these random numbers apart from all others of the same seed

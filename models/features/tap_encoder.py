@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pawtune.models.backbones.backbone_graph import build_tap_model
+from pawtune.models.backbones.backbone_graph import build_tap_model, tap_parts
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.backbones.frozen_backbone import preprocess
 from pawtune.models.errors import ModelError
@@ -51,12 +51,7 @@ class TapEncoder:
         self.image_size = int(backbone.input_shape[1])
         self._images_per_step = images_per_step(self.image_size, has_gpu)
         taps = build_tap_model(fold_backbone(backbone, policy))
-        width = int(backbone.output_shape[-1])
-        self._parts = {
-            "inner": slice(0, taps.model.output_shape[-1] - 2 * width),
-            "average": slice(-2 * width, -width),
-            "maximum": slice(-width, None),
-        }
+        self._parts = tap_parts(backbone)
         inputs = keras.Input(backbone.input_shape[1:], dtype="float32", name="pixels")
         preparation = keras.Model(inputs, preprocess(name, inputs))
         self._encode, self._encode_views = compile_passes(preparation, taps.model, not has_gpu)

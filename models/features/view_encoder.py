@@ -24,7 +24,8 @@ from pawtune.models.errors import ModelError
 from pawtune.models.features.augmented_views import ViewTable
 from pawtune.models.features.feature_bank import Shard
 from pawtune.models.features.step_size import images_per_step, in_steps
-from pawtune.models.features.view_rendering import render_views, view_transforms
+from pawtune.models.features.view_rendering import render_views
+from pawtune.models.features.view_transforms import view_transforms
 
 
 class ViewEncoder:

@@ -99,7 +99,7 @@ def decompose(
         weights: (N,) positive weights of the training images; None: all alike.
 
     Raises:
-        ModelError: Features that are not finite, or that are all constant.
+        ModelError: Features that are not finite.
     """
     count, width = train.shape
     w = np.ones(count) if weights is None else np.asarray(weights, np.float64)
@@ -158,13 +158,11 @@ def _standardised(features: Features, mean: Array, scale: Array, dtype: type) ->
 
 
 def _kept(variances: Array, vectors: np.ndarray) -> tuple[Array, np.ndarray]:
-    """Eigenvalues that are no rounding errors, the largest first, with their vectors."""
-    keep = variances > _RANK_TOLERANCE * max(variances[-1], 0)
-    if variances[-1] <= 0 or not keep.any():
-        raise ModelError(
-            "features must differ between images, received the same for all: are the images copies "
-            "of one, or is the backbone without weights?"
-        )
+    """Eigenvalues that are no rounding errors, the largest first, with their vectors.
+
+    None where all images have the same features: a head then predicts the classes' shares.
+    """
+    keep = variances > _RANK_TOLERANCE * max(variances[-1], np.finfo(np.float32).tiny)
     return variances[keep][::-1].copy(), vectors[:, keep][:, ::-1]
 
 

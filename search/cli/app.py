@@ -112,9 +112,14 @@ def run(
             help="val_accuracy, val_balanced_accuracy or val_loss.", show_default="val_accuracy"
         ),
     ] = None,
-    no_baselines: Annotated[
-        bool, typer.Option("--no-baselines", help="Leave out the five tutorial models.")
-    ] = False,
+    baselines: Annotated[
+        bool | None,
+        typer.Option(
+            "--baselines/--no-baselines",
+            help="Train the five tutorial models first, to compare with.",
+            show_default="no",
+        ),
+    ] = None,
     baselines_only: Annotated[
         bool, typer.Option("--baselines-only", help="Train the five tutorial models only.")
     ] = False,

@@ -107,7 +107,7 @@ def configured(params: Mapping[str, Any]) -> "SearchConfig":
     from pawtune.search.config.search_config import load_config, parse_duration
     from pawtune.search.errors import UserError
 
-    if params["no_baselines"] and params["baselines_only"]:
+    if params["baselines"] is False and params["baselines_only"]:
         raise UserError(
             "--no-baselines and --baselines-only exclude each other, received both; give one of "
             "them"
@@ -125,7 +125,9 @@ def configured(params: Mapping[str, Any]) -> "SearchConfig":
         "image_size": [_whole(size) for size in sizes.split(",")] if sizes else None,
         "time_budget_s": parse_duration(budget) if budget else None,
         "baselines": (
-            "off" if params["no_baselines"] else "only" if params["baselines_only"] else None
+            "only"
+            if params["baselines_only"]
+            else {True: "on", False: "off"}.get(params["baselines"])
         ),
     }
     given = {key: value for key, value in options.items() if value is not None}

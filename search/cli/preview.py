@@ -114,7 +114,8 @@ def preview_data(
 def _augment(image: NDArray[np.uint8], flip: str, angle: float) -> NDArray[np.uint8]:
     """(S, S, 3) uint8 under a flip, then a rotation, as a trial in training renders them."""
     load_tensorflow()
-    from pawtune.models.features.view_rendering import render_views, view_transforms
+    from pawtune.models.features.view_rendering import render_views
+    from pawtune.models.features.view_transforms import view_transforms
 
     if "horizontal" in flip:
         image = image[:, ::-1]

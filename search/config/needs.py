@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from pawtune.models.baselines import BASELINES
-from pawtune.models.families.family import Backbone, Pixels, Request, ViewBank
+from pawtune.models.families.family import Backbone, Pixels, PlainFeatures, Request, ViewBank
 from pawtune.models.families.table import family_of, find_family
 from pawtune.models.spec import TrialSpec
 from pawtune.search.config.search_config import SearchConfig
@@ -50,3 +50,8 @@ def backbones_of(needs: Iterable[Request]) -> list[Backbone]:
 def banked_backbones(needs: Iterable[Request]) -> list[Backbone]:
     """Frozen networks of which some trial uses a feature bank."""
     return sorted({need.backbone for need in needs if isinstance(need, ViewBank)})
+
+
+def featured_backbones(needs: Iterable[Request]) -> list[Backbone]:
+    """Frozen networks of which some trial uses features of the plain images."""
+    return sorted({need.backbone for need in needs if isinstance(need, PlainFeatures)})

@@ -156,7 +156,7 @@ class SearchConfig(Strict):
     baselines: Annotated[
         Literal["on", "off", "only"],
         Setting("on, off or only", "The five tutorial models: before the proposals, not, alone."),
-    ] = "on"
+    ] = "off"
     class_weights: Annotated[
         bool, Setting("true or false", "Weigh rare classes up in the training loss.")
     ] = False

@@ -40,7 +40,7 @@ def space_fields(families: Mapping[str, Family[Any]]) -> dict[str, Any]:
     """Fields of a space, as pydantic takes them: name to (annotation, default)."""
     fields = {}
     for name, parameter in parameters_of(families.values()).items():
-        users = [family for family, owner in families.items() if parameter in owner.parameters]
+        users = [family for family, owner in families.items() if name in parameters_of([owner])]
         meaning = parameter.meaning
         if len(users) < len(families):  # a parameter of some families says of which
             meaning = f"{', '.join(users)}: {meaning[0].lower()}{meaning[1:]}"

@@ -41,7 +41,9 @@ def rank_parameters(data: ReportData, family: str) -> dict[str, float] | None:
     varied = [
         name
         for name, domain in trials[0].distributions.items()
-        if not domain.single() and len({trial.params[name] for trial in trials}) > 1
+        # What only some kinds of trials have cannot be compared over all.
+        if not domain.single() and all(name in trial.params for trial in trials)
+        if len({trial.params[name] for trial in trials}) > 1
     ]
     if not varied:
         return None

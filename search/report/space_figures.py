@@ -1,5 +1,6 @@
 """Figures of the search space: importance, parallel coordinates, slices."""
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
@@ -33,7 +34,7 @@ from pawtune.search.report.trial_marks import (
 
 ROW_INCHES = 0.25
 SLICE_INCHES = (2.5, 1.75)
-LOGARITHMIC = frozenset({"learning_rate"})
+LOGARITHMIC = ("learning_rate", "regularisation")
 MAX_LABELS = 4
 MAX_CHARACTERS = 42  # of all labels of an axis, a gap after each included
 MAX_BRIGHT = 10
@@ -74,10 +75,12 @@ def _as_in_leaderboard(name: str, known: Set[str]) -> str:
 
 
 def varied_parameters(trials: Sequence[TrialView]) -> list[str]:
-    """Parameters with two values or more among trials, in the order of the first."""
+    """Parameters with two values or more among the trials that have them, in the first's order."""
     names = dict.fromkeys(name for trial in trials for name in trial.row.params)
     return [
-        name for name in names if len({str(trial.row.params.get(name)) for trial in trials}) > 1
+        name
+        for name in names
+        if len({str(t.row.params[name]) for t in trials if name in t.row.params}) > 1
     ]
 
 
@@ -85,7 +88,7 @@ def place_values(values: Sequence[Any], name: str) -> tuple[list[float], dict[fl
     """Where values of a parameter stand on an axis from 0 to 1, and the labels of that axis.
 
     Numbers with many values get a scale (logarithmic for a learning rate); everything else gets
-    one place a value.
+    one place a value. A trial that does not have the parameter (None) has no place: NaN.
     """
     known = [value for value in values if value is not None]
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in known)
@@ -93,14 +96,16 @@ def place_values(values: Sequence[Any], name: str) -> tuple[list[float], dict[fl
     if numeric and len(distinct) > 6:
         scale = np.log10 if name in LOGARITHMIC and distinct[0] > 0 else np.asarray
         low, high = float(scale(distinct[0])), float(scale(distinct[-1]))
-        places = [(float(scale(v)) - low) / (high - low) for v in values]
+        places = [math.nan if v is None else (float(scale(v)) - low) / (high - low) for v in values]
         middle = low + (high - low) / 2
         middle = 10**middle if scale is np.log10 else middle
         labels = {0.0: compact(distinct[0]), 0.5: compact(middle), 1.0: compact(distinct[-1])}
         return places, labels
     step = 1 / max(1, len(distinct) - 1)
     at = {value: n * step if len(distinct) > 1 else 0.5 for n, value in enumerate(distinct)}
-    return [at[v] for v in values], {place: _label(value) for value, place in at.items()}
+    return [at.get(v, math.nan) for v in values], {
+        place: _label(value) for value, place in at.items()
+    }
 
 
 def _natural(value: Any) -> tuple[Any, ...]:

@@ -26,7 +26,8 @@ from pawtune.search.results.model_choice import refit_folder
 from pawtune.search.retraining.setup import RetrainingSetup, prepare_retraining
 from pawtune.search.retraining.training import Training, follow_one
 from pawtune.search.shared_work.feature_banks import POOLINGS, BankRefs
-from pawtune.search.shared_work.pixels import PixelRefs, PixelStore, SharedWork, prepare_banks
+from pawtune.search.shared_work.pixels import PixelRefs, PixelStore, prepare_banks
+from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.object_store_sync import hold_run
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
 from pawtune.search.storage.trial_spec import load_spec
@@ -144,6 +145,7 @@ def with_validation(setup: RetrainingSetup, reporter: Reporter) -> SharedWork:
             for size, refs in work.pixels.items()
         },
         banks={key: _joined(work.banks[key], bank) for key, bank in banks.items()},
+        features=work.features and replace(work.features, whole=True),
     )
 
 

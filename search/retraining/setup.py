@@ -19,6 +19,7 @@ from pawtune.search.cluster.head_address import refuse_foreign
 from pawtune.search.config.needs import (
     backbones_of,
     banked_backbones,
+    featured_backbones,
     live_sizes,
     needs_of_trials,
 )
@@ -30,7 +31,9 @@ from pawtune.search.shared_work.backbones import (
     StoredBackbone,
     store_backbones,
 )
-from pawtune.search.shared_work.pixels import PixelStore, SharedWork, prepare_banks, share_work
+from pawtune.search.shared_work.features import share_features
+from pawtune.search.shared_work.pixels import PixelStore, prepare_banks
+from pawtune.search.shared_work.shared_work import SharedWork, share_work
 from pawtune.search.storage.run_folder import RunFolder
 
 LOCAL = "local"  # an address: a cluster started on this machine
@@ -118,6 +121,10 @@ def prepare_retraining(
         cache_dir(),
         reporter.stage,
     )
+    featured = {key: backbones[key] for key in featured_backbones(needs)}
+    features = None
+    if featured:
+        features = share_features(config, manifest, plan, featured, pixels, cache_dir())
     work = share_work(
         config,
         manifest,
@@ -126,6 +133,7 @@ def prepare_retraining(
         pixels={size: pixels.at(size) for size in live_sizes(needs)},
         backbones=backbones,
         banks=banks,
+        features=features,
     )
     return RetrainingSetup(config, manifest, plan, pixels, backbones, work)
 

@@ -22,7 +22,7 @@ from pawtune.search.cluster.task_result import result
 from pawtune.search.errors import UserError
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.retraining.setup import RetrainingSetup
-from pawtune.search.shared_work.pixels import SharedWork
+from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.run_folder import TrialFolder, write_bytes
 from pawtune.search.worker.trial import run_trial
 

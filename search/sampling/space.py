@@ -5,9 +5,10 @@ has (`models.families`). A name has one meaning among all families (`conv_dropou
 `head_dropout`), so that Optuna's grouped TPE never mixes two.
 """
 
+import itertools
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -40,6 +41,23 @@ def propose(trial: optuna.trial.BaseTrial, config: SearchConfig, families: Seque
             domain = config.space.domain(parameter.name)
             params[parameter.name] = _suggest(trial, parameter.name, domain)
     return params
+
+
+def completions(point: Mapping[str, Any], config: SearchConfig) -> Iterator[Params]:
+    """A point with each image size, and each choice of the parameters that it leaves out.
+
+    Args:
+        point: Its family, and some of the family's parameters.
+        config: Holds the choices.
+    """
+    missing: dict[str, list[Any]] = {"image_size": list(config.image_size)}
+    for parameter in find_family(point["family"]).parameters:
+        domain = config.space.domain(parameter.name)
+        left_out = parameter.name not in point and parameter.applies(point)
+        if left_out and isinstance(domain, Choices):
+            missing[parameter.name] = list(domain.choices)
+    for values in itertools.product(*missing.values()):
+        yield {**point, **dict(zip(missing, values, strict=True))}
 
 
 def _suggest(trial: optuna.trial.BaseTrial, name: str, domain: Domain) -> Any:

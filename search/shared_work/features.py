@@ -8,7 +8,7 @@ need them make them together (`board`), from decoded pixels in Ray's object stor
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
+from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.families.family import Backbone
 from pawtune.models.features import light_views
-from pawtune.search.cluster.connection import claim_process
+from pawtune.models.features.feature_bank import content_fingerprint
+from pawtune.search.cluster.connection import ResourcePlan, claim_process
+from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.shared_work.backbones import StoredBackbone
-from pawtune.search.shared_work.board import Arrays, Job, obtain
+from pawtune.search.shared_work.board import Arrays, Job, obtain, start_board
+from pawtune.search.shared_work.pixels import PixelRefs, PixelStore, shared_policy
 
 if TYPE_CHECKING:
     from pawtune.models.features.tap_encoder import TapEncoder
@@ -47,9 +51,10 @@ class FeatureStore:
         seed: Of the light views.
         threads: TensorFlow threads of a worker.
         device: "cpu" or "gpu", that computes them: float32 is TF32 on a GPU.
-        pixels: By image size in pixels, references to the (N, S, S, 3) uint8 arrays of the two
-            splits; sizes whose features are in the cache may be missing.
+        pixels: By image size in pixels; sizes whose features are in the cache may be missing.
         backbones: By (name, image size).
+        whole: Whether the validation images are trained on too, as a refit does; the first of
+            them then stands for the validation split.
     """
 
     board: Any
@@ -60,11 +65,10 @@ class FeatureStore:
     policy: str
     seed: int
     threads: int
-    pixels: Mapping[int, tuple["ray.ObjectRef[Any]", "ray.ObjectRef[Any]"]] = field(
-        default_factory=dict
-    )
+    pixels: Mapping[int, PixelRefs] = field(default_factory=dict)
     backbones: Mapping[Backbone, StoredBackbone] = field(default_factory=dict)
     device: str = "cpu"
+    whole: bool = False
 
     def plain(self, backbone: Backbone) -> tuple[Features, Features]:
         """Features of the plain training images, and of the validation images."""
@@ -72,10 +76,9 @@ class FeatureStore:
         make = partial(self._make_plain, backbone)
         features = obtain(self.board, job, make)
         n = self.num_train
-        return (
-            {name: array[:n] for name, array in features.items()},
-            {name: array[n:] for name, array in features.items()},
-        )
+        train = {name: array[: None if self.whole else n] for name, array in features.items()}
+        stop = n + 1 if self.whole else None
+        return train, {name: array[n:stop] for name, array in features.items()}
 
     def round(self, backbone: Backbone, number: int) -> Features:
         """Features of one light view of each training image; round 0 is the plain images."""
@@ -92,7 +95,7 @@ class FeatureStore:
             what: Names it, with all that it depends on besides them.
             make: Computes it.
         """
-        folder = self._folder("derived", backbone, what=what)
+        folder = self._folder("derived", backbone, what=what, whole=self.whole)
         job = Job(f"{what} of {_shown(backbone)}", folder, rows=1, shard_rows=1, unit="steps")
         return obtain(self.board, job, lambda start, stop: make())
 
@@ -137,7 +140,8 @@ class FeatureStore:
 
     def _images(self, image_size: int, start: int, stop: int) -> np.ndarray:
         """Rows of the training images followed by the validation images."""
-        train, validation = ray.get(list(self.pixels[image_size]))
+        refs = self.pixels[image_size]
+        train, validation = ray.get([refs.train, refs.validation])
         if stop <= len(train):
             return np.asarray(train[start:stop])
         first = max(0, start - len(train))
@@ -147,6 +151,42 @@ class FeatureStore:
     def _encoder(self, backbone: Backbone) -> "TapEncoder":
         weights = str(self.backbones[backbone].file())
         return _encoder(backbone, weights, self.policy, self.threads)
+
+
+def share_features(
+    config: SearchConfig,
+    manifest: Manifest,
+    plan: ResourcePlan,
+    backbones: Mapping[Backbone, StoredBackbone],
+    pixels: PixelStore,
+    cache: Path,
+) -> FeatureStore:
+    """The features of a search: decodes what they are made of, and makes none of them yet.
+
+    Args:
+        config: The search.
+        manifest: Its images.
+        plan: What each trial gets of the cluster.
+        backbones: Those of which some trial uses features.
+        pixels: The decoded images.
+        cache: pawtune's cache folder.
+    """
+    train, validation = manifest.split("train"), manifest.split("validation")
+    keys = [entry.pixels_key for entry in (*train, *validation)]
+    store = FeatureStore(
+        board=start_board(),
+        cache=cache,
+        content=content_fingerprint(keys),
+        num_train=len(train),
+        num_validation=len(validation),
+        policy=shared_policy(config.speed.precision, plan),
+        seed=config.seed,
+        threads=plan.threads,
+        backbones=backbones,
+        device="gpu" if plan.gpus else "cpu",
+    )
+    missing = [key for key in backbones if not store.plain_job(key).folder.exists()]
+    return replace(store, pixels={size: pixels.at(size) for _, size in missing})
 
 
 @lru_cache(maxsize=1)

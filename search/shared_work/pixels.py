@@ -6,11 +6,10 @@ node reads in place (zero copy). So the first copy is on the driver's node: a no
 be lost afterwards.
 """
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -28,18 +27,15 @@ from pawtune.data_pipeline.images.pixel_cache import (
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
 from pawtune.models.cpu_info import cpu_has_bfloat16
 from pawtune.models.families.family import Backbone
-from pawtune.models.families.own import MAIN
 from pawtune.models.model_spec import Precision
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.cluster.node_check import Node
 from pawtune.search.cluster.resource_wait import Progress, StageProgress, silent, wait_for_room
 from pawtune.search.cluster.task_result import result
-from pawtune.search.config.search_config import SearchConfig, own_families
-from pawtune.search.objective import Metric
+from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.feature_banks import BankRecipe, BankRefs, ImageSet, open_or_build
 
-Labels = np.ndarray[tuple[int], np.dtype[np.int32]]
 Pixels = np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]
 WITHOUT_CPUS = 4  # decoding tasks at once on a node that has no CPUs for tasks
 SHARD_IMAGES = 128  # about 10 MB at 160 px: small enough to spread, large enough to amortise
@@ -51,81 +47,6 @@ class PixelRefs:
 
     train: "ray.ObjectRef[Pixels]"
     validation: "ray.ObjectRef[Pixels]"
-
-
-@dataclass(frozen=True)
-class SharedWork:
-    """Everything a worker is handed besides its own spec.
-
-    Attributes:
-        run_root: The run folder, or its address in an object store.
-        metric: What decides on a trial's best epoch.
-        threads: TensorFlow threads of a trial: its CPUs.
-        class_names: Labels by index.
-        train_labels: (N_train,) int32.
-        val_labels: (N_validation,) int32.
-        pixels: By image size in pixels; only sizes at which some trial may train on pixels.
-        backbones: By (name, image size).
-        banks: By (name, image size); empty where banks are switched off.
-        own_families: Classes of one's own that the trials need, sent by value: their module need
-            not be where a worker runs.
-    """
-
-    run_root: Path | str
-    metric: Metric
-    threads: int
-    class_names: tuple[str, ...]
-    train_labels: Labels
-    val_labels: Labels
-    pixels: Mapping[int, PixelRefs]
-    backbones: Mapping[Backbone, StoredBackbone] = field(default_factory=dict)
-    banks: Mapping[Backbone, BankRefs] = field(default_factory=dict)
-    own_families: tuple[type, ...] = ()
-
-
-def share_work(
-    config: SearchConfig,
-    manifest: Manifest,
-    plan: ResourcePlan,
-    *,
-    run_root: Path | str,
-    pixels: Mapping[int, PixelRefs],
-    backbones: Mapping[Backbone, StoredBackbone],
-    banks: Mapping[Backbone, BankRefs],
-) -> SharedWork:
-    """What every trial of a search is handed, from what stands ready.
-
-    Args:
-        config: The search.
-        manifest: Its splits.
-        plan: What each trial gets of the cluster.
-        run_root: The run folder, or its address in an object store.
-        pixels: By image size, for trials on pixels.
-        backbones: Those that some trial may use.
-        banks: Their feature banks.
-    """
-    return SharedWork(
-        run_root=run_root,
-        metric=config.metric,
-        threads=plan.threads,
-        class_names=manifest.class_names,
-        train_labels=manifest.labels("train"),
-        val_labels=manifest.labels("validation"),
-        pixels=pixels,
-        backbones=backbones,
-        banks=banks,
-        own_families=_sent_by_value(config.own_families),
-    )
-
-
-def _sent_by_value(places: Sequence[str]) -> tuple[type, ...]:
-    """The classes of families of one's own, whose code Ray sends along from now on."""
-    classes = tuple(type(family) for family in own_families(places))
-    for found in classes:
-        package = sys.modules[found.__module__.partition(".")[0]]
-        if package.__name__ != MAIN:  # which is sent by value anyway
-            ray.cloudpickle.register_pickle_by_value(package)
-    return classes
 
 
 class PixelStore:
@@ -315,7 +236,7 @@ def prepare_banks(
             weights=backbone.weights,
             weights_hash=backbone.source_hash,
             content=backbone.content,
-            policy=_bank_policy(config.speed.precision, plan),
+            policy=shared_policy(config.speed.precision, plan),
             seed=config.seed,
             device="gpu" if plan.gpus else "cpu",
         )
@@ -339,8 +260,8 @@ def _split(pixels: PixelStore, size: int, split: str) -> "ray.ObjectRef[Pixels]"
     return getattr(pixels.at(size), split)
 
 
-def _bank_policy(precision: Precision, plan: ResourcePlan) -> str:
-    """The dtype policy of a bank: one for all its shards, whatever worker computes them."""
+def shared_policy(precision: Precision, plan: ResourcePlan) -> str:
+    """The dtype policy of features: one for all shards, whatever worker computes them."""
     if precision != "auto":
         return precision
     if plan.gpus:

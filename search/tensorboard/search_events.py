@@ -3,10 +3,12 @@
 All event files are derived from `trials/` and can be written anew at any time.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pawtune.data_pipeline.url_credentials import without_secrets
+from pawtune.models.families.domains import corners
 from pawtune.models.families.parameters import first_point
 from pawtune.models.families.table import find_family
 from pawtune.models.model_spec import ModelSpec, TrainSpec
@@ -39,16 +41,24 @@ def parameter_columns(families: Sequence[str], config: SearchConfig) -> dict[str
     """Every parameter that a trial of these families has, and the type of its values."""
     columns: dict[str, type] = {}
     for family in families:
-        columns |= {key: type(value) for key, value in _example(family).params().items()}
+        for example in _examples(family, config):
+            columns |= {key: type(value) for key, value in example.params().items()}
     return columns | ({"class_weights": bool} if config.class_weights else {})
 
 
-def _example(family: str) -> TrialSpec:
-    """Any trial of a family."""
+def _examples(family: str, config: SearchConfig) -> Iterator[TrialSpec]:
+    """Trials of a family that together have every parameter which some trial may have."""
     owner = find_family(family)
-    point = {"image_size": ModelSpec(family=family).image_size, **first_point(owner.parameters)}
-    model, train = owner.to_spec(point, TrainSpec())
-    return TrialSpec(name=family, model=model, train=train)
+    deciding = {p.only_if[0] for p in owner.parameters if p.only_if is not None}
+    choices = {name: corners(config.space.domain(name)) for name in sorted(deciding)}
+    for values in itertools.product(*choices.values()):
+        given = dict(zip(choices, values, strict=True))
+        point = {
+            "image_size": ModelSpec(family=family).image_size,
+            **first_point(owner.parameters, given),
+        }
+        model, train = owner.to_spec(point, TrainSpec())
+        yield TrialSpec(name=family, model=model, train=train)
 
 
 def begin_search_events(

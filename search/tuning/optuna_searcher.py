@@ -22,8 +22,9 @@ from pydantic import ValidationError
 from ray.tune.search import Searcher
 
 from pawtune.models.errors import ModelError
-from pawtune.models.families.table import check_limits
+from pawtune.models.families.table import check_limits, find_family
 from pawtune.models.spec import TrialSpec
+from pawtune.search.config.needs import live_sizes, needs_of_proposals
 from pawtune.search.config.search_config import SamplerConfig, SearchConfig
 from pawtune.search.objective import Objective
 from pawtune.search.sampling import space
@@ -112,12 +113,26 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
             sampler=make_sampler(config.sampler, config.seed, len(past)),
             direction=self.objective.direction,
         )
+        if not past:
+            self._enqueue_portfolio()
         # `trials/` is the truth: the study file is made anew from it.
         self._file = StudyFile(run.study_file, run.name, self.objective, say)
         for trial in past:
             if trial.over:
                 self._remember(trial)
         self._file.write()
+
+    def _enqueue_portfolio(self) -> None:
+        """Has the families' strong points proposed first, as far as the space holds them."""
+
+        def trains_on_pixels(family: str) -> bool:
+            return bool(live_sizes(needs_of_proposals(self._config, [family])))
+
+        for family in sorted(self._families, key=trains_on_pixels):  # the others are cheaper
+            for point in find_family(family).portfolio:
+                for whole in space.completions({"family": family, **point}, self._config):
+                    if space.locate(whole, self._config, self._families) is not None:
+                        self._study.enqueue_trial(whole)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The next trial's configuration, or FINISHED. Called by Tune."""

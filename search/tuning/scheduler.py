@@ -45,7 +45,9 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         self.stopped: set[str] = set()
 
     def _family(self, trial: Trial) -> AsyncHyperBandScheduler:
-        family = trial.config["spec"]["model"]["family"]
+        spec = trial.config["spec"]
+        # A head that is solved in one step says nothing about the first epoch of one that is not.
+        family = f"{spec['model']['family']}, {spec['train']['epochs']} epochs"
         if family not in self._families:
             self._families[family] = AsyncHyperBandScheduler(**self._arguments)
         if trial.trial_id not in self._open:
@@ -76,10 +78,13 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         if not past.over:
             self._unfinished[past.trial_id] = past
             return
-        model = {"family": past.spec.model.family}
+        spec = {
+            "model": {"family": past.spec.model.family},
+            "train": {"epochs": past.spec.train.epochs},
+        }
         stub = SimpleNamespace(
             trial_id=f"past-{past.trial_id}",
-            config={"trial_id": past.trial_id, "baseline": True, "spec": {"model": model}},
+            config={"trial_id": past.trial_id, "baseline": True, "spec": spec},
         )
         self.on_trial_complete(None, stub, self._replay(past, stub))
 

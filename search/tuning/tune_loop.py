@@ -28,6 +28,7 @@ from pawtune.search.tuning.optuna_searcher import OptunaSearcher
 from pawtune.search.tuning.pending_trials import WaitingNotes
 from pawtune.search.tuning.recorder import RecordKeeper, StopSignal
 from pawtune.search.tuning.scheduler import FamilyScheduler
+from pawtune.search.tuning.shared_work_progress import SharedWorkProgress
 from pawtune.search.tuning.tune_patches import tune_adapted
 
 
@@ -41,6 +42,7 @@ class Trials:
         num_classes: Of the data.
         plan: What a trial gets, and how many run at once.
         past: Trials of earlier sessions.
+        board: Of the work that trials share, see `start_board`; None where they share none.
     """
 
     baselines: Sequence[TrialSpec]
@@ -48,6 +50,7 @@ class Trials:
     num_classes: int
     plan: ResourcePlan
     past: Sequence[PastTrial] = ()
+    board: Any = None
 
 
 @tune_adapted()
@@ -105,6 +108,7 @@ def run_trials(
                 *upload_callbacks(run, stop.stop),
                 TensorBoardLogger(run, config, trials.families),
                 WaitingNotes(run, trials.plan, reporter.trials_wait),
+                *([SharedWorkProgress(trials.board, reporter.stage)] if trials.board else []),
             ],
             # At a trial's end Tune would look for a file of its own, and where it is not seen begin
             # the trial again: trials keep their own state.

@@ -27,7 +27,7 @@ from pawtune.models.families.table import family_of
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import claim_process, place
 from pawtune.search.objective import Objective
-from pawtune.search.shared_work.pixels import SharedWork
+from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.attempts import TakenOverError, begin_attempt
 from pawtune.search.storage.retry import StorageError, must_exist, retry_storage
 from pawtune.search.storage.run_folder import TrialFolder, write_json, write_text

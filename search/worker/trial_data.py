@@ -1,15 +1,27 @@
 """What a family's trial is given on a worker: the search's shared work, as arrays."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import ray
 
-from pawtune.models.families.family import Backbone, Bank, Images, Labels, Pixels, ViewBank
-from pawtune.search.shared_work.pixels import SharedWork
+from pawtune.models.families.family import (
+    Backbone,
+    Bank,
+    FeatureArrays,
+    Images,
+    Labels,
+    Pixels,
+    PlainFeatures,
+    ViewBank,
+)
+from pawtune.search.shared_work.shared_work import SharedWork
 
 if TYPE_CHECKING:
     import keras
+
+    from pawtune.search.shared_work.features import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,21 @@ class SharedArrays:
             refs.table,
             *ray.get([refs.train[request.pooling], refs.validation[request.pooling]]),
         )
+
+    def features(self, request: PlainFeatures) -> tuple[FeatureArrays, FeatureArrays]:
+        """Features of the training and of the validation images; read-only."""
+        return self._features.plain(request.backbone)
+
+    def derived(
+        self, request: PlainFeatures, what: str, make: Callable[[], FeatureArrays]
+    ) -> FeatureArrays:
+        """Something computed of features, made once for all trials; read-only."""
+        return self._features.derived(request.backbone, what, make)
+
+    @property
+    def _features(self) -> "FeatureStore":
+        assert self.work.features is not None  # made for the needs of every trial
+        return self.work.features
 
     def load_backbone(self, request: Backbone) -> "keras.Model":
         """A frozen backbone: (N, S, S, 3) preprocessed pixels to (N, h, w, F), float32."""

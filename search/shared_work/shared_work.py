@@ -1,0 +1,102 @@
+"""Everything that a search hands to each of its workers, besides the trial's specification."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import ray
+
+from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.models.families.family import Backbone
+from pawtune.models.families.own import MAIN
+from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.config.search_config import SearchConfig, own_families
+from pawtune.search.objective import Metric
+from pawtune.search.shared_work.backbones import StoredBackbone
+from pawtune.search.shared_work.feature_banks import BankRefs
+from pawtune.search.shared_work.features import FeatureStore
+from pawtune.search.shared_work.pixels import PixelRefs
+
+Labels = np.ndarray[tuple[int], np.dtype[np.int32]]
+
+
+@dataclass(frozen=True)
+class SharedWork:
+    """Everything a worker is handed besides its own spec.
+
+    Attributes:
+        run_root: The run folder, or its address in an object store.
+        metric: What decides on a trial's best epoch.
+        threads: TensorFlow threads of a trial: its CPUs.
+        class_names: Labels by index.
+        train_labels: (N_train,) int32.
+        val_labels: (N_validation,) int32.
+        pixels: By image size in pixels; only sizes at which some trial may train on pixels.
+        backbones: By (name, image size).
+        banks: By (name, image size); empty where banks are switched off.
+        features: Of the plain images; None where no trial may use any.
+        own_families: Classes of one's own that the trials need, sent by value: their module need
+            not be where a worker runs.
+    """
+
+    run_root: Path | str
+    metric: Metric
+    threads: int
+    class_names: tuple[str, ...]
+    train_labels: Labels
+    val_labels: Labels
+    pixels: Mapping[int, PixelRefs]
+    backbones: Mapping[Backbone, StoredBackbone] = field(default_factory=dict)
+    banks: Mapping[Backbone, BankRefs] = field(default_factory=dict)
+    features: FeatureStore | None = None
+    own_families: tuple[type, ...] = ()
+
+
+def share_work(
+    config: SearchConfig,
+    manifest: Manifest,
+    plan: ResourcePlan,
+    *,
+    run_root: Path | str,
+    pixels: Mapping[int, PixelRefs],
+    backbones: Mapping[Backbone, StoredBackbone],
+    banks: Mapping[Backbone, BankRefs],
+    features: FeatureStore | None,
+) -> SharedWork:
+    """What every trial of a search is handed, from what stands ready.
+
+    Args:
+        config: The search.
+        manifest: Its splits.
+        plan: What each trial gets of the cluster.
+        run_root: The run folder, or its address in an object store.
+        pixels: By image size, for trials on pixels.
+        backbones: Those that some trial may use.
+        banks: Their feature banks.
+        features: Features of the plain images, made when a trial asks for them.
+    """
+    return SharedWork(
+        run_root=run_root,
+        metric=config.metric,
+        threads=plan.threads,
+        class_names=manifest.class_names,
+        train_labels=manifest.labels("train"),
+        val_labels=manifest.labels("validation"),
+        pixels=pixels,
+        backbones=backbones,
+        banks=banks,
+        features=features,
+        own_families=_sent_by_value(config.own_families),
+    )
+
+
+def _sent_by_value(places: Sequence[str]) -> tuple[type, ...]:
+    """The classes of families of one's own, whose code Ray sends along from now on."""
+    classes = tuple(type(family) for family in own_families(places))
+    for found in classes:
+        package = sys.modules[found.__module__.partition(".")[0]]
+        if package.__name__ != MAIN:  # which is sent by value anyway
+            ray.cloudpickle.register_pickle_by_value(package)
+    return classes

@@ -1,0 +1,94 @@
+"""Solved heads as trials: through a real search, the same in the delivered model, and again."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from pawtune.data_pipeline.images.decode import decode_split
+from pawtune.search.run import Run
+from tests.command_line import pawtune
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def searched(
+    tmp_path_factory: pytest.TempPathFactory, tiny_images: Path, ray_cluster: object
+) -> Run:
+    """A search of heads on a backbone with random weights: its portfolio and some proposals."""
+    from pawtune.search.config.search_config import load_config
+    from pawtune.search.driver import run_search
+    from pawtune.search.progress.reporter import Reporter
+
+    folder = tmp_path_factory.mktemp("solved")
+    weights = folder / "backbone.weights.h5"
+    keras.utils.set_random_seed(0)
+    keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    ).save_weights(weights)
+    config = load_config(
+        None,
+        [],
+        {
+            "data": str(tiny_images), "name": "heads", "runs_dir": str(folder / "runs"),
+            "weights": str(weights), "image_size": [32], "families": ["transfer"], "trials": 7,
+            "epochs": 3, "baselines": "off", "speed.precision": "float32",
+        },
+    )  # fmt: skip
+    return run_search(config, Reporter(quiet=True))
+
+
+def solved(run: Run, **spec: object) -> str:
+    """The trial of the portfolio with these parameters."""
+    return next(
+        row.trial_id
+        for row in run.rows()
+        if all(row.params.get(name) == value for name, value in spec.items())
+    )
+
+
+def test_the_portfolio_comes_first(searched: Run) -> None:
+    first = [searched.folder.trial(f"{n:04d}").root for n in range(1, 6)]
+    heads = [row.params for row in sorted(searched.rows(), key=lambda row: row.trial_id)][:5]
+    assert [(head["head"], head.get("taps")) for head in heads] == [
+        ("ridge", "average"), ("ridge", "all"), ("logistic", "average"), ("logistic", "all"),
+        ("trained", None),
+    ]  # fmt: skip
+    assert all(folder.exists() for folder in first)
+    assert {row.status for row in searched.rows()} <= {"completed", "stopped"}
+    assert [row.epochs for row in searched.rows() if row.params["head"] != "trained"][0] == 1
+
+
+@pytest.mark.parametrize(("head", "taps"), [("ridge", "all"), ("logistic", "average")])
+def test_the_delivered_model_is_the_head_that_was_solved(
+    searched: Run, tmp_path: Path, head: str, taps: str
+) -> None:
+    trial_id = solved(searched, head=head, taps=taps)
+    file = tmp_path / "model.keras"
+    searched.best(trial_id).save(file)
+    model = keras.models.load_model(file, compile=False, safe_mode=True)
+    manifest = searched.manifest()
+    pixels = decode_split(Path(manifest.root), manifest.split("validation"), 32)
+    kept = np.load(searched.folder.trial(trial_id).best_predictions)
+    np.testing.assert_allclose(model.predict(pixels, verbose=0), kept, atol=2e-3)
+
+
+def test_solved_heads_are_reproduced_refitted_and_voted(
+    searched: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = searched.folder.root
+    trial_id = solved(searched, head="ridge", taps="all")
+    again = pawtune(capsys, "reproduce", root, "--trial", trial_id, "--json")
+    assert again.code == 0, again.err
+    refit = pawtune(capsys, "refit", root, "--trial", trial_id, "--json")
+    assert refit.code == 0, refit.err
+    assert refit.json["train_images"] == 56
+    assert pawtune(capsys, "report", root).code == 0
+
+
+def test_features_are_made_once(searched: Run) -> None:
+    stages = searched.summary()["stages"]
+    assert [name for name in stages if name.startswith("features of MobileNetV2 at 32 px")]
+    assert not [name for name in stages if "bank" in name]

@@ -214,7 +214,7 @@ REFUSALS = {
     ),
     "space: {rotation_factor: {step: 1e-9}}": (
         "space.rotation_factor: a range may have 1,000,000 steps at most, received low 0.0, "
-        "high 0.9, step 1e-09: give a larger step, or step: null"
+        "high 0.05, step 1e-09: give a larger step, or step: null"
     ),
     "space: {padding: {low: 1, high: 2}}": (
         "space.padding: it must be a list of choices or one value, "

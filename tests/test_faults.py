@@ -54,7 +54,9 @@ class Victim:
         arguments = [
             "run", f"--data={images}", f"--runs-dir={runs_dir}", "--name=r", "--no-baselines",
             f"--trials={TRIALS}", f"--epochs={EPOCHS}", "--image-size=32", "--quiet",
-            f"--weights={weights}", "--set=speed.views=8", "--set=scheduler.name=none", *options,
+            f"--weights={weights}", "--set=speed.views=8", "--set=scheduler.name=none",
+            # Trials of many epochs, on banks: a solved head would be over before anything dies.
+            "--set=space.head=trained", "--set=space.head_views=weighted", *options,
         ]  # fmt: skip
         self.environment = {
             **(environment or os.environ),

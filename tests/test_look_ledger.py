@@ -80,7 +80,7 @@ def test_a_ledger_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_baseline_that_best_would_refuse_is_left_out_before_training() -> None:
-    config = load_config(None, [], {"data": "images"})
+    config = load_config(None, [], {"data": "images", "baselines": "on"})
     families = Families(("conv", "transfer"))
     said: list[str] = []
     assert [spec.name for spec in baselines_of(config, families, 432, said.append)] == [*BASELINES]

@@ -42,9 +42,9 @@ def test_every_command_shown_exists_with_its_options(page: str, line: str) -> No
     while hasattr(command, "commands") and len(words) > 1:
         words = words[1:]
         command = command.commands[words[0]]
-    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    known = {option for p in command.params for option in (*p.opts, *p.secondary_opts)} | {"--help"}
     if words[0] == "submit":  # it passes run's options on
-        known |= {option for parameter in verbs["run"].params for option in parameter.opts}
+        known |= {o for p in verbs["run"].params for o in (*p.opts, *p.secondary_opts)}
     shown = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
     assert shown <= known
 

@@ -140,7 +140,7 @@ def _check_names(made: Family[Any], place: str) -> None:
         )
     taken: dict[str, Parameter] = {p.name: p for o in others.values() for p in o.parameters}
     for parameter in made.parameters:
-        if taken.get(parameter.name, parameter) is not parameter:
+        if not taken.get(parameter.name, parameter).means_the_same(parameter):
             raise ModelError(
                 f"a parameter's name must have one meaning, received {parameter.name!r} of "
                 f"{place}, which another family has; give it a prefix, "

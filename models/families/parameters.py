@@ -56,6 +56,14 @@ class Parameter:
         rule: Any = Annotated[self.rule.annotation, self.rule]
         TypeAdapter(rule).validate_python(value, strict=True)
 
+    def means_the_same(self, other: Parameter) -> bool:
+        """Whether two families may share the name: one field, one rule, one domain.
+
+        When it is proposed may differ.
+        """
+        same_field = (self.section, self.field) == (other.section, other.field)
+        return same_field and self.rule is other.rule and self.default == other.default
+
     def applies(self, params: Mapping[str, Any]) -> bool:
         """Whether it is proposed after these parameters."""
         return self.only_if is None or params.get(self.only_if[0]) in self.only_if[1]

@@ -94,7 +94,7 @@ def report(run: RunFolder, **options: Path) -> Page:
 
 @pytest.fixture
 def maker(tiny_images: Path, runs_dir: Path) -> RunMaker:
-    return RunMaker(runs_dir, tiny_images)
+    return RunMaker(runs_dir, tiny_images, baselines="on")
 
 
 @pytest.fixture

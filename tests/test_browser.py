@@ -42,6 +42,7 @@ def finished(
         include_top=False, weights=None, input_shape=(IMAGE_SIZE, IMAGE_SIZE, 3)
     ).save_weights(weights)
     space = ["conv_depth=2", "filters=[8]", "conv_dense_width=0", "head_dense_width=[0, 16]"]
+    space += ["head=trained", "head_views=weighted"]  # curves of several epochs
     config = load_config(
         None,
         [*(f"space.{item}" for item in space), "scheduler.name=none"],

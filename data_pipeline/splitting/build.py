@@ -68,7 +68,7 @@ def build_manifest(
         min_class_size: classes with fewer different images, in any of the splits given, are left
             out; 0 leaves none out.
         cache: where hashes are kept between runs; None keeps none.
-        progress: told ("hash" or "compare", images done, images in all).
+        progress: called with ("hash" or "compare", images done, images in all).
 
     Raises:
         DataError: the folder cannot be used; see the message.
@@ -185,9 +185,9 @@ def _small_classes(
 
 
 def _sized(sizes: Mapping[str, int]) -> str:
-    told = [f"{label!r} ({size})" for label, size in list(sizes.items())[:SHOWN_CLASSES]]
-    return ", ".join(told) + (
-        f" and {len(sizes) - len(told)} more" if len(sizes) > len(told) else ""
+    listed = [f"{label!r} ({size})" for label, size in list(sizes.items())[:SHOWN_CLASSES]]
+    return ", ".join(listed) + (
+        f" and {len(sizes) - len(listed)} more" if len(sizes) > len(listed) else ""
     )
 
 

@@ -58,7 +58,7 @@ def group_near(
         root: the folder that the paths are below.
         facts: of the images.
         cache: where groups are kept between runs.
-        progress: told ("compare", images done, images in all).
+        progress: called with ("compare", images done, images in all).
 
     Returns:
         The groups; and a warning where only exact duplicates are grouped.
@@ -163,7 +163,7 @@ def _details_of(path: Path, grey_bits: int) -> NDArray[np.float32]:
 def details_of(image: Image.Image) -> NDArray[np.float32]:
     """What a picture has beyond its soft shapes, with length 1: (4096,) float32.
 
-    A picture without any is told by its grey value alone.
+    A picture without any is recognised by its grey value alone.
     """
     side = DETAIL_SIDE
     enlarge = min(image.size) < side
@@ -183,7 +183,7 @@ def details_of(image: Image.Image) -> NDArray[np.float32]:
 
 
 def reject_label_clashes(kept: Mapping[str, Candidate], facts: Mapping[str, Facts]) -> list[Reject]:
-    """One content under two labels: which label is right cannot be told, so no copy is used."""
+    """One content under two labels: nobody knows which label is right, so no copy is used."""
     rejects = []
     for paths in _copies(kept, facts):
         for path in paths:

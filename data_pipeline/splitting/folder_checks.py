@@ -136,13 +136,13 @@ def describe_subfolders(classes: Sequence[Folder]) -> list[str]:
                 holders[name] += 1
     if not counts or (len(counts) == 1 and sum(counts.values()) == total):
         return []  # class/images says nothing
-    told = [f"{shown(name)} {count:,}" for name, count in counts.most_common(SHOWN_NAMES)]
+    listed = [f"{shown(name)} {count:,}" for name, count in counts.most_common(SHOWN_NAMES)]
     more = f" and {len(counts) - SHOWN_NAMES} more" if len(counts) > SHOWN_NAMES else ""
     same = len(classes) > 1 and set(holders.values()) == {len(classes)}
     head = (
         "every class folder holds the same subfolders" if same else "class folders hold subfolders"
     )
-    return [f"{head}, whose images all count for their class: {', '.join(told)}{more}"]
+    return [f"{head}, whose images all count for their class: {', '.join(listed)}{more}"]
 
 
 def refuse_masks(root: str, classes: Sequence[Folder]) -> None:

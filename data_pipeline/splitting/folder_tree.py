@@ -175,7 +175,7 @@ def _enter(
 
 
 def _is_own_output(names: set[str]) -> bool:
-    """A run folder, or the pictures of `preview`; told by what is in it, not by its name."""
+    """A run folder, or the pictures of `preview`; recognised by what is in it, not by its name."""
     return OUTPUT_MARK in names or (RUN_MARK in names and bool(names & RUN_ITEMS))
 
 

@@ -25,7 +25,7 @@ def check_unchanged(root: Path, entries: Sequence[ManifestEntry], *, what: str) 
     """
     for entry in entries:
         try:
-            # A stranger's manifest may name a pipe or /dev/zero.
+            # An untrusted manifest may name a pipe or /dev/zero.
             content = read_regular(root / entry.path, MAX_FILE_BYTES)
             digest = hashlib.sha256(content).hexdigest()
         except OSError as error:

@@ -71,7 +71,7 @@ def read_all(
     """Facts by path, and the files that are not usable.
 
     Facts are kept under `cache` by path, size and modification time, also when the work is
-    interrupted; rejected files are looked at anew each time.
+    interrupted; rejected files are looked at again each time.
     """
     progress = progress or silent
     store = None if cache is None else _store_path(cache, root)

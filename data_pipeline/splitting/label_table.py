@@ -101,7 +101,7 @@ def read_labels(root: Path, labels: LabelFile) -> Layout:
     """The layout that a table gives a folder.
 
     Raises:
-        DataError: the table cannot be read, its columns cannot be told apart, none of its rows
+        DataError: the table cannot be read, it is unclear which columns are which, none of its rows
             names a file, a split has an unknown name.
     """
     if not root.is_dir():
@@ -161,8 +161,10 @@ def read_table(path: Path) -> Table:
     try:
         text = read_regular(path, MAX_TABLE_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        told = getattr(error, "strerror", None) or "it must be UTF-8 text"
-        raise DataError(f"--labels must name a CSV file, received {shown(path)}: {told}") from error
+        reason = getattr(error, "strerror", None) or "it must be UTF-8 text"
+        raise DataError(
+            f"--labels must name a CSV file, received {shown(path)}: {reason}"
+        ) from error
     first = text.partition("\n")[0]
     separator = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -275,8 +277,8 @@ def _match(
         label, split, line = given[0]
         odd = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in label)
         if len({(each[0], each[1]) for each in given}) > 1:
-            told = listing(repr(each[0]) for each in given)
-            rejects.append(Reject(path, f"several rows of {table.name}: {told}"))
+            reason = listing(repr(each[0]) for each in given)
+            rejects.append(Reject(path, f"several rows of {table.name}: {reason}"))
         elif not label or odd or len(label) > 255:
             rejects.append(
                 Reject(path, f"no usable label at line {line} of {table.name}: {label!r}")

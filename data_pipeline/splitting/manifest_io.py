@@ -179,8 +179,8 @@ def load(folder: Path) -> tuple[list[Row], Header]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        told = shown(f"{folder / 'manifest.json'}: {where}: {first['msg']}")
-        raise DataError(told) from error
+        reason = shown(f"{folder / 'manifest.json'}: {where}: {first['msg']}")
+        raise DataError(reason) from error
     rows = _read_rows(folder / "manifest.csv")
     known = set(header.class_names)
     for row in rows:
@@ -196,8 +196,8 @@ def _read(path: Path) -> str:
     try:
         return read_regular(path, MAX_BYTES, follow_links=False).decode()
     except (OSError, UnicodeDecodeError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise DataError(f"{shown(path)}: the manifest cannot be read: {told}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{shown(path)}: the manifest cannot be read: {reason}") from error
 
 
 def _read_rows(path: Path) -> list[Row]:
@@ -238,8 +238,8 @@ def _read_rows_carefully(path: Path, text: str) -> list[Row]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        told = f"{path} line {reader.line_num}: {where}: {first['msg']}"
-        raise DataError(shown(told)) from error
+        reason = f"{path} line {reader.line_num}: {where}: {first['msg']}"
+        raise DataError(shown(reason)) from error
     except csv.Error as error:
         raise DataError(shown(f"{path} line {reader.line_num}: {error}")) from error
     return rows

@@ -349,7 +349,7 @@ class TransferFamily:
     def layers(
         self, model: TransferSpec, num_classes: int, facts: Mapping[str, Any]
     ) -> Iterator[Layer]:
-        """Backbone, pooling and head; before a worker has told sizes, they are shown as 0."""
+        """Backbone, pooling and head; before a worker has reported sizes, they are shown as 0."""
         trained = int(facts.get("trainable_weights", 0))
         if model.is_solved:
             width = max(0, trained // num_classes - 1)

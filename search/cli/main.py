@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits; bad input is one line on stderr and exit code 2."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's banner helps nobody here
-    # `best` or `predict` beside a search: not the whole card at once. Workers are told their part.
+    # `best` or `predict` beside a search: not the whole card at once. Workers have their part.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     from typer.exceptions import TyperException
 

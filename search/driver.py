@@ -52,6 +52,7 @@ from pawtune.search.shared_work.memory_budget import bytes_to_share, smallest_st
 from pawtune.search.shared_work.pixels import PixelStore, prepare_banks
 from pawtune.search.shared_work.shared_work import SharedWork, share_work
 from pawtune.search.storage.history import (
+    drop_states_of_ended,
     forget_failures,
     mark_ended,
     read_history,
@@ -307,6 +308,7 @@ def _finish(
 
     def finish() -> None:
         must_exist(run.root)
+        drop_states_of_ended(run)
         rows = rank_trials(run, Objective(config.metric))
         if rows:
             write_leaderboard(run, rows)

@@ -23,6 +23,7 @@ from pawtune.search.objective import Objective
 from pawtune.search.run import open_run
 from pawtune.search.shared_work.backbones import find_families
 from pawtune.search.storage.history import (
+    drop_states_of_ended,
     mark_ended,
     read_history,
     remove_partial_files,
@@ -343,3 +344,16 @@ def test_weights_in_the_run_folder_need_their_source_no_more(runs_dir: Path) -> 
     config = load_config(None, [], {"data": "sample", "weights": gone, "baselines": "off"})
     found = find_families(config, pytest.fail, run)
     assert found.weights == {("MobileNetV2", 160): file}
+
+
+def test_states_that_no_trial_needs_go_at_the_end(runs_dir: Path) -> None:
+    """A worker of a killed driver may write one after its trial has ended elsewhere."""
+    run = create_run_folder(str(runs_dir), "ended")
+    ends = [("completed", None), ("stopped", "asha"), ("failed", "OSError: x"), ("stopped", "time")]
+    for number, (status, reason) in enumerate(ends, start=1):
+        folder = run.new_trial(f"{number:04d}")
+        write_json(folder.spec_file, {})
+        folder.write_status(status, reason=reason)
+        folder.last.mkdir()
+    drop_states_of_ended(run)
+    assert [trial.last.exists() for trial in run.trials()] == [False, False, False, True]

@@ -61,6 +61,19 @@ def running_best(values: Sequence[float], objective: Objective) -> list[float]:
     return [better(values[:end]) for end in range(1, len(values) + 1)]
 
 
+def drop_states_of_ended(run: RunFolder) -> None:
+    """Removes states to continue from that no trial needs any more.
+
+    A worker whose driver was killed may still write one, after its trial has ended elsewhere.
+    """
+    for trial in run.trials():
+        if trial.last.exists():
+            status = trial.read_status()
+            stopped_early = status["status"] == "stopped" and status.get("reason") == FINAL_STOP
+            if stopped_early or status["status"] in ("completed", "failed"):
+                trial.drop_last()
+
+
 def mark_ended(run: RunFolder, past: Sequence[PastTrial]) -> list[str]:
     """Marks as ended the trials whose driver died before it could say so.
 

@@ -1,9 +1,11 @@
 """What all tests share: isolation from the machine, a Ray cluster, small generated images."""
 
+import atexit
 import os
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,26 @@ settings.register_profile("explore", max_examples=5000, deadline=None)
 settings.load_profile("repeatable")
 
 _private = Path(tempfile.mkdtemp(prefix="pawtune-tests-"))
+_exit_status: list[int] = []
+
+
+@atexit.register
+def _leave() -> None:
+    """End the process here, after everything that was registered since has been cleaned up.
+
+    Threads of Ray's own code may ask for the interpreter while Python takes it down: one whole run
+    in some ten ended with a segmentation fault in PyThreadState_New, after all tests had passed or
+    failed as they do.
+    """
+    if _exit_status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_exit_status[0])
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember how the run ended."""
+    _exit_status.append(int(exitstatus))
 
 
 def pytest_configure() -> None:

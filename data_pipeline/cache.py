@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,16 +114,34 @@ def clear_cache(cache: Path, kinds: Sequence[str] = ()) -> int:
         if kinds and path.name not in kinds:
             continue
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            _remove(path)
         elif path != tag:
-            path.unlink()
+            path.unlink(missing_ok=True)
     return before - _size(cache)
 
 
+def _remove(folder: Path) -> None:
+    """Deletes a folder from which another process may be deleting as well."""
+    while folder.exists():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+
+
 def _size(path: Path) -> int:
-    if path.is_dir() and not path.is_symlink():
-        return sum(_size(inner) for inner in path.iterdir())
-    return path.lstat().st_size
+    """Bytes; nothing for what another process deletes meanwhile."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            return sum(_size(inner) for inner in path.iterdir())
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _used_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def cache_limit() -> int:
@@ -157,7 +176,7 @@ def shrink_cache(cache: Path, limit: int) -> int:
         The bytes that were freed.
     """
     entries = [entry for entry in list_cache(cache) if entry.kind in COMPUTED_KINDS]
-    used = {entry.path: entry.path.stat().st_mtime for entry in entries}
+    used = {entry.path: _used_at(entry.path) for entry in entries}
     total = sum(entry.size_bytes for entry in entries)
     before = total
     for entry in sorted(entries, key=lambda entry: used[entry.path]):

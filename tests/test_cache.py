@@ -3,10 +3,18 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pawtune.data_pipeline.cache import IN_USE_S, cache_limit, list_cache, shrink_cache
+from pawtune.data_pipeline.cache import (
+    IN_USE_S,
+    cache_limit,
+    clear_cache,
+    list_cache,
+    prepare_cache,
+    shrink_cache,
+)
 from pawtune.data_pipeline.errors import DataError
 
 
@@ -50,3 +58,18 @@ def test_the_limit_is_in_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_limit() == 1_500_000_000
     monkeypatch.delenv("PAWTUNE_CACHE_GB")
     assert cache_limit() == 50_000_000_000
+
+
+def test_two_may_clear_the_cache_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        entry(tmp_path, "banks", f"{number}", 10, 0)
+    remove = os.unlink
+
+    def removed_twice(path: str, **place: Any) -> None:
+        remove(path, **place)
+        remove(path, **place)  # as if another process had been a moment faster
+
+    monkeypatch.setattr(os, "unlink", removed_twice)
+    prepare_cache(tmp_path)
+    clear_cache(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["CACHEDIR.TAG"]

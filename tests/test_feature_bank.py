@@ -320,6 +320,6 @@ def test_a_cleared_cache_does_not_take_a_finished_bank_with_it(
     ours = BankWriter(tmp_path / "key", TABLE, bank.average.shape[-1])
     ours.write(0, Shard(bank.average, bank.maximum))
     save_bank(tmp_path / "key", bank)
-    (partial,) = tmp_path.glob(".*.partial")
-    shutil.rmtree(partial)
+    for folder in (*tmp_path.glob(".*.partial"), tmp_path / "key"):
+        shutil.rmtree(folder)
     np.testing.assert_array_equal(ours.finish().average, bank.average)

@@ -2,6 +2,10 @@
 
 import hashlib
 import os
+import subprocess
+import sys
+import threading
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,3 +227,38 @@ def test_decode_split_names_the_file_that_changed(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", 1)
     with pytest.raises(DataError, match="a.png: changed since the manifest was made"):
         decode_split(tmp_path, entries, 16)
+
+
+def test_pillow_is_quiet_while_it_decodes_and_the_users_filters_stay(tmp_path: Path) -> None:
+    from pawtune.data_pipeline.images.pillow_warnings import quiet_pillow
+
+    def warn() -> None:
+        warnings.warn_explicit("a broken EXIF block", UserWarning, "x.py", 1, module="PIL.Image")
+
+    before = list(warnings.filters)
+    decoding, done = threading.Event(), threading.Event()
+
+    def decode() -> None:
+        with quiet_pillow():
+            decoding.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=decode)
+    thread.start()
+    decoding.wait(10)
+    with quiet_pillow():
+        warn()
+    warn()  # the other thread still decodes
+    done.set()
+    thread.join()
+    assert warnings.filters == before
+    with pytest.warns(UserWarning, match="EXIF"):
+        warn()
+
+
+def test_an_import_sets_no_filter_of_warnings() -> None:
+    probe = (
+        "import warnings, PIL.Image, numpy, pydantic; before = list(warnings.filters)\n"
+        "import pawtune.data_pipeline.images.decode\nassert warnings.filters == before"
+    )
+    subprocess.run([sys.executable, "-c", probe], check=True, timeout=60)

@@ -3,8 +3,11 @@
 Scripted epochs make every ending certain; tests/test_end_to_end.py has the same with real training.
 """
 
+import importlib
 import logging
 import os
+import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,12 +24,14 @@ from pawtune.models.baselines import baseline
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.config.search_config import SamplerConfig, load_config
+from pawtune.search.errors import UserError
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.sampling import space
 from pawtune.search.storage.run_folder import RunFolder, create_run_folder, read_json
+from pawtune.search.tuning import tune_patches
 from pawtune.search.tuning.optuna_searcher import OptunaSearcher, make_sampler
+from pawtune.search.tuning.recorder import StopSignal
 from pawtune.search.tuning.tune_loop import Trials, run_trials
-from pawtune.search.tuning.tune_patches import FITS
 from tests.scripted_trials import ScriptedWorker
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -142,8 +147,41 @@ def test_failures_are_told_as_fail_and_the_search_goes_on(runs_dir: Path) -> Non
     assert search.run.trial("0002").read_status()["reason"] == "DivergedError: loss is nan"
 
 
-def test_the_pinned_ray_is_one_whose_workers_can_be_kept() -> None:
-    assert ray.__version__.startswith(FITS)
+def test_another_ray_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "__version__", "2.61.0")
+    with pytest.raises(UserError) as refusal:
+        importlib.reload(tune_patches)
+    assert str(refusal.value) == (
+        "Ray must be 2.60, whose Tune pawtune adapts, received 2.61.0: "
+        "pip install 'ray[default,tune]==2.60.*'"
+    )
+
+
+@pytest.mark.parametrize("line", range(12))
+def test_a_reason_to_stop_is_taken_in_the_middle_of_another(line: int) -> None:
+    """A signal handler runs between any two lines of what it interrupts, locks held or not."""
+    stop, passed = StopSignal(), 0
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal passed
+        if event == "line":
+            if passed == line:
+                sys.settrace(None)
+                stop.stop("interrupted")
+            passed += 1
+        return trace
+
+    def interrupted() -> None:
+        sys.settrace(trace)
+        stop.stop("time budget")
+        sys.settrace(None)
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    assert stop.stop_all()
+    assert stop.reason in ("interrupted", "time budget")
 
 
 def test_a_dying_worker_fails_its_trial_only(runs_dir: Path) -> None:

@@ -1,5 +1,6 @@
 """A trial on its worker: what it keeps, and that nothing of one trial reaches the next."""
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from pawtune.search.storage.attempts import (
     TakenOverError,
     begin_attempt,
 )
-from pawtune.search.storage.retry import StorageError
+from pawtune.search.storage.retry import StorageError, retry_storage
 from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.worker.epoch_keeper import EpochKeeper, restore_best
 from pawtune.search.worker.trial import TrialWorker, run_trial
@@ -217,6 +218,22 @@ def test_a_run_folder_that_is_away_is_waited_for(tmp_path: Path) -> None:
     keep(keeper, core, 2, 0.6)
     back.join()
     assert [row["epoch"] for row in folder.read_metrics()] == [1, 2]
+
+
+def test_only_errors_of_files_are_waited_for(monkeypatch: Any) -> None:
+    """A text with "errno" in it is none: h5py's words for a full disk are known."""
+    monkeypatch.setattr("pawtune.search.storage.retry.PATIENCE_S", 0.1)
+    monkeypatch.setattr("pawtune.search.storage.retry.PAUSE_S", 0.01)
+    full = "Unable to write (file write failed: errno = 28, error message = 'No space left', buf)"
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    with pytest.raises(StorageError, match="No space left"):
+        retry_storage(lambda: fail(RuntimeError(full)))
+    for text in ("the layer 'errno' has no weights", "errno = 0, error message = ''", "errno: 28"):
+        with pytest.raises(RuntimeError, match=re.escape(text)):
+            retry_storage(lambda text=text: fail(RuntimeError(text)))  # type: ignore[misc]
 
 
 def test_a_run_folder_that_stays_away_is_told(tmp_path: Path, monkeypatch: Any) -> None:

@@ -28,7 +28,6 @@ import errno
 import functools
 import hashlib
 import io
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -39,6 +38,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.images.formats import formats, unread_reason
+from pawtune.data_pipeline.images.pillow_warnings import quiet_pillow
 from pawtune.data_pipeline.safe_files import NOT_REGULAR, read_regular, shown
 
 GREY_BITS = (8, 10, 12, 14, 16)
@@ -48,11 +48,6 @@ MAX_FILE_BYTES = 512 * 2**20
 # Pictures of larger files are not counted: a GIF tells their number only to who goes through all,
 # and one of 500 MiB can have tens of millions.
 MAX_COUNTED_BYTES = 4 * 2**20
-
-# Of large images, which open_image rejects by a stricter rule, and of broken EXIF blocks, which it
-# passes over: told for every such file, they would bury what the user should read.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
 
 Converted = TypeVar("Converted")
 
@@ -119,11 +114,12 @@ def bits_of(value: int) -> int:
 
 def _decoded(data: bytes, convert: Callable[[Image.Image], Converted]) -> Converted:
     try:
-        image = _identify(data)
-        image.load()
-        _refuse_lost_bits(data, image)
-        _stand_upright(image)
-        return convert(image)
+        with quiet_pillow():
+            image = _identify(data)
+            image.load()
+            _refuse_lost_bits(data, image)
+            _stand_upright(image)
+            return convert(image)
     except DataError:
         raise
     # Pillow's readers raise nearly anything on corrupt input: OSError, SyntaxError, struct.error,

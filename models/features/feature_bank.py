@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -173,15 +174,14 @@ class BankWriter:
             )
         for array in self._features.values():
             array.flush()
+            array.flags.writeable = False
+        # Open already: whoever clears the cache at this moment takes nothing from this search.
+        bank = FeatureBank(**self._features, table=self._table)
         self._features.clear()
-        try:
+        # Where it is there another search was faster, and the key says that its bank is the same.
+        with suppress(OSError):
             os.replace(self._partial, self.folder)
-        except OSError:
-            # A folder cannot replace one with files in it: another search was faster, and the
-            # key says that its bank is the same. What is no bank makes load_bank complain.
-            # Whoever clears the cache at this moment may take the partial bank away first.
-            shutil.rmtree(self._partial, ignore_errors=True)
-        return load_bank(self.folder)
+        return bank
 
     def __enter__(self) -> Self:
         """Return the writer."""

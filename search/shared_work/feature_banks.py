@@ -6,7 +6,7 @@ them). One bank per backbone and image size serves every flip mode and rotation 
 images get all views, validation images the plain one; test images have no bank.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -138,6 +138,7 @@ def open_or_build(
     done = 0
     banks: list[FeatureBank] = []
     for (images, views), folder in zip(parts, folders, strict=True):
+        bank: FeatureBank | None = None
         if not folder.exists():
             pixels = images.pixels()
             with build_lock(folder, partial(progress, done, missing)):
@@ -146,10 +147,10 @@ def open_or_build(
                     wait_for_room(resources, partial(progress, done, missing))
                     progress(done, missing)
                     table = make_view_table(len(images.hashes), views, recipe.seed)
-                    for count in _build(recipe, folder, pixels, table, resources):
-                        done += count
-                        progress(done, missing)
-        banks.append(load_bank(folder))
+                    add = partial(_add, progress, done, missing)
+                    bank = _build(recipe, folder, pixels, table, resources, add)
+                    done += len(images.hashes) * views
+        banks.append(bank or load_bank(folder))  # somebody may have cleared the cache since
     if missing:
         progress(missing, missing)  # also where another search has made them
     full, plain = banks
@@ -160,14 +161,20 @@ def open_or_build(
     )
 
 
+def _add(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
 def _build(
     recipe: BankRecipe,
     folder: Path,
     pixels: "ray.ObjectRef[Any]",
     table: ViewTable,
     resources: Mapping[str, float],
-) -> Iterator[int]:
-    """Builds a bank in shards across the cluster; yields the views of each finished shard."""
+    progress: Callable[[int], None],
+) -> FeatureBank:
+    """Builds a bank in shards across the cluster; reports the views that are done."""
+    done = 0
     views = GPU_SHARD_VIEWS if resources.get("num_gpus") else SHARD_VIEWS
     step = max(1, views // table.num_views)
     encode = remote_task(
@@ -187,9 +194,10 @@ def _build(
             if writer is None:
                 writer = stack.enter_context(BankWriter(folder, table, shard.average.shape[-1]))
             writer.write(starts.pop(ready), shard)
-            yield shard.average.shape[0] * shard.average.shape[1]
+            done += shard.average.shape[0] * shard.average.shape[1]
+            progress(done)
         assert writer is not None  # no bank is empty: every split holds an image
-        writer.finish()
+        return writer.finish()
 
 
 def _encode_shard(

@@ -1,6 +1,8 @@
 """Storage that is full, or away for a while: waited for, then told in one line."""
 
+import errno
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from pawtune.search.errors import UserError
 
 PATIENCE_S = 60.0  # a server that restarts, a disk that somebody clears
 PAUSE_S = 0.5
+HDF5_ERROR = re.compile(r"\berrno = (\d+), error message = '")
 
 Result = TypeVar("Result")
 
@@ -50,8 +53,9 @@ def _is_of_storage(error: Exception) -> bool:
     """Whether it is, in whatever words, that a file could not be used."""
     if isinstance(error, UserError):
         return isinstance(error.__cause__, OSError)
-    # h5py tells a full disk as either kind, by the number of the error in its text.
-    return isinstance(error, OSError) or "errno" in str(error)
+    # h5py reports a full disk as either kind; of a RuntimeError only the text has the number.
+    found = HDF5_ERROR.search(str(error)) if isinstance(error, RuntimeError) else None
+    return isinstance(error, OSError) or (found is not None and int(found[1]) in errno.errorcode)
 
 
 def must_exist(folder: Path) -> None:

@@ -1,11 +1,10 @@
 """What becomes of each trial, written as it happens; and when a search had better stop."""
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
@@ -26,13 +25,10 @@ class StopSignal(Unsaved, tune.Stopper):  # type: ignore[misc]  # Ray is untyped
 
     deadline: float | None = None
     reason: str | None = None
-    _event: threading.Event = field(default_factory=threading.Event)
 
     def stop(self, reason: str) -> None:
-        """Asks for the end; safe from a signal handler."""
-        if not self._event.is_set():
-            self.reason = reason
-            self._event.set()
+        """Asks for the end; safe from a signal handler, which could not wait for a lock."""
+        self.reason = self.reason or reason
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Never stops a single trial."""
@@ -42,7 +38,7 @@ class StopSignal(Unsaved, tune.Stopper):  # type: ignore[misc]  # Ray is untyped
         """Polled by Tune between events."""
         if self.deadline is not None and time.monotonic() > self.deadline:
             self.stop("time budget")
-        return self._event.is_set()
+        return self.reason is not None
 
 
 class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is untyped

@@ -18,14 +18,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-import ray.tune.tune
-from ray.exceptions import RayActorError, RayTaskError
-from ray.tune.execution import class_cache, tune_controller
 
+from pawtune.search.errors import UserError
 from pawtune.search.sampling.optuna_log import quiet_optuna
 
-# The controller builds on much that Tune keeps to itself: other versions keep their own.
-FITS = ("2.60.",)
+FITS = "2.60"  # what follows builds on much that Tune keeps to itself
+if not ray.__version__.startswith(f"{FITS}."):
+    raise UserError(
+        f"Ray must be {FITS}, whose Tune pawtune adapts, received {ray.__version__}: "
+        f"pip install 'ray[default,tune]=={FITS}.*'"
+    )
+
+import ray.tune.tune  # noqa: E402
+from ray.exceptions import RayActorError, RayTaskError  # noqa: E402
+from ray.tune.execution import class_cache, tune_controller  # noqa: E402
+
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # ours write what is needed
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends the search without losing its reason
@@ -112,8 +119,7 @@ def tune_adapted() -> Iterator[None]:
     )
     os.environ.update(ENVIRONMENT)
     tune_controller.RayActorManager = TolerantActorManager
-    if ray.__version__.startswith(FITS):
-        ray.tune.tune.TuneController = WarmTuneController
+    ray.tune.tune.TuneController = WarmTuneController
     class_cache.ENV_VARS_TO_PROPAGATE = {
         name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")
     }

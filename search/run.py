@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pawtune.data_pipeline.errors import DataError
-from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.data_pipeline.splitting.manifest import Manifest, validation_labels
 from pawtune.search.config.search_config import SearchConfig, load_config
 from pawtune.search.objective import Objective
 from pawtune.search.results import leaderboard as boards
@@ -80,11 +80,11 @@ class Run:
         from pawtune.search.results.selection_bias import estimate_validation
 
         try:
-            manifest = self.manifest()
+            class_names, labels = validation_labels(self.folder.root)
         except DataError:
             return None
         rows = self.rows() if rows is None else rows
-        return estimate_validation(self.folder, manifest, rows, self.config().metric)
+        return estimate_validation(self.folder, class_names, labels, rows, self.config().metric)
 
     def choose(
         self, trial: str | None = None, rank: int | None = None, kind: "Kind" = "trial"

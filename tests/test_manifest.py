@@ -7,7 +7,9 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +18,8 @@ from PIL import Image
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting import image_hashes as hashing
 from pawtune.data_pipeline.splitting.build import build_manifest
-from pawtune.data_pipeline.splitting.manifest import SPLITS, Manifest
-from pawtune.data_pipeline.splitting.manifest_io import escape, unescape
+from pawtune.data_pipeline.splitting.manifest import SPLITS, Manifest, validation_labels
+from pawtune.data_pipeline.splitting.manifest_io import LABELS, escape, read_sizes, unescape
 from tests.image_files import write_classes, write_image
 
 
@@ -444,6 +446,7 @@ def test_save_and_load_give_back_the_manifest(root: Path, tmp_path: Path) -> Non
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "manifest.csv",
         "manifest.json",
+        "validation_labels.npy",
     ]
 
 
@@ -476,6 +479,7 @@ def edit_json(folder: Path, **values: object) -> None:
         (lambda f: edit_csv(f, "sha256", "sha"), "columns must be path, label, .*; got path, la"),
         (lambda f: edit_csv(f, ",32,24", ",32"), "line 2: height: "),
         (lambda f: edit_csv(f, ",32,24", ",32,24,7"), "line 2: "),
+        (lambda f: edit_csv(f, ",32,24\n", ",32,24,moved/cat.png\n"), "line 2: "),
         (lambda f: edit_csv(f, ",32,24", ",0,24"), "width: .*greater than or equal to 1"),
         (lambda f: edit_csv(f, ",train,", ",test,"), "does not have the fingerprint"),
         (lambda f: edit_json(f, seed="1"), "manifest.json: seed: "),
@@ -493,6 +497,33 @@ def test_a_spoilt_manifest_is_refused(
     build_manifest(root).save(tmp_path / "run")
     edit(tmp_path / "run")
     with pytest.raises(DataError, match=message):
+        Manifest.load(tmp_path / "run")
+
+
+def test_sizes_and_validation_labels_are_known_without_the_table(
+    root: Path, tmp_path: Path
+) -> None:
+    write_classes(root, {"cat": 9, "dog": 30})
+    manifest = build_manifest(root)
+    manifest.save(tmp_path / "run")
+
+    def known() -> tuple[Any, ...]:
+        names, labels = validation_labels(tmp_path / "run")
+        return dict(read_sizes(tmp_path / "run")), names, labels.tolist()
+
+    expected = manifest.sizes(), ("cat", "dog"), manifest.labels("validation").tolist()
+    assert sum(manifest.sizes().values()) == 39
+    table = (tmp_path / "run" / "manifest.csv").read_bytes()
+    (tmp_path / "run" / "manifest.csv").unlink()
+    assert known() == expected
+    # A manifest of an early version has neither; labels that fit no class are not believed.
+    (tmp_path / "run" / "manifest.csv").write_bytes(table)
+    np.save(tmp_path / "run" / LABELS, np.full_like(manifest.labels("validation"), 7))
+    assert known() == expected
+    edit_json(tmp_path / "run", sizes=None)
+    assert known() == expected
+    edit_json(tmp_path / "run", sizes=manifest.sizes() | {"train": 3})
+    with pytest.raises(DataError, match="does not have the fingerprint"):
         Manifest.load(tmp_path / "run")
 
 

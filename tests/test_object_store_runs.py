@@ -438,7 +438,7 @@ def test_a_search_lives_in_the_object_store(
     files = ObjectStore(address).files()
     assert {name for name in files if "/" not in name} == {
         "leaderboard.csv", "manifest.csv", "manifest.json", "search.yaml", "study.db",
-        "summary.json",
+        "summary.json", "validation_labels.npy",
     }  # fmt: skip
     for trial_id in ("0001", "0002"):
         names = {"spec.json", "status.json", "metrics.csv", "facts.json", "best/core.weights.h5"}

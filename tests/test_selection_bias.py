@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pawtune.models.baselines import baseline
+from pawtune.search.progress.watch import read_state
 from pawtune.search.results.selection_bias import _pick, correct_selection, read_scores
 from pawtune.search.run import Run
 from tests.command_line import pawtune
@@ -105,6 +106,10 @@ def test_a_run_tells_both_figures(runs_dir: Path, tmp_path: Path) -> None:
     assert estimate.accuracy == np.mean(kept.argmax(axis=1) == labels)
     assert (estimate.candidates, estimate.images) == (8, 30)
     assert 0.5 < estimate.corrected_accuracy <= 1
+    # Neither figure, nor `status`, takes a row for each image.
+    (run.folder.root / "manifest.csv").unlink()
+    assert run.validation() == estimate
+    assert read_state(run.folder).val_images == 30
     run.folder.trial(best.trial_id).best_predictions.unlink()
     assert run.validation() is None
 

@@ -5,11 +5,13 @@ Identity of an image is the hash of its bytes. `build` makes manifests.
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from operator import attrgetter
+from itertools import repeat
+from operator import add
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +22,11 @@ from pawtune.data_pipeline.splitting import manifest_io
 from pawtune.data_pipeline.splitting.folder_layout import Reject
 from pawtune.data_pipeline.splitting.split_names import SPLITS
 
-__all__ = ["SPLITS", "Manifest", "ManifestEntry", "Reject"]
+__all__ = ["SPLITS", "Manifest", "ManifestEntry", "Reject", "validation_labels"]
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestEntry:
-    """An image that is used.
+class ManifestEntry(NamedTuple):
+    """An image that is used. (A named tuple, which a million images make in a second.)
 
     path: relative to the root, posix. sha256: of the file's bytes. perceptual_hash: 16 hex digits.
     group: the smallest sha256 among its duplicates and near duplicates. width, height: pixels.
@@ -46,9 +47,6 @@ class ManifestEntry:
     def pixels_key(self) -> str:
         """What its pixels depend on."""
         return self.sha256 if self.grey_bits == 16 else f"{self.sha256} {self.grey_bits}"
-
-
-_AS_ROW = attrgetter(*(field.name for field in fields(ManifestEntry)[:-1]))
 
 
 @dataclass(frozen=True)
@@ -91,6 +89,11 @@ class Manifest:
             table[entry.split][entry.label] += 1
         return table
 
+    def sizes(self) -> dict[str, int]:
+        """Images by split."""
+        found = Counter(entry.split for entry in self.entries)
+        return {split: found[split] for split in SPLITS}
+
     def majority(self, split: str) -> tuple[str, float]:
         """The most frequent class of a split, and its share, which a constant answer scores."""
         labels = self.counts()[split]
@@ -108,10 +111,15 @@ class Manifest:
         return tuple(tuple(groups[name]) for name in sorted(groups) if len(groups[name]) > 1)
 
     def save(self, folder: Path) -> None:
-        """Writes manifest.csv (a row per entry) and manifest.json (the rest), each atomically."""
+        """Writes manifest.csv (a row per entry), manifest.json (the rest), validation labels."""
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "entries"}
-        header = {**rest, "rejects": [asdict(reject) for reject in self.rejects]}
-        manifest_io.save(folder, map(_AS_ROW, self.entries), header)
+        header = {
+            **rest,
+            "rejects": [asdict(reject) for reject in self.rejects],
+            "sizes": self.sizes(),
+        }
+        rows = (entry[:-1] for entry in self.entries)
+        manifest_io.save(folder, rows, header, self.labels("validation"))
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -121,11 +129,14 @@ class Manifest:
             DataError: a file is missing, a value is out of its range, a path leaves the root, or
                 the rows are not those of the fingerprint.
         """
-        rows, header = manifest_io.load(folder)
+        columns, header = manifest_io.load(folder)
+        rows = zip(*columns, repeat(header.grey_bits), strict=False)
+        # As ManifestEntry._make does, without a call of Python's for each image.
+        entries = tuple(map(tuple.__new__, repeat(ManifestEntry), rows))
         manifest = cls(
             root=header.root,
             class_names=tuple(header.class_names),
-            entries=tuple(ManifestEntry(*row, header.grey_bits) for row in rows),
+            entries=entries,
             rejects=tuple(Reject(reject.path, reject.reason) for reject in header.rejects),
             warnings=tuple(header.warnings),
             seed=header.seed,
@@ -134,8 +145,9 @@ class Manifest:
             notes=tuple(header.notes),
             grey_bits=header.grey_bits,
         )
-        _check_dealt_once(folder, manifest)
-        if fingerprint(manifest.entries) != manifest.fingerprint:
+        _check_dealt_once(folder, entries, columns)
+        is_whole = header.sizes is None or header.sizes == manifest.sizes()
+        if not is_whole or _fingerprint(*columns[1:4]) != manifest.fingerprint:
             raise DataError(
                 f"{shown(folder)}: manifest.csv does not have the fingerprint in manifest.json; "
                 "one of "
@@ -144,18 +156,37 @@ class Manifest:
         return manifest
 
 
-def _check_dealt_once(folder: Path, manifest: Manifest) -> None:
+def validation_labels(folder: Path) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """Class names, and the classes of the validation images in the order of `Manifest.split`.
+
+    A row for each image is read only where an early version wrote the manifest.
+
+    Raises:
+        DataError: the manifest cannot be read.
+    """
+    header = manifest_io.read_header(folder)
+    labels = manifest_io.read_labels(folder, header)
+    if labels is None:
+        labels = Manifest.load(folder).labels("validation")
+    return tuple(header.class_names), labels
+
+
+def _check_dealt_once(
+    folder: Path, entries: Sequence[ManifestEntry], columns: manifest_io.Columns
+) -> None:
     """What no manifest of ours holds: one file or one content in two places."""
-    paths = {entry.path for entry in manifest.entries}
-    places: dict[str, tuple[str, str]] = {}
-    for entry in manifest.entries:
-        place = (entry.split, entry.label)
-        if places.setdefault(entry.sha256, place) != place:
-            raise DataError(
-                f"{shown(folder)}: manifest.csv has one content under two splits or labels, "
-                f"{shown(entry.path)}; this is no manifest of pawtune's: restore it"
-            )
-    if len(paths) != len(manifest.entries):
+    paths, labels, splits, hashes, *_ = columns
+    contents = len(set(hashes))
+    if contents < len(hashes) and len(set(zip(hashes, splits, labels, strict=True))) > contents:
+        places: dict[str, tuple[str, str]] = {}
+        for entry in entries:
+            place = (entry.split, entry.label)
+            if places.setdefault(entry.sha256, place) != place:
+                raise DataError(
+                    f"{shown(folder)}: manifest.csv has one content under two splits or labels, "
+                    f"{shown(entry.path)}; this is no manifest of pawtune's: restore it"
+                )
+    if len(set(paths)) != len(entries):
         raise DataError(
             f"{shown(folder)}: manifest.csv has a path twice; this is no manifest of pawtune's: "
             "restore it"
@@ -163,6 +194,20 @@ def _check_dealt_once(folder: Path, manifest: Manifest) -> None:
 
 
 def fingerprint(entries: Iterable[ManifestEntry]) -> str:
-    """sha256 over what makes a data set: contents with their labels and splits."""
-    rows = sorted((entry.sha256, entry.label, entry.split) for entry in entries)
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    """sha256 over what makes a data set: contents with their labels and splits.
+
+    Of the JSON text of the sorted rows [sha256, label, split].
+    """
+    _, labels, splits, hashes, *_ = zip(*entries, strict=True)
+    return _fingerprint(labels, splits, hashes)
+
+
+def _fingerprint(labels: Sequence[str], splits: Sequence[str], hashes: Sequence[str]) -> str:
+    # No split's name ends in another's: a label with its split behind it is one place.
+    ends = {
+        label + split: f'", {json.dumps(label)}, "{split}"]'
+        for label in set(labels)
+        for split in SPLITS
+    }
+    rows = sorted(map(add, hashes, map(ends.__getitem__, map(add, labels, splits))))
+    return hashlib.sha256(('[["' + ', ["'.join(rows) + "]").encode()).hexdigest()

@@ -1,7 +1,6 @@
 """Watching a search from outside: read from its folder, on whatever machine sees it."""
 
 import contextlib
-import csv
 import json
 import time
 from collections import Counter
@@ -14,9 +13,12 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.splitting.manifest_io import read_sizes
 from pawtune.models.baselines import BASELINES
 from pawtune.search.config.needs import backbones_of, needs_of_family
 from pawtune.search.config.search_config import SearchConfig, load_config
+from pawtune.search.errors import UserError
 from pawtune.search.objective import Objective
 from pawtune.search.progress.bars import TRIALS, Bar, Bars
 from pawtune.search.progress.live_view import SearchState, TrialEvent, show_state
@@ -219,12 +221,13 @@ def _last_event(trial: TrialFolder, objective: Objective) -> TrialEvent | None:
 
 
 def _count_images(folder: RunFolder) -> Counter[str]:
-    """By split. Counted, not loaded: a manifest is checked against its fingerprint, each 2 s."""
-    file = folder.root / "manifest.csv"
-    if not file.exists():
+    """By split."""
+    if not (folder.root / "manifest.json").exists():
         return Counter()
-    with file.open(encoding="utf-8", newline="") as stream:
-        return Counter(str(row.get("split")) for row in csv.DictReader(stream))
+    try:
+        return Counter(read_sizes(folder.root))
+    except DataError as error:
+        raise UserError(str(error)) from error
 
 
 def _planned(config: SearchConfig, folder: RunFolder) -> int:

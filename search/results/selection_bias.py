@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.objective import Metric
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.metrics import LEARNED_NOTHING, Majority
@@ -86,22 +85,27 @@ class ValidationEstimate:
 
 
 def estimate_validation(
-    run: RunFolder, manifest: Manifest, rows: Sequence[Row], metric: Metric
+    run: RunFolder,
+    class_names: Sequence[str],
+    labels: NDArray[np.int32],
+    rows: Sequence[Row],
+    metric: Metric,
 ) -> ValidationEstimate | None:
     """The winner's accuracy uncorrected and corrected; None where its predictions are not there.
 
     Args:
         run: The run.
-        manifest: Its splits.
+        class_names: Of its manifest.
+        labels: (N,) class of each validation image.
         rows: The leaderboard, best first.
         metric: What the search optimised.
     """
     usable = [row for row in rows if row.best_epoch is not None]
-    labels = manifest.labels("validation")
-    scores = read_scores(run, usable, labels, len(manifest.class_names))
+    scores = read_scores(run, usable, labels, len(class_names))
     if scores is None or len(labels) < 2:
         return None
     hits, losses = scores
+    counts = np.bincount(labels, minlength=len(class_names))
     corrected = correct_selection(hits, losses, labels, metric)
     return ValidationEstimate(
         trial_id=usable[0].trial_id,
@@ -110,7 +114,7 @@ def estimate_validation(
         interval_95=corrected.interval_95,
         candidates=len(hits),
         images=len(labels),
-        majority=Majority(*manifest.majority("validation")),
+        majority=Majority(class_names[int(counts.argmax())], float(counts.max() / len(labels))),
     )
 
 

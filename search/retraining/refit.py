@@ -123,7 +123,7 @@ def with_validation(setup: RetrainingSetup, reporter: Reporter) -> SharedWork:
     are new. One image stands in for the validation split, which training must score.
     """
     work = setup.work
-    moved = tuple(replace(entry, split="train") for entry in setup.manifest.split("validation"))
+    moved = tuple(entry._replace(split="train") for entry in setup.manifest.split("validation"))
     as_training = replace(setup.manifest, entries=(*moved, *setup.manifest.split("validation")))
     banks = prepare_banks(
         setup.config,

@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from pawtune.search.config.search_config import SearchConfig
     from pawtune.search.driver import resume_search, run_search
     from pawtune.search.errors import UserError
+    from pawtune.search.progress.live_view import TrialEvent
+    from pawtune.search.progress.reporter import Reporter
     from pawtune.search.run import Run, open_run
 
 __all__ = [
     "DataError",
     "Family",
     "ModelError",
+    "Reporter",
     "Run",
     "SearchConfig",
+    "TrialEvent",
     "UserError",
     "open_run",
     "resume_search",
@@ -38,8 +42,10 @@ _MODULES = {
     "DataError": "pawtune.data_pipeline.errors",
     "Family": "pawtune.models.families.family",
     "ModelError": "pawtune.models.errors",
+    "Reporter": "pawtune.search.progress.reporter",
     "Run": "pawtune.search.run",
     "SearchConfig": "pawtune.search.config.search_config",
+    "TrialEvent": "pawtune.search.progress.live_view",
     "UserError": "pawtune.search.errors",
     "open_run": "pawtune.search.run",
     "resume_search": "pawtune.search.driver",

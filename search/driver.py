@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,10 +35,10 @@ from pawtune.search.config.search_config import (
     dump_config,
     load_config,
 )
-from pawtune.search.errors import UserError
+from pawtune.search.errors import UserError, readable_in_python
 from pawtune.search.objective import Objective
 from pawtune.search.process import INTERRUPTIONS, interruptible
-from pawtune.search.progress.reporter import Reporter
+from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.leaderboard import rank_trials, write_leaderboard
 from pawtune.search.run import Run
 from pawtune.search.shared_work.backbones import (
@@ -70,16 +70,28 @@ from pawtune.search.storage.run_folder import (
     write_text,
 )
 from pawtune.search.storage.versions import installed_versions
+from pawtune.search.tuning.own_callbacks import OwnCallbacks
 from pawtune.search.tuning.tune_loop import Trials, run_trials
 from pawtune.search.worker.trial import TrialWorker
 
 
-def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
-    """Searches from start to end.
+@readable_in_python
+def run_search(
+    config: SearchConfig,
+    reporter: Reporter | None = None,
+    callbacks: Sequence[object] = (),
+) -> Run:
+    """Searches from start to end; from a script, a notebook's cell or a thread.
+
+    Example:
+        >>> config = SearchConfig(data="sample", families="conv", trials=2)  # doctest: +SKIP
+        >>> run = run_search(config)  # doctest: +SKIP
 
     Args:
         config: The whole experiment.
-        reporter: Shows progress; by default nothing is shown.
+        reporter: Shows progress; by default a notebook shows it, and a script shows nothing.
+        callbacks: Objects with `on_trial_start`, `on_epoch` and `on_trial_end`, or some of them,
+            each called with a `TrialEvent`; or instances of `ray.tune.Callback`.
 
     Returns:
         The run, also where it was interrupted: `run.summary()["reason"]` says why it ended.
@@ -88,7 +100,8 @@ def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
         UserError, DataError, ModelError: Bad input; raised before any trial starts, and
             nothing is left behind.
     """
-    reporter = reporter or Reporter(quiet=True)
+    OwnCallbacks(callbacks, print)  # refuses what is none before anything is made
+    reporter = reporter or default_reporter()
     config = with_absolute_paths(config)
     run = create_run_folder(config.runs_dir, config.name or default_name(config))
     config = config.model_copy(update={"name": run.name})
@@ -110,11 +123,12 @@ def run_search(config: SearchConfig, reporter: Reporter | None = None) -> Run:
             raise
         else:
             worker = tune.with_parameters(TrialWorker, work=work)
-            reason = run_trials(config, run, trials, worker, reporter)
+            reason = run_trials(config, run, trials, worker, reporter, callbacks)
         _finish(config, run, reason, time.monotonic() - started, reporter.stages.seconds)
     return Run(run)
 
 
+@readable_in_python
 def resume_search(
     run: RunFolder,
     *,
@@ -123,6 +137,7 @@ def resume_search(
     data: str | None = None,
     address: str | None = None,
     reporter: Reporter | None = None,
+    callbacks: Sequence[object] = (),
 ) -> Run:
     """Goes on with a search from its run folder, wherever that and the images are now.
 
@@ -135,13 +150,14 @@ def resume_search(
         retry_failed: Run failed trials again.
         data: Where the images are, if they have moved.
         address: A Ray cluster, if another than before.
-        reporter: Shows progress; by default nothing is shown.
+        reporter: Shows progress; by default a notebook shows it, and a script shows nothing.
+        callbacks: As `run_search` takes them.
 
     Raises:
         UserError, DataError, ModelError: The run is held by another driver, or is damaged, or
             the images are not those it began with.
     """
-    reporter = reporter or Reporter(quiet=True)
+    reporter = reporter or default_reporter()
     started = time.monotonic()
     with hold_run(run, reporter.say), reporter.stages.noted_in(run), interruptible():
         config = _config_to_resume(run, more_trials, data, address)
@@ -165,7 +181,8 @@ def resume_search(
             raise _told(error) from error
         else:
             worker = tune.with_parameters(TrialWorker, work=work)
-            reason = run_trials(config, run, replace(trials, past=past), worker, reporter)
+            trials = replace(trials, past=past)
+            reason = run_trials(config, run, trials, worker, reporter, callbacks)
         _finish(config, run, reason, time.monotonic() - started, reporter.stages.seconds)
     return Run(run)
 

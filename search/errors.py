@@ -1,5 +1,73 @@
-"""What a person asked for cannot be done: told in words, without a traceback."""
+"""What a person asked for cannot be done: reported in words, without a traceback.
+
+Messages name options as the command line has them. Whoever calls from Python reads the names of
+arguments and settings instead: public functions are `readable_in_python`.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
+
+from pawtune.data_pipeline.errors import DataError
+from pawtune.models.errors import ModelError
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)(?: (?=[A-Z0-9'\"/]))?")
+SETTINGS = {  # options whose setting has another name
+    "cpus-per-trial": "resources.cpus_per_trial",
+    "gpus-per-trial": "resources.gpus_per_trial",
+    "concurrency": "resources.concurrency",
+    "time-budget": "time_budget_s",
+    "baselines-only": "baselines",
+}
+_typed: ContextVar[bool] = ContextVar("typed on a command line", default=False)
 
 
 class UserError(ValueError):
     """Bad input to a search. The text is for people: one line a problem, with its remedy."""
+
+
+@contextmanager
+def read_on_the_command_line() -> Iterator[None]:
+    """For the time of a block, messages name options as they are typed."""
+    token = _typed.set(True)
+    try:
+        yield
+    finally:
+        _typed.reset(token)
+
+
+def readable_in_python(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Has a public function's errors speak of arguments and settings, not of `--options`."""
+
+    @functools.wraps(function)
+    def called(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return function(*args, **kwargs)
+        except (UserError, DataError, ModelError) as error:
+            if not _typed.get():
+                error.args = (in_python_words(str(error)), *error.args[1:])
+            raise
+
+    return called
+
+
+def in_python_words(message: str) -> str:
+    """A message without the dashes of options; commands in backticks stay as they are typed.
+
+    >>> in_python_words("--runs-dir must be a folder; choose --top 2, or `pawtune list --json`")
+    'runs_dir must be a folder; choose top=2, or `pawtune list --json`'
+    """
+    parts = message.split("`")
+    parts[::2] = (OPTION.sub(_argument, part) for part in parts[::2])
+    return "`".join(parts)
+
+
+def _argument(option: re.Match[str]) -> str:
+    name = SETTINGS.get(option[1], option[1].replace("-", "_"))
+    return f"{name}=" if option[0].endswith(" ") else name

@@ -7,15 +7,25 @@ from typing import TYPE_CHECKING, Any
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting.manifest import Manifest, validation_labels
 from pawtune.search.config.search_config import SearchConfig, load_config
+from pawtune.search.errors import readable_in_python
 from pawtune.search.objective import Objective
 from pawtune.search.results import leaderboard as boards
 from pawtune.search.results.leaderboard import Row
-from pawtune.search.results.model_choice import ModelChoice, choose_model, default_file
+from pawtune.search.results.model_choice import (
+    ModelChoice,
+    choose_model,
+    choose_row,
+    default_file,
+)
+from pawtune.search.storage.history import read_history
 from pawtune.search.storage.run_folder import RunFolder, open_run_folder, read_json
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
+    import optuna
     import pandas as pd
+    from numpy.typing import NDArray
 
     from pawtune.search.progress.reporter import Reporter
     from pawtune.search.results.delivery.export import Exported
@@ -42,10 +52,28 @@ class Run:
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
 
+    def __repr__(self) -> str:
+        return f"Run({self.folder.place!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: headline, the first trials, their learning curves."""
+        from pawtune.search.progress.run_html import run_html
+
+        rows = self.rows()
+        return run_html(self.folder, rows, self.config().metric, self.validation(rows))
+
     @property
     def name(self) -> str:
         """The run's name: its folder's."""
         return self.folder.name
+
+    @property
+    def study(self) -> "optuna.Study":
+        """The trials that have ended, as an Optuna study in memory: for plots and for analysis."""
+        from pawtune.search.sampling.past_study import make_study
+
+        config = self.config()
+        return make_study(read_history(self.folder, Objective(config.metric)), config, self.name)
 
     def config(self) -> SearchConfig:
         """The resolved configuration that the search ran with."""
@@ -62,6 +90,28 @@ class Run:
     def leaderboard(self) -> "pd.DataFrame":
         """The leaderboard as a DataFrame, best first, failed trials last."""
         return boards.as_frame(self.rows())
+
+    @readable_in_python
+    def history(self, trial: str | None = None) -> "pd.DataFrame":
+        """A trial epoch by epoch: loss, accuracy, val_loss, val_accuracy, learning_rate, seconds.
+
+        Args:
+            trial: Its id or name; by default the best trial.
+
+        Returns:
+            One line a finished epoch; none where the trial has not finished one.
+
+        Raises:
+            UserError: No such trial.
+        """
+        import pandas as pd
+
+        rows = self.rows()
+        row = next((row for row in rows if trial in (row.trial_id, row.name)), None)
+        if trial is None:
+            row = choose_row(rows)
+        folder = self.folder.trial(row.trial_id if row is not None else str(trial))
+        return pd.DataFrame(folder.read_metrics())
 
     def summary(self) -> dict[str, Any]:
         """How the search ended: `reason` (None: all trials ran), `seconds`, `counts`."""
@@ -86,6 +136,7 @@ class Run:
         rows = self.rows() if rows is None else rows
         return estimate_validation(self.folder, class_names, labels, rows, self.config().metric)
 
+    @readable_in_python
     def choose(
         self, trial: str | None = None, rank: int | None = None, kind: "Kind" = "trial"
     ) -> ModelChoice:
@@ -104,6 +155,7 @@ class Run:
     def _chosen(self, model: ModelChoice | str | None) -> ModelChoice:
         return model if isinstance(model, ModelChoice) else self.choose(model)
 
+    @readable_in_python
     def best(self, model: ModelChoice | str | None = None) -> "keras.Model":
         """The best trial's best epoch, or another model of the run, as one complete model.
 
@@ -120,6 +172,7 @@ class Run:
 
         return load_choice(self.folder, self._chosen(model), len(self.manifest().class_names))
 
+    @readable_in_python
     def predictor(self, model: ModelChoice | str | None = None) -> "OpenedModel":
         """A model of the run, ready to predict as `pawtune predict` does.
 
@@ -141,6 +194,32 @@ class Run:
             manifest.grey_bits,
         )
 
+    @readable_in_python
+    def predict(
+        self,
+        images: "str | Path | Sequence[str | Path] | NDArray[np.uint8]",
+        model: ModelChoice | str | None = None,
+    ) -> "pd.DataFrame":
+        """Labels for images.
+
+        Args:
+            images: A file or folder, several of them, or (N, H, W, 3) uint8 pixels.
+            model: As `best` takes it.
+
+        Returns:
+            One line an image: `path` (of files), `label`, `confidence`, and each class's
+            probability as `probability.<class>`. A file that cannot be read has a `reason`.
+
+        Raises:
+            UserError, DataError: No such model, or `images` are none of these.
+        """
+        import pandas as pd
+
+        from pawtune.search.results.delivery.predict import predict_images
+
+        return pd.DataFrame(predict_images(self.predictor(model), images))
+
+    @readable_in_python
     def save_best(
         self,
         out: str | Path | None = None,
@@ -172,6 +251,7 @@ class Run:
         self.folder.keep_new()
         return choice, target
 
+    @readable_in_python
     def export(
         self,
         out: str | Path,
@@ -211,6 +291,7 @@ class Run:
         card = make_card(self.folder, self.rows(), choice, manifest, self.config().metric)
         return load_choice(self.folder, choice, len(manifest.class_names)), card
 
+    @readable_in_python
     def test(
         self, data: str | Path | None = None, model: ModelChoice | str | None = None
     ) -> "TestResult":
@@ -229,6 +310,7 @@ class Run:
         root = Path(data if data is not None else manifest.root).expanduser()
         return evaluate(self.folder, manifest, root, self.rows(), choice)
 
+    @readable_in_python
     def confirm(
         self,
         top: int = 3,
@@ -265,6 +347,7 @@ class Run:
         self.folder.keep_new()
         return confirmation
 
+    @readable_in_python
     def refit(
         self,
         model: ModelChoice | str | None = None,
@@ -291,6 +374,7 @@ class Run:
         self.folder.keep_new()
         return refit
 
+    @readable_in_python
     def ensemble(self, top: int = 3, anyway: bool = False) -> "EnsembleResult":
         """Lets the best trials vote; keeps the vote as one model where it wins on validation.
 
@@ -310,6 +394,7 @@ class Run:
         self.folder.keep_new()
         return vote
 
+    @readable_in_python
     def reproduce(
         self,
         model: ModelChoice | str | None = None,
@@ -343,6 +428,7 @@ class Run:
         )
 
 
+@readable_in_python
 def open_run(run: str | Path, runs_dir: str | Path = "runs") -> Run:
     """Opens a run by its path, or by its name under `runs_dir`.
 

@@ -22,7 +22,7 @@ VOCABULARY = {"errors", "markdown", "objective", "process"}
 BASE = {"config", "storage"}
 ROOMS = {
     "config": set[str](),
-    "sampling": {"config"},
+    "sampling": BASE,
     "storage": {"config"},
     "cluster": BASE,
     "results": BASE,
@@ -32,7 +32,7 @@ ROOMS = {
     "worker": BASE | {"cluster", "shared_work"},
     "tuning": BASE | {"cluster", "sampling", "tensorboard", "progress"},
     "retraining": BASE | {"cluster", "worker", "shared_work", "results", "progress"},
-    "run": BASE | {"progress", "results", "retraining"},
+    "run": BASE | {"progress", "results", "retraining", "sampling"},
     "report": BASE | {"run", "sampling", "results"},
     "jobs": BASE | {"run"},
     "driver": BASE | {"cluster", "progress", "results", "run", "shared_work", "tuning", "worker"},

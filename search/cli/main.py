@@ -17,10 +17,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from typer.exceptions import TyperException
 
     from pawtune.search.cli.app import app
+    from pawtune.search.errors import read_on_the_command_line
 
     try:
         # Standing alone, Typer would draw a box of six lines around a mistyped option.
-        sys.exit(app(arguments, standalone_mode=False))
+        with read_on_the_command_line():
+            sys.exit(app(arguments, standalone_mode=False))
     except TyperException as error:
         if str(error.format_message()):  # empty where help was printed instead
             print(f"pawtune: {_mistyped(error)}", file=sys.stderr)

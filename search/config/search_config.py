@@ -39,7 +39,7 @@ from pawtune.search.config.sections import (
 from pawtune.search.config.settings import Setting, explain, settings_of
 from pawtune.search.config.space import SpaceConfig, space_type
 from pawtune.search.config.yaml_text import MAX_BYTES, YamlError, read_yaml, write_yaml
-from pawtune.search.errors import UserError
+from pawtune.search.errors import UserError, readable_in_python
 from pawtune.search.objective import Metric
 
 __all__ = [
@@ -245,6 +245,7 @@ class SearchConfig(Strict):
             raise ValueError(f"it must hold no control character, received {text!r}; rename it")
         return text
 
+    @readable_in_python
     def __init__(self, **settings: Any) -> None:
         """Checks settings that were given in Python.
 

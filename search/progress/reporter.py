@@ -21,6 +21,7 @@ from rich.text import Text
 
 from pawtune.search.progress.bars import BYTE_STAGES, TRIALS, Bar, Bars
 from pawtune.search.progress.live_view import NAME_CHARACTERS, SearchState, TrialEvent, show_state
+from pawtune.search.progress.notebook import NotebookView, in_notebook
 from pawtune.search.progress.stages import Stages
 
 if TYPE_CHECKING:
@@ -47,13 +48,14 @@ class Reporter:
     """
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
-        self.console = console or Console(file=sys.stderr, highlight=False)
+        # Rich's own view of a notebook needs ipywidgets: lines go to stderr, the view is ours.
+        self.console = console or Console(file=sys.stderr, highlight=False, force_jupyter=False)
         self.state = SearchState()
         self.stages = Stages()
         self._quiet = quiet
         self._run: RunFolder | None = None
         self._trials: Bar | None = None
-        self._live: Live | None = None
+        self._live: Live | NotebookView | None = None
         self._told: set[str] = set()  # stages of which a pipe has had its line
         self._told_tenth = 0
         self._told_waiting: set[str] = set()  # that wait, and of which a pipe has had its line
@@ -71,7 +73,8 @@ class Reporter:
 
     @property
     def _is_live(self) -> bool:
-        return self.console.is_terminal and not self.console.is_dumb_terminal and not self._quiet
+        on_terminal = self.console.is_terminal and not self.console.is_dumb_terminal
+        return (on_terminal or in_notebook()) and not self._quiet
 
     def say(self, line: str) -> None:
         """A line that matters even to those who want quiet."""
@@ -213,10 +216,17 @@ class Reporter:
         self._show(Group(Bars([*self.stages.unfinished, self._trials]), show_state(state)))
 
     def _show(self, view: RenderableType) -> None:
-        if self._live is None:
+        if self._live is None and in_notebook():
+            self._live = NotebookView()
+        elif self._live is None:
             self._live = Live(console=self.console, refresh_per_second=REFRESH_HZ, transient=True)
             self._live.start()
         self._live.update(view)
+
+
+def default_reporter() -> Reporter:
+    """For who calls from Python and names none: a notebook shows progress, a script does not."""
+    return Reporter(quiet=not in_notebook())
 
 
 def leaderboard_table(rows: "list[Row]", title: str) -> Table:

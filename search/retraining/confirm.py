@@ -20,7 +20,7 @@ import scipy
 from pawtune.models.spec import TrialSpec
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Metric, Objective
-from pawtune.search.progress.reporter import Reporter
+from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.retraining.setup import RetrainingSetup, prepare_retraining
 from pawtune.search.retraining.training import Report, Training, train_again
@@ -163,7 +163,7 @@ def confirm_trials(
         UserError, DataError, ModelError: No trial to confirm, the run is held by another driver
             or damaged, or the images are not those that the search saw.
     """
-    reporter = reporter or Reporter(quiet=True)
+    reporter = reporter or default_reporter()
     chosen = [row for row in rows if row.best_epoch is not None][:top]
     if not chosen or seeds < 1:
         raise UserError(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pawtune.data_pipeline.cache import cache_dir
 from pawtune.models.features.augmented_views import ViewTable
 from pawtune.models.spec import TrialSpec
-from pawtune.search.progress.reporter import Reporter
+from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.model_choice import refit_folder
 from pawtune.search.retraining.setup import RetrainingSetup, prepare_retraining
@@ -84,7 +84,7 @@ def refit_trial(
         UserError, DataError, ModelError: The run is held by another driver or damaged, the images
             are not those that the search saw, or training diverged.
     """
-    reporter = reporter or Reporter(quiet=True)
+    reporter = reporter or default_reporter()
     started = time.monotonic()
     spec = load_spec(run, row.trial_id)
     epochs = row.best_epoch or spec.train.epochs

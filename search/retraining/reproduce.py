@@ -19,7 +19,7 @@ from pawtune.data_pipeline.safe_files import shown
 from pawtune.models.model_spec import Precision
 from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Objective
-from pawtune.search.progress.reporter import Reporter
+from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.validation import read_probabilities
 from pawtune.search.retraining.setup import LOCAL, prepare_retraining
@@ -125,7 +125,7 @@ def reproduce_trial(
         UserError, DataError, ModelError: The run folder is damaged, or the images are not those
             that the search saw.
     """
-    reporter = reporter or Reporter(quiet=True)
+    reporter = reporter or default_reporter()
     folder = run.trial(row.trial_id)
     recorded = folder.read_metrics()
     facts = read_json(folder.facts_file) if folder.facts_file.exists() else {}

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 from pydantic import ValidationError
 from ray.tune.search import Searcher
 
@@ -28,6 +27,7 @@ from pawtune.search.config.needs import live_sizes, needs_of_proposals
 from pawtune.search.config.search_config import SamplerConfig, SearchConfig
 from pawtune.search.objective import Objective
 from pawtune.search.sampling import space
+from pawtune.search.sampling.past_study import freeze, freeze_past, locate_spec
 from pawtune.search.sampling.study_file import StudyFile
 from pawtune.search.storage.history import PastTrial
 from pawtune.search.storage.retry import must_exist, retry_storage
@@ -171,36 +171,10 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
 
     def _remember(self, trial: PastTrial) -> None:
         """Tells study and study file of a trial that ended in an earlier session."""
-        states = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}
-        state = states.get(trial.status, TrialState.PRUNED)
-        ended = self._frozen(trial.spec, state, trial.values, *self._point(trial.spec))
+        ended = freeze_past(trial, self._config, self._families)
         if ended.params:
             self._study.add_trial(ended)
         self._file.add(ended)
-
-    def _point(self, spec: TrialSpec) -> tuple[space.Params, dict[str, BaseDistribution]]:
-        """A spec as a point of this space; an empty one where it lies outside."""
-        params = space.to_params(spec)
-        located = space.locate(params, self._config, self._families) if params else None
-        return (params, located) if params and located else ({}, {})
-
-    @staticmethod
-    def _frozen(
-        spec: TrialSpec,
-        state: TrialState,
-        values: Mapping[int, float],
-        params: space.Params,
-        distributions: dict[str, BaseDistribution],
-    ) -> optuna.trial.FrozenTrial:
-        """An ended trial as Optuna keeps it: with the last value of its running best."""
-        return create_trial(
-            state=state,
-            value=None if state == TrialState.FAIL or not values else values[max(values)],
-            params=params,
-            distributions=distributions,
-            intermediate_values=dict(values),
-            user_attrs={"name": spec.name, **spec.params()},
-        )
 
     def _propose(self) -> tuple[optuna.Trial, TrialSpec] | None:
         for _ in range(MAX_ASKS):
@@ -263,8 +237,8 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
             frozen = self._study.get_trials(deepcopy=False)[asked.number]
             params, distributions = frozen.params, dict(frozen.distributions)
         else:
-            params, distributions = self._point(spec)
-        ended = self._frozen(spec, state, values, params, distributions)
+            params, distributions = locate_spec(spec, self._config, self._families)
+        ended = freeze(spec, state, values, params, distributions)
         ended.datetime_start = self._started.pop(trial_id)
         if asked is None and params:
             self._study.add_trial(ended)

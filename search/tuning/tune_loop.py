@@ -18,6 +18,7 @@ from pawtune.search.cluster.node_events import head_watched
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Objective
+from pawtune.search.progress.live_view import TrialEvent
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.storage.history import PastTrial
 from pawtune.search.storage.object_store_sync import upload_callbacks
@@ -25,6 +26,7 @@ from pawtune.search.storage.retry import storage_error
 from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.tensorboard.callback import TensorBoardLogger
 from pawtune.search.tuning.optuna_searcher import OptunaSearcher
+from pawtune.search.tuning.own_callbacks import OwnCallbacks
 from pawtune.search.tuning.pending_trials import WaitingNotes
 from pawtune.search.tuning.recorder import RecordKeeper, StopSignal
 from pawtune.search.tuning.scheduler import FamilyScheduler
@@ -55,7 +57,12 @@ class Trials:
 
 @tune_adapted()
 def run_trials(
-    config: SearchConfig, run: RunFolder, trials: Trials, worker: Any, reporter: Reporter
+    config: SearchConfig,
+    run: RunFolder,
+    trials: Trials,
+    worker: Any,
+    reporter: Reporter,
+    callbacks: Sequence[object] = (),
 ) -> str | None:
     """Runs all trials to their ends.
 
@@ -65,10 +72,17 @@ def run_trials(
         trials: What to run.
         worker: The Tune trainable that trains one.
         reporter: Shows progress.
+        callbacks: Of the user's own, see `OwnCallbacks`.
 
     Returns:
         Why the search ended early; None where every trial had its turn.
     """
+    own = OwnCallbacks(callbacks, reporter.say)
+
+    def show(event: TrialEvent) -> None:
+        reporter.event(event)
+        own.take(event)
+
     proposed = config.trials if config.baselines != "only" else 0
     over = [trial for trial in trials.past if trial.over]
     total = proposed + len(trials.baselines) - len(over)
@@ -88,7 +102,7 @@ def run_trials(
         past=trials.past,
         say=reporter.say,
     )
-    keeper = RecordKeeper(run, scheduler, stop, reporter.event)
+    keeper = RecordKeeper(run, scheduler, stop, show)
     tuner = tune.Tuner(
         tune.with_resources(worker, trials.plan.per_trial),
         tune_config=tune.TuneConfig(
@@ -109,6 +123,7 @@ def run_trials(
                 TensorBoardLogger(run, config, trials.families),
                 WaitingNotes(run, trials.plan, reporter.trials_wait),
                 *([SharedWorkProgress(trials.board, reporter.stage)] if trials.board else []),
+                *own.of_tune,
             ],
             # At a trial's end Tune would look for a file of its own, and where it is not seen begin
             # the trial again: trials keep their own state.

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.decode import resize_bilinear
 from pawtune.data_pipeline.safe_files import replacing, shown
 from pawtune.data_pipeline.splitting.manifest_io import escape
 from pawtune.search.errors import UserError
@@ -68,13 +71,58 @@ def predict_labels(
         if item.probabilities is None:
             record |= {"probabilities": {}, "reason": item.reason}
         else:
-            best = int(np.argmax(item.probabilities))
-            record |= {"label": names[best], "confidence": float(item.probabilities[best])}
-            values = (float(p) for p in item.probabilities)
-            record["probabilities"] = dict(zip(names, values, strict=True))
+            record |= _labelled(names, item.probabilities)
         yield record
         if progress and (done % REPORTED_EVERY == 0 or done == total):
             progress(done, total)
+
+
+def predict_images(
+    model: OpenedModel, images: str | Path | Sequence[str | Path] | NDArray[np.uint8]
+) -> list[Record]:
+    """The same for Python users, flat: `path`, `label`, `confidence`, `probability.<class>`.
+
+    Args:
+        model: From `open_delivered`, or of a run.
+        images: A file or folder, several of them, or (N, H, W, 3) uint8 pixels.
+
+    Raises:
+        DataError: A path does not exist, or pixels have another shape or type.
+    """
+    if isinstance(images, np.ndarray):
+        return _predict_pixels(model, images)
+    paths = [images] if isinstance(images, str | Path) else list(images)
+    records = predict_labels(model, [Path(path).expanduser() for path in paths])
+    return [_flat(record) for record in records]
+
+
+def _predict_pixels(model: OpenedModel, pixels: NDArray[np.uint8]) -> list[Record]:
+    if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
+        raise DataError(
+            "images must be (N, H, W, 3) uint8 pixels, or paths, received an array of shape "
+            f"{pixels.shape}, {pixels.dtype}; convert it, or give the files"
+        )
+    size = model.image_size
+    records = []
+    for image in pixels:
+        fitting = resize_bilinear(image, size) if size else image
+        records.append(_labelled(model.class_names, model.predict(fitting[None])[0]))
+    return [_flat(record) for record in records]
+
+
+def _labelled(names: Sequence[str], probabilities: NDArray[np.float32]) -> Record:
+    best = int(np.argmax(probabilities))
+    values = (float(p) for p in probabilities)
+    return {
+        "label": names[best],
+        "confidence": float(probabilities[best]),
+        "probabilities": dict(zip(names, values, strict=True)),
+    }
+
+
+def _flat(record: Record) -> Record:
+    flat = {name: value for name, value in record.items() if name != "probabilities"}
+    return flat | {f"probability.{name}": p for name, p in record["probabilities"].items()}
 
 
 def choose_format(kind: str | None, out: Path | None) -> str:

@@ -84,7 +84,8 @@ def run_search(
     """Searches from start to end; from a script, a notebook's cell or a thread.
 
     Example:
-        >>> config = SearchConfig(data="sample", families="conv", trials=2)  # doctest: +SKIP
+        >>> quick = {"image_size": 32, "trials": 2, "epochs": 2, "families": "conv"}
+        >>> config = SearchConfig(data="sample", name="pets", **quick)  # doctest: +SKIP
         >>> run = run_search(config)  # doctest: +SKIP
 
     Args:
@@ -130,7 +131,7 @@ def run_search(
 
 @readable_in_python
 def resume_search(
-    run: RunFolder,
+    run: Run | RunFolder,
     *,
     more_trials: int = 0,
     retry_failed: bool = False,
@@ -139,10 +140,13 @@ def resume_search(
     reporter: Reporter | None = None,
     callbacks: Sequence[object] = (),
 ) -> Run:
-    """Goes on with a search from its run folder, wherever that and the images are now.
+    """Continues a search from its run folder, wherever that and the images are now.
 
     Finished trials stand and teach the sampler and ASHA, unfinished ones continue from their
     last kept epoch, then new ones are proposed.
+
+    Example:
+        >>> run = resume_search(open_run("pets"), more_trials=1)  # doctest: +SKIP
 
     Args:
         run: The run.
@@ -158,6 +162,7 @@ def resume_search(
             the images are not those it began with.
     """
     reporter = reporter or default_reporter()
+    run = run.folder if isinstance(run, Run) else run
     started = time.monotonic()
     with hold_run(run, reporter.say), reporter.stages.noted_in(run), interruptible():
         config = _config_to_resume(run, more_trials, data, address)

@@ -44,9 +44,10 @@ class Run:
 
     Example:
         >>> run = open_run("runs/pets")  # doctest: +SKIP
-        >>> run.leaderboard().head()  # doctest: +SKIP
+        >>> first = run.leaderboard().iloc[0]  # doctest: +SKIP
+        >>> curve = run.history()["val_accuracy"]  # doctest: +SKIP
         >>> model = run.best()  # doctest: +SKIP
-        >>> run.test().interval_95  # doctest: +SKIP
+        >>> low, high = run.test().interval_95  # doctest: +SKIP
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -69,7 +70,12 @@ class Run:
 
     @property
     def study(self) -> "optuna.Study":
-        """The trials that have ended, as an Optuna study in memory: for plots and for analysis."""
+        """The trials that have ended, as an Optuna study in memory: for plots and for analysis.
+
+        Example:
+            >>> best = open_run("runs/pets").study.best_trial  # doctest: +SKIP
+            >>> family = best.params["family"]  # doctest: +SKIP
+        """
         from pawtune.search.sampling.past_study import make_study
 
         config = self.config()
@@ -201,6 +207,10 @@ class Run:
         model: ModelChoice | str | None = None,
     ) -> "pd.DataFrame":
         """Labels for images.
+
+        Example:
+            >>> run = open_run("runs/pets")  # doctest: +SKIP
+            >>> labels = run.predict(run.manifest().root)["label"]  # doctest: +SKIP
 
         Args:
             images: A file or folder, several of them, or (N, H, W, 3) uint8 pixels.
@@ -431,6 +441,10 @@ class Run:
 @readable_in_python
 def open_run(run: str | Path, runs_dir: str | Path = "runs") -> Run:
     """Opens a run by its path, or by its name under `runs_dir`.
+
+    Example:
+        >>> run = open_run("pets")  # doctest: +SKIP
+        >>> reason = run.summary()["reason"]  # doctest: +SKIP
 
     Raises:
         UserError: There is no such run.

@@ -61,7 +61,12 @@ NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of runs and trials
 
 
 class SearchConfig(Strict):
-    """A whole search: what search.yaml holds."""
+    """A whole search: what search.yaml holds. docs/configuration.md lists every setting.
+
+    Example:
+        >>> config = SearchConfig(data="sample", trials=8)  # doctest: +SKIP
+        >>> wide = config.model_copy(update={"epochs": 40})  # doctest: +SKIP
+    """
 
     data: Annotated[
         str,

@@ -20,7 +20,19 @@ NAME_CHARACTERS = 40
 
 @dataclass(frozen=True)
 class TrialEvent:
-    """One thing that happened to a trial, for whoever shows it."""
+    """One thing that happened to a trial: its start, an epoch, or its end.
+
+    Attributes:
+        trial_id: As `0007`.
+        name: Of the trial.
+        family: Of its architecture.
+        epochs: Of a trial that is not stopped.
+        status: `running`, `completed`, `stopped` or `failed`.
+        result: What its worker reported last: `epoch`, `val_accuracy`, `val_loss`, `objective`
+            (the best so far of what the search optimises), `best_epoch`. Empty before the first.
+        reason: Why it ended, where it did not end by itself: `asha` for early stopping.
+        params: Its parameters by name.
+    """
 
     trial_id: str
     name: str

@@ -19,10 +19,6 @@ STATES = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}  # else i
 def make_study(past: Iterable[PastTrial], config: SearchConfig, name: str) -> optuna.Study:
     """A study in memory that holds the trials that have ended, in the order of proposal.
 
-    Example:
-        >>> study = open_run("runs/pets").study  # doctest: +SKIP
-        >>> optuna.visualization.matplotlib.plot_param_importances(study)  # doctest: +SKIP
-
     Args:
         past: Trials of a run.
         config: Of the run: it gives the direction, and the domain of each parameter.

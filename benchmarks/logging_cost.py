@@ -34,8 +34,8 @@ from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.config.search_config import load_config
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.storage.run_folder import create_run_folder
-from pawtune.search.tensorboard.callback import TensorBoardLogger
 from pawtune.search.tuning.recorder import RecordKeeper
+from pawtune.search.tuning.tensorboard_logger import TensorBoardLogger
 from pawtune.search.tuning.tune_loop import Trials, run_trials
 
 TRIAL_S = 1.0

@@ -61,10 +61,10 @@ from pawtune.search.config.search_config import SearchConfig, load_config
 from pawtune.search.driver import _finish
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, create_run_folder, write_json
-from pawtune.search.tensorboard.callback import TensorBoardLogger
 from pawtune.search.tuning.optuna_searcher import OptunaSearcher
 from pawtune.search.tuning.recorder import RecordKeeper, StopSignal
 from pawtune.search.tuning.scheduler import FamilyScheduler
+from pawtune.search.tuning.tensorboard_logger import TensorBoardLogger
 from pawtune.search.tuning.tune_loop import Trials, run_trials
 from pawtune.search.worker.trial import TrialWorker
 

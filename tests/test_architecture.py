@@ -57,9 +57,7 @@ HOMES = {  # of search/ alone
         "retraining",
         "jobs",
         "driver.py",
-        "storage/object_store_sync.py",
-        "tensorboard/callback.py",  # to be mended
-    ),  # fmt: skip
+    ),
     "typer": ("cli",),
     "matplotlib": ("report",),
 }

@@ -15,12 +15,12 @@ from pawtune.models.families.conv import CONV, ConvSpec
 from pawtune.models.families.transfer import TransferSpec
 from pawtune.search.objective import Objective
 from pawtune.search.storage.run_folder import RunFolder, read_json, write_json
-from pawtune.search.tensorboard.callback import TensorBoardLogger
 from pawtune.search.tensorboard.event_pictures import Samples
 from pawtune.search.tensorboard.model_outline import outline
 from pawtune.search.tensorboard.search_events import SEARCH_RUN, SHOWN_FIRST
 from pawtune.search.tensorboard.server import event_folder, hint_at_ticks
 from pawtune.search.tensorboard.trial_events import TrialEvents, run_label
+from pawtune.search.tuning.tensorboard_logger import TensorBoardLogger
 from tests.board import fetch, run_board
 from tests.event_reading import read_events, read_scalars, read_tags
 from tests.run_folders import BACKBONE_WEIGHTS, RunMaker

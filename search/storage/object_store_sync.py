@@ -14,9 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-from ray import tune
+from typing import Self
 
 from pawtune.data_pipeline.sources.object_store import explained, one_line, retry_store
 from pawtune.search.errors import UserError
@@ -24,7 +22,6 @@ from pawtune.search.storage.history import FINAL_STOP
 from pawtune.search.storage.lease import StoreLock
 from pawtune.search.storage.mirror import PATIENCE_S, Mirror
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, must_be_new
-from pawtune.search.storage.unsaved import Unsaved
 
 INTERVAL_S = 2.0  # of the driver's thread, and between two of a worker's sendings
 DRIVERS_OWN = ("spec.json", "status.json")
@@ -220,44 +217,6 @@ class Uploader:
         self._insistently(self._mirror.adopt_store_times)
 
 
-class UploadCallback(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is untyped
-    """Tells the uploader what happens; to be called after the records are written.
-
-    Args:
-        uploader: Of the run.
-        end: Ends the search, for the reason given.
-    """
-
-    def __init__(self, uploader: Uploader, end: Callable[[str], None]) -> None:
-        self._uploader = uploader
-        self._end = end
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker took the trial."""
-        self._uploader.began(trial.config["trial_id"])
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """An epoch ended; the moment to see whether the run is still ours."""
-        if "epoch" in result:
-            self._uploader.reached(trial.config["trial_id"], int(result["epoch"]))
-        if self._uploader.lost:
-            self._end("another driver took the run over")
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial ended, in whatever way."""
-        self._uploader.ended(trial.config["trial_id"])
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tune gave the trial up."""
-        self.on_trial_complete(iteration, trials, trial)
-
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        """The search is over: what is made from its trials needs them here."""
-        self._uploader.catch_up()
-
-
 def keep_trials(run: RunFolder, trial_ids: Iterable[str]) -> None:
     """Sends the records of trials before workers take them again.
 
@@ -273,13 +232,6 @@ def keep_trials(run: RunFolder, trial_ids: Iterable[str]) -> None:
             retry_store(lambda f=folder: mirror.send_folder(f), PATIENCE_S)  # type: ignore[misc]
         except OSError as error:
             raise explained(run.place, error) from error
-
-
-def upload_callbacks(run: RunFolder, end: Callable[[str], None]) -> list[UploadCallback]:
-    """What a search needs to tell; nothing for a run that lies in its folder."""
-    if run.mirror is None or run.mirror.uploader is None:
-        return []
-    return [UploadCallback(run.mirror.uploader, end)]
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from pawtune.search.sampling.study_file import StudyFile
 from pawtune.search.storage.history import PastTrial
 from pawtune.search.storage.retry import must_exist, retry_storage
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
-from pawtune.search.storage.unsaved import Unsaved
+from pawtune.search.tuning.unsaved import Unsaved
 
 logger = logging.getLogger(__name__)
 MAX_ASKS = 200  # a space that gives only known points that often is taken as exhausted

@@ -10,7 +10,7 @@ from ray import tune
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.cluster.resource_wait import LOOK_S, USUAL_S, look
 from pawtune.search.storage.run_folder import RunFolder
-from pawtune.search.storage.unsaved import Unsaved
+from pawtune.search.tuning.unsaved import Unsaved
 
 
 class WaitingNotes(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is untyped

@@ -13,8 +13,8 @@ from pawtune.models.spec import TrialSpec
 from pawtune.search.progress.live_view import TrialEvent
 from pawtune.search.storage.retry import StorageError, must_exist, retry_storage
 from pawtune.search.storage.run_folder import RunFolder, Status, TrialFolder
-from pawtune.search.storage.unsaved import Unsaved
 from pawtune.search.tuning.scheduler import FamilyScheduler
+from pawtune.search.tuning.unsaved import Unsaved
 
 ALIKE_FAILURES = 3  # this many with one error and no trial that got anywhere: hopeless
 

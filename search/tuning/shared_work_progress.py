@@ -7,7 +7,7 @@ import ray
 from ray import tune
 
 from pawtune.search.cluster.resource_wait import StageProgress
-from pawtune.search.storage.unsaved import Unsaved
+from pawtune.search.tuning.unsaved import Unsaved
 
 LOOK_S = 0.5  # between two questions to the board
 

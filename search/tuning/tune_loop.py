@@ -21,17 +21,17 @@ from pawtune.search.objective import Objective
 from pawtune.search.progress.live_view import TrialEvent
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.storage.history import PastTrial
-from pawtune.search.storage.object_store_sync import upload_callbacks
 from pawtune.search.storage.retry import storage_error
 from pawtune.search.storage.run_folder import RunFolder
-from pawtune.search.tensorboard.callback import TensorBoardLogger
 from pawtune.search.tuning.optuna_searcher import OptunaSearcher
 from pawtune.search.tuning.own_callbacks import OwnCallbacks
 from pawtune.search.tuning.pending_trials import WaitingNotes
 from pawtune.search.tuning.recorder import RecordKeeper, StopSignal
 from pawtune.search.tuning.scheduler import FamilyScheduler
 from pawtune.search.tuning.shared_work_progress import SharedWorkProgress
+from pawtune.search.tuning.tensorboard_logger import TensorBoardLogger
 from pawtune.search.tuning.tune_patches import tune_adapted
+from pawtune.search.tuning.upload_events import upload_callbacks
 
 
 @dataclass(frozen=True)

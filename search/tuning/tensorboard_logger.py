@@ -9,7 +9,6 @@ from ray import tune
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.objective import Objective
 from pawtune.search.storage.run_folder import RunFolder
-from pawtune.search.storage.unsaved import Unsaved
 from pawtune.search.tensorboard.event_pictures import Samples
 from pawtune.search.tensorboard.search_events import (
     begin_search_events,
@@ -17,6 +16,7 @@ from pawtune.search.tensorboard.search_events import (
     rebuild_events,
 )
 from pawtune.search.tensorboard.trial_events import TrialEvents
+from pawtune.search.tuning.unsaved import Unsaved
 
 logger = logging.getLogger(__name__)
 

@@ -75,7 +75,7 @@ def test_the_leaderboard_ranks_all_trials(
     board = pawtune(capsys, "leaderboard", finished, "--json").json
     assert ",".join(board[0]) == (
         "rank,trial_id,name,family,status,best_val_accuracy,best_val_loss,train_accuracy,"
-        "best_epoch,epochs,seconds,num_weights,params"
+        "best_epoch,epochs,seconds,num_weights,params,state"
     )
     assert [row["rank"] for row in board] == [1, 2, 3, 4, 5, 6]
     accuracies = [row["best_val_accuracy"] for row in board]

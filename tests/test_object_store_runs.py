@@ -456,7 +456,7 @@ def test_a_search_lives_in_the_object_store(
     board = pawtune(capsys, "leaderboard", "pets", "--runs-dir", split(address)[0], "--json")
     assert [row["epochs"] for row in board.json] == [2, 2], board
     assert pawtune(capsys, "show", address, "0001", "--json").json["epochs"]
-    assert pawtune(capsys, "status", address, "--json").json["counts"] == {"completed": 2}
+    assert pawtune(capsys, "status", address, "--json").json["run"]["counts"] == {"completed": 2}
     assert pawtune(capsys, "best", address).code == 0
     assert pawtune(capsys, "test", address, "--json").json["looks"] == 1
     assert pawtune(capsys, "report", address).code == 0

@@ -31,6 +31,7 @@ from pawtune.search.cli.options import (
     kind_of,
 )
 from pawtune.search.cli.output import console, print_json, shortest
+from pawtune.search.cli.runs_verb import runs_app, show_together
 
 if TYPE_CHECKING:
     from pawtune.search.run import Run
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(help="What pawtune keeps between runs.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
+app.add_typer(runs_app, name="runs")
 
 
 def _print_version(asked: bool) -> None:
@@ -73,7 +75,9 @@ def run(
     label_column: LabelColumn = None,
     path_column: PathColumn = None,
     min_class_size: MinClassSize = None,
-    name: Annotated[str | None, typer.Option(help="Default: the data's name and the time.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the run.", show_default="the data's name and the time")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="A search.yaml to start from.")
     ] = None,
@@ -91,20 +95,28 @@ def run(
         typer.Option(help="Names, with commas: conv, transfer.", show_default="all"),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="The backbone's weights file, without the top.")
+        str | None,
+        typer.Option(
+            help="The backbone's weights file, without the top.",
+            show_default="Keras' cache, else a download",
+        ),
     ] = None,
     image_size: Annotated[
         str | None, typer.Option(help="Pixels a side; several with commas.", show_default="160")
     ] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Trials at once.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Trials at once.", show_default="as many as fit")
+    ] = None,
     gpus_per_trial: Annotated[
-        float | None, typer.Option(help="1 or a fraction; default 1 where there are any.")
+        float | None,
+        typer.Option(help="1 or a fraction.", show_default="1 where there are any"),
     ] = None,
     cpus_per_trial: Annotated[
         float | None, typer.Option(help="CPUs of each trial.", show_default="1")
     ] = None,
     time_budget: Annotated[
-        str | None, typer.Option(help="Stop after 90s, 10m or 1h30m of trials.")
+        str | None,
+        typer.Option(help="Stop after 90s, 10m or 1h30m of trials.", show_default="never"),
     ] = None,
     metric: Annotated[
         str | None,
@@ -133,7 +145,8 @@ def run(
         str | None, typer.Option(help="Where runs are kept.", show_default="runs")
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster, or auto; default: this machine.")
+        str | None,
+        typer.Option(help="A running Ray cluster, or auto.", show_default="this machine"),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show configuration, data and cost; train nothing.")
@@ -274,7 +287,9 @@ def resume(
 
 @app.command()
 def leaderboard(
-    run: RunArgument,
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="A run, or several to rank together.")
+    ],
     top: Annotated[int | None, typer.Option(min=1, help="The first so many; default: all.")] = None,
     sort: Annotated[
         str,
@@ -286,7 +301,7 @@ def leaderboard(
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
-    """List all trials of a run, best first.
+    """List all trials of a run, or of several, best first.
 
     Example: pawtune leaderboard pets --sort seconds --top 10
     """
@@ -295,7 +310,11 @@ def leaderboard(
     from pawtune.search.results.leaderboard import as_dicts, sort_rows
     from pawtune.search.run import open_run
 
-    opened = open_run(run, runs_dir)
+    if len(names) > 1:
+        opened_runs = [open_run(name, runs_dir) for name in names]
+        show_together(opened_runs, sort, top, as_csv=as_csv, as_json=as_json)
+        return
+    opened = open_run(names[0], runs_dir)
     rows = opened.rows()
     shown = sort_rows(rows, sort)[:top]
     if as_json or as_csv:
@@ -594,18 +613,23 @@ def plot(
 
 @app.command()
 def tensorboard(
-    run: RunArgument,
-    port: Annotated[int | None, typer.Option(help="Default: 6006, or the next free one.")] = None,
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="A run, or several to see together.")
+    ],
+    port: Annotated[
+        int | None, typer.Option(help="Where to listen.", show_default="6006, or the next free one")
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Where to listen. Others than this machine need no password!")
     ] = "127.0.0.1",
     runs_dir: RunsDir = "runs",
 ) -> None:
-    """Show a run in TensorBoard, while it runs or when it is over."""
+    """Show a run, or several together, in TensorBoard, while they run or when they are over."""
     from pawtune.search.run import open_run
     from pawtune.search.tensorboard.server import serve
 
-    raise typer.Exit(serve(open_run(run, runs_dir).folder, host, port))
+    folders = [open_run(name, runs_dir).folder for name in names]
+    raise typer.Exit(serve(folders, host, port))
 
 
 job_verbs.add_to(app)
@@ -653,3 +677,4 @@ def _emit(content: Any, as_json: bool) -> None:
 
 
 add_family_option(app)
+add_family_option(runs_app)

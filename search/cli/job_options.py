@@ -43,8 +43,9 @@ def times(job: "Job") -> str:
     """When a job began, and for how long it has run."""
     if job.started is None:
         return "not started"
-    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.started))
-    return f"{began}, {(job.ended or time.time()) - job.started:.0f} s"
+    from pawtune.search.progress.run_list import local_time
+
+    return f"{local_time(job.started)}, {(job.ended or time.time()) - job.started:.0f} s"
 
 
 def print_next(

@@ -9,11 +9,9 @@ from pawtune.search.cli.job_options import (
     Address,
     Insecure,
     Json,
-    logs_again,
     open_api,
     print_next,
     times,
-    where,
 )
 from pawtune.search.cli.options import configured
 from pawtune.search.cli.output import print_json
@@ -106,11 +104,7 @@ def list_jobs(address: Address = None, insecure: Insecure = False, as_json: Json
     for job in found:
         print(f"{job.job_id:<{width}}  {job.status:<9}  {times(job)}  {job.folder}")
     if not found:
-        print(f"no search was submitted to {api.shown} yet. Next:")
-        print(f"  pawtune submit --data sample{where(address, insecure)}")
-        return
-    print("Next:")
-    print_next(address, insecure, logs_again(found[0]), ("status",), job_id=found[0].job_id)
+        print(f"no search was submitted to {api.shown} yet")
 
 
 def logs(
@@ -144,8 +138,7 @@ def logs(
         print_next(address, insecure, ("logs", "-f"), ("stop",), job_id=job, to_stderr=True)
         raise typer.Exit(130) from None
     ended = jobs.find(api, job)
-    print(f"job {job}: {ended.status}. Next:", file=sys.stderr)
-    print_next(address, insecure, ("status",), job_id=job, to_stderr=True)
+    print(f"job {job}: {ended.status}", file=sys.stderr)
     if ended.status == "FAILED":
         raise typer.Exit(1)
 

@@ -63,7 +63,8 @@ def add_family_option(app: typer.Typer) -> None:
         verb = command.callback
         if verb is None:
             continue
-        if verb.__name__ in ("run", "status") or "run" in signature(verb).parameters:
+        opens = {"run", "names"} & signature(verb).parameters.keys()
+        if verb.__name__ in ("run", "status") or opens:
             command.callback = _with_families(verb)
 
 

@@ -1,6 +1,5 @@
 """`pawtune status`: how far a run or a job is."""
 
-import shlex
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +9,7 @@ from pawtune.search.cli.job_options import (
     Address,
     Insecure,
     Json,
-    logs_again,
     open_api,
-    print_next,
     times,
     where,
 )
@@ -46,15 +43,9 @@ def status(
         return
     state = run_status.of_run(run.folder)
     if as_json:
-        print_json(state.as_dict())
+        print_json(run_status.as_dict(run.name, state))
         return
-    print(f"run {run.name}: {state.text()}. Next:")
-    place = shlex.quote(run.folder.place)
-    if state.running:
-        print(f"  pawtune status {place} --watch")
-    elif not state.ended or state.reason:
-        print(f"  pawtune resume {place}")
-    print(f"  pawtune leaderboard {place}")
+    print(f"run {run.name}: {state.text()}")
 
 
 def _job_status(
@@ -92,22 +83,13 @@ def _job_status(
         return
     state = run_status.of_run(run.folder) if run else None
     if as_json:
-        print_json({**job.as_dict(), "trials": state.as_dict() if state else None})
+        print_json(run_status.as_dict(name, state, job.as_dict()))
         return
     print(f"job {job.job_id}: {job.status}, {times(job)}; {_message(job)}")
     if state is not None:
         print(f"run {job.run}: {state.text()}")
     elif unread:
         print(f"run {job.run}: not read from here: {unread}")
-    print("Next:")
-    ways = [logs_again(job)]
-    if not job.ended:
-        ways += [("status", "--watch")] * (state is not None) + [("stop",)]
-    print_next(address, insecure, *ways, job_id=job.job_id)
-    if run is not None and job.status == "SUCCEEDED":
-        print(f"  pawtune leaderboard {shlex.quote(run.folder.place)}")
-    elif run is not None and job.ended:
-        print_next(api.shown, insecure, ("resume",), job_id=job.job_id)
 
 
 def _run_of(job: "Job") -> "tuple[Run | None, str]":

@@ -23,6 +23,7 @@ from pawtune.search.progress.bars import BYTE_STAGES, TRIALS, Bar, Bars
 from pawtune.search.progress.live_view import NAME_CHARACTERS, SearchState, TrialEvent, show_state
 from pawtune.search.progress.notebook import NotebookView, in_notebook
 from pawtune.search.progress.stages import Stages
+from pawtune.search.results.leaderboard import outcome
 
 if TYPE_CHECKING:
     from pawtune.data_pipeline.splitting.manifest import Manifest
@@ -201,9 +202,8 @@ class Reporter:
         else:
             told = event.reason or "no epoch finished"
         best = f"; best so far {state.best.value:.4f} {state.best.name}" if state.best else ""
-        why = " early" if event.reason == "asha" else ""
         place = f"[{state.num_ended}/{state.total}]"
-        return f"{place} {event.name} {event.status}{why}: {told}{best}"
+        return f"{place} {event.name} {outcome(event.status, event.reason)}: {told}{best}"
 
     def _show_trials(self) -> None:
         if self._trials is None:

@@ -1,6 +1,7 @@
 """How far a run is, read from its folder alone."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +14,15 @@ from pawtune.search.storage.run_folder import RunFolder, read_json
 
 
 @dataclass(frozen=True)
+class BestSoFar:
+    """The best trial so far."""
+
+    trial_id: str
+    name: str
+    val_accuracy: float
+
+
+@dataclass(frozen=True)
 class RunStatus:
     """How far a run is.
 
@@ -20,36 +30,57 @@ class RunStatus:
         running: Whether a driver holds it.
         ended: Whether its end is on record; one that was killed has none.
         reason: Why it ended early, or None.
-        counts: Trials by status.
-        best: Name and validation accuracy of the best trial so far, if one finished an epoch.
+        counts: Trials by outcome: completed, stopped early, interrupted, failed, running, pending.
+        best: The best trial so far, if one finished an epoch.
         waiting: By trial, what it waits for; empty unless the search runs.
         stage: Before the first trial, what the search is at, and what it waits for.
     """
 
+    name: str
+    folder: str
     running: bool
     ended: bool
     reason: str | None
     counts: dict[str, int]
-    best: tuple[str, float] | None
+    best: BestSoFar | None
     waiting: dict[str, str] = field(default_factory=dict)
     stage: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+    @property
+    def state(self) -> str:
+        """Whether it runs or how it ended, in words."""
+        if self.running:
+            return "running" + (f", {self.stage}" if self.stage else "")
+        if not self.ended:
+            return "no end on record yet"
+        return f"ended early, {self.reason}" if self.reason else "ended"
 
     def text(self) -> str:
         """All of it in one line."""
-        if self.running:
-            state = "running" + (f", {self.stage}" if self.stage else "")
-        elif not self.ended:
-            state = "no end on record yet"
-        else:
-            state = f"ended early, {self.reason}" if self.reason else "ended"
-        counts = ", ".join(f"{number} {status}" for status, number in self.counts.items())
-        best = f"; best trial {self.best[0]}, val_accuracy {self.best[1]:.4f}" if self.best else ""
+        counts = ", ".join(f"{number} {outcome}" for outcome, number in self.counts.items())
+        best = ""
+        if self.best is not None:
+            best = f"; best trial {self.best.name}, val_accuracy {self.best.val_accuracy:.4f}"
         waits = "".join(f"; trial {name} {reason}" for name, reason in self.waiting.items())
-        return f"{state}; trials: {counts or 'none yet'}{best}{waits}"
+        return f"{self.state}; trials: {counts or 'none yet'}{best}{waits}"
+
+
+def as_dict(
+    name: str, run: RunStatus | None, job: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """For JSON: one shape for a run and for a job.
+
+    Args:
+        name: As it was asked for.
+        run: None where a job has not begun its run, or this machine does not see it.
+        job: None where no job was asked for.
+    """
+    return {
+        "name": name,
+        "state": run.state if run else None,
+        "run": asdict(run) if run else None,
+        "job": dict(job) if job else None,
+    }
 
 
 def of_run(run: RunFolder) -> RunStatus:
@@ -57,24 +88,22 @@ def of_run(run: RunFolder) -> RunStatus:
     running = is_running(run)
     ended = run.summary_file.exists() and not running
     statuses = {trial.trial_id: trial.read_status() for trial in run.trials()}
-    counts = Counter(status["status"] for status in statuses.values())
     waiting = {
         trial_id: str(status["reason"])
         for trial_id, status in statuses.items()
         if running and status["status"] == "pending" and status.get("reason")
     }
     stage = read_stage(run) if running else None
-    usable = [
-        row
-        for row in rank_trials(run, Objective(load_config(run.config_file).metric))
-        if row.best_val_accuracy is not None
-    ]
+    rows = rank_trials(run, Objective(load_config(run.config_file).metric))
+    best = next((row for row in rows if row.best_val_accuracy is not None), None)
     return RunStatus(
+        name=run.name,
+        folder=run.place,
         running=running,
         ended=ended,
         reason=read_json(run.summary_file)["reason"] if ended else None,
-        counts=dict(counts),
-        best=(usable[0].name, float(usable[0].best_val_accuracy or 0.0)) if usable else None,
+        counts=dict(Counter(row.state for row in rows)),
+        best=BestSoFar(best.trial_id, best.name, best.best_val_accuracy or 0.0) if best else None,
         waiting=waiting,
         stage=stage.text() if stage is not None else None,
     )

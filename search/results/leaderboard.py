@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pawtune.models.words import did_you_mean
@@ -46,9 +46,18 @@ class Row:
     @property
     def state(self) -> str:
         """The status in words: early stopping and an interruption are two things."""
-        if self.status != "stopped":
-            return self.status
-        return "stopped early" if self.reason == FINAL_STOP else "interrupted"
+        return outcome(self.status, self.reason)
+
+
+def outcome(status: Status, reason: str | None) -> str:
+    """What became of a trial, in words.
+
+    >>> outcome("stopped", "asha"), outcome("stopped", "time budget"), outcome("failed", "NaN")
+    ('stopped early', 'interrupted', 'failed')
+    """
+    if status != "stopped":
+        return status
+    return "stopped early" if reason == FINAL_STOP else "interrupted"
 
 
 def rank_trials(run: RunFolder, objective: Objective) -> list[Row]:
@@ -56,6 +65,26 @@ def rank_trials(run: RunFolder, objective: Objective) -> list[Row]:
     rows = [(_sort_key(trial, objective), trial) for trial in run.trials()]
     rows.sort(key=lambda item: item[0])
     return [_row(rank, trial, objective) for rank, (_, trial) in enumerate(rows, start=1)]
+
+
+def rank_together(rows: Sequence[Row], objective: Objective) -> list[Row]:
+    """Rows of several runs of one objective, ranked by their best epochs.
+
+    Balanced accuracy is not in a row: there each run's own order is kept, and accuracy decides
+    between runs.
+    """
+
+    def key(row: Row) -> tuple[int, tuple[float, ...]]:
+        if row.rank is None or row.best_val_accuracy is None or row.best_val_loss is None:
+            return (2 if row.status == "failed" else 1), ()
+        loss, accuracy = row.best_val_loss, row.best_val_accuracy
+        return 0, (loss, -accuracy) if objective.metric == "val_loss" else (-accuracy, loss)
+
+    ordered = sorted(rows, key=key)
+    return [
+        replace(row, rank=place if row.rank is not None else None)
+        for place, row in enumerate(ordered, start=1)
+    ]
 
 
 def _sort_key(trial: TrialFolder, objective: Objective) -> tuple[int, tuple[float, ...], str]:
@@ -95,8 +124,11 @@ def _row(place: int, trial: TrialFolder, objective: Objective) -> Row:
 
 
 def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """For `--json`: one dictionary a trial, keys in the order of `Row`, without the reason."""
-    return [{name: v for name, v in asdict(row).items() if name != "reason"} for row in rows]
+    """For `--json`: one dictionary a trial, keys in the order of `Row`; `state` for the reason."""
+    return [
+        {name: v for name, v in asdict(row).items() if name != "reason"} | {"state": row.state}
+        for row in rows
+    ]
 
 
 def as_frame(rows: Sequence[Row]) -> "pd.DataFrame":

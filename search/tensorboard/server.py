@@ -1,6 +1,8 @@
 """Shows a run in TensorBoard, on this machine only unless asked otherwise."""
 
 import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -18,11 +20,11 @@ TICKED_RUNS = 40  # up to here TensorBoard's older tabs show every run from the 
 WITHOUT_TENSORFLOW = "tensorboard.compat.notf"
 
 
-def serve(run: RunFolder, host: str = "127.0.0.1", port: int | None = None) -> int:
-    """Shows a run until Ctrl-C.
+def serve(runs: Sequence[RunFolder], host: str = "127.0.0.1", port: int | None = None) -> int:
+    """Shows runs until Ctrl-C.
 
     Args:
-        run: The run, running or finished.
+        runs: One or more, running or finished.
         host: Where it listens; only this machine by default, as it has no password.
         port: By default 6006, or the next one that is free.
 
@@ -32,12 +34,32 @@ def serve(run: RunFolder, host: str = "127.0.0.1", port: int | None = None) -> i
     Raises:
         UserError: There are no event files, and none can be written.
     """
-    folder = event_folder(run)
-    run.follow(RELOAD_S)
+    folders = {run.name: event_folder(run) for run in runs}
+    if len(folders) < len(runs):
+        raise UserError(
+            "runs that are shown together must have different names, received "
+            f"{', '.join(run.name for run in runs)}; show one of them"
+        )
+    for run in runs:
+        run.follow(RELOAD_S)
+    with tempfile.TemporaryDirectory(prefix="pawtune-tensorboard-") as scratch:
+        return _serve(together(folders, Path(scratch)), ", ".join(folders), host, port)
+
+
+def together(folders: Mapping[str, Path], scratch: Path) -> Path:
+    """One folder of event files for TensorBoard: of several runs one that links to each."""
+    if len(folders) == 1:
+        return next(iter(folders.values()))
+    for name, folder in folders.items():
+        (scratch / name).symlink_to(folder, target_is_directory=True)
+    return scratch
+
+
+def _serve(folder: Path, title: str, host: str, port: int | None) -> int:
     sys.modules.setdefault(WITHOUT_TENSORFLOW, ModuleType(WITHOUT_TENSORFLOW))
     from tensorboard import default, program
 
-    options = ["--logdir", str(folder), "--host", host, "--window_title", f"pawtune {run.name}"]
+    options = ["--logdir", str(folder), "--host", host, "--window_title", f"pawtune {title}"]
     options += ["--reload_interval", str(RELOAD_S)]
     if port is not None:
         options += ["--port", str(port)]

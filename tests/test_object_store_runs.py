@@ -156,14 +156,18 @@ def test_a_copy_follows_the_store(address: str) -> None:
     store.write("search.yaml", b"data: a\n")
     store.write("trials/0001/status.json", b"{}")
     store.write("trials/0001/best/core.weights.h5", b"weights")
+    store.write("trials/0001/best/val_predictions.npy", b"predictions")
     mirror = Mirror(address)
     mirror.pull()
     run = RunFolder(mirror.root, mirror)
     assert run.name == "pets"
     assert run.config_file.read_text() == "data: a\n"
     weights = mirror.root / "trials/0001/best/core.weights.h5"
+    predictions = weights.with_name("val_predictions.npy")
     assert not weights.exists()
+    assert not predictions.exists()  # `status` would wait for 200 MB a trial
     assert run.new_trial("0001").best_weights.read_bytes() == b"weights"
+    assert run.new_trial("0001").best_predictions.read_bytes() == b"predictions"
     store.write("search.yaml", b"data: b\n")  # as long, and within the same second
     store.delete("trials/0001/status.json")
     run.refresh()

@@ -1,15 +1,20 @@
 """data_pipeline.splits and .duplicates: quotas, independence of order, stability, near hashes."""
 
+import hashlib
 import random
 from collections import Counter
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from pawtune.data_pipeline.splitting import near_hashes
+from pawtune.data_pipeline.splitting import duplicates, near_hashes
+from pawtune.data_pipeline.splitting.duplicates import group_near
+from pawtune.data_pipeline.splitting.image_hashes import Facts
 from pawtune.data_pipeline.splitting.near_hashes import NEAR_DISTANCE, connect_near
 from pawtune.data_pipeline.splitting.splits import (
     TEST_OF_VALIDATION,
@@ -18,6 +23,7 @@ from pawtune.data_pipeline.splitting.splits import (
     deal,
     quota,
 )
+from tests.image_files import write_image
 
 MEMBERS = st.lists(
     st.builds(Member, st.sampled_from("abc"), st.sampled_from([str(n) for n in range(40)])),
@@ -117,7 +123,7 @@ def test_components_equal_brute_force(seeds: list[int], shuffler: random.Random)
             value ^= 1 << bit
             hashes.add(value)
     values = sorted(hashes)
-    numbers = connect_near(np.array(values, np.uint64))
+    numbers = connect_near(np.array(values, np.uint64)).components
     expected = neighbours_by_force(values)
     for first, number in enumerate(numbers):
         assert {int(n) for n in np.flatnonzero(numbers == number)} == expected[first]
@@ -127,11 +133,81 @@ def test_components_equal_brute_force(seeds: list[int], shuffler: random.Random)
 def test_long_runs_of_equal_keys_equal_brute_force(flips: list[int], centre: int) -> None:
     """Look-alike images: all hashes agree in most blocks."""
     hashes = [centre ^ (1 << flip % 64) ^ (1 << flip % 61) ^ (1 << flip % 7) for flip in flips]
-    numbers = connect_near(np.array(hashes, np.uint64))
+    numbers = connect_near(np.array(hashes, np.uint64)).components
     expected = neighbours_by_force(hashes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(near_hashes, "LONG_RUN", 3)
-        again = connect_near(np.array(hashes, np.uint64))
+        again = connect_near(np.array(hashes, np.uint64)).components
     for first, number in enumerate(numbers):
         assert {int(n) for n in np.flatnonzero(numbers == number)} == expected[first]
         assert {int(n) for n in np.flatnonzero(again == again[first])} == expected[first]
+
+
+def biased(count: int, chance: float) -> NDArray[np.uint64]:
+    """Hashes whose bits are set with one chance, as those of films of one kind are."""
+    bits = np.random.default_rng(0).random((count, 64)) < chance
+    return np.unique(np.packbits(bits, axis=1).view(np.uint64).ravel())
+
+
+def test_hashes_that_are_all_alike_are_not_compared_all_with_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hashes, compared = biased(12_000, 0.9), 0
+    plain = near_hashes.distances
+
+    def counted(values: NDArray[np.uint64], other: np.uint64) -> NDArray[np.uint8]:
+        nonlocal compared
+        compared += len(values)
+        return plain(values, other)
+
+    monkeypatch.setattr(near_hashes, "distances", counted)
+    found = connect_near(hashes)
+    assert compared < 200 * len(hashes)
+    # The one great component is there all the same.
+    largest = np.bincount(found.components).argmax()
+    assert (found.components == largest).mean() > 0.5
+
+
+def test_bits_that_are_nearly_always_the_same_are_dealt_out_to_all_blocks() -> None:
+    hashes = biased(4_000, 0.5) | np.uint64(0xFFFFFFFF)
+    for distance in (6, 3):
+        for mask in near_hashes._masks(hashes, distance):
+            telling = int(mask) >> 32
+            assert telling.bit_count() >= 3 * (9 - distance)
+
+
+@given(st.lists(st.integers(0, 2**40), min_size=2, max_size=60, unique=True))
+def test_crowded_hashes_are_linked_within_fewer_bits_and_never_beyond(values: list[int]) -> None:
+    hashes = np.array(values, np.uint64)
+    whole = connect_near(hashes).components
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(near_hashes, "LONG_RUN", 2)
+        patch.setattr(near_hashes, "MOST_PASSES", 1)
+        hurried = connect_near(hashes)
+    for number in np.unique(hurried.components):  # a part of a component, never of two
+        assert len(np.unique(whole[hurried.components == number])) == 1
+    if not hurried.crowded.any():
+        assert len(np.unique(hurried.components)) == len(np.unique(whole))
+
+
+def test_a_chain_of_thousands_is_split_by_nearer_hashes_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Films of one kind: each hash is near the next, and two pictures are copies."""
+    monkeypatch.setattr(duplicates, "MOST_COMPARED", 5)
+    facts = {}
+    for number in range(9):
+        write_image(tmp_path / f"{number}.png", number)
+        sha = hashlib.sha256(str(number).encode()).hexdigest()
+        facts[f"{number}.png"] = Facts(sha, f"{(1 << 4 * number) - 1:016x}", 32, 32)
+    write_image(tmp_path / "copy.png", 4)  # one bit from its original
+    facts["copy.png"] = Facts("f" * 64, f"{(1 << 16) | ((1 << 16) - 1):016x}", 32, 32)
+    cache = tmp_path / "cache"
+    for _ in ("compared", "from the cache"):
+        groups, warning = group_near(tmp_path, facts, cache=cache)
+        assert groups["copy.png"] == groups["4.png"]
+        assert len(set(groups.values())) == 9
+        assert warning is not None
+        assert warning.startswith("10 of 10 different images have hashes near those of thousands")
+    monkeypatch.undo()
+    assert group_near(tmp_path, facts)[1] is None

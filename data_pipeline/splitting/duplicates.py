@@ -65,20 +65,22 @@ def group_near(
     """
     paths = {fact.sha256: path for path, fact in sorted(facts.items(), reverse=True)}
     store = None if cache is None else cache / "near" / f"{_key(paths, facts)}.json"
-    linked = None if store is None else _load(store)
-    if linked is None:
-        chains = _chains(paths, facts)
+    known = None if store is None else _load(store)
+    if known is None:
+        chains, narrowed = _chains(paths, facts)
         linked = {}
         for shas in _confirmed(root, paths, facts, chains, progress or silent):
             linked.update(dict.fromkeys(shas, min(shas)))
         if store is not None and (chains or len(facts) >= KEPT_FROM):
-            write_atomically(store, json.dumps(linked))
+            write_atomically(store, json.dumps({"groups": linked, "narrowed": narrowed}))
+    else:
+        linked, narrowed = known
     groups = {path: linked.get(fact.sha256, fact.sha256) for path, fact in facts.items()}
     exact = {path: fact.sha256 for path, fact in facts.items()}
     counts = Counter(linked.get(sha, sha) for sha in paths)
     largest = max(counts.values(), default=0)
     if largest <= max(COARSE_COUNT, COARSE_SHARE * len(paths)):
-        return groups, None
+        return groups, _warning(narrowed, len(paths))
     return exact, (
         f"{largest} of {len(paths)} different images look alike in hash and pixels: only exact "
         "duplicates are kept together"
@@ -87,27 +89,75 @@ def group_near(
 
 def _key(paths: Mapping[str, str], facts: Mapping[str, Facts]) -> str:
     rows = [f"{sha} {facts[path].perceptual_hash}\n" for sha, path in sorted(paths.items())]
-    settings = f"{CACHE_VERSION} {NEAR_DISTANCE} {LIKENESS} {MOST_COMPARED}\n"
+    settings = f"3 {CACHE_VERSION} {NEAR_DISTANCE} {LIKENESS} {MOST_COMPARED}\n"
     return hashlib.sha256((settings + "".join(rows)).encode()).hexdigest()[:32]
 
 
-def _load(store: Path) -> Groups | None:
+def _load(store: Path) -> tuple[Groups, int] | None:
     """What was kept; None where nothing was, or it cannot be read."""
     try:
-        return {str(sha): str(group) for sha, group in json.loads(store.read_bytes()).items()}
-    except (OSError, ValueError, AttributeError):
+        kept = json.loads(store.read_bytes())
+        groups = {str(sha): str(group) for sha, group in kept["groups"].items()}
+        return groups, int(kept["narrowed"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _chains(paths: Mapping[str, str], facts: Mapping[str, Facts]) -> list[list[str]]:
-    """Contents that are connected by near hashes, two or more each."""
+def _warning(narrowed: int, total: int) -> str | None:
+    if not narrowed:
+        return None
+    return (
+        f"{narrowed} of {total} different images have hashes near those of thousands of others, as "
+        "films of one kind do, and were compared with the nearest alone: some near duplicates may "
+        "be in two splits; if one patient or scene has several images, give the splits yourself"
+    )
+
+
+def _chains(paths: Mapping[str, str], facts: Mapping[str, Facts]) -> tuple[list[list[str]], int]:
+    """Contents that are connected by near hashes, two or more each.
+
+    Returns:
+        The chains; and of how many contents the hash was near to too many others, so that they
+        stand in the chain of those nearest to them.
+    """
     shas = sorted(paths)
     hashes = np.array([int(facts[paths[sha]].perceptual_hash, 16) for sha in shas], np.uint64)
+    distinct, which, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    components, narrowed = split_long_chains(distinct, counts, *connect_near(distinct))
     found = defaultdict(list)
-    distinct, which = np.unique(hashes, return_inverse=True)
-    for sha, number in zip(shas, connect_near(distinct)[which].tolist(), strict=True):
+    for sha, number in zip(shas, components[which].tolist(), strict=True):
         found[number].append(sha)
-    return [chain for chain in found.values() if len(chain) > 1]
+    chains = [chain for chain in found.values() if len(chain) > 1]
+    return chains, int(counts[narrowed].sum())
+
+
+def split_long_chains(
+    hashes: NDArray[np.uint64],
+    counts: NDArray[np.int64],
+    components: NDArray[np.int64],
+    crowded: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Chains too long to compare all their pictures, connected again within fewer bits.
+
+    Args:
+        hashes: (N,) uint64, distinct.
+        counts: (N,) pictures that have each.
+        components: (N,) as `connect_near` found them.
+        crowded: (N,) as well.
+
+    Returns:
+        (N,) the new components; (N,) bool: for whom fewer bits than NEAR_DISTANCE were allowed.
+    """
+    components, narrowed = components.copy(), crowded.copy()
+    for distance in range(NEAR_DISTANCE - 1, -1, -1):
+        _, ranks = np.unique(components, return_inverse=True)
+        places = np.flatnonzero(np.bincount(ranks, counts)[ranks] > MOST_COMPARED)
+        if not len(places):
+            break
+        narrowed[places] = True
+        closer = connect_near(hashes[places], distance).components
+        components[places] = components.max() + 1 + closer
+    return components, narrowed
 
 
 def _confirmed(
@@ -124,7 +174,7 @@ def _confirmed(
             progress("compare", done, total)
             done += len(chain)
             if len(chain) > MOST_COMPARED:
-                continue  # no camera copies so often: the hash does not fit these images
+                continue  # thousands with one and the same hash
             found = [facts[paths[sha]] for sha in chain]
             files = [root / paths[sha] for sha in chain]
             details = np.stack([*threads.map(_details_of, files, [f.grey_bits for f in found])])

@@ -1,8 +1,8 @@
 """A run in an object store, and its copy on this machine, in which all code works.
 
-The store holds the truth. Who opens a run pulls what changed; weights and states come when they
-are asked for. A copy belongs to one process at a time, so that nobody replaces files under a
-search: a second process on the machine gets a second copy.
+The store holds the truth. Who opens a run pulls what changed; weights, predictions and states come
+when they are asked for. A copy belongs to one process at a time, so that nobody replaces files
+under a search: a second process on the machine gets a second copy.
 
 A copied file has the store's time as its own, so equal sizes and times mean equal contents,
 without an index that could be wrong. Stores count in seconds: of what was written last the content
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 600.0  # once trials run; a first contact that fails is told at once
 AT_ONCE = 16  # requests; one takes 20 to 100 ms, nearly all of it waiting
-LARGE = (".h5", ".npz", ".keras")
+LARGE = (".h5", ".npz", ".npy", ".keras")
 OF_MANY = ("trials/", "backbones/", "best/", "confirm/")  # of these there may be gigabytes
 CLAIMS = ".claims"
 OURS = (".", "driver.lock", "tb/", "study.db")  # not sent by commands: scratch, or derived
@@ -47,7 +47,7 @@ _open: "weakref.WeakValueDictionary[str, Mirror]" = weakref.WeakValueDictionary(
 
 
 def is_small(name: str) -> bool:
-    """Whether a file comes with every pull: neither weights nor a state to continue from."""
+    """Whether a file comes with every pull: no weights, predictions or state to continue from."""
     large = name.endswith(LARGE) and name.startswith(OF_MANY)
     return not large and "/last/" not in name
 

@@ -119,7 +119,7 @@ class TrialFolder:
     @property
     def best_predictions(self) -> Path:
         """(N_validation, C) float32 probabilities of the best epoch."""
-        return self.best / "val_predictions.npy"
+        return _at_hand(self.best / "val_predictions.npy", self.mirror)
 
     @property
     def last(self) -> Path:

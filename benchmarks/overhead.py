@@ -116,8 +116,8 @@ def write_weights(path: Path) -> None:
 
 def trial_row(family: str, done: Search) -> dict[str, Any]:
     """Seconds of a trial and what is overhead, and the workers' memory."""
-    folders = sorted(done.run.trials(), key=lambda trial: trial.read_status()["finished"])
-    ends = [trial.read_status()["finished"] for trial in folders]
+    folders = sorted(done.run.trials(), key=lambda trial: trial.read_status().finished)
+    ends = [trial.read_status().finished for trial in folders]
     epochs = [[row["seconds"] for row in trial.read_metrics()] for trial in folders[1:]]
     seconds = (ends[-1] - ends[0]) / (len(ends) - 1)
     samples = [sample for sample in done.memory if sample.anonymous_mb]

@@ -126,7 +126,7 @@ def test_a_trial_that_needs_too_much_memory(
     victim = begin(runs_dir, tiny_images, address=address, hog="0002", limit_mb=1000)
     out, err = victim.process.communicate(timeout=150)
     assert victim.process.returncode == 0, err
-    reason = victim.run.trial("0002").read_status()["reason"]
+    reason = victim.run.trial("0002").read_status().reason
     print(f"\nout of memory: {reason}")
     assert "MemoryError" in reason
     assert_whole(victim.run.root, TRIALS, EPOCHS, failed=1)

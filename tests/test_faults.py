@@ -108,7 +108,7 @@ class Victim:
     def count(self, status: str) -> int:
         found = 0
         for trial in self.run.trials():
-            found += trial.read_status()["status"] == status
+            found += trial.read_status().status == status
         return found
 
 

@@ -187,7 +187,7 @@ def test_a_trial_that_takes_the_memory_of_its_node(tiny_images: Path, runs_dir: 
                 runs_dir, tiny_images, address=cluster.address, hog="0002", limit_mb=7000
             )
             said = wait_for_end(victim)
-    reason = victim.run.trial("0002").read_status()["reason"]
+    reason = victim.run.trial("0002").read_status().reason
     print(f"\nout of memory: {reason}\n{said}")
     assert "the worker process died 4 times in this trial: out of memory" in reason
     assert_whole(victim.run.root, 3, EPOCHS, failed=1)

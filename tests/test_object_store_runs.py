@@ -541,7 +541,7 @@ def _check_whole(address: str, trials: int, epochs: int) -> None:
     for trial in run.folder.trials():
         numbers = [row["epoch"] for row in trial.read_metrics()]
         assert numbers == list(range(1, len(numbers) + 1))
-        assert trial.read_status()["status"] in ("completed", "stopped")
+        assert trial.read_status().status in ("completed", "stopped")
         label = run_label(trial.trial_id, read_json(trial.spec_file)["name"])
         curve = read_scalars(run.folder.tensorboard_dir / label)["val_accuracy"]
         assert [step for step, _ in curve] == numbers

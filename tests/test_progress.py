@@ -27,7 +27,8 @@ from pawtune.search.progress.stages import read_stage
 from pawtune.search.progress.watch import is_running, read_state, show_run, watch
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.run import Run
-from pawtune.search.storage.run_folder import RunFolder, Status
+from pawtune.search.storage.records import Status
+from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.storage.run_lock import process_start
 from tests.run_folders import RunMaker
 from tests.terminal import Screen, run_in_terminal

@@ -99,7 +99,7 @@ def test_the_cluster_is_asked_once_for_all_trials_that_wait(
     told: list[str] = []
     WaitingNotes(run, ResourcePlan(1.0, 1.0, 3), told.append).on_step_end(1, trials)
     assert len(asked) == 1
-    reasons = [run.new_trial(trial_id).read_status()["reason"] for trial_id in trial_ids]
+    reasons = [run.new_trial(trial_id).read_status().reason for trial_id in trial_ids]
     assert told == [f"3 trials: {reasons[0]}"]
     assert len(set(reasons)) == 1
     # What is free may still be changing after the test before.

@@ -29,6 +29,7 @@ from pawtune.search.storage.history import (
     remove_partial_files,
     running_best,
 )
+from pawtune.search.storage.records import TrialStatus
 from pawtune.search.storage.run_folder import RunFolder, create_run_folder, read_json, write_json
 from pawtune.search.storage.run_lock import RunLock
 from pawtune.search.tensorboard.trial_events import run_label
@@ -148,9 +149,9 @@ def test_durations_do_not_go_by_a_clock_that_somebody_sets(
     keeper.on_trial_result(0, [], trial, {"epoch": 3})
     keeper.on_trial_complete(0, [], trial)
     status = run.new_trial("0001").read_status()
-    assert status["status"] == "completed"
-    assert status["seconds"] == 7.5
-    assert status["started"] == 1e9 <= status["finished"]
+    assert (status.status, status.seconds, status.started) == ("completed", 7.5, 1e9)
+    assert status.finished is not None
+    assert status.finished >= 1e9
 
 
 def test_a_trial_whose_driver_died_after_its_last_epoch_is_completed(runs_dir: Path) -> None:
@@ -169,10 +170,8 @@ def test_a_trial_whose_driver_died_after_its_last_epoch_is_completed(runs_dir: P
     past = read_history(run, Objective())
     assert mark_ended(run, past) == ["0001"]
     done, open_ = (run.trial(trial_id) for trial_id in ("0001", "0002"))
-    assert done.read_status() == {
-        "status": "completed", "reason": None, "started": 1.0, "seconds": 3.0,
-    }  # fmt: skip
-    assert open_.read_status()["status"] == "running"
+    assert done.read_status() == TrialStatus(status="completed", started=1.0, seconds=3.0)
+    assert open_.read_status().status == "running"
     assert [folder.last.exists() for folder in (done, open_)] == [False, True]
 
 
@@ -278,7 +277,7 @@ def test_a_killed_search_goes_on_where_it_was(
     for trial in run.trials():
         numbers = [row["epoch"] for row in trial.read_metrics()]
         assert numbers == list(range(1, len(numbers) + 1))
-        assert trial.read_status()["status"] in ("completed", "stopped")
+        assert trial.read_status().status in ("completed", "stopped")
         # One continuous curve, no point twice, in every byte of the event files.
         label = run_label(trial.trial_id, read_json(trial.spec_file)["name"])
         curve = read_scalars(run.tensorboard_dir / label)["val_accuracy"]
@@ -305,8 +304,8 @@ def test_signals_end_a_search_in_order(
     assert "finished epochs are kept" in err
     assert "pawtune resume" in out
     statuses = [trial.read_status() for trial in run.trials()]
-    assert {status["status"] for status in statuses} <= {"stopped", "pending"}
-    assert "interrupted" in {status.get("reason") for status in statuses}
+    assert {status.status for status in statuses} <= {"stopped", "pending"}
+    assert "interrupted" in {status.reason for status in statuses}
     assert not (run.root / "driver.lock").exists()
     assert not (run.root / ".tune").exists()
 

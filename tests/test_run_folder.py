@@ -84,7 +84,7 @@ def test_spoilt_metrics_and_statuses_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"metrics\.csv must hold numbers only"):
         trial.read_metrics()
     write_json(trial.status_file, {"status": "lost"})
-    with pytest.raises(UserError, match=r"status must be one of .*got 'lost'"):
+    with pytest.raises(UserError, match=r"status must be one of .*received 'lost'"):
         trial.read_status()
     write_text(trial.status_file, "{")
     with pytest.raises(UserError, match=r"status\.json must be readable JSON"):

@@ -72,7 +72,7 @@ class Search:
         return optuna.load_study(study_name=name, storage=storage).trials
 
     def statuses(self) -> list[str]:
-        return [trial.read_status()["status"] for trial in self.run.trials()]
+        return [trial.read_status().status for trial in self.run.trials()]
 
 
 def test_complete_trials_are_told_with_their_best_epoch(runs_dir: Path) -> None:
@@ -144,7 +144,7 @@ def test_failures_are_told_as_fail_and_the_search_goes_on(runs_dir: Path) -> Non
     search = Search(runs_dir, {**script, "*": [0.5, 0.6, 0.7]}, "trials=4")
     assert [t.state for t in search.study()] == [TrialState.FAIL] * 2 + [TrialState.COMPLETE] * 2
     assert search.statuses() == ["failed", "failed", "completed", "completed"]
-    assert search.run.trial("0002").read_status()["reason"] == "DivergedError: loss is nan"
+    assert search.run.trial("0002").read_status().reason == "DivergedError: loss is nan"
 
 
 def test_another_ray_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ def test_a_reason_to_stop_is_taken_in_the_middle_of_another(line: int) -> None:
 def test_a_dying_worker_fails_its_trial_only(runs_dir: Path) -> None:
     search = Search(runs_dir, {"0001": ["die"], "*": [0.5, 0.6, 0.7]}, "trials=2")
     assert sorted(search.statuses()) == ["completed", "failed"]
-    assert "worker process died 4 times" in search.run.trial("0001").read_status()["reason"]
+    assert "worker process died 4 times" in search.run.trial("0001").read_status().reason
     assert {t.state for t in search.study()} == {TrialState.FAIL, TrialState.COMPLETE}
 
 
@@ -203,7 +203,7 @@ def test_a_trial_whose_worker_dies_while_it_is_handed_over_is_run_by_another(
 def test_a_worker_in_which_something_broke_is_replaced(runs_dir: Path) -> None:
     search = Search(runs_dir, {"0001": ["break"], "*": [0.5, 0.6, 0.7]}, "trials=3")
     assert search.statuses() == ["failed", "completed", "completed"]
-    assert search.run.trial("0001").read_status()["reason"] == "OSError: broken"
+    assert search.run.trial("0001").read_status().reason == "OSError: broken"
     assert "broken" in search.run.trial("0001").error_file.read_text()
     notes = [line.split() for line in search.log.read_text().splitlines()]
     process = {trial_id: pid for _, pid, trial_id, _ in notes}
@@ -320,7 +320,7 @@ def test_a_time_budget_ends_the_search_in_order(
     search = Search(runs_dir, script, "trials=50", "epochs=1000", "time_budget_s=3600")
     assert search.reason == "time budget"
     assert search.statuses()[0] == "stopped"
-    assert search.run.trial("0001").read_status()["reason"] == "time budget"
+    assert search.run.trial("0001").read_status().reason == "time budget"
 
 
 def test_a_resumed_search_draws_other_points() -> None:

@@ -25,17 +25,18 @@ def assert_whole(root: Path, trials: int, epochs: int, failed: int = 0) -> None:
     folders = list(run.trials())
     assert summary["reason"] is None, summary
     assert [folder.trial_id for folder in folders] == [f"{n:04d}" for n in range(1, trials + 1)]
-    statuses = Counter(folder.read_status()["status"] for folder in folders)
+    statuses = Counter(folder.read_status().status for folder in folders)
     assert statuses == Counter(summary["counts"])
     assert statuses["failed"] == failed
     assert set(statuses) <= {"completed", "stopped", "failed"}
     assert len({space.identity(load(folder)) for folder in folders}) == trials, "duplicates"
     for folder in folders:
         status = folder.read_status()
-        if status["status"] != "failed":
+        if status.status != "failed":
             check_trial(run, folder, epochs)
-        assert status["reason"] in (None, "asha") or status["status"] == "failed"
-        assert 0 <= status["seconds"] < 3600
+        assert status.reason in (None, "asha") or status.status == "failed"
+        assert status.seconds is not None
+        assert 0 <= status.seconds < 3600
     check_study(run, trials, failed)
     check_leaderboard(run)
     check_nothing_is_left(root)
@@ -50,7 +51,7 @@ def check_trial(run: RunFolder, folder: TrialFolder, epochs: int) -> None:
     """Each epoch once; the best of them kept, weights and predictions alike."""
     rows = folder.read_metrics()
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1)), folder.trial_id
-    if folder.read_status()["status"] == "completed":
+    if folder.read_status().status == "completed":
         assert len(rows) == epochs
     best = int(Objective().best(rows)["epoch"])
     name, epoch = folder.best_weights.read_text().split()
@@ -84,7 +85,7 @@ def check_leaderboard(run: RunFolder) -> None:
     best = {
         folder.trial_id: max(row["val_accuracy"] for row in folder.read_metrics())
         for folder in run.trials()
-        if folder.read_status()["status"] != "failed"
+        if folder.read_status().status != "failed"
     }
     ranked = sorted(best, key=lambda trial_id: -best[trial_id])
     values = [float(value) for _, value in told if value]

@@ -329,7 +329,7 @@ def leaderboard(
             print(note)
     for row in shown:
         if row.status == "failed":
-            reason = opened.folder.trial(row.trial_id).read_status().get("reason")
+            reason = opened.folder.trial(row.trial_id).read_status().reason
             print(f"{row.name} failed: {reason}")
 
 

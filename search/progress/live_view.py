@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pawtune.search.objective import Metric, Objective
-from pawtune.search.storage.history import FINAL_STOP
-from pawtune.search.storage.run_folder import Status
+from pawtune.search.storage.records import EARLY_STOP, Status
 
 MAX_ROWS = 12  # running trials shown at once: with bar, counts and the best this fits 24 lines
 NAME_CHARACTERS = 40
@@ -143,7 +142,7 @@ class SearchState:
             )
         elif event.status != "pending":  # what waits to be continued has not ended
             self.running.pop(event.trial_id, None)
-            early = event.status == "stopped" and event.reason == FINAL_STOP
+            early = event.status == "stopped" and event.reason == EARLY_STOP
             self.ended[
                 "interrupted" if event.status == "stopped" and not early else event.status
             ] += 1

@@ -89,9 +89,9 @@ def of_run(run: RunFolder) -> RunStatus:
     ended = run.summary_file.exists() and not running
     statuses = {trial.trial_id: trial.read_status() for trial in run.trials()}
     waiting = {
-        trial_id: str(status["reason"])
+        trial_id: status.reason
         for trial_id, status in statuses.items()
-        if running and status["status"] == "pending" and status.get("reason")
+        if running and status.status == "pending" and status.reason
     }
     stage = read_stage(run) if running else None
     rows = rank_trials(run, Objective(load_config(run.config_file).metric))

@@ -4,7 +4,6 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -23,7 +22,7 @@ from pawtune.search.objective import Objective
 from pawtune.search.progress.bars import TRIALS, Bar, Bars
 from pawtune.search.progress.live_view import SearchState, TrialEvent, show_state
 from pawtune.search.progress.stages import read_stage
-from pawtune.search.storage.history import FINAL_STOP, read_history
+from pawtune.search.storage.history import read_history
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
 from pawtune.search.storage.run_lock import STALE_S, driver_died_here
 
@@ -101,10 +100,10 @@ def _trials_bar(folder: RunFolder, state: SearchState) -> Bar:
     """How far the trials are; the pace is that of this driver's own session."""
     now, since = time.time(), _driver_since(folder)
     trials = [(trial, trial.read_status()) for trial in folder.trials()]
-    ours = [(trial, status) for trial, status in trials if (status.get("started") or 0) >= since]
-    behind = len([status for _, status in trials if _is_over(status)])
-    behind -= len([status for _, status in ours if _is_over(status)])
-    begun = [status["started"] for _, status in ours if status.get("started")]
+    ours = [(trial, status) for trial, status in trials if (status.started or 0) >= since]
+    behind = len([status for _, status in trials if status.is_over])
+    behind -= len([status for _, status in ours if status.is_over])
+    begun = [status.started for _, status in ours if status.started]
     files = [trial.metrics_file for trial, _ in ours]
     news = [file.stat().st_mtime for file in files if file.exists()]
     began = min(begun, default=now)
@@ -119,11 +118,6 @@ def _driver_since(folder: RunFolder) -> float:
         return datetime.fromisoformat(since).timestamp()
     except (OSError, ValueError, KeyError, TypeError):
         return 0.0
-
-
-def _is_over(status: Mapping[str, Any]) -> bool:
-    stopped_for_good = status["status"] == "stopped" and status.get("reason") == FINAL_STOP
-    return status["status"] in ("completed", "failed") or stopped_for_good
 
 
 def is_running(folder: RunFolder) -> bool:
@@ -146,10 +140,10 @@ def read_state(run: RunFolder) -> SearchState:
     state = _empty_state(folder)
     for trial in folder.trials():
         status = trial.read_status()
-        if running and status["status"] == "pending" and status.get("reason"):
-            state.waits = f"trial {trial.trial_id} {status['reason']}"
+        if running and status.status == "pending" and status.reason:
+            state.waits = f"trial {trial.trial_id} {status.reason}"
         # While a driver runs, what an earlier one left unfinished waits for its turn.
-        waits = not _is_over(status) and running != (status["status"] == "running")
+        waits = not status.is_over and running != (status.status == "running")
         _take(state, trial, waits)
     state.total = max(len(list(folder.trials())), _planned(load_config(run.config_file), folder))
     return state
@@ -195,7 +189,7 @@ def _take(state: SearchState, trial: TrialFolder, waits: bool) -> None:
 def _last_event(trial: TrialFolder, objective: Objective) -> TrialEvent | None:
     """What last happened to a trial; None where it waits for a worker."""
     status, epochs = trial.read_status(), trial.read_metrics()
-    if status["status"] == "pending":
+    if status.status == "pending":
         return None
     spec = read_json(trial.spec_file)
     result: dict[str, Any] = {}
@@ -213,9 +207,9 @@ def _last_event(trial: TrialFolder, objective: Objective) -> TrialEvent | None:
         name=spec["name"],
         family=spec["model"]["family"],
         epochs=spec["train"]["epochs"],
-        status=status["status"],
+        status=status.status,
         result=result,
-        reason=status.get("reason"),
+        reason=status.reason,
         params=spec["params"],
     )
 

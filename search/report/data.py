@@ -194,8 +194,8 @@ def _view(folder: TrialFolder, row: Row) -> TrialView:
         baseline=bool(spec["baseline"]),
         epochs=epochs,
         planned_epochs=int(spec["train"]["epochs"]),
-        reason=status.get("reason"),
-        started=finite(status.get("started")),
-        finished=finite(status.get("finished")),
+        reason=status.reason,
+        started=status.started,
+        finished=status.finished,
         facts=read_json(folder.facts_file) if folder.facts_file.exists() else {},
     )

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pawtune.models.words import did_you_mean
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Objective
-from pawtune.search.storage.history import FINAL_STOP
-from pawtune.search.storage.run_folder import RunFolder, Status, TrialFolder, read_json, write_text
+from pawtune.search.storage.records import EARLY_STOP, Status
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ def outcome(status: Status, reason: str | None) -> str:
     """
     if status != "stopped":
         return status
-    return "stopped early" if reason == FINAL_STOP else "interrupted"
+    return "stopped early" if reason == EARLY_STOP else "interrupted"
 
 
 def rank_trials(run: RunFolder, objective: Objective) -> list[Row]:
@@ -89,7 +89,7 @@ def rank_together(rows: Sequence[Row], objective: Objective) -> list[Row]:
 
 def _sort_key(trial: TrialFolder, objective: Objective) -> tuple[int, tuple[float, ...], str]:
     epochs = trial.read_metrics()
-    if trial.read_status()["status"] == "failed":
+    if trial.read_status().status == "failed":
         return (2, (), trial.trial_id)
     if not epochs:
         return (1, (), trial.trial_id)
@@ -101,16 +101,16 @@ def _row(place: int, trial: TrialFolder, objective: Objective) -> Row:
     spec = read_json(trial.spec_file)
     status = trial.read_status()
     epochs = trial.read_metrics()
-    counted = epochs if status["status"] != "failed" else []
+    counted = epochs if status.status != "failed" else []
     best = objective.best(counted) if counted else None
     facts = read_json(trial.facts_file) if trial.facts_file.exists() else {}
-    seconds = status.get("seconds")
+    seconds = status.seconds
     return Row(
         rank=place if best else None,
         trial_id=trial.trial_id,
         name=spec["name"],
         family=spec["model"]["family"],
-        status=status["status"],
+        status=status.status,
         best_val_accuracy=best["val_accuracy"] if best else None,
         best_val_loss=best["val_loss"] if best else None,
         train_accuracy=best["accuracy"] if best else None,
@@ -119,7 +119,7 @@ def _row(place: int, trial: TrialFolder, objective: Objective) -> Row:
         seconds=seconds if seconds is not None else sum(e["seconds"] for e in epochs) or None,
         num_weights=facts.get("num_weights"),
         params=spec["params"],
-        reason=status.get("reason"),
+        reason=status.reason,
     )
 
 

@@ -131,7 +131,7 @@ class _Repeat:
         return (
             self.folder.spec_file.exists()
             and read_spec(self.folder) == self.spec
-            and self.folder.read_status()["status"] == "completed"
+            and self.folder.read_status().status == "completed"
             and len(self.folder.read_metrics()) == self.spec.train.epochs
         )
 
@@ -247,8 +247,8 @@ def _end(
 def _outcome(folder: TrialFolder, seed: int, objective: Objective) -> Outcome:
     epochs = folder.read_metrics()
     status = folder.read_status()
-    if status["status"] == "failed" or not epochs:
-        reason = str(status.get("reason") or "no epoch finished")
+    if status.status == "failed" or not epochs:
+        reason = status.reason or "no epoch finished"
         return Outcome(seed, None, None, len(epochs), reason)
     best = objective.best(epochs)
     return Outcome(seed, best[objective.metric], int(best["epoch"]), len(epochs))

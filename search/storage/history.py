@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Objective
-from pawtune.search.storage.run_folder import RunFolder, Status, read_json
+from pawtune.search.storage.records import Status
+from pawtune.search.storage.run_folder import RunFolder, read_json
 from pawtune.search.storage.trial_spec import load_spec
-
-FINAL_STOP = "asha"  # a trial that stopped for any other reason can be continued
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,14 @@ def read_history(run: RunFolder, objective: Objective) -> list[PastTrial]:
         epochs = trial.read_metrics()
         values = running_best([row[objective.metric] for row in epochs], objective)
         all_run = len(epochs) >= spec.train.epochs
-        stopped = status["status"] == "stopped" and status.get("reason") == FINAL_STOP
         past.append(
             PastTrial(
                 trial_id=trial.trial_id,
                 spec=spec,
                 baseline=bool(read_json(trial.spec_file)["baseline"]),
-                status="completed" if all_run else status["status"],
+                status="completed" if all_run else status.status,
                 values=dict(enumerate(values, start=1)),
-                over=all_run or stopped or status["status"] in ("completed", "failed"),
+                over=all_run or status.is_over,
             )
         )
     return past
@@ -67,11 +65,8 @@ def drop_states_of_ended(run: RunFolder) -> None:
     A worker whose driver was killed may still write one, after its trial has ended elsewhere.
     """
     for trial in run.trials():
-        if trial.last.exists():
-            status = trial.read_status()
-            stopped_early = status["status"] == "stopped" and status.get("reason") == FINAL_STOP
-            if stopped_early or status["status"] in ("completed", "failed"):
-                trial.drop_last()
+        if trial.last.exists() and trial.read_status().is_over:
+            trial.drop_last()
 
 
 def mark_ended(run: RunFolder, past: Sequence[PastTrial]) -> list[str]:
@@ -84,11 +79,9 @@ def mark_ended(run: RunFolder, past: Sequence[PastTrial]) -> list[str]:
     for trial in past:
         folder = run.trial(trial.trial_id)
         status = folder.read_status()
-        if trial.over and status["status"] != trial.status:
+        if trial.over and status.status != trial.status:
             seconds = round(folder.seconds_so_far(), 3)
-            folder.write_status(
-                trial.status, reason=None, started=status.get("started"), seconds=seconds
-            )
+            folder.write_status(trial.status, reason=None, started=status.started, seconds=seconds)
             folder.drop_last()
             settled.append(trial.trial_id)
     return settled
@@ -105,7 +98,7 @@ def remove_partial_files(run: RunFolder) -> None:
 def forget_failures(run: RunFolder) -> None:
     """Makes failed trials new again: they will run from their first epoch."""
     for trial in run.trials():
-        if trial.read_status()["status"] == "failed":
+        if trial.read_status().status == "failed":
             for file in (trial.metrics_file, trial.error_file, trial.attempts_file):
                 file.unlink(missing_ok=True)
             trial.drop_last()

@@ -18,7 +18,6 @@ from typing import Self
 
 from pawtune.data_pipeline.sources.object_store import explained, one_line, retry_store
 from pawtune.search.errors import UserError
-from pawtune.search.storage.history import FINAL_STOP
 from pawtune.search.storage.lease import StoreLock
 from pawtune.search.storage.mirror import PATIENCE_S, Mirror
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, must_be_new
@@ -147,18 +146,12 @@ class Uploader:
         self._mirror.pull_trial(trial_id, leave=DRIVERS_OWN)
         if len(trial.read_metrics()) < epochs and time.monotonic() < since + AWAIT_S:
             return
-        if self._is_over(trial):
+        if trial.read_status().is_over:
             self._mirror.delete(f"trials/{trial_id}/last")
         for folder in self._run.tensorboard_dir.glob(f"{trial_id}-*"):
             self._mirror.send_folder(folder)
         with self._mutex:
             self._over.pop(trial_id, None)
-
-    @staticmethod
-    def _is_over(trial: TrialFolder) -> bool:
-        status = trial.read_status()
-        stopped = status["status"] == "stopped" and status.get("reason") == FINAL_STOP
-        return stopped or status["status"] in ("completed", "failed")
 
     def _send_study(self) -> None:
         """Sends the study if it changed: some seconds after a trial's end, as StudyFile does.

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.sources.object_store import explained, is_address, join, split
@@ -29,9 +29,9 @@ from pawtune.search.storage.untrusted_files import read_object, read_rows
 if TYPE_CHECKING:
     from pawtune.search.storage.mirror import Mirror
 from pawtune.search.config.search_config import NAME_RULE
+from pawtune.search.storage.records import Status, TrialStatus
 from pawtune.search.storage.retry import must_exist
 
-Status = Literal["pending", "running", "completed", "stopped", "failed"]
 TRIAL_RULE = re.compile(r"[0-9]{1,9}")
 INTEGER_COLUMNS = frozenset({"epoch"})
 
@@ -127,19 +127,20 @@ class TrialFolder:
         return self.root / "last"
 
     def write_status(self, status: Status, **details: Any) -> None:
-        write_json(self.status_file, {"status": status, **details})
+        """Writes a `TrialStatus` of the details given."""
+        write_json(self.status_file, TrialStatus(status=status, **details).as_dict())
 
-    def read_status(self) -> dict[str, Any]:
+    def read_status(self) -> TrialStatus:
         """The last status written; `pending` where none was."""
         if not self.status_file.exists():
-            return {"status": "pending"}
-        return read_json(self.status_file)
+            return TrialStatus(status="pending")
+        return TrialStatus.read(self.status_file)
 
     def seconds_so_far(self) -> float:
         """Seconds of work in earlier sessions: 0 for a new trial."""
-        recorded = self.read_status().get("seconds")
+        recorded = self.read_status().seconds
         if recorded is not None:
-            return float(recorded)
+            return recorded
         return sum(row.get("seconds", 0.0) for row in self.read_metrics())
 
     def write_attempts(self, attempts: int, claim: str | None = None) -> None:

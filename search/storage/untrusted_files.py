@@ -34,7 +34,6 @@ REQUIRED_METRICS = (
     "val_balanced_accuracy",
     "seconds",
 )
-STATUSES = ("pending", "running", "completed", "stopped", "failed")
 RESTORE = "restore the file, or start the search anew"
 RESTORE_TRIAL = "restore the file, or delete the trial's folder"
 
@@ -115,20 +114,6 @@ def check_spec(path: Path, content: dict[str, Any]) -> None:
         content.setdefault(key, missing)
 
 
-def check_status(path: Path, content: dict[str, Any]) -> None:
-    """A trial's status. Times that are none are dropped: nothing depends on them."""
-    if content.get("status") not in STATUSES:
-        raise UserError(
-            f"{shown(path)}: status must be one of {', '.join(STATUSES)}, "
-            f"got {content.get('status')!r:.60}"
-        )
-    for key in ("started", "finished", "seconds"):
-        if key in content and not _is_number(content[key], MAX_SECONDS):
-            content[key] = None
-    if content.get("reason") is not None:
-        content["reason"] = shown(str(content["reason"]))[:1000]
-
-
 def check_facts(path: Path, content: dict[str, Any]) -> None:
     """What a worker found out."""
     for key in ("num_weights", "trainable_weights"):
@@ -154,7 +139,7 @@ def check_summary(path: Path, content: dict[str, Any]) -> None:
         _refuse(path, "reason", "words or null", reason)
     content["reason"] = None if reason is None else shown(reason)[:1000]
     seconds = content.get("seconds")
-    if not _is_number(seconds, MAX_SECONDS) or seconds < 0:
+    if not is_number(seconds, MAX_SECONDS) or seconds < 0:
         _refuse(path, "seconds", "a number from 0", seconds)
     counts = content.setdefault("counts", {})
     if not isinstance(counts, dict) or not all(isinstance(n, int) for n in counts.values()):
@@ -178,13 +163,12 @@ def check_ensemble(path: Path, content: dict[str, Any]) -> None:
         if not isinstance(member, dict) or not isinstance(member.get("trial_id"), str):
             _refuse(path, "members", "objects with a trial_id", member)
     accuracy = content.get("accuracy")
-    if not _is_number(accuracy, 1) or accuracy < 0:
+    if not is_number(accuracy, 1) or accuracy < 0:
         _refuse(path, "accuracy", "a number from 0 to 1", accuracy)
 
 
 CHECKS: Mapping[str, Callable[[Path, dict[str, Any]], None]] = {
     "spec.json": check_spec,
-    "status.json": check_status,
     "facts.json": check_facts,
     "attempts.json": check_attempts,
     "summary.json": check_summary,
@@ -240,7 +224,7 @@ def read_look(path: Path, line: str) -> dict[str, Any]:
     look = parse_json(path, line)
     try:
         numbers = [look["accuracy"], *look["interval_95"], look["correct"], look["n"]]
-        if len(numbers) != 5 or not all(_is_number(number, MAX_SECONDS) for number in numbers):
+        if len(numbers) != 5 or not all(is_number(number, MAX_SECONDS) for number in numbers):
             raise TypeError(f"got {numbers!r:.200}")
         trial_id, looks = look["trial_id"], look.get("looks", 1)
         if not isinstance(trial_id, str) or not trial_id.isprintable() or len(trial_id) > 1000:
@@ -292,7 +276,8 @@ def read_array(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
     return shaped.astype(np.float32, copy=False)
 
 
-def _is_number(value: Any, limit: float) -> TypeGuard[float]:
+def is_number(value: Any, limit: float) -> TypeGuard[float]:
+    """Whether a value of JSON's is a finite number of at most `limit`, either sign."""
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Metric, Objective
-from pawtune.search.storage.history import FINAL_STOP
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
 from pawtune.search.tensorboard.event_files import EventFile, remove_event_files
 from pawtune.search.tensorboard.event_pictures import Samples
@@ -75,7 +74,7 @@ class TrialEvents:
         name = str(self._content["name"])
         self._folder = run.tensorboard_dir / run_label(trial.trial_id, name)
         self._rows: list[Epoch] = list(trial.read_metrics())
-        self._started = trial.read_status().get("started") or time.time()
+        self._started = trial.read_status().started or time.time()
         self._file = self._write_anew()
 
     def add(self, row: Epoch, num_weights: float | None = None) -> None:
@@ -100,16 +99,16 @@ class TrialEvents:
     def end(self) -> None:
         """Says how the trial ended, by its own status, and closes the file."""
         status = self._trial.read_status()
-        if status["status"] in ("completed", "stopped", "failed"):
-            wall_time = status.get("finished") or time.time()
+        if status.status in ("completed", "stopped", "failed"):
+            wall_time = status.finished or time.time()
             # HParams has a filter for failed trials, but does not show which ones failed.
             ended = {
-                "trial/stopped_early": float(status.get("reason") == FINAL_STOP),
-                "trial/failed": float(status["status"] == "failed"),
+                "trial/stopped_early": float(status.stopped_early),
+                "trial/failed": float(status.status == "failed"),
             }
             step = int(self._rows[-1]["epoch"]) if self._rows else 0
             self._file.add_scalars(ended, step, wall_time)
-            self._file.end_session(status["status"] != "failed", wall_time)
+            self._file.end_session(status.status != "failed", wall_time)
         self._file.close()
 
     def _write_anew(self) -> EventFile:

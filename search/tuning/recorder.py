@@ -11,8 +11,9 @@ from ray import tune
 
 from pawtune.models.spec import TrialSpec
 from pawtune.search.progress.live_view import TrialEvent
+from pawtune.search.storage.records import EARLY_STOP, Status
 from pawtune.search.storage.retry import StorageError, must_exist, retry_storage
-from pawtune.search.storage.run_folder import RunFolder, Status, TrialFolder
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder
 from pawtune.search.tuning.scheduler import FamilyScheduler
 from pawtune.search.tuning.unsaved import Unsaved
 
@@ -100,7 +101,7 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
         elif result.get("epoch", 0) >= trial.config["spec"]["train"]["epochs"]:
             self._end(trial, "completed")
         elif self._scheduler is not None and trial_id in self._scheduler.stopped:
-            self._end(trial, "stopped", "asha")
+            self._end(trial, "stopped", EARLY_STOP)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune gave the trial up; a trial's own errors arrive as results."""
@@ -133,7 +134,7 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
         self._started.pop(trial.config["trial_id"], None)
         self._running.pop(trial.config["trial_id"], None)
         self.counts[status] += 1
-        if reason is None or reason == "asha" or status == "failed":
+        if reason is None or reason == EARLY_STOP or status == "failed":
             self._run.new_trial(trial.config["trial_id"]).drop_last()
         self._show(self._event(trial, status, reason))
 

@@ -1,0 +1,89 @@
+"""What a run folder records of trials and of the search: written, read and checked here.
+
+A run folder may be untrusted. A record is read through its class, which holds what a file of its
+kind may say: text that a terminal would act upon is made harmless, numbers are in their range, and
+what pawtune never writes is refused with the file, the rule and the value received.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from pawtune.data_pipeline.safe_files import shown
+from pawtune.search.errors import UserError
+from pawtune.search.storage.untrusted_files import MAX_SECONDS, RESTORE, is_number, read_object
+
+Status = Literal["pending", "running", "completed", "stopped", "failed"]
+EARLY_STOP = "asha"  # the reason of a stopped trial that is over; any other can be continued
+MAX_WORDS = 1000
+
+
+def _plain_words(value: object) -> str | None:
+    """Text of at most `MAX_WORDS` characters, without those that a terminal acts upon."""
+    return None if value is None else shown(str(value))[:MAX_WORDS]
+
+
+def _time_or_none(value: object) -> float | None:
+    """A time or a duration, in seconds; None for what is none: nothing depends on it."""
+    return value if is_number(value, MAX_SECONDS) else None
+
+
+Words = Annotated[str | None, BeforeValidator(_plain_words)]
+Seconds = Annotated[float | None, BeforeValidator(_time_or_none)]
+
+
+class Record(BaseModel):
+    """A JSON object in a run folder. Keys that its class does not know are left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads a record.
+
+        Raises:
+            UserError: The file is missing, no JSON object, or holds what pawtune never writes.
+        """
+        content = read_object(path)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            place = error.errors()[0]["loc"][0]
+            rule = cls.model_fields[str(place)].description
+            received = content.get(str(place))
+            raise UserError(
+                f"{shown(path)}: {place} must be {rule}, received {received!r:.60}; {RESTORE}"
+            ) from error
+
+    def as_dict(self) -> dict[str, Any]:
+        """What was recorded, as JSON takes it: without what was left open."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class TrialStatus(Record):
+    """What has become of a trial: `status.json`, which the driver writes.
+
+    Attributes:
+        status: `pending` until a worker takes the trial; `stopped` early, or with the search.
+        reason: Why it failed, was stopped, or waits; None where it ended by itself.
+        started: When a worker took it in this session, in Unix seconds.
+        finished: When it ended, in Unix seconds.
+        seconds: Its work in all sessions.
+    """
+
+    status: Status = Field(description=f"one of {', '.join(get_args(Status))}")
+    reason: Words = None
+    started: Seconds = None
+    finished: Seconds = None
+    seconds: Seconds = None
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the search stopped the trial for good, as one of the weaker ones."""
+        return self.status == "stopped" and self.reason == EARLY_STOP
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the trial has ended for good; else it can be continued."""
+        return self.status in ("completed", "failed") or self.stopped_early

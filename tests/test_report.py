@@ -226,7 +226,10 @@ def test_what_was_left_out_is_told_with_its_reason(tmp_path: Path, runs_dir: Pat
 def test_a_search_without_baselines_says_so(tiny_images: Path, runs_dir: Path) -> None:
     maker = RunMaker(runs_dir, tiny_images, baselines="off")
     maker.proposals(2, ["conv"])
-    assert "the search ran without them; most frequent class" in report(maker.finish()).text
+    text = report(maker.finish()).text
+    assert "Against the b" not in text
+    assert "The best trials. Bars are 95% intervals" in text, "captions speak of what was run"
+    assert "tutorial" not in text.partition("Learning curves")[0]
 
 
 def test_nothing_has_begun(maker: RunMaker) -> None:
@@ -417,14 +420,19 @@ def test_places_on_an_axis() -> None:
     assert place_values(["64-128", "16-32", "16-32"], "filters")[0] == [1.0, 0.0, 0.0]
     assert place_values([True, False], "batch_norm")[1] == {0.0: "False", 1.0: "True"}
     assert place_values([32, 32], "batch_size")[0] == [0.5, 0.5]
+    places, labels = place_values([16, 64, 32, None], "batch_size")  # few, and spaced by value
+    assert places[:3] == pytest.approx([0.0, 1.0, 1 / 3])
+    assert list(labels.values()) == ["16", "32", "64"]
 
 
 def test_labels_of_an_axis_do_not_cover_each_other() -> None:
     widths = ["16-16", "16-32-64", "32-32-64-64", "32-64-128-256", "64-128-256-512"]
     labels = {place / 4: text for place, text in enumerate(widths)}
     assert list(thin_labels(labels).values()) == [widths[0], widths[2], widths[4]]
-    assert list(thin_labels(labels, characters=30).values()) == [widths[0], widths[4]]
-    assert list(thin_labels(labels, 6, 99).values()) == widths
+    assert list(thin_labels(labels, 30).values()) == [widths[0], widths[4]]
+    assert list(thin_labels(labels, 99).values()) == widths
+    near = {0.0: "0", 0.01: "1", 0.5: "50", 0.52: "52", 1.0: "100"}
+    assert list(thin_labels(near).values()) == ["0", "50", "100"]
     assert thin_labels({0.5: "only"}) == {0.5: "only"}
 
 

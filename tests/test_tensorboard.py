@@ -89,6 +89,22 @@ def test_columns_are_the_union_of_all_families_from_the_start(runs_dir: Path) ->
     assert "trial/stopped_early" in metrics
 
 
+def test_words_can_be_filtered_by(made: RunMaker) -> None:
+    """HParams offers a box for each word of a parameter: the proposals' and the baselines'."""
+    resumed(made)
+    (columns,) = hparams(made.folder.tensorboard_dir / SEARCH_RUN, "experiment")
+    words = {
+        info.name: [value.string_value for value in info.domain_discrete.values]
+        for info in columns.experiment.hparam_infos
+        if info.HasField("domain_discrete")
+    }
+    assert {"conv", "transfer"} <= set(words["family"])
+    assert {"adam", "none"} <= {*words["optimizer"], *words["flip"]}
+    used = [read_json(trial.spec_file)["params"] for trial in made.folder.trials()]
+    for name, values in words.items():
+        assert {params[name] for params in used if name in params} <= set(values), name
+
+
 def test_what_matters_most_is_shown_before_it_is_ticked(made: RunMaker) -> None:
     """TensorBoard shows the first five parameters: those that differ, by name, before the rest."""
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData as Theirs

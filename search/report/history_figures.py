@@ -56,7 +56,8 @@ def draw_standing(data: ReportData) -> Drawing | None:
             if data.num_validation:
                 correct = round(accuracy * data.num_validation)
                 interval = wilson_interval(correct, data.num_validation)
-                axes.plot(interval, [place] * 2, c=colour)
+                (bar,) = axes.plot(interval, [place] * 2, c=colour)
+                mark_trial(bar, trial.trial_id)  # it fades with its marker
                 ends += interval
             marker = kind_marker(trial.kind)
             points = axes.scatter([accuracy], [place], 34, colour, marker=marker, zorder=3)
@@ -72,12 +73,14 @@ def draw_standing(data: ReportData) -> Drawing | None:
         axes.set_xlabel("validation accuracy of the best epoch")
         listing = ", ".join(f"{t.row.name} {t.row.best_val_accuracy:.4f}" for t in rows[::-1])
         svg = to_svg(axes, "standing", f"Validation accuracy, best first: {listing}.", tips(data))
-    return Drawing(
-        svg,
-        "The best proposals and the tutorial baselines. Bars are 95% intervals (Wilson) for this "
-        "number of validation images; the dashed line is always naming the most frequent class."
-        + stretched,
-    )
+    shown_kinds = ["best trials"] if proposals else []
+    shown_kinds += ["tutorial baselines"] if chosen else []
+    caption = f"The {' and the '.join(shown_kinds)}."
+    if data.num_validation:
+        caption += " Bars are 95% intervals (Wilson) for this number of validation images."
+    if data.majority_share is not None:
+        caption += " The dashed line is always naming the most frequent class."
+    return Drawing(svg, caption + stretched)
 
 
 def draw_history(data: ReportData) -> Drawing | None:
@@ -196,7 +199,9 @@ def _curve_legend(
         if metric == "val_accuracy":
             dashes = (0, (3, 2))
             handles.append(Line2D([], [], color=INK, linestyle=dashes, label="best, in training"))
-    axes.legend(handles=handles, loc="best", handlelength=1.4)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=1.4)
 
 
 def _time_unit(seconds: float) -> tuple[str, float]:

@@ -35,9 +35,11 @@ from pawtune.search.report.trial_marks import (
 ROW_INCHES = 0.25
 SLICE_INCHES = (2.5, 1.75)
 LOGARITHMIC = ("learning_rate", "regularisation")
-MAX_LABELS = 4
-MAX_CHARACTERS = 42  # of all labels of an axis, a gap after each included
+MAX_CHARACTERS = 42  # that fit below an axis, side by side
+GAP = 1.5  # characters between two labels
 MAX_BRIGHT = 10
+MAX_NAMED = 6  # values of an axis of numbers up to which each is named
+SLICE_CHARACTERS = 26  # that fit below a slice
 
 
 def draw_importance(data: ReportData, family: str) -> Drawing | None:
@@ -87,20 +89,22 @@ def varied_parameters(trials: Sequence[TrialView]) -> list[str]:
 def place_values(values: Sequence[Any], name: str) -> tuple[list[float], dict[float, str]]:
     """Where values of a parameter stand on an axis from 0 to 1, and the labels of that axis.
 
-    Numbers with many values get a scale (logarithmic for a learning rate); everything else gets
-    one place a value. A trial that does not have the parameter (None) has no place: NaN.
+    Numbers stand where their value is (logarithmic for a learning rate), everything else has one
+    place a value. A trial that does not have the parameter (None) has no place: NaN.
     """
     known = [value for value in values if value is not None]
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in known)
     distinct = sorted(set(known), key=None if numeric else _natural)
-    if numeric and len(distinct) > 6:
+    if numeric and len(distinct) > 1:
         scale = np.log10 if name in LOGARITHMIC and distinct[0] > 0 else np.asarray
         low, high = float(scale(distinct[0])), float(scale(distinct[-1]))
-        places = [math.nan if v is None else (float(scale(v)) - low) / (high - low) for v in values]
+        at = {value: (float(scale(value)) - low) / (high - low) for value in distinct}
+        if len(distinct) <= MAX_NAMED:
+            return [at.get(v, math.nan) for v in values], {p: compact(v) for v, p in at.items()}
         middle = low + (high - low) / 2
         middle = 10**middle if scale is np.log10 else middle
         labels = {0.0: compact(distinct[0]), 0.5: compact(middle), 1.0: compact(distinct[-1])}
-        return places, labels
+        return [at.get(v, math.nan) for v in values], labels
     step = 1 / max(1, len(distinct) - 1)
     at = {value: n * step if len(distinct) > 1 else 0.5 for n, value in enumerate(distinct)}
     return [at.get(v, math.nan) for v in values], {
@@ -117,20 +121,38 @@ def _label(value: Any) -> str:
     return compact(value) if isinstance(value, float) else short(str(value), 14)
 
 
-def thin_labels(
-    labels: Mapping[float, str], most: int = MAX_LABELS, characters: int = MAX_CHARACTERS
-) -> dict[float, str]:
-    """As many labels as an axis has room for, evenly chosen, the first and the last among them.
+def thin_labels(labels: Mapping[float, str], characters: int = MAX_CHARACTERS) -> dict[float, str]:
+    """As many labels as stand on an axis without touching, its ends among them.
 
-    >>> thin_labels({0.0: "16-16", 0.3: "32-32", 0.7: "32-64-128-256", 1.0: "64-64"}, characters=20)
-    {0.0: '16-16', 1.0: '64-64'}
+    The outermost begin and end with the axis, the others are centred on their place.
+
+    Args:
+        labels: By place, 0 to 1, in order.
+        characters: That fit on the axis.
+
+    >>> thin_labels({0.0: "16", 0.06: "32", 0.2: "64", 1.0: "256"}, characters=20)
+    {0.0: '16', 0.2: '64', 1.0: '256'}
     """
-    items = list(labels.items())
-    for number in range(min(most, len(items)), 2, -1):
-        chosen = [items[round(n * (len(items) - 1) / (number - 1))] for n in range(number)]
-        if sum(len(text) + 2 for _, text in chosen) <= characters:
-            return dict(chosen)
-    return dict([items[0], items[-1]])
+
+    def reach(place: float, text: str) -> tuple[float, float]:
+        start = (
+            place * (characters - len(text))
+            if place in (0.0, 1.0)
+            else (place * characters - len(text) / 2)
+        )
+        return start, start + len(text)
+
+    chosen: dict[float, str] = {}
+    ends = [place for place in labels if place in (0.0, 1.0)]
+    between = sorted(labels.keys() - set(ends), key=lambda place: abs(place - 0.5))
+    for place in [*ends, *between]:
+        start, stop = reach(place, labels[place])
+        if all(
+            stop + GAP <= reach(*other)[0] or reach(*other)[1] + GAP <= start
+            for other in chosen.items()
+        ):
+            chosen[place] = labels[place]
+    return dict(sorted(chosen.items()))
 
 
 def draw_parallel(data: ReportData, family: str) -> Drawing | None:
@@ -154,8 +176,7 @@ def draw_parallel(data: ReportData, family: str) -> Drawing | None:
             places, labels = place_values(values, name)
             spots.append(places)
             axes.axhline(row, color=GRID, linewidth=0.8, zorder=1)
-            few = len(labels) <= 6
-            for place, label in thin_labels(labels, 6 if few else MAX_LABELS).items():
+            for place, label in thin_labels(labels).items():
                 # The outermost begin and end with the axis: no long one runs into a name.
                 side, shift = {0.0: ("left", 3), 1.0: ("right", -3)}.get(place, ("center", 0))
                 axes.annotate(
@@ -207,6 +228,7 @@ def draw_slices(data: ReportData) -> list[Drawing]:
 
 def _draw_slice(data: ReportData, name: str, trials: list[TrialView]) -> Drawing:
     places, labels = place_values([trial.row.params[name] for trial in trials], name)
+    texts_of = labels
     if len(labels) == len(set(places)):  # one place a value: spread what would cover each other
         rng = np.random.default_rng(0)
         width = 0.22 / max(2, len(labels))
@@ -215,9 +237,14 @@ def _draw_slice(data: ReportData, name: str, trials: list[TrialView]) -> Drawing
     with styled():
         axes = new_axes(SLICE_INCHES[1], SLICE_INCHES[0])
         scatter_by_kind(axes, trials, places, scores, size=13)
-        labels = labels if len(labels) <= 6 else thin_labels(labels, characters=100)
+        flat = thin_labels(
+            {place: short(text, 11) for place, text in labels.items()}, SLICE_CHARACTERS
+        )
+        crowded = len(flat) < min(len(labels), MAX_NAMED)
+        # Slanted ones need the height of a line each, whatever their length.
+        labels = thin_labels(dict.fromkeys(labels, "  "), SLICE_CHARACTERS) if crowded else flat
+        labels = {place: texts_of[place] for place in labels}
         texts = list(labels.values())
-        crowded = sum(map(len, texts)) > 22
         axes.set_xticks(
             list(labels), [short(text, 11) for text in texts], rotation=30 if crowded else 0,
             ha="right" if crowded else "center", rotation_mode="anchor" if crowded else "default",

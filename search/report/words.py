@@ -69,7 +69,7 @@ def headline(data: ReportData) -> list[Card]:
         _best_card(data),
         *_corrected_cards(data),
         _test_card(data),
-        _baseline_card(data),
+        *_baseline_cards(data),
         _trials_card(data),
     ]
 
@@ -119,21 +119,23 @@ def _test_card(data: ReportData) -> Card:
     return _card("Test accuracy", f"{look['accuracy']:.4f}", detail, main=True)
 
 
-def _baseline_card(data: ReportData) -> Card:
+def _baseline_cards(data: ReportData) -> list[Card]:
+    """The winner against the best baseline; none where no baseline was to run."""
     best, baseline = data.best, data.best_baseline
+    if data.config.baselines == "off" and not any(trial.baseline for trial in data.trials):
+        return []
     reference = (
         "" if data.majority_share is None else f"; most frequent class {data.majority_share:.4f}"
     )
     if best is None or baseline is None:
-        none_ran = data.config.baselines == "off" and not any(t.baseline for t in data.trials)
-        why = "the search ran without them" if none_ran else "no baseline has finished an epoch"
-        return _card("Against the baselines", "–", f"{why}{reference}")
+        why = f"no baseline has finished an epoch{reference}"
+        return [_card("Against the baselines", "–", why)]
     accuracy = baseline.row.best_val_accuracy or 0.0
     detail = f"best baseline {baseline.row.name}: {accuracy:.4f}{reference}"
-    if best.trial_id == baseline.trial_id:
-        return _card("Against the baselines", "±0", f"nothing beat it; {detail}")
+    if best.trial_id == baseline.trial_id:  # it is not compared with itself
+        return [_card("Against the baselines", "none better", f"no proposal beat the {detail}")]
     gain = (best.row.best_val_accuracy or 0.0) - accuracy
-    return _card("Against the best baseline", f"{gain:+.4f}", detail)
+    return [_card("Against the best baseline", f"{gain:+.4f}", detail)]
 
 
 def _trials_card(data: ReportData) -> Card:
@@ -157,7 +159,8 @@ def test_lines(data: ReportData) -> list[str]:
         f"{look['accuracy']:.4f}, 95% interval {low:.4f} to {high:.4f} (Wilson)."
     ]
     baseline, comparison = look.get("baseline"), look.get("comparison")
-    if baseline:
+    tested = next((t.row.name for t in data.trials if t.trial_id == look["trial_id"]), None)
+    if baseline and baseline["name"] != tested:  # a winner is not compared with itself
         lines.append(
             f"The best baseline, {baseline['name']}, gets {baseline['accuracy']:.4f} of them right."
         )

@@ -100,6 +100,7 @@ class EventFile:
         parameters: Mapping[str, type],
         metrics: Mapping[str, str],
         shown_first: Collection[str] = (),
+        discrete: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Says which columns the HParams table has.
 
@@ -107,12 +108,15 @@ class EventFile:
             parameters: Names and their types: str, bool, or a number's.
             metrics: Tags of curves, whose last values are shown, and their headings.
             shown_first: Parameters that matter most.
+            discrete: Words that a parameter takes: the table can then be filtered by them.
         """
 
         # TensorBoard shows the first few parameters until others are ticked: those of which it is
         # told that they differ, by name, then the rest.
         def describe(name: str, kind: type) -> api_pb2.HParamInfo:
             info = api_pb2.HParamInfo(name=name, type=types.get(kind, api_pb2.DATA_TYPE_FLOAT64))
+            for word in (discrete or {}).get(name, ()):
+                info.domain_discrete.values.add(string_value=word)
             differs = DIFFERS if name in shown_first else b""
             return api_pb2.HParamInfo.FromString(info.SerializeToString() + differs)
 

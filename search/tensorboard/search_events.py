@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pawtune.data_pipeline.url_credentials import without_secrets
-from pawtune.models.families.domains import corners
+from pawtune.models.baselines import BASELINES
+from pawtune.models.families.domains import Choices, corners
 from pawtune.models.families.parameters import first_point
 from pawtune.models.families.table import find_family
 from pawtune.models.model_spec import ModelSpec, TrainSpec
@@ -46,6 +47,25 @@ def parameter_columns(families: Sequence[str], config: SearchConfig) -> dict[str
     return columns | ({"class_weights": bool} if config.class_weights else {})
 
 
+def discrete_values(families: Sequence[str], config: SearchConfig) -> dict[str, list[str]]:
+    """Words that a parameter takes, for HParams to filter by: family, optimizer, flip and others.
+
+    The tutorial models' own are among them: a filter hides what it does not name.
+    """
+    words: dict[str, set[str]] = {"family": set(families)}
+    for family in families:
+        for parameter in find_family(family).parameters:
+            domain = config.space.domain(parameter.name)
+            if isinstance(domain, Choices) and all(isinstance(c, str) for c in domain.choices):
+                words.setdefault(parameter.name, set()).update(map(str, domain.choices))
+    for spec in BASELINES.values():
+        for name, value in spec.params().items():
+            if name in words and isinstance(value, str):
+                words[name].add(value)
+    columns = parameter_columns(families, config)
+    return {name: sorted(values) for name, values in words.items() if name in columns}
+
+
 def _examples(family: str, config: SearchConfig) -> Iterator[TrialSpec]:
     """Trials of a family that together have every parameter which some trial may have."""
     owner = find_family(family)
@@ -69,7 +89,8 @@ def begin_search_events(
     remove_event_files(folder)
     file = EventFile(folder)
     columns = parameter_columns(families, config)
-    file.add_columns(columns, metric_columns(config.metric), SHOWN_FIRST)
+    discrete = discrete_values(families, config)
+    file.add_columns(columns, metric_columns(config.metric), SHOWN_FIRST, discrete)
     file.add_layout(LAYOUT)
     file.add_text("configuration", f"```yaml\n{without_secrets(dump_config(config))}```")
     grid = samples.grid()

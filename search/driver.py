@@ -39,6 +39,7 @@ from pawtune.search.errors import UserError, readable_in_python
 from pawtune.search.objective import Objective
 from pawtune.search.process import INTERRUPTIONS, interruptible
 from pawtune.search.progress.reporter import Reporter, default_reporter
+from pawtune.search.results.kept_weights import WeightDropper
 from pawtune.search.results.leaderboard import rank_trials, write_leaderboard
 from pawtune.search.run import Run
 from pawtune.search.shared_work.backbones import (
@@ -124,7 +125,8 @@ def run_search(
             raise
         else:
             worker = tune.with_parameters(TrialWorker, work=work)
-            reason = run_trials(config, run, trials, worker, reporter, callbacks)
+            dropper = _dropper(run, config)
+            reason = run_trials(config, run, trials, worker, reporter, [*callbacks, dropper])
         _finish(config, run, reason, time.monotonic() - started, reporter.stages.seconds)
     return Run(run)
 
@@ -187,7 +189,8 @@ def resume_search(
         else:
             worker = tune.with_parameters(TrialWorker, work=work)
             trials = replace(trials, past=past)
-            reason = run_trials(config, run, trials, worker, reporter, callbacks)
+            dropper = _dropper(run, config)
+            reason = run_trials(config, run, trials, worker, reporter, [*callbacks, dropper])
         _finish(config, run, reason, time.monotonic() - started, reporter.stages.seconds)
     return Run(run)
 
@@ -319,6 +322,10 @@ def _prepare(
     return Trials(baselines, families.names, len(manifest.class_names), plan, board=board), work
 
 
+def _dropper(run: RunFolder, config: SearchConfig) -> WeightDropper:
+    return WeightDropper(run, Objective(config.metric), config.keep_weights)
+
+
 def _finish(
     config: SearchConfig,
     run: RunFolder,
@@ -334,6 +341,7 @@ def _finish(
         rows = rank_trials(run, Objective(config.metric))
         if rows:
             write_leaderboard(run, rows)
+            _dropper(run, config).drop(rows)
         counts = Counter(row.status for row in rows)
         before = read_json(run.summary_file) if run.summary_file.exists() else {}
         spent = Counter(before.get("stages", {}))

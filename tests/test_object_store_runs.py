@@ -175,6 +175,15 @@ def test_a_copy_follows_the_store(address: str) -> None:
     assert not (mirror.root / "trials/0001/status.json").exists()
 
 
+def test_weights_of_trials_are_dropped_in_the_store(address: str) -> None:
+    store = ObjectStore(address)
+    weights = [f"trials/{number:04d}/best/core.weights.h5" for number in range(3)]
+    for name in (*weights, "trials/0000/spec.json"):
+        store.write(name, b"x")
+    Mirror(address).drop([*weights[:2], "trials/0009/best/core.weights.h5"])
+    assert sorted(store.files()) == ["trials/0000/spec.json", weights[2]]
+
+
 def test_what_was_written_in_one_second_settles(address: str) -> None:
     """A store tells times in seconds: two contents of one size may have the same."""
     store = ObjectStore(address)

@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -204,6 +205,25 @@ def test_a_trial_that_gets_on_may_lose_its_worker_again(tmp_path: Path, monkeypa
         begin_attempt(folder)
     with pytest.raises(LostWorkerError, match="died 4 times"):
         begin_attempt(folder)
+
+
+def test_a_state_that_takes_long_to_save_is_saved_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pawtune.search.worker.epoch_keeper.STATE_INTERVAL_S", 0.0)
+    folder = RunFolder(tmp_path / "run").new_trial("0001")
+    folder.root.mkdir(parents=True)
+    saved: list[int] = []
+
+    def save(epoch: int) -> None:
+        saved.append(epoch)
+        time.sleep(0.15 if epoch == 2 else 0)
+
+    core = Weights()
+    keeper = EpochKeeper(folder, Objective(), core, save, [])
+    for epoch in range(1, 6):
+        keep(keeper, core, epoch, 0.5)
+    assert saved == [1, 2]
 
 
 def test_a_run_folder_that_is_away_is_waited_for(tmp_path: Path) -> None:

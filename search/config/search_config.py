@@ -169,6 +169,14 @@ class SearchConfig(Strict):
         Annotated[float, Field(gt=0)] | None,
         Setting("seconds above 0, or null", "Stop the trials after this time; null: never."),
     ] = None
+    keep_weights: Annotated[
+        int,
+        Field(ge=1),
+        Setting(
+            "a whole number from 1",
+            "Of how many of the best trials weights are kept, each family's best besides.",
+        ),
+    ] = 50
     resources: ResourcesConfig = ResourcesConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     sampler: SamplerConfig = SamplerConfig()

@@ -258,6 +258,18 @@ class Mirror:
                 self.store.delete(name)
                 self._there.pop(name, None)
 
+    def drop(self, names: Iterable[str]) -> None:
+        """Deletes those files of trials that are in the store.
+
+        Raises:
+            OSError: The store fails.
+        """
+        there = self.store.files("trials")
+        for name in names:
+            if name in there:
+                self.store.delete(name)
+                self._there.pop(name, None)
+
     def drop_nameless_trials(self) -> None:
         """Deletes what workers sent of trials that a killed driver had not put on record.
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pawtune.models.training.epoch_metrics import EpochResult
 
 STATE_INTERVAL_S = 2.0  # epochs shorter than this would spend more on saving than on training
+# Large states, or slow storage: what takes longer than this to save is saved each 20 times as long.
+SLOW_S = 0.1
+STATE_SHARE = 20
 BEST_BEFORE = "best-before-"  # files beside the state that a later epoch has replaced in `best/`
 
 
@@ -62,6 +65,7 @@ class EpochKeeper:
         self._best = objective.best(rows) if rows else None
         self._has_state = bool(rows)
         self._saved_at = time.monotonic()
+        self._pause_s = 0.0
 
     def keep(self, result: "EpochResult", done: bool) -> dict[str, Any]:
         """Writes an epoch.
@@ -82,9 +86,12 @@ class EpochKeeper:
             self._best = row
         self._rows.append(row)
         retry_storage(self._keep_metrics)
-        if not done and time.monotonic() - self._saved_at > STATE_INTERVAL_S:
+        began = time.monotonic()
+        if not done and began - self._saved_at > max(STATE_INTERVAL_S, self._pause_s):
             retry_storage(lambda: self._keep_state(result.epoch))
             self._saved_at = time.monotonic()
+            took = self._saved_at - began
+            self._pause_s = STATE_SHARE * took if took > SLOW_S else 0.0
         return {
             **row,
             "objective": self._best[self._objective.metric],

@@ -82,7 +82,7 @@ def load_core(
     if not trial.best_weights.exists():
         raise UserError(
             f"trial {trial.trial_id}'s weights must fit its specification, and it has none: a "
-            "search keeps those of its best trials (keep_weights) and of each family's best; choose "
+            "search keeps those of its best (keep_weights) and of each family's best; choose "
             f"one of these, or train it again: `pawtune refit RUN --trial {trial.trial_id}`"
         )
     check_limits(spec, num_classes)  # an untrusted one may be past any memory

@@ -1,14 +1,12 @@
 """Fine-tuning above a cut: the same from kept activations as live, and the same from its file."""
 
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
-from tensorflow.python.framework import kernels
 
 from pawtune.models.backbones.backbone_graph import split_at
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
@@ -25,7 +23,6 @@ from pawtune.models.features.light_views import round_transforms
 from pawtune.models.training.epoch_metrics import EpochResult
 from pawtune.models.training.finetuning import (
     TuningRecipe,
-    compile_chunk,
     finetune,
     make_optimizer,
     rate_factors,
@@ -198,40 +195,6 @@ def test_rounds_are_read_where_they_lie(tmp_path: Path) -> None:
     batch = kept(np.array([4, 0, 2, 4]), np.array([2, 0, 0, 1]))
     assert batch.dtype == np.float16
     assert batch[:, 0, 0, 0].tolist() == [2, 0, 0, 1]
-
-
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_every_operation_of_a_step_has_a_gpu_kernel(backbone: keras.Model, policy: str) -> None:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        _, above = split_at(fold_backbone(backbone, policy), CUT)
-        network = build_tuned(above, *HEAD, dropout=0.2)
-        optimizer = make_optimizer(network, RECIPE, 100)
-        step = compile_chunk(network, optimizer, 8).get_concrete_function()
-    finally:
-        keras.config.set_dtype_policy(before)
-    definition = step.graph.as_graph_def()
-    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
-    assert {"DepthwiseConv2dNativeBackpropFilter", "ResourceApplyAdam"} <= {n.op for n in nodes}
-    assert {node.op for node in nodes if not has_gpu_kernel(node)} == set()
-
-
-def has_gpu_kernel(node: Any) -> bool:
-    """Whether TensorFlow can run an operation of these types on a GPU, or needs no kernel for it.
-
-    Kernels of the device "DEFAULT" run for any device.
-    """
-    found = kernels.get_registered_kernels_for_op(node.op).kernel
-    fits = [
-        kernel
-        for kernel in found
-        if kernel.device_type in ("GPU", "DEFAULT")
-        and all(
-            node.attr[rule.name].type in rule.allowed_values.list.type for rule in kernel.constraint
-        )
-    ]
-    return bool(fits) or not found
 
 
 def test_a_head_of_another_width_is_refused(backbone: keras.Model) -> None:

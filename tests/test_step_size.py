@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from pawtune.models.features import step_size
+from pawtune.models.features.activations import ActivationEncoder
 from pawtune.models.features.augmented_views import make_view_table
 from pawtune.models.features.step_size import CPU_IMAGES, images_per_step, in_steps
 from pawtune.models.features.tap_encoder import TapEncoder
@@ -74,6 +75,11 @@ def test_encoders_give_the_same_features_in_smaller_steps() -> None:
         views.encode(IMAGES, table).average, whole.average, rtol=2e-3, atol=1e-3
     )
     assert views._views_per_step == 8
+    below = ActivationEncoder(backbone(), "MobileNetV2", 3)
+    plain = below.encode(IMAGES)
+    below._encode = small_memory(below._encode, 3)
+    np.testing.assert_allclose(below.encode(IMAGES), plain, rtol=2e-3, atol=1e-3)
+    assert below._images_per_step == 2
 
 
 @pytest.mark.parametrize(

@@ -22,14 +22,14 @@ from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.backbones.frozen_backbone import preprocess
 from pawtune.models.errors import ModelError
 from pawtune.models.features.light_views import round_transforms
+from pawtune.models.features.step_size import images_per_step, in_steps
 from pawtune.models.features.tap_encoder import compile_passes
 
 Activations = NDArray[np.float16]
 # (B,) images and (B,) rounds, int64 → (B, h, w, c)
 ActivationSource = Callable[[NDArray[np.int64], NDArray[np.int64]], Activations]
 
-# A step's activations should fit the cache of a core; a GPU wants more at once.
-_IMAGES_PER_STEP = {False: 8, True: 256}
+CPU_IMAGES = 8  # a step's activations should fit the cache of a core
 
 
 class ActivationEncoder:
@@ -56,7 +56,9 @@ class ActivationEncoder:
         below.trainable = False
         self.image_size = int(backbone.input_shape[1])
         self.shape: tuple[int, int, int] = below.output_shape[1:]
-        self._images_per_step = _IMAGES_PER_STEP[has_gpu]
+        self._images_per_step = CPU_IMAGES
+        if has_gpu:
+            self._images_per_step = images_per_step(self.image_size, has_gpu)
         pixels = keras.Input(backbone.input_shape[1:], dtype="float32", name="pixels")
         preparation = keras.Model(pixels, preprocess(name, pixels))
         self._encode, self._encode_views = compile_passes(preparation, below, not has_gpu)
@@ -80,12 +82,14 @@ class ActivationEncoder:
                 f"{images.dtype}: decode them at {side} px"
             )
         activations = np.empty((len(images), *self.shape), np.float16)
-        for start in range(0, len(images), self._images_per_step):
-            part = slice(start, start + self._images_per_step)
+
+        def encode(part: slice) -> None:
             if transforms is None:
                 activations[part] = self._encode(images[part]).numpy()
             else:
                 activations[part] = self._encode_views(images[part], transforms[part]).numpy()
+
+        self._images_per_step = in_steps(encode, len(images), self._images_per_step)
         return activations
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from pawtune.search.objective import Objective
 from pawtune.search.progress.live_view import TrialEvent
 from pawtune.search.results.leaderboard import Row, rank_trials
-from pawtune.search.storage.history import FINAL_STOP
 from pawtune.search.storage.run_folder import RunFolder
 
 LEAST = 20  # trials that end between two times of dropping, and a tenth of all
@@ -56,6 +55,7 @@ class WeightDropper:
         for place, row in enumerate(row for row in rows if row.best_epoch is not None):
             is_best_of_family = row.family not in families
             families.add(row.family)
-            is_over = row.status == "completed" or row.reason == FINAL_STOP
-            if place >= self._keep and not is_best_of_family and is_over:
+            if place < self._keep or is_best_of_family or row.status == "failed":
+                continue
+            if self._run.trial(row.trial_id).read_status().is_over:  # else it continues from them
                 yield row

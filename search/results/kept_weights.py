@@ -8,7 +8,6 @@ trial can be trained again.
 from collections.abc import Iterable, Sequence
 
 from pawtune.search.objective import Objective
-from pawtune.search.progress.live_view import TrialEvent
 from pawtune.search.results.leaderboard import Row, rank_trials
 from pawtune.search.storage.run_folder import RunFolder
 
@@ -31,7 +30,7 @@ class WeightDropper:
         self._ended = 0
         self._next = max(keep, LEAST)
 
-    def on_trial_end(self, event: TrialEvent) -> None:
+    def on_trial_end(self, event: object) -> None:
         """Looks at the ranks once in a while: that reads every trial's metrics."""
         self._ended += 1
         if self._ended >= self._next:

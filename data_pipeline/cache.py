@@ -6,6 +6,7 @@ more than its limit, what was used longest ago first.
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -29,10 +30,33 @@ IN_USE_S = 3600.0  # what was used within this time may be in use by another sea
 
 
 def cache_dir() -> Path:
-    """Where downloads and other work are kept: $XDG_CACHE_HOME/pawtune or ~/.cache/pawtune."""
+    """Where downloads and other work are kept: $XDG_CACHE_HOME/pawtune or ~/.cache/pawtune.
+
+    Where that cannot be written, as with a read-only home, it is a folder of this user's own among
+    the temporary files.
+
+    Raises:
+        DataError: Neither can be written.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative path is to be ignored.
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "pawtune"
+    with suppress(OSError, RuntimeError):  # the latter: nobody knows this user's home
+        # The XDG specification: a relative path is to be ignored.
+        folder = (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "pawtune"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    try:
+        folder = Path(tempfile.gettempdir()) / f"pawtune-cache-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.lstat().st_uid == os.getuid():
+            return folder
+        reason = f"{folder} is another user's"
+    except OSError as error:
+        reason = str(error)
+    raise DataError(
+        f"the cache needs a folder that can be written, and there is none: {reason}; name one: "
+        "XDG_CACHE_HOME=/some/folder"
+    )
 
 
 # What the folders of the cache hold; all of it can be made or fetched again.

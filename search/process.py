@@ -5,48 +5,67 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 # What an interruption arrives as: Ray, once connected, has SIGTERM raise the latter.
 INTERRUPTIONS = (KeyboardInterrupt, SystemExit)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """For the time of a block, SIGTERM raises KeyboardInterrupt as Ctrl-C does."""
+def handling(handle: Callable[[], None], *numbers: signal.Signals) -> Iterator[None]:
+    """For the time of a block, signals call a function; only the main thread can have that.
+
+    SIGHUP, which comes when the terminal's window closes, is left alone where it is ignored:
+    `nohup` is meant to outlive the window.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        handle()
 
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """For the time of a block, interruptions wait: Ray half begun aborts the process at its end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        waiting.append(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, on_signal)
+        for number in numbers
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """For the time of a block, SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with handling(interrupt, signal.SIGTERM, signal.SIGHUP):
+        yield
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """For the time of a block, interruptions wait: Ray half begun aborts the process at its end.
+
+    What is started in it does not receive SIGHUP: Ray must outlive a closed window until the search
+    has ended in order.
+    """
+    waiting: list[bool] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # processes inherit it
+    try:
+        with handling(lambda: waiting.append(True), *STOP_SIGNALS):
+            yield
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if waiting:
         raise KeyboardInterrupt
 

@@ -370,7 +370,7 @@ def test_a_run_whose_driver_died_says_how_to_go_on(tiny_images: Path, runs_dir: 
     os.utime(maker.folder.root / "driver.lock", (long_ago, long_ago))
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(show_run(maker.folder))
-    assert "its driver is gone; go on with: pawtune resume left" in console.export_text()
+    assert "its driver is gone; continue: pawtune resume left" in console.export_text()
 
 
 def test_a_driver_that_was_just_killed_here_is_not_running(

@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from pawtune.models.backbones.backbone_weights import backbone_name
 from pawtune.models.families.domains import Choices, Domain, FloatRange, values_of
 from pawtune.models.families.family import (
     Backbone,
@@ -49,7 +50,9 @@ class TransferSpec(ModelSpec):
 
     family: Literal["transfer"] = "transfer"
     backbone: Annotated[
-        str, Field(min_length=1, description="the name of a keras.applications model")
+        str,
+        AfterValidator(backbone_name),
+        Field(description="the name of a keras.applications model"),
     ] = "MobileNetV2"
     pooling: Annotated[Literal["average", "max"], Field(description="average or max")] = "average"
     dense_width: Annotated[

@@ -16,17 +16,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     from typer.exceptions import TyperException
 
-    from pawtune.search.cli.app import app
+    from pawtune.search.cli.streams import OutputError, safe_streams
     from pawtune.search.errors import read_on_the_command_line
 
     try:
-        # Standing alone, Typer would draw a box of six lines around a mistyped option.
-        with read_on_the_command_line():
-            sys.exit(app(arguments, standalone_mode=False))
+        with safe_streams(), read_on_the_command_line():
+            from pawtune.search.cli.app import app
+
+            # Standing alone, Typer would draw a box of six lines around a mistyped option.
+            code = app(arguments, standalone_mode=False)
+        sys.exit(code)
     except TyperException as error:
         if str(error.format_message()):  # empty where help was printed instead
             print(f"pawtune: {_mistyped(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OutputError as error:
+        if not isinstance(error.__cause__, BrokenPipeError):  # who read it had enough
+            print(
+                f"pawtune: stdout must be writable: {error}; what the command made is kept",
+                file=sys.stderr,
+            )
+        sys.exit(1)
     except ValueError as error:
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if not kinds & {"UserError", "DataError", "ModelError"}:

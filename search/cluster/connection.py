@@ -12,6 +12,7 @@ import ray
 from pawtune.search.cluster.autoscaler import nodes_to_come
 from pawtune.search.cluster.capacity import Capacity, NodeKind, amount
 from pawtune.search.cluster.head_address import head_here, no_cluster, probe_head
+from pawtune.search.cluster.local_ray import prepare_local_ray
 from pawtune.search.cluster.node_events import Say, hear_news
 from pawtune.search.config.search_config import ResourcesConfig
 from pawtune.search.errors import UserError
@@ -52,7 +53,7 @@ def connect(address: str | None, say: Say | None = None) -> None:
         say: Takes a line for the person who watches, when something befalls the cluster.
 
     Raises:
-        UserError: No Ray cluster answers there, or it does not let us in.
+        UserError: No Ray cluster answers there, or it does not let us in, or none can be started.
     """
     if ray.is_initialized():
         return
@@ -64,14 +65,24 @@ def connect(address: str | None, say: Say | None = None) -> None:
     here = address in (None, "", "local")
     door = probe_head(address) or (None if here else head_here())
     options = {"address": door} if door else {"address": "local", "include_dashboard": False}
+    say = say or (lambda line: print(line, file=sys.stderr))
+    if door is None:
+        prepare_local_ray(say)
     try:
         if door is not None:
             _show_token(door)
         with undisturbed():
             ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise no_cluster(address, error, door) from error
-    hear_news(say or (lambda line: print(line, file=sys.stderr)))
+        raise (_not_started(error) if door is None else no_cluster(address, error, door)) from error
+    hear_news(say)
+
+
+def _not_started(error: Exception) -> UserError:
+    return UserError(
+        "Ray must be able to start on this machine, and does not: "
+        f"{' '.join(str(error).split())[:300]}; `pawtune doctor` checks what it needs"
+    )
 
 
 def _show_token(address: str) -> None:

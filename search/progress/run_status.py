@@ -12,6 +12,9 @@ from pawtune.search.progress.watch import is_running
 from pawtune.search.results.leaderboard import rank_trials
 from pawtune.search.storage.run_folder import RunFolder, read_json
 
+# Of a run that no driver holds.
+LEFT = {"running": "interrupted", "pending": "interrupted"}
+
 
 @dataclass(frozen=True)
 class BestSoFar:
@@ -52,7 +55,7 @@ class RunStatus:
         if self.running:
             return "running" + (f", {self.stage}" if self.stage else "")
         if not self.ended:
-            return "no end on record yet"
+            return "its driver is gone, and no end is on record"
         return f"ended early, {self.reason}" if self.reason else "ended"
 
     def text(self) -> str:
@@ -102,7 +105,12 @@ def of_run(run: RunFolder) -> RunStatus:
         running=running,
         ended=ended,
         reason=read_json(run.summary_file)["reason"] if ended else None,
-        counts=dict(Counter(row.state for row in rows)),
+        # What a driver that died left as running is not.
+        counts=dict(
+            Counter(
+                row.state if running else LEFT.get(row.state, row.state) for row in rows
+            )
+        ),
         best=BestSoFar(best.trial_id, best.name, best.best_val_accuracy or 0.0) if best else None,
         waiting=waiting,
         stage=stage.text() if stage is not None else None,

@@ -93,7 +93,7 @@ def _state_words(run: RunFolder) -> str:
         return "running"
     if ended and (reason := read_json(run.summary_file).get("reason")):
         return f"ended early, {reason}"
-    return "ended" if ended else f"its driver is gone; go on with: pawtune resume {run.name}"
+    return "ended" if ended else f"its driver is gone; continue: pawtune resume {run.name}"
 
 
 def _trials_bar(folder: RunFolder, state: SearchState) -> Bar:

@@ -1,13 +1,10 @@
 """Hands trials to Ray Tune and waits: what runs, how many at once, and how it ends."""
 
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from ray import tune
@@ -18,6 +15,7 @@ from pawtune.search.cluster.node_events import head_watched
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Objective
+from pawtune.search.process import STOP_SIGNALS, handling
 from pawtune.search.progress.live_view import TrialEvent
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.storage.history import PastTrial
@@ -182,20 +180,13 @@ def _trial_name(trial: Any) -> str:
 
 @contextmanager
 def _graceful_signals(stop: StopSignal, reporter: Reporter) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the search in order; a second Ctrl-C ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Ctrl-C, SIGTERM and SIGHUP end the search in order; a second one ends it at once."""
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle() -> None:
         if stop.reason == "interrupted":
             raise KeyboardInterrupt
         reporter.say("stopping: finished epochs are kept (press Ctrl-C again to end at once)")
         stop.stop("interrupted")
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling(handle, *STOP_SIGNALS):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,87 @@
+"""What Ray needs of this machine to start: a short temporary folder, and a token that it can keep."""
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from pawtune.search.cluster.node_events import Say
+from pawtune.search.errors import UserError
+
+# Ray's sockets lie at TMP/ray/session_<26 characters>_<process>/sockets/plasma_store, and Linux
+# takes no path of a socket above 107 bytes.
+MAX_BYTES = 107 - len("/ray/session_YYYY-MM-DD_hh-mm-ss_uuuuuu_4194304/sockets/plasma_store")
+SHORT = ("/tmp", "/var/tmp", "/dev/shm")
+
+
+def prepare_local_ray(say: Say) -> None:
+    """Gives Ray, before it starts here, places that it can use where the usual ones cannot be.
+
+    Args:
+        say: Takes a line where another temporary folder is used than the one that was set.
+
+    Raises:
+        UserError: No folder serves.
+    """
+    _short_temporary_folder(say)
+    _token_without_home()
+
+
+def _short_temporary_folder(say: Say) -> None:
+    try:
+        usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    except OSError as error:
+        raise _no_folder(str(error.strerror or error)) from error
+    trouble = _trouble(Path(usual))
+    if trouble is None:
+        return
+    for base in (usual, *SHORT):
+        for folder in (Path(base), Path(base) / f"u{os.getuid()}"):
+            if _trouble(folder) is None:
+                os.environ["RAY_TMPDIR"] = str(folder)
+                say(f"Ray uses {folder} for temporary files: {usual} {trouble}")
+                return
+    raise _no_folder(f"{usual} {trouble}")
+
+
+def _trouble(folder: Path) -> str | None:
+    """What keeps Ray from using a folder for temporary files; None where nothing does."""
+    length = len(os.fsencode(folder))
+    if length > MAX_BYTES:
+        return f"has {length} bytes, and sockets there may have {MAX_BYTES}"
+    for place in (folder, folder / "ray"):
+        try:
+            place.mkdir(mode=0o700 if place == folder else 0o777, parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            return f"cannot be written ({error.strerror})"
+    return None
+
+
+def _no_folder(reason: str) -> UserError:
+    return UserError(
+        f"Ray needs a temporary folder of at most {MAX_BYTES} bytes that can be written, and there "
+        f"is none: {reason}; name one: RAY_TMPDIR=/short/folder"
+    )
+
+
+def _token_without_home() -> None:
+    """Ray keeps the token of a local cluster in ~/.ray; where that cannot be, here."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    with suppress(OSError, RuntimeError):
+        kept = Path.home() / ".ray"
+        if (kept / "auth_token").is_file():
+            return
+        kept.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=kept):
+            return
+    folder = tempfile.mkdtemp(prefix="pawtune-")  # nobody else may read it
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    token = Path(folder) / "auth_token"
+    token.write_text(secrets.token_hex(32))
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)

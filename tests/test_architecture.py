@@ -17,8 +17,8 @@ PACKAGES = ("data_pipeline", "models", "search")
 HEAVY = ("keras", "matplotlib", "optuna", "pandas", "ray", "tensorboardX", "tensorflow")
 
 # A room of search/, or a file beside them, and which of the others its lines may import, late and
-# typing imports included. `errors`, `markdown`, `objective` and `process` are open to all.
-VOCABULARY = {"errors", "markdown", "objective", "process"}
+# typing imports included. Those of the vocabulary are open to all.
+VOCABULARY = {"errors", "markdown", "objective", "process", "streams"}
 BASE = {"config", "storage"}
 ROOMS = {
     "config": set[str](),

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pawtune.models.backbones.backbone_weights import BACKBONES
 from pawtune.models.families.conv import ConvSpec
 from pawtune.search.config.docs_table import settings_table
 from pawtune.search.config.search_config import (
@@ -408,7 +409,7 @@ spaces = st.builds(
     kernel_size=int_domains(1, 7),
     conv_dense_width=int_domains(0, 512),
     head_dropout=float_domains(0, 0.9),
-    backbone=printable.map(lambda name: Choices(choices=(name,))),
+    backbone=st.sampled_from(BACKBONES).map(lambda name: Choices(choices=(name,))),
 )
 configs = st.builds(
     SearchConfig,

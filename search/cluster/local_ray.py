@@ -1,4 +1,4 @@
-"""What Ray needs of this machine to start: a short temporary folder, and a token that it can keep."""
+"""What Ray needs of this machine to start: a short temporary folder, and a place for its token."""
 
 import atexit
 import os

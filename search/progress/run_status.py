@@ -1,5 +1,6 @@
 """How far a run is, read from its folder alone."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -55,7 +56,8 @@ class RunStatus:
         if self.running:
             return "running" + (f", {self.stage}" if self.stage else "")
         if not self.ended:
-            return "its driver is gone, and no end is on record"
+            place = shlex.quote(self.folder)
+            return f"its driver is gone, and no end is on record (continue: pawtune resume {place})"
         return f"ended early, {self.reason}" if self.reason else "ended"
 
     def text(self) -> str:
@@ -107,9 +109,7 @@ def of_run(run: RunFolder) -> RunStatus:
         reason=read_json(run.summary_file)["reason"] if ended else None,
         # What a driver that died left as running is not.
         counts=dict(
-            Counter(
-                row.state if running else LEFT.get(row.state, row.state) for row in rows
-            )
+            Counter(row.state if running else LEFT.get(row.state, row.state) for row in rows)
         ),
         best=BestSoFar(best.trial_id, best.name, best.best_val_accuracy or 0.0) if best else None,
         waiting=waiting,

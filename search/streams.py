@@ -1,5 +1,4 @@
-"""stdin, stdout and stderr of the command, so that no locale, closed descriptor or full disk ends it
-with a traceback.
+"""stdin, stdout and stderr, so that no locale, closed descriptor or full disk ends a command badly.
 
 Progress goes to stderr, and losing it must not end a search of hours. Results go to stdout: where
 they cannot be written the command says so and exits with 1.
@@ -18,7 +17,7 @@ class OutputError(Exception):
 
 
 class _Output(io.FileIO):
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -26,7 +25,7 @@ class _Output(io.FileIO):
 
 
 class _Progress(io.FileIO):
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError:  # the terminal is gone, the pipe closed, the disk full

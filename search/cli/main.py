@@ -16,8 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     from typer.exceptions import TyperException
 
-    from pawtune.search.streams import OutputError, safe_streams
     from pawtune.search.errors import read_on_the_command_line
+    from pawtune.search.streams import OutputError, safe_streams
 
     try:
         with safe_streams(), read_on_the_command_line():

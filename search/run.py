@@ -256,7 +256,7 @@ class Run:
             target = Path(out).expanduser()
             check_keras_target(target)
             refuse_existing([target, *card_files(target)], force)
-        complete, card = self._model_and_card(choice)
+        complete, card = self.model_and_card(choice)
         save_complete(complete, card, target)
         self.folder.keep_new()
         return choice, target
@@ -290,10 +290,11 @@ class Run:
         target = Path(out).expanduser()
         check_target(format, target, dynamic=dynamic, force=force)
         choice = self._chosen(model)
-        complete, card = self._model_and_card(choice)
+        complete, card = self.model_and_card(choice)
         return choice, export_model(complete, card, format, target, dynamic=dynamic, force=force)
 
-    def _model_and_card(self, choice: ModelChoice) -> tuple["keras.Model", dict[str, Any]]:
+    def model_and_card(self, choice: ModelChoice) -> tuple["keras.Model", dict[str, Any]]:
+        """A complete model, and its card as plain JSON values."""
         from pawtune.search.results.best_model import load_choice
         from pawtune.search.results.delivery.model_card import make_card
 

@@ -35,6 +35,7 @@ ROOMS = {
     "run": BASE | {"progress", "results", "retraining", "sampling"},
     "report": BASE | {"run", "sampling", "results"},
     "jobs": BASE | {"run"},
+    "integrations": BASE | {"run", "results"},
     "driver": BASE | {"cluster", "progress", "results", "run", "shared_work", "tuning", "worker"},
     "dry_run": BASE | {"driver", "progress", "shared_work"},
 }
@@ -56,6 +57,7 @@ HOMES = {  # of search/ alone
         "tuning",
         "retraining",
         "jobs",
+        "integrations/serve_app.py",
         "driver.py",
     ),
     "typer": ("cli",),

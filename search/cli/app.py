@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pawtune.search.cli import job_verbs, trust_verbs
+from pawtune.search.cli.integrations.push_verb import push
+from pawtune.search.cli.integrations.serve_verb import serve
 from pawtune.search.cli.options import (
     Data,
     Ensemble,
@@ -626,14 +628,16 @@ def tensorboard(
 ) -> None:
     """Show a run, or several together, in TensorBoard, while they run or when they are over."""
     from pawtune.search.run import open_run
-    from pawtune.search.tensorboard.server import serve
+    from pawtune.search.tensorboard.server import serve as serve_tensorboard
 
     folders = [open_run(name, runs_dir).folder for name in names]
-    raise typer.Exit(serve(folders, host, port))
+    raise typer.Exit(serve_tensorboard(folders, host, port))
 
 
 job_verbs.add_to(app)
 trust_verbs.add_to(app)
+app.command()(push)
+app.command()(serve)
 
 
 @cache_app.command("list")

@@ -98,7 +98,7 @@ def _predict_batch(
     predict: Predict, files: Sequence[FoundFile], decoded: Sequence[Pixels | str]
 ) -> Iterator[Prediction]:
     pixels = [item for item in decoded if not isinstance(item, str)]
-    rows = iter(_probabilities(predict, pixels) if pixels else ())
+    rows = iter(predict_pixels(predict, pixels) if pixels else ())
     for file, item in zip(files, decoded, strict=True):
         if isinstance(item, str):
             yield Prediction(file.path, None, item)
@@ -106,11 +106,14 @@ def _predict_batch(
             yield Prediction(file.path, next(rows))
 
 
-def _probabilities(predict: Predict, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
-    """(N, C). Batches are filled up to a power of two: TensorFlow traces each size that it sees,
-    and with a few unreadable files among many it would see dozens."""
+def predict_pixels(predict: Predict, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
+    """(N, C) probabilities of (H, W, 3) images.
+
+    Batches are filled up to a power of two: TensorFlow traces each size that it sees, and with a
+    few unreadable files among many it would see dozens.
+    """
     if len({image.shape for image in pixels}) > 1:
-        return np.concatenate([_probabilities(predict, [image]) for image in pixels])
+        return np.concatenate([predict_pixels(predict, [image]) for image in pixels])
     size = 1 << (len(pixels) - 1).bit_length()
     batch = np.zeros((size, *pixels[0].shape), np.uint8)
     batch[: len(pixels)] = pixels

@@ -1,0 +1,4 @@
+"""Verbs that hand a run to other tools: push, serve.
+
+Like all verbs, they import any room.
+"""

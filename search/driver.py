@@ -18,6 +18,7 @@ from pawtune.data_pipeline.sources.resolve import is_path, resolve_source
 from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.data_pipeline.splitting.label_table import MAX_TABLE_BYTES, LabelFile
 from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.data_pipeline.splitting.relabel import read_corrections
 from pawtune.search.cluster import connection as cluster
 from pawtune.search.cluster.head_address import refuse_foreign
 from pawtune.search.cluster.node_check import check_nodes
@@ -208,6 +209,8 @@ def _config_to_resume(
         update["data"] = data
     if run.labels_file.exists():
         update["labels"] = str(run.labels_file)
+    if run.relabel_file.exists():
+        update["relabel"] = str(run.relabel_file)
     if address is not None:
         update["resources"] = config.resources.model_copy(update={"address": address})
     else:
@@ -238,7 +241,7 @@ def _told(error: OSError) -> UserError:
 
 def with_absolute_paths(config: SearchConfig) -> SearchConfig:
     """The same search from any folder: workers and later commands run elsewhere."""
-    given = {"runs_dir": config.runs_dir, "weights": config.weights}
+    given = {"runs_dir": config.runs_dir, "weights": config.weights, "relabel": config.relabel}
     for key, place in {"data": config.data, "labels": config.labels}.items():
         if place and is_path(place) and Path(place).expanduser().exists():
             given[key] = place
@@ -254,6 +257,9 @@ def _keep_labels(config: SearchConfig, run: RunFolder) -> None:
     """Copies the table of labels: when the search is resumed, that of a job is gone."""
     if config.labels is not None and Path(config.labels).is_file():
         write_bytes(run.labels_file, read_regular(Path(config.labels), MAX_TABLE_BYTES))
+    if config.relabel is not None:
+        read_corrections(Path(config.relabel))  # refused before anything is made of it
+        write_bytes(run.relabel_file, Path(config.relabel).read_bytes())
 
 
 def load_data(config: SearchConfig, reporter: Reporter) -> Manifest:
@@ -267,6 +273,7 @@ def load_data(config: SearchConfig, reporter: Reporter) -> Manifest:
         root,
         seed=config.seed,
         labels=labels,
+        relabel=Path(config.relabel) if config.relabel is not None else None,
         min_class_size=config.min_class_size,
         cache=cache,
         progress=reporter.stage,

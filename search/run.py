@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from pawtune.search.out_of_fold.audit import Audit
     from pawtune.search.progress.reporter import Reporter
     from pawtune.search.results.delivery.export import Exported
     from pawtune.search.results.delivery.opened import OpenedModel
@@ -384,6 +385,35 @@ class Run:
         refit = refit_trial(self.folder, row, data=data, address=address, reporter=reporter)
         self.folder.keep_new()
         return refit
+
+    @readable_in_python
+    def audit(
+        self, *, data: str | None = None, reporter: "Reporter | None" = None
+    ) -> "tuple[Audit, Path]":
+        """Looks for wrong labels, copies and outliers among training and validation images.
+
+        Args:
+            data: Where the images are, if they have moved.
+            reporter: Shows progress; by default nothing is shown.
+
+        Returns:
+            What was found, and the page to decide on each finding.
+
+        Raises:
+            UserError, DataError: The run has no frozen backbone, or images are gone.
+        """
+        from pawtune.search.out_of_fold.audit import audit_run
+        from pawtune.search.out_of_fold.audit_page import write_page
+        from pawtune.search.progress.reporter import Reporter
+        from pawtune.search.retraining.setup import locate_images
+
+        reporter = reporter or Reporter(quiet=True)
+        config = self.config()
+        manifest = locate_images(self.folder, config, data, reporter)
+        found = audit_run(self.folder, config, manifest, self.rows(), reporter.stage)
+        page = write_page(self.folder, found, manifest)
+        self.folder.keep_new()
+        return found, page
 
     @readable_in_python
     def ensemble(self, top: int = 3, anyway: bool = False) -> "EnsembleResult":

@@ -274,3 +274,41 @@ def test_a_report_of_many_trials_fits_a_phone(
     browser.open(path.as_uri(), width=390)
     assert browser.evaluate(OVERFLOW) == 0
     assert browser.complaints == []
+
+
+def test_the_audit_is_decided_by_keyboard_and_saved(
+    browser: Browser, finished: Run, tmp_path: Path
+) -> None:
+    """Wrong labels of an untrained backbone's head stand in: the page does not mind."""
+    from pawtune.data_pipeline.splitting.build import build_manifest
+
+    audit, page = finished.audit()
+    wrong, decided = audit.labels[:3], "document.getElementById('decided').textContent"
+    assert len(wrong) == 3
+    browser.open(page.as_uri())
+    assert browser.evaluate(BROKEN_PICTURES) == 0
+    assert browser.evaluate(OVERFLOW) == 0
+    browser.evaluate("document.querySelector('.card').focus()")
+    for key in ("r", "d", "k", "d", "ArrowLeft", "u"):
+        browser.call("Input.dispatchKeyEvent", type="keyDown", key=key)
+    assert browser.evaluate(decided) == "3"
+    browser.open(page.as_uri())
+    assert browser.evaluate(decided) == "3"  # kept by the browser
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.evaluate("document.getElementById('save').click()")
+    saved = tmp_path / "relabel.csv"
+    deadline = time.monotonic() + 30
+    while not saved.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert saved.read_text().splitlines() == [
+        "path,sha256,decision,label",
+        f"{wrong[0].path},{wrong[0].sha256},relabel,{wrong[0].suggested}",
+        f"{wrong[1].path},{wrong[1].sha256},drop,",
+        f"{wrong[2].path},{wrong[2].sha256},keep,",
+    ]
+    assert browser.complaints == []
+    root = Path(finished.manifest().root)
+    corrected = {entry.path: entry.label for entry in build_manifest(root, relabel=saved).entries}
+    assert corrected[wrong[0].path] == wrong[0].suggested
+    assert wrong[1].path not in corrected
+    assert corrected[wrong[2].path] == wrong[2].label

@@ -28,6 +28,11 @@ from pawtune.data_pipeline.splitting.folder_layout import Candidate, Layout, Rej
 from pawtune.data_pipeline.splitting.image_hashes import Facts, read_all
 from pawtune.data_pipeline.splitting.label_table import LabelFile, read_labels
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry, fingerprint
+from pawtune.data_pipeline.splitting.relabel import (
+    check_contents,
+    correct_layout,
+    read_corrections,
+)
 from pawtune.data_pipeline.splitting.split_names import SPLITS, TRAIN, VALIDATION
 from pawtune.data_pipeline.splitting.splits import (
     TEST_OF_VALIDATION,
@@ -55,6 +60,7 @@ def build_manifest(
     *,
     seed: int = 0,
     labels: LabelFile | None = None,
+    relabel: Path | None = None,
     min_class_size: int = 0,
     cache: Path | None = None,
     progress: Progress | None = None,
@@ -65,6 +71,7 @@ def build_manifest(
         root: a folder in one of the layouts of `folder_layout`, or with `labels` any.
         seed: decides the splits that are not given.
         labels: a table of labels, where folders do not tell them.
+        relabel: a file of corrections, see `relabel`.
         min_class_size: classes with fewer different images, in any of the splits given, are left
             out; 0 leaves none out.
         cache: where hashes are kept between runs; None keeps none.
@@ -76,6 +83,10 @@ def build_manifest(
     root = Path(os.path.realpath(root))
     layout = read_layout(root) if labels is None else read_labels(root, labels)
     facts, unusable = read_all(root, layout.candidates, cache=cache, progress=progress)
+    if relabel is not None:
+        corrections = read_corrections(relabel)
+        check_contents(corrections, {path: found.sha256 for path, found in facts.items()})
+        layout = correct_layout(layout, corrections)
     kept = {found.path: found for found in layout.candidates if found.path in facts}
     clashes = reject_label_clashes(kept, facts)
     kept = _without(kept, clashes)

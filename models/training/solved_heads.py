@@ -201,9 +201,9 @@ def solve_ridge(
     beta = shrunk[:, None] * (z.T @ (w[:, None] * targets))
     intercept = w @ targets / (w.sum() + regularisation)
     scores = z @ beta + intercept
-    free = _one_minus_hat(decomposition, regularisation)
+    free = one_minus_hat(decomposition, regularisation)
     loo = targets - (targets - scores) / np.maximum(free, 1e-12)[:, None]
-    temperature = _fit_temperature(loo, labels, w)
+    temperature = fit_temperature(loo, labels, w)
     return _folded(decomposition, temperature * beta, temperature * intercept, temperature * loo)
 
 
@@ -212,7 +212,7 @@ def _check_penalty(regularisation: float) -> None:
         raise ModelError(f"regularisation must be above 0, received {regularisation}")
 
 
-def _one_minus_hat(decomposition: Decomposition, regularisation: float) -> Array:
+def one_minus_hat(decomposition: Decomposition, regularisation: float) -> Array:
     """(N,) 1 - Hᵢᵢ, as a sum of positive terms: 1 minus a hat value near 1 would lose its digits.
 
     Image i has the part uᵢᵣ² of itself in direction r, wᵢ / Σw in the constant, the rest in none
@@ -228,7 +228,7 @@ def _one_minus_hat(decomposition: Decomposition, regularisation: float) -> Array
     return free
 
 
-def _fit_temperature(scores: Array, labels: NDArray[np.integer], weights: Array) -> float:
+def fit_temperature(scores: Array, labels: NDArray[np.integer], weights: Array) -> float:
     """The factor that makes scores logits.
 
     Targets are smoothed by what the number of images of a class allows to be known, (n + 1) /

@@ -25,6 +25,7 @@ from pawtune.search.cli.options import (
     Quiet,
     Rank,
     Refit,
+    Relabel,
     RunArgument,
     RunsDir,
     Trial,
@@ -76,6 +77,7 @@ def run(
     labels: Labels = None,
     label_column: LabelColumn = None,
     path_column: PathColumn = None,
+    relabel: Relabel = None,
     min_class_size: MinClassSize = None,
     name: Annotated[
         str | None, typer.Option(help="Of the run.", show_default="the data's name and the time")

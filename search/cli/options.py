@@ -28,6 +28,10 @@ LabelColumn = Annotated[
 PathColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="Its column of images; default: by the files.")
 ]
+Relabel = Annotated[
+    str | None,
+    typer.Option(metavar="FILE.csv", help="Corrections of labels that `pawtune audit` saved."),
+]
 MinClassSize = Annotated[
     int | None, typer.Option(metavar="N", help="Leave out classes with fewer different images.")
 ]
@@ -115,7 +119,7 @@ def configured(params: Mapping[str, Any]) -> "SearchConfig":
         )
     own = [use_family(place) for place in params["family"] or ()]
     families, sizes, budget = params["families"], params["image_size"], params["time_budget"]
-    data = ("data", "labels", "label_column", "path_column", "min_class_size")
+    data = ("data", "labels", "label_column", "path_column", "relabel", "min_class_size")
     same = ("name", "trials", "epochs", "weights", "metric", "class_weights", "seed")
     resources = ("concurrency", "gpus_per_trial", "cpus_per_trial", "address")
     options = {

@@ -1,4 +1,4 @@
-"""The verbs of `pawtune` that follow a search: confirm, refit, ensemble, reproduce."""
+"""The verbs of `pawtune` that follow a search: confirm, refit, ensemble, audit, reproduce."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -39,7 +39,7 @@ def note_of(run: "Run", trial_id: str) -> str | None:
 
 def add_to(app: typer.Typer) -> None:
     """Registers the verbs."""
-    for verb in (confirm, refit, ensemble, reproduce):
+    for verb in (confirm, refit, ensemble, audit, reproduce):
         app.command()(verb)
 
 
@@ -203,6 +203,49 @@ def reproduce(
             _next(opened, "reproduce", option, note="allow for rounding")
     if not result.matches:
         raise typer.Exit(1)
+
+
+def audit(
+    run: RunArgument,
+    data: MovedData = None,
+    top: Annotated[int, typer.Option(min=0, help="Lines of each kind to print.")] = 5,
+    quiet: Quiet = False,
+    runs_dir: RunsDir = "runs",
+    as_json: Json = False,
+) -> None:
+    """Find wrong labels, copies across splits and outliers; write a page to decide on each.
+
+    Each training and validation image is predicted by a head that was solved without it; test
+    images are not touched.
+
+    Example: pawtune audit pets
+    """
+    from pawtune.search.progress.reporter import Reporter
+    from pawtune.search.run import open_run
+
+    opened = open_run(run, runs_dir)
+    with Reporter(quiet=quiet) as reporter:
+        found, page = opened.audit(data=data, reporter=reporter)
+    if as_json:
+        print_json({"page": str(page), **found.as_dict()})
+        return
+    print(
+        f"{found.images:,} images, {found.accuracy:.1%} of their labels agree with out-of-fold "
+        f"predictions ({found.backbone})"
+    )
+    print(f"labels that are probably wrong: {len(found.labels)}")
+    for issue in found.labels[:top]:
+        print(f"  {issue.path}: {issue.label}, rather {issue.suggested} ({issue.probability:.0%})")
+    crossing = sum(copy.crosses for copy in found.copies)
+    print(f"near copies that hashes missed: {len(found.copies)}, {crossing} of them across splits")
+    for copy in found.copies[:top]:
+        print(f"  {copy.path} ({copy.split}) and {copy.other_path} ({copy.other_split})")
+    print(f"images like no other: {len(found.outliers)}")
+    for outlier in found.outliers[:top]:
+        print(f"  {outlier.path} ({outlier.label})")
+    print(f"decide on each in {page}, save relabel.csv there, then search again:")
+    place = shortest(opened)
+    print(f"  pawtune run --config {place}/search.yaml --name NEW --relabel relabel.csv")
 
 
 def _next(run: "Run", verb: str, options: str = "", *, note: str) -> None:

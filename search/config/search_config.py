@@ -91,6 +91,13 @@ class SearchConfig(Strict):
         str | None,
         Setting("a column of that file, or null", "Names the images; null: found by the files."),
     ] = None
+    relabel: Annotated[
+        str | None,
+        Setting(
+            "a relabel.csv, or null",
+            "Corrections of labels that `pawtune audit` saved; the images' folder stays as it is.",
+        ),
+    ] = None
     min_class_size: Annotated[
         int,
         Field(ge=0),
@@ -251,7 +258,7 @@ class SearchConfig(Strict):
             raise ValueError(f"a value may be given once, received {twice[0]!r} twice")
         return values
 
-    @field_validator("data", "runs_dir", "weights", "labels")
+    @field_validator("data", "runs_dir", "weights", "labels", "relabel")
     @classmethod
     def _can_be_a_path(cls, text: str | None) -> str | None:
         if text is not None and any(unicodedata.category(c) in ("Cc", "Cs") for c in text):

@@ -32,6 +32,7 @@ from pawtune.search.storage.run_lock import refuse_if_held
 
 CONFIG_FILE = "submitted.yaml"
 LABELS_FILE = "labels.csv"
+RELABEL_FILE = "relabel.csv"
 # Ray stops a job by SIGTERM and kills it 3 s later; pawtune ends in order on SIGINT.
 STOP_WAIT_S = 20
 ENVIRONMENT = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
@@ -277,6 +278,9 @@ def pack(folder: Path, config: SearchConfig | None, own_families: Sequence[str] 
         if config.labels is not None and Path(config.labels).expanduser().is_file():
             shutil.copyfile(Path(config.labels).expanduser(), folder / LABELS_FILE)
             config = config.model_copy(update={"labels": LABELS_FILE})
+        if config.relabel is not None:
+            shutil.copyfile(Path(config.relabel).expanduser(), folder / RELABEL_FILE)
+            config = config.model_copy(update={"relabel": RELABEL_FILE})
         written = dump_config(config, with_secrets=True)
         (folder / CONFIG_FILE).write_text(written, encoding="utf-8")
 

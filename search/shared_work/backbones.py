@@ -166,14 +166,14 @@ def store_backbones(
     for (name, size), file in families.weights.items():
         target = run.backbone_weights(name, size)
         if file == target:  # the run is resumed
-            found[Backbone(name, size)] = _stored(target)
+            found[Backbone(name, size)] = stored_backbone(target)
             continue
         source_hash = file_hash(file)
         kept = _cached(cache, name, size, source_hash)
         if _facts(kept).exists():
             write_bytes(target, kept.read_bytes())
             write_bytes(_facts(target), _facts(kept).read_bytes())
-            found[Backbone(name, size)] = _stored(target)
+            found[Backbone(name, size)] = stored_backbone(target)
         else:
             task = _store.options(**here().options()).remote(name, size, file, target, threads)
             pending[Backbone(name, size)] = task, source_hash
@@ -185,7 +185,7 @@ def store_backbones(
         kept = _cached(cache, name, size, source_hash)
         write_bytes(kept, target.read_bytes())
         write_bytes(_facts(kept), _facts(target).read_bytes())  # last: it says that all is there
-        found[Backbone(name, size)] = _stored(target)
+        found[Backbone(name, size)] = stored_backbone(target)
     return found
 
 
@@ -197,7 +197,8 @@ def _facts(weights: Path) -> Path:
     return weights.with_name(weights.name.removesuffix(".weights.h5") + ".json")
 
 
-def _stored(weights: Path) -> StoredBackbone:
+def stored_backbone(weights: Path) -> StoredBackbone:
+    """A backbone that a run folder holds, from the facts beside its weights."""
     facts = read_json(_facts(weights))
     # Older runs do not say how many features there are.
     counts = int(facts["num_weights"]), int(facts.get("num_features", 0))

@@ -243,6 +243,16 @@ class RunFolder:
         return self.root / "labels.csv"
 
     @property
+    def relabel_file(self) -> Path:
+        """A copy of the corrections of labels, where there are any."""
+        return self.root / "relabel.csv"
+
+    @property
+    def audit_dir(self) -> Path:
+        """What `pawtune audit` found: predictions of unseen images, and the page."""
+        return self.root / "audit"
+
+    @property
     def trials_dir(self) -> Path:
         return self.root / "trials"
 

@@ -1,0 +1,151 @@
+"""Logits of images by heads that were solved without them: from one decomposition of all features.
+
+Images of one group (duplicates and near duplicates) are left out together, else a head would have
+seen the answer. Ridge needs no second solution: without the images of group G their residuals are
+(I - H_GG)⁻¹ r_G, where H is the hat matrix and r the residuals with all images (block form of
+Allen's leave-one-out, see `solved_heads`). Logistic regression is solved again for each fold, in
+the same principal directions: they and the scale of the features are taken from all images, labels
+never are. Plain numpy: no TensorFlow.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pawtune.models.training.solved_heads import (
+    Decomposition,
+    fit_temperature,
+    one_minus_hat,
+    solve_logistic,
+)
+
+Array = NDArray[np.float64]
+Labels = NDArray[np.integer[Any]]
+
+FOLDS = 5
+
+
+def leave_out_ridge(
+    decomposition: Decomposition,
+    labels: Labels,
+    num_classes: int,
+    regularisation: float,
+    groups: Labels | None = None,
+) -> Array:
+    """Exact logits of each image by the ridge head that was solved without its group.
+
+    Args:
+        decomposition: Of the N images' features.
+        labels: (N,) class indices.
+        num_classes: C.
+        regularisation: λ of `solve_ridge`.
+        groups: (N,) numbers, equal where images belong together; None: each stands alone.
+
+    Returns:
+        (N, C), times the temperature that minimises their log loss.
+    """
+    scores = _leave_out_scores(decomposition, labels, num_classes, regularisation, groups)
+    temperature = fit_temperature(scores, labels, decomposition.weights)
+    return temperature * scores
+
+
+def _leave_out_scores(
+    decomposition: Decomposition,
+    labels: Labels,
+    num_classes: int,
+    regularisation: float,
+    groups: Labels | None,
+) -> Array:
+    z = decomposition.coordinates.astype(np.float64)
+    w, targets = decomposition.weights, np.eye(num_classes)[labels]
+    shrunk = 1 / (decomposition.variances + regularisation)
+    constant = 1 / (w.sum() + regularisation)
+    beta = shrunk[:, None] * (z.T @ (w[:, None] * targets))
+    residuals = targets - z @ beta - constant * (w @ targets)
+    free = one_minus_hat(decomposition, regularisation)
+    left_out = residuals / np.maximum(free, 1e-12)[:, None]
+    for members in _shared(groups):
+        block = (z[members] * shrunk) @ z[members].T + constant
+        remaining = np.eye(len(members)) - block * w[members]
+        left_out[members] = np.linalg.solve(remaining, residuals[members])
+    scores: Array = targets - left_out
+    return scores
+
+
+def _shared(groups: Labels | None) -> Iterator[NDArray[np.intp]]:
+    """Rows of each group of two or more."""
+    if groups is None:
+        return
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=groups[order][:1] - 1))
+    yield from (rows for rows in np.split(order, starts[1:]) if len(rows) > 1)
+
+
+def deal_folds(labels: Labels, groups: Labels, folds: int = FOLDS, seed: int = 0) -> Labels:
+    """A fold for each image: groups whole, classes spread evenly.
+
+    Args:
+        labels: (N,) class indices.
+        groups: (N,) numbers, equal where images belong together.
+        folds: How many, at least 2.
+        seed: Of the shuffle.
+
+    Returns:
+        (N,) int64, 0 to folds - 1.
+    """
+    rng = np.random.default_rng(seed)
+    _, first, place = np.unique(groups, return_index=True, return_inverse=True)
+    dealt = np.empty(len(first), np.int64)
+    begin = 0
+    for label in np.unique(labels[first]):
+        members = rng.permutation(np.flatnonzero(labels[first] == label))
+        dealt[members] = (begin + np.arange(len(members))) % folds
+        begin += len(members)
+    return dealt[place]
+
+
+def fold_logistic(
+    decomposition: Decomposition,
+    labels: Labels,
+    num_classes: int,
+    regularisation: float,
+    folds: Labels,
+) -> Array:
+    """(N, C) logits of each image by the logistic head that was solved without its fold.
+
+    Args:
+        decomposition: Of the N images' features.
+        labels: (N,) class indices.
+        num_classes: C.
+        regularisation: λ of `solve_logistic`.
+        folds: (N,) of `deal_folds`.
+    """
+    logits = np.empty((len(labels), num_classes))
+    for fold in np.unique(folds):
+        out = folds == fold
+        part = without(decomposition, np.flatnonzero(out))
+        head = solve_logistic(part, labels[~out], num_classes, regularisation)
+        logits[out] = head.val_logits
+    return logits
+
+
+def without(decomposition: Decomposition, rows: Sequence[int] | NDArray[np.intp]) -> Decomposition:
+    """The same directions for the images that remain; `rows` stand as validation images.
+
+    Its variances are those of the remaining images along the directions, which are then no longer
+    principal: right for `solve_logistic`, which takes them as step sizes, not for `solve_ridge`.
+    """
+    rest = np.setdiff1d(np.arange(len(decomposition.weights)), rows)
+    kept = decomposition.coordinates[rest]
+    weights = decomposition.weights[rest]
+    weights = weights * (len(rest) / weights.sum())
+    return replace(
+        decomposition,
+        coordinates=kept,
+        val_coordinates=decomposition.coordinates[rows],
+        weights=weights,
+        variances=weights @ kept.astype(np.float64) ** 2,
+    )

@@ -1,0 +1,134 @@
+"""The engine: class probabilities of every training and validation image by a head without it.
+
+The head is ridge on the last block's features, solved at the penalty of the lowest leave-one-out
+loss: exact, and the same for every run, whatever family its best trial is of.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.models.families.family import Backbone
+from pawtune.models.training.out_of_fold import leave_out_ridge
+from pawtune.models.training.solved_heads import Decomposition, decompose
+from pawtune.search.errors import UserError
+from pawtune.search.out_of_fold.run_features import Features, SeenImages
+from pawtune.search.storage.run_folder import RunFolder, read_json, write_bytes, write_json
+from pawtune.search.storage.untrusted_files import read_array
+
+PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+ARRAYS = ("average", "maximum")
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Predictions of images that the head has not seen.
+
+    Attributes:
+        probabilities: (N, C) float32, in the order of `SeenImages`.
+        accuracy: Share of the images whose label they name.
+        regularisation: λ of the head.
+        backbone: Of the features.
+    """
+
+    probabilities: NDArray[np.float32]
+    accuracy: float
+    regularisation: float
+    backbone: Backbone
+
+
+def joined(features: Features) -> NDArray[np.float16]:
+    """(N, D) what the head takes: both poolings of the last block."""
+    return np.concatenate([features[name] for name in ARRAYS], axis=1)
+
+
+def predict_out_of_fold(
+    features: Features, seen: SeenImages, num_classes: int, backbone: Backbone
+) -> OutOfFold:
+    """Leaves out each image, with its duplicates, from one solution.
+
+    Args:
+        features: Of the images.
+        seen: Their labels and groups.
+        num_classes: C.
+        backbone: Of the features.
+    """
+    x = joined(features)
+    logits, penalty = choose_penalty(decompose(x, x[:1]), seen.labels, num_classes, seen.groups)
+    probabilities = softmax(logits).astype(np.float32)
+    right = probabilities.argmax(axis=1) == seen.labels
+    return OutOfFold(probabilities, float(right.mean()), penalty, backbone)
+
+
+def choose_penalty(
+    decomposition: Decomposition,
+    labels: NDArray[np.int32],
+    num_classes: int,
+    groups: NDArray[np.int64] | None = None,
+) -> tuple[NDArray[np.float64], float]:
+    """(N, C) logits of unseen images, and the penalty under which their log loss is lowest."""
+    tried = []
+    for penalty in PENALTIES:
+        logits = leave_out_ridge(decomposition, labels, num_classes, penalty, groups)
+        own = softmax(logits)[np.arange(len(labels)), labels]
+        tried.append((float(-np.log(np.maximum(own, 1e-12)).mean()), penalty, logits))
+    _, penalty, logits = min(tried, key=lambda each: each[:2])
+    return logits, penalty
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, C) probabilities."""
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: NDArray[np.float64] = exponents / exponents.sum(axis=1, keepdims=True)
+    return result
+
+
+def keep(run: RunFolder, found: OutOfFold, manifest: Manifest) -> None:
+    """Writes predictions into the run's folder `audit/`."""
+    stream = io.BytesIO()
+    np.save(stream, found.probabilities)
+    write_bytes(run.audit_dir / "out_of_fold.npy", stream.getvalue())
+    record: dict[str, Any] = {
+        "fingerprint": manifest.fingerprint,
+        "accuracy": found.accuracy,
+        "regularisation": found.regularisation,
+        "backbone": list(found.backbone),
+        "method": "leave-one-out of a ridge head, duplicates left out together",
+    }
+    write_json(run.audit_dir / "out_of_fold.json", record)
+    run.keep_new()
+
+
+def read_kept(run: RunFolder, manifest: Manifest) -> OutOfFold | None:
+    """Predictions that were kept for these splits; None where there are none.
+
+    Raises:
+        UserError: They are damaged.
+    """
+    file = run.audit_dir / "out_of_fold.json"
+    if not file.exists():
+        return None
+    record = read_json(file)
+    if record.get("fingerprint") != manifest.fingerprint:
+        return None
+    images = len(SeenImages.of(manifest).entries)
+    try:
+        probabilities = read_array(
+            run.audit_dir / "out_of_fold.npy", (images, len(manifest.class_names))
+        )
+        name, size = record["backbone"]
+        return OutOfFold(
+            probabilities,
+            float(record["accuracy"]),
+            float(record["regularisation"]),
+            Backbone(str(name), int(size)),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{run.audit_dir} must hold whole predictions, received {error}; delete the folder, "
+            "`pawtune audit` makes it again"
+        ) from error

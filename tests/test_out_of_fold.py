@@ -1,0 +1,207 @@
+"""Predictions of unseen images are exact; what is found in them is right on golden values."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.splitting.build import build_manifest
+from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.models.features.neighbours import UnitScale, find_copies, find_outliers, nearest
+from pawtune.models.training.label_errors import confident_joint, find_label_errors, margins
+from pawtune.models.training.out_of_fold import (
+    deal_folds,
+    fold_logistic,
+    leave_out_ridge,
+    without,
+)
+from pawtune.models.training.solved_heads import decompose, fit_temperature, solve_logistic
+
+
+def blobs(count: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    return rng.normal(size=(count, 8)) + 2 * np.eye(8)[labels], labels
+
+
+def ridge_by_hand(
+    z: np.ndarray, labels: np.ndarray, weights: np.ndarray, penalty: float
+) -> np.ndarray:
+    """Weights of a ridge head with a constant feature under the same penalty."""
+    x = np.hstack([z, np.ones((len(z), 1))])
+    targets = np.eye(3)[labels]
+    gram = x.T @ (weights[:, None] * x) + penalty * np.eye(x.shape[1])
+    solved: np.ndarray = np.linalg.solve(gram, x.T @ (weights[:, None] * targets))
+    return solved
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ridge_leaves_groups_out_exactly(weighted: bool) -> None:
+    x, labels = blobs()
+    weights = np.where(labels == 0, 2.0, 1.0) if weighted else None
+    parts = decompose(x, x[:1], weights)
+    groups = np.arange(60)
+    groups[[3, 7, 20]] = 3
+    groups[[4, 5]] = 4
+    found = leave_out_ridge(parts, labels, 3, 0.7, groups)
+    z = parts.coordinates.astype(float)
+    expected = np.empty((60, 3))
+    for row in range(60):
+        rest = groups != groups[row]
+        beta = ridge_by_hand(z[rest], labels[rest], parts.weights[rest], 0.7)
+        expected[row] = np.append(z[row], 1) @ beta
+    expected *= fit_temperature(expected, labels, parts.weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_duplicates_hide_nothing_once_they_are_left_out_together() -> None:
+    """A wrong label whose copy says the same is believed, unless both are left out."""
+    x, labels = blobs()
+    x, labels = np.vstack([x, x[:1]]), np.append(labels, 1)
+    labels[0] = 1  # wrong, and so is its copy
+    groups = np.append(np.arange(60), 0)
+    parts = decompose(x, x[:1])
+    apart = leave_out_ridge(parts, labels, 3, 0.01)
+    together = leave_out_ridge(parts, labels, 3, 0.01, groups)
+    assert together[0].argmax() == 0
+    assert together[0, 0] - together[0, 1] > apart[0, 0] - apart[0, 1]
+
+
+def test_folds_keep_groups_whole_and_spread_classes() -> None:
+    labels = np.repeat([0, 1], 25)
+    groups = np.arange(50)
+    groups[1] = 0
+    folds = deal_folds(labels, groups, 5, seed=3)
+    assert folds[0] == folds[1]
+    assert all(4 <= np.sum((folds == f) & (labels == c)) <= 6 for f in range(5) for c in (0, 1))
+    np.testing.assert_array_equal(folds, deal_folds(labels, groups, 5, seed=3))
+
+
+def test_a_logistic_fold_is_solved_without_its_images() -> None:
+    x, labels = blobs()
+    parts = decompose(x, x[:1])
+    folds = deal_folds(labels, np.arange(60), 5)
+    found = fold_logistic(parts, labels, 3, 0.1, folds)
+    out = np.flatnonzero(folds == 2)
+    changed = labels.copy()
+    changed[out] = (changed[out] + 1) % 3
+    again = fold_logistic(parts, changed, 3, 0.1, folds)
+    np.testing.assert_array_equal(found[out], again[out])
+    rest = np.setdiff1d(np.arange(60), out)
+    alone = solve_logistic(without(parts, out), labels[rest], 3, 0.1)
+    np.testing.assert_allclose(found[out], alone.val_logits)
+
+
+GOLDEN = np.array(
+    [[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.2, 0.8], [0.1, 0.9], [0.3, 0.7], [0.6, 0.4]]
+)
+GIVEN = np.array([0, 0, 0, 0, 1, 1, 1])
+
+
+def test_the_confident_joint_counts_what_other_classes_claim() -> None:
+    """Thresholds are 0.65 and 2/3: image 3 is claimed by class 1, image 6 by none."""
+    np.testing.assert_allclose(confident_joint(GOLDEN, GIVEN), [[3, 1], [0, 3]])
+
+
+def test_label_errors_are_those_that_the_joint_counts() -> None:
+    np.testing.assert_array_equal(find_label_errors(GOLDEN, GIVEN), [3])
+    np.testing.assert_allclose(margins(GOLDEN, GIVEN)[[0, 3]], [0.8, -0.6])
+    clean = np.eye(2)[GIVEN] * 0.8 + 0.1
+    assert len(find_label_errors(clean, GIVEN)) == 0
+
+
+def test_flipped_labels_are_found() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.arange(400) % 2
+    x = rng.normal(size=(400, 10)) + 3 * np.eye(10)[labels]
+    flipped = rng.permutation(400)[:40]
+    given = labels.copy()
+    given[flipped] = 1 - given[flipped]
+    logits = leave_out_ridge(decompose(x, x[:1]), given, 2, 1.0)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    found = find_label_errors(p, given)
+    assert len(set(found[:40]) & set(flipped)) >= 36
+
+
+def test_copies_and_outliers_are_found_among_features() -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(80, 200))
+    x[:40, 0] += 3
+    x[79] = x[5] + rng.normal(size=200) * 0.1
+    x[78] = 0
+    x[78, 29] = 80
+    units = UnitScale.of(x).apply(x)
+    near = nearest(units, units, 5, themselves=True)
+    assert [pair[:2] for pair in find_copies(near)] == [(5, 79)]
+    assert not (near.rows == np.arange(80)[:, None]).any()
+    assert find_outliers(near)[0] == 78
+
+
+def write_images(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (root / label).mkdir(parents=True)
+        for number in range(12):
+            small = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+            small.resize((40, 40)).save(root / label / f"{number}.png")
+    return root
+
+
+def correction_lines(manifest: Manifest, *decisions: tuple[str, str, str]) -> str:
+    hashes = {entry.path: entry.sha256 for entry in manifest.entries}
+    rows = [
+        f"{path},{hashes.get(path, '0' * 64)},{what},{label}" for path, what, label in decisions
+    ]
+    return "\n".join(["path,sha256,decision,label", *rows]) + "\n"
+
+
+def test_corrections_make_another_manifest_of_the_same_folder(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "pets")
+    before = build_manifest(root)
+    file = tmp_path / "relabel.csv"
+    file.write_text(
+        correction_lines(
+            before,
+            ("cat/3.png", "relabel", "dog"),
+            ("dog/4.png", "drop", ""),
+            ("dog/5.png", "keep", ""),
+        )
+    )
+    after = build_manifest(root, relabel=file)
+    labels = {entry.path: entry.label for entry in after.entries}
+    assert labels["cat/3.png"] == "dog"
+    assert labels["dog/5.png"] == "dog"
+    assert "dog/4.png" not in labels
+    assert [reject.reason for reject in after.rejects] == ["dropped by --relabel"]
+    assert "1 images relabelled, 1 dropped" in " ".join(after.notes)
+    assert build_manifest(root) == before
+
+
+@pytest.mark.parametrize(
+    ("decision", "message"),
+    [
+        (("cat/99.png", "drop", ""), "must be among the data, received 'cat/99.png'"),
+        (("cat/3.png", "relabel", "cow"), "one of the classes .cat, dog., received 'cow'"),
+        (("cat/3.png", "relabel", ""), "line 2 must hold a path, its sha256"),
+        (("cat/3.png", "erase", ""), "line 2 must hold a path, its sha256"),
+    ],
+)
+def test_corrections_that_do_not_fit_are_refused(
+    tmp_path: Path, decision: tuple[str, str, str], message: str
+) -> None:
+    root = write_images(tmp_path / "pets")
+    file = tmp_path / "relabel.csv"
+    file.write_text(correction_lines(build_manifest(root), decision))
+    with pytest.raises(DataError, match=message):
+        build_manifest(root, relabel=file)
+
+
+def test_corrections_of_another_content_are_refused(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "pets")
+    file = tmp_path / "relabel.csv"
+    file.write_text(correction_lines(build_manifest(root), ("cat/3.png", "drop", "")))
+    file.write_text(file.read_text().replace("cat/3.png", "cat/4.png"))
+    with pytest.raises(DataError, match="has other content now"):
+        build_manifest(root, relabel=file)

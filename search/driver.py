@@ -61,14 +61,13 @@ from pawtune.search.storage.history import (
     remove_partial_files,
 )
 from pawtune.search.storage.object_store_sync import hold_run, keep_trials
+from pawtune.search.storage.records import RunSummary
 from pawtune.search.storage.retry import must_exist, retry_storage
 from pawtune.search.storage.run_folder import (
     RunFolder,
     create_run_folder,
-    read_json,
     remove_run_folder,
     write_bytes,
-    write_json,
     write_text,
 )
 from pawtune.search.storage.versions import installed_versions
@@ -349,17 +348,17 @@ def _finish(
         if rows:
             write_leaderboard(run, rows)
             _dropper(run, config).drop(rows)
-        counts = Counter(row.status for row in rows)
-        before = read_json(run.summary_file) if run.summary_file.exists() else {}
-        spent = Counter(before.get("stages", {}))
+        before = run.read_summary() or RunSummary(seconds=0)
+        spent = Counter(before.stages)
         spent.update(stages)
-        summary = {
-            "reason": reason,
-            "seconds": round(seconds + before.get("seconds", 0), 1),
-            "stages": {name: round(value, 1) for name, value in spent.items()},
-            "counts": dict(counts),
-        }
-        write_json(run.summary_file, summary)
+        run.write_summary(
+            RunSummary(
+                reason=reason,
+                seconds=round(seconds + before.seconds, 1),
+                stages={name: round(value, 1) for name, value in spent.items()},
+                counts=dict(Counter(row.status for row in rows)),
+            )
+        )
 
     try:
         retry_storage(finish)

@@ -18,7 +18,8 @@ from pawtune.search.results.model_choice import (
     default_file,
 )
 from pawtune.search.storage.history import read_history
-from pawtune.search.storage.run_folder import RunFolder, open_run_folder, read_json
+from pawtune.search.storage.records import RunSummary
+from pawtune.search.storage.run_folder import RunFolder, open_run_folder
 
 if TYPE_CHECKING:
     import keras
@@ -122,7 +123,7 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """How the search ended: `reason` (None: all trials ran), `seconds`, `counts`."""
-        return read_json(self.folder.summary_file)
+        return RunSummary.read(self.folder.summary_file).as_dict()
 
     def validation(self, rows: Sequence[Row] | None = None) -> "ValidationEstimate | None":
         """The winner's validation accuracy, as seen and corrected for the choice among many.

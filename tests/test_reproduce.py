@@ -10,17 +10,11 @@ from pawtune.search.retraining.reproduce import (
     find_changes,
     first_difference,
 )
+from pawtune.search.storage.records import TrialFacts
 from pawtune.search.storage.versions import installed_versions
 from tests.run_folders import RunMaker, make_images
 
-FACTS = {
-    "device": "cpu",
-    "cpu": "A",
-    "threads": 1,
-    "precision": "float32",
-    "training": "live",
-    "code": 2,
-}
+FACTS = TrialFacts(device="cpu", cpu="A", threads=1, precision="float32", training="live", code=2)
 
 
 def pair(epoch: int, recorded: float, again: float) -> EpochPair:
@@ -47,10 +41,10 @@ def test_what_decides_on_digits_is_compared(runs_dir: Path, tmp_path: Path) -> N
     maker.add(baseline("tutorial_1", 4))
     run = maker.finish()
     assert find_changes(run, FACTS, FACTS) == []
-    assert find_changes(run, {}, FACTS) == []  # an older record does not say
-    unversioned = {key: value for key, value in FACTS.items() if key != "code"}
+    assert find_changes(run, TrialFacts(), FACTS) == []  # an older record does not say
+    unversioned = TrialFacts(**{k: v for k, v in FACTS.as_dict().items() if k != "code"})
     assert find_changes(run, unversioned, FACTS) == ["pawtune's training code, version 1 → 2"]
-    moved = {**FACTS, "cpu": "B", "threads": 2}
+    moved = FACTS.model_copy(update={"cpu": "B", "threads": 2})
     assert find_changes(run, FACTS, moved) == ["processor A → B", "threads 1 → 2"]
     with run.config_file.open("a") as stream:
         stream.write('versions: {keras: 3.0.0, ray: "\\e[2J"}\n')

@@ -8,7 +8,6 @@ from rich.text import Text
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.search.results.leaderboard import as_dicts
 from pawtune.search.run import Run
-from pawtune.search.storage.run_folder import read_json
 from pawtune.search.storage.untrusted_files import read_text
 
 EPOCH_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
@@ -27,7 +26,7 @@ def describe_trial(run: Run, trial: str) -> dict[str, Any]:
         **as_dicts([row])[0],
         "reason": row.reason,
         "state": row.state,
-        "facts": read_json(folder.facts_file) if folder.facts_file.exists() else {},
+        "facts": folder.read_facts().as_dict(),
         "history": folder.read_metrics(),
         "error": read_text(folder.error_file) if folder.error_file.exists() else None,
     }

@@ -182,10 +182,7 @@ class Reporter:
         """Read from the trial's facts, once, when it ends."""
         if self._run is None or event.status == "running":
             return False
-        from pawtune.search.storage.run_folder import read_json
-
-        facts = self._run.new_trial(event.trial_id).facts_file
-        return facts.exists() and read_json(facts).get("training") == "bank"
+        return self._run.new_trial(event.trial_id).read_facts().training == "bank"
 
     def _is_worth_a_line(self, event: TrialEvent, is_best: bool) -> bool:
         tenth = 10 * self.state.num_ended // max(1, self.state.total)

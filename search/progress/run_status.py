@@ -11,7 +11,7 @@ from pawtune.search.objective import Objective
 from pawtune.search.progress.stages import read_stage
 from pawtune.search.progress.watch import is_running
 from pawtune.search.results.leaderboard import rank_trials
-from pawtune.search.storage.run_folder import RunFolder, read_json
+from pawtune.search.storage.run_folder import RunFolder
 
 # Of a run that no driver holds.
 LEFT = {"running": "interrupted", "pending": "interrupted"}
@@ -91,7 +91,7 @@ def as_dict(
 def of_run(run: RunFolder) -> RunStatus:
     """How far a run is now."""
     running = is_running(run)
-    ended = run.summary_file.exists() and not running
+    summary = run.read_summary() if not running else None
     statuses = {trial.trial_id: trial.read_status() for trial in run.trials()}
     waiting = {
         trial_id: status.reason
@@ -105,8 +105,8 @@ def of_run(run: RunFolder) -> RunStatus:
         name=run.name,
         folder=run.place,
         running=running,
-        ended=ended,
-        reason=read_json(run.summary_file)["reason"] if ended else None,
+        ended=summary is not None,
+        reason=summary.reason if summary is not None else None,
         # What a driver that died left as running is not.
         counts=dict(
             Counter(row.state if running else LEFT.get(row.state, row.state) for row in rows)

@@ -88,12 +88,12 @@ def show_run(run: RunFolder) -> RenderableType:
 
 
 def _state_words(run: RunFolder) -> str:
-    ended = run.summary_file.exists()
     if is_running(run):
         return "running"
-    if ended and (reason := read_json(run.summary_file).get("reason")):
-        return f"ended early, {reason}"
-    return "ended" if ended else f"its driver is gone; continue: pawtune resume {run.name}"
+    summary = run.read_summary()
+    if summary is not None:
+        return f"ended early, {summary.reason}" if summary.reason else "ended"
+    return f"its driver is gone; continue: pawtune resume {run.name}"
 
 
 def _trials_bar(folder: RunFolder, state: SearchState) -> Bar:
@@ -181,9 +181,9 @@ def _take(state: SearchState, trial: TrialFolder, waits: bool) -> None:
     """Adds a trial to a state; of one that waits for a worker, only the best epoch counts."""
     event = _last_event(trial, Objective(state.metric))
     if event is not None:
-        facts = read_json(trial.facts_file) if trial.facts_file.exists() else {}
+        facts = trial.read_facts()
         event = replace(event, status="pending") if waits else event
-        state.take(event, on_bank=facts.get("training") == "bank")
+        state.take(event, on_bank=facts.training == "bank")
 
 
 def _last_event(trial: TrialFolder, objective: Objective) -> TrialEvent | None:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from pawtune.search.report.checks import finite
 from pawtune.search.report.data import ReportData, TrialView
 from pawtune.search.report.trial_marks import count
 from pawtune.search.report.words import duration
@@ -54,7 +53,7 @@ def _budget_lines(data: ReportData) -> list[str]:
     lines = []
     starts = [trial.started for trial in data.trials if trial.started]
     ends = [trial.finished for trial in data.trials if trial.finished]
-    whole = (data.summary or {}).get("seconds")
+    whole = data.summary.seconds if data.summary else None
     if starts and ends:
         trials_s = max(0.0, max(ends) - min(starts))
         line = f"From the first trial's start to the last one's end: {duration(trials_s)}"
@@ -84,10 +83,8 @@ def _budget_lines(data: ReportData) -> list[str]:
 
 def read_stages(data: ReportData) -> dict[str, float]:
     """What each stage before the trials took, in seconds, the longest first."""
-    recorded = (data.summary or {}).get("stages")
-    known = recorded.items() if isinstance(recorded, dict) else ()
-    seconds = {str(name): finite(value) for name, value in known}
-    told = {name: value for name, value in seconds.items() if value}
+    recorded = data.summary.stages if data.summary else {}
+    told = {name: value for name, value in recorded.items() if value}
     return dict(sorted(told.items(), key=lambda item: -item[1]))
 
 
@@ -123,4 +120,4 @@ def count_bank_passes(data: ReportData) -> int:
 
 
 def _on_bank(data: ReportData) -> list[TrialView]:
-    return [t for t in data.trials if t.epochs and t.facts.get("training") == "bank"]
+    return [t for t in data.trials if t.epochs and t.facts.training == "bank"]

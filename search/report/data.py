@@ -13,9 +13,10 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.objective import Objective
-from pawtune.search.report.checks import check_epochs, finite, plain, read_looks
+from pawtune.search.report.checks import check_epochs, plain, read_looks
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.run import Run
+from pawtune.search.storage.records import RunSummary, TrialFacts
 from pawtune.search.storage.run_folder import TrialFolder, read_json
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class TrialView:
     reason: str | None
     started: float | None
     finished: float | None
-    facts: Mapping[str, Any]
+    facts: TrialFacts
 
     @property
     def trial_id(self) -> str:
@@ -98,7 +99,7 @@ class ReportData:
     trials: Sequence[TrialView]
     manifest: Manifest | None
     manifest_problem: str | None
-    summary: Mapping[str, Any] | None
+    summary: RunSummary | None
     looks: Sequence[Mapping[str, Any]]
 
     @cached_property
@@ -173,16 +174,9 @@ def read_report_data(run: Run) -> ReportData:
         trials=[_view(folder, rows[folder.trial_id]) for folder in folders],
         manifest=manifest,
         manifest_problem=problem,
-        summary=_read_summary(run),
+        summary=run.folder.read_summary(),
         looks=read_looks(run.folder),
     )
-
-
-def _read_summary(run: Run) -> Mapping[str, Any] | None:
-    if not run.folder.summary_file.exists():
-        return None
-    summary = run.summary()
-    return {**summary, "seconds": finite(summary.get("seconds"))}
 
 
 def _view(folder: TrialFolder, row: Row) -> TrialView:
@@ -197,5 +191,5 @@ def _view(folder: TrialFolder, row: Row) -> TrialView:
         reason=status.reason,
         started=status.started,
         finished=status.finished,
-        facts=read_json(folder.facts_file) if folder.facts_file.exists() else {},
+        facts=folder.read_facts(),
     )

@@ -43,7 +43,7 @@ def subtitle(data: ReportData) -> str:
     if starts:
         parts.append(f"{datetime.fromtimestamp(min(starts), UTC):%d %B %Y}")
     if data.summary is not None:
-        parts.append(duration(data.summary.get("seconds")))
+        parts.append(duration(data.summary.seconds))
     return " · ".join(parts)
 
 
@@ -54,8 +54,8 @@ def notices(data: ReportData) -> list[str]:
         found.append(
             "This search has not ended (or was killed): the numbers are those of this moment."
         )
-    elif data.summary.get("reason"):
-        found.append(f"The search ended early: {data.summary['reason']}.")
+    elif data.summary.reason:
+        found.append(f"The search ended early: {data.summary.reason}.")
     if data.trials and data.best is None:
         found.append("No trial has finished an epoch: there is nothing to rank yet.")
     if data.manifest_problem:
@@ -189,7 +189,9 @@ def recorded(data: ReportData, config_text: str) -> list[tuple[str, str]]:
     if versions:
         rows.append(("versions", ", ".join(f"{name} {v}" for name, v in versions.items())))
     for label, key in (("precision", "precision"), ("trained on", "host")):
-        values = sorted({str(trial.facts[key]) for trial in data.trials if key in trial.facts})
+        values = sorted(
+            {str(t.facts.as_dict()[key]) for t in data.trials if key in t.facts.as_dict()}
+        )
         if values:
             rows.append((label, ", ".join(values[:8]) + (" …" if len(values) > 8 else "")))
     return rows
@@ -211,7 +213,7 @@ def commands(data: ReportData) -> str:
     lines = [
         (f"pawtune run --config runs/{name}/search.yaml --name {name}-again", "the same search"),
     ]
-    if data.summary is None or data.summary.get("reason"):
+    if data.summary is None or data.summary.reason:
         lines.append((f"pawtune resume {name}", "continue this one"))
     if data.best is not None:
         lines.append((f"pawtune best {name} --out best.keras", "the best epoch as one Keras model"))

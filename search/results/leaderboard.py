@@ -103,7 +103,7 @@ def _row(place: int, trial: TrialFolder, objective: Objective) -> Row:
     epochs = trial.read_metrics()
     counted = epochs if status.status != "failed" else []
     best = objective.best(counted) if counted else None
-    facts = read_json(trial.facts_file) if trial.facts_file.exists() else {}
+    facts = trial.read_facts()
     seconds = status.seconds
     return Row(
         rank=place if best else None,
@@ -117,7 +117,7 @@ def _row(place: int, trial: TrialFolder, objective: Objective) -> Row:
         best_epoch=int(best["epoch"]) if best else None,
         epochs=len(epochs),
         seconds=seconds if seconds is not None else sum(e["seconds"] for e in epochs) or None,
-        num_weights=facts.get("num_weights"),
+        num_weights=facts.num_weights,
         params=spec["params"],
         reason=status.reason,
     )

@@ -186,6 +186,6 @@ def train_whole(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Itera
         rows.append({"epoch": result.epoch, **{name: result.metrics[name] for name in KEPT}})
         folder.write_metrics(rows)
         if result.epoch == spec.train.epochs:
-            write_json(folder.facts_file, describe_training(trial, policy, work))
+            folder.write_facts(describe_training(trial, policy, work))
             trial.core.save_weights(folder.best_weights)
         yield rows[-1]

@@ -24,7 +24,8 @@ from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.validation import read_probabilities
 from pawtune.search.retraining.setup import LOCAL, prepare_retraining
 from pawtune.search.retraining.training import Training, follow_one
-from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
+from pawtune.search.storage.records import TrialFacts
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder
 from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.storage.versions import installed_versions, recorded_versions
 
@@ -128,7 +129,7 @@ def reproduce_trial(
     reporter = reporter or default_reporter()
     folder = run.trial(row.trial_id)
     recorded = folder.read_metrics()
-    facts = read_json(folder.facts_file) if folder.facts_file.exists() else {}
+    facts = folder.read_facts()
     spec = _as_recorded(load_spec(run, row.trial_id), facts, len(recorded))
     setup = prepare_retraining(
         run,
@@ -136,8 +137,8 @@ def reproduce_trial(
         reporter=reporter,
         data=data,
         address=address or LOCAL,
-        precision=spec.train.precision if facts.get("device") != "gpu" else None,
-        on_cpu=facts.get("device") == "cpu",
+        precision=spec.train.precision if facts.device != "gpu" else None,
+        on_cpu=facts.device == "cpu",
     )
     with tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
         training = Training(spec, TrialFolder(Path(scratch)))
@@ -145,10 +146,10 @@ def reproduce_trial(
         reporter.close()
         again = training.folder.read_metrics()
         probabilities = np.load(training.folder.best_predictions, allow_pickle=False)
-        facts_again = read_json(training.folder.facts_file)
+        facts_again = training.folder.read_facts()
     changed = find_changes(run, facts, facts_again)
     if tolerance is None:
-        tolerance = ELSEWHERE if changed or facts_again["device"] == "gpu" else 0.0
+        tolerance = ELSEWHERE if changed or facts_again.device == "gpu" else 0.0
     pairs = [
         EpochPair(int(old["epoch"]), _compared(old, new), _compared(new, old))
         for old, new in zip(recorded, again, strict=True)
@@ -169,28 +170,29 @@ def reproduce_trial(
     )
 
 
-def _as_recorded(spec: TrialSpec, facts: Mapping[str, Any], epochs: int) -> TrialSpec:
+def _as_recorded(spec: TrialSpec, facts: TrialFacts, epochs: int) -> TrialSpec:
     """The trial in the precision that `auto` meant there, for the epochs that it was given."""
     update: dict[str, Any] = {"epochs": epochs}
-    if spec.train.precision == "auto" and facts.get("precision") in get_args(Precision):
-        update["precision"] = facts["precision"]
+    if spec.train.precision == "auto" and facts.precision in get_args(Precision):
+        update["precision"] = facts.precision
     train = type(spec.train).model_validate({**spec.train.model_dump(), **update})
     return spec.model_copy(update={"train": train})
 
 
-def find_changes(run: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def find_changes(run: RunFolder, before: TrialFacts, now: TrialFacts) -> list[str]:
     """What decides on digits and is known to have changed, in words."""
-    before = {"code": FIRST_CODE, **before} if before else {}
+    recorded, found = before.as_dict(), now.as_dict()
+    known = {"code": FIRST_CODE, **recorded} if recorded else {}
     changed = [
-        f"{words} {before[key]!s} → {now[key]!s}"
+        f"{words} {known[key]!s} → {found[key]!s}"
         for key, words in DECIDING.items()
-        if key in before and before[key] != now[key]
+        if key in known and known[key] != found[key]
     ]
-    recorded = recorded_versions(run.config_file)
+    versions = recorded_versions(run.config_file)
     changed += [
-        f"{name} {recorded[name]} → {version}"
+        f"{name} {versions[name]} → {version}"
         for name, version in installed_versions().items()
-        if recorded.get(name, version) != version
+        if versions.get(name, version) != version
     ]
     return [shown(words) for words in changed]
 

@@ -8,7 +8,14 @@ what pawtune never writes is refused with the file, the rule and the value recei
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.search.errors import UserError
@@ -19,9 +26,9 @@ EARLY_STOP = "asha"  # the reason of a stopped trial that is over; any other can
 MAX_WORDS = 1000
 
 
-def _plain_words(value: object) -> str | None:
+def _plain_words(value: str) -> str:
     """Text of at most `MAX_WORDS` characters, without those that a terminal acts upon."""
-    return None if value is None else shown(str(value))[:MAX_WORDS]
+    return shown(value)[:MAX_WORDS]
 
 
 def _time_or_none(value: object) -> float | None:
@@ -29,8 +36,18 @@ def _time_or_none(value: object) -> float | None:
     return value if is_number(value, MAX_SECONDS) else None
 
 
-Words = Annotated[str | None, BeforeValidator(_plain_words)]
-Seconds = Annotated[float | None, BeforeValidator(_time_or_none)]
+def _times_by_name(value: object) -> dict[str, float]:
+    """Durations by name, without what is none."""
+    known = value.items() if isinstance(value, dict) else ()
+    return {_plain_words(str(k)): v for k, v in known if is_number(v, MAX_SECONDS)}
+
+
+Words = Annotated[str, AfterValidator(_plain_words)]
+MaybeWords = Annotated[Words | None, Field(description="words or null")]
+Time = Annotated[float | None, BeforeValidator(_time_or_none)]
+Weights = Annotated[
+    int | None, Field(ge=0, lt=2**63, description="a whole number from 0 below 2^63")
+]
 
 
 class Record(BaseModel):
@@ -73,10 +90,10 @@ class TrialStatus(Record):
     """
 
     status: Status = Field(description=f"one of {', '.join(get_args(Status))}")
-    reason: Words = None
-    started: Seconds = None
-    finished: Seconds = None
-    seconds: Seconds = None
+    reason: MaybeWords = None
+    started: Time = None
+    finished: Time = None
+    seconds: Time = None
 
     @property
     def stopped_early(self) -> bool:
@@ -87,3 +104,49 @@ class TrialStatus(Record):
     def is_over(self) -> bool:
         """Whether the trial has ended for good; else it can be continued."""
         return self.status in ("completed", "failed") or self.stopped_early
+
+
+class TrialFacts(Record):
+    """What a worker found out about a trial and itself: `facts.json`, written as training begins.
+
+    Attributes:
+        num_weights: Weights of the whole model, a frozen backbone included.
+        trainable_weights: Weights that training changes.
+        precision: Keras' policy, such as `mixed_bfloat16`.
+        training: How the family trained it, one word: `bank`, `live`.
+        code: Version of pawtune's training code; None in records that do not say.
+        host: Name of the machine.
+        node: Ray's node on it.
+        gpus: Ids of the GPUs that the trial saw.
+        device: `gpu` or `cpu`.
+        cpu: The processor's model.
+        threads: Threads that TensorFlow was given.
+    """
+
+    num_weights: Weights = None
+    trainable_weights: Weights = None
+    precision: MaybeWords = None
+    training: MaybeWords = None
+    code: int | None = Field(None, description="a whole number")
+    host: MaybeWords = None
+    node: MaybeWords = None
+    gpus: tuple[Words, ...] = Field((), strict=False, description="a list of words")
+    device: MaybeWords = None
+    cpu: MaybeWords = None
+    threads: int | None = Field(None, description="a whole number")
+
+
+class RunSummary(Record):
+    """How a search ended: `summary.json`.
+
+    Attributes:
+        reason: Why it ended early; None where every trial ran.
+        seconds: Wall time of all sessions.
+        stages: Seconds of each stage before the trials, all sessions together.
+        counts: Trials by status.
+    """
+
+    reason: MaybeWords = None
+    seconds: float = Field(ge=0, le=MAX_SECONDS, description="a number from 0")
+    stages: Annotated[dict[str, float], BeforeValidator(_times_by_name)] = {}
+    counts: dict[str, int] = Field({}, description="trials by status")

@@ -29,7 +29,7 @@ from pawtune.search.storage.untrusted_files import read_object, read_rows
 if TYPE_CHECKING:
     from pawtune.search.storage.mirror import Mirror
 from pawtune.search.config.search_config import NAME_RULE
-from pawtune.search.storage.records import Status, TrialStatus
+from pawtune.search.storage.records import RunSummary, Status, TrialFacts, TrialStatus
 from pawtune.search.storage.retry import must_exist
 
 TRIAL_RULE = re.compile(r"[0-9]{1,9}")
@@ -135,6 +135,13 @@ class TrialFolder:
         if not self.status_file.exists():
             return TrialStatus(status="pending")
         return TrialStatus.read(self.status_file)
+
+    def write_facts(self, facts: TrialFacts) -> None:
+        write_json(self.facts_file, facts.as_dict())
+
+    def read_facts(self) -> TrialFacts:
+        """What the trial's worker found out; nothing where none has begun it."""
+        return TrialFacts.read(self.facts_file) if self.facts_file.exists() else TrialFacts()
 
     def seconds_so_far(self) -> float:
         """Seconds of work in earlier sessions: 0 for a new trial."""
@@ -274,8 +281,15 @@ class RunFolder:
 
     @property
     def summary_file(self) -> Path:
-        """How the search ended: seconds, reason, counts."""
+        """A `RunSummary`."""
         return self.root / "summary.json"
+
+    def write_summary(self, summary: RunSummary) -> None:
+        write_json(self.summary_file, summary.as_dict())
+
+    def read_summary(self) -> RunSummary | None:
+        """How the search ended; None while it runs for the first time, or where it was killed."""
+        return RunSummary.read(self.summary_file) if self.summary_file.exists() else None
 
     @property
     def best_model(self) -> Path:

@@ -114,36 +114,11 @@ def check_spec(path: Path, content: dict[str, Any]) -> None:
         content.setdefault(key, missing)
 
 
-def check_facts(path: Path, content: dict[str, Any]) -> None:
-    """What a worker found out."""
-    for key in ("num_weights", "trainable_weights"):
-        value = content.get(key)
-        if value is not None and (not isinstance(value, int) or not 0 <= value < 2**63):
-            _refuse(path, key, "a whole number from 0", value)
-    for key, value in content.items():
-        if isinstance(value, str):
-            content[key] = shown(value)[:1000]
-
-
 def check_attempts(path: Path, content: dict[str, Any]) -> None:
     """How often a trial was begun."""
     attempts = content.get("attempts")
     if not isinstance(attempts, int) or not 0 <= attempts < 2**31:
         _refuse(path, "attempts", "a whole number from 0", attempts)
-
-
-def check_summary(path: Path, content: dict[str, Any]) -> None:
-    """How a search ended."""
-    reason = content.get("reason")
-    if reason is not None and not isinstance(reason, str):
-        _refuse(path, "reason", "words or null", reason)
-    content["reason"] = None if reason is None else shown(reason)[:1000]
-    seconds = content.get("seconds")
-    if not is_number(seconds, MAX_SECONDS) or seconds < 0:
-        _refuse(path, "seconds", "a number from 0", seconds)
-    counts = content.setdefault("counts", {})
-    if not isinstance(counts, dict) or not all(isinstance(n, int) for n in counts.values()):
-        _refuse(path, "counts", "trials by status", counts)
 
 
 def check_refit(path: Path, content: dict[str, Any]) -> None:
@@ -169,9 +144,7 @@ def check_ensemble(path: Path, content: dict[str, Any]) -> None:
 
 CHECKS: Mapping[str, Callable[[Path, dict[str, Any]], None]] = {
     "spec.json": check_spec,
-    "facts.json": check_facts,
     "attempts.json": check_attempts,
-    "summary.json": check_summary,
     "refit.json": check_refit,
     "ensemble.json": check_ensemble,
 }

@@ -19,7 +19,7 @@ from pawtune.search.errors import UserError
 from pawtune.search.markdown import render_markdown
 from pawtune.search.objective import Objective
 from pawtune.search.results.leaderboard import rank_trials
-from pawtune.search.storage.run_folder import RunFolder, read_json
+from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.tensorboard.event_files import EventFile, remove_event_files
 from pawtune.search.tensorboard.event_pictures import Samples
@@ -105,7 +105,7 @@ def finish_search_events(run: RunFolder, objective: Objective, samples: Samples)
     if best is None or samples.manifest is None:
         return
     trial = run.trial(best.trial_id)
-    facts = read_json(trial.facts_file) if trial.facts_file.exists() else {}
+    facts = trial.read_facts().as_dict()
     try:
         spec = load_spec(run, best.trial_id)
     except UserError:  # written by another version: its curves are shown all the same

@@ -130,11 +130,11 @@ class TrialEvents:
         if views is not None:
             file.add_image("trial/augmentation", views)  # after `best`, of which there is one
         self._file = file
-        facts = read_json(self._trial.facts_file) if self._trial.facts_file.exists() else {}
+        facts = self._trial.read_facts()
         wall_time = self._started
         for number, row in enumerate(self._rows, start=1):
             wall_time += row.get("seconds", 0.0)
-            self._write_epoch(number, wall_time, facts.get("num_weights"))
+            self._write_epoch(number, wall_time, facts.num_weights)
         file.flush()
 
     def _write_epoch(self, number: int, wall_time: float, num_weights: float | None) -> None:

@@ -29,8 +29,9 @@ from pawtune.search.cluster.connection import claim_process, place
 from pawtune.search.objective import Objective
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.attempts import TakenOverError, begin_attempt
+from pawtune.search.storage.records import TrialFacts
 from pawtune.search.storage.retry import StorageError, must_exist, retry_storage
-from pawtune.search.storage.run_folder import TrialFolder, write_json, write_text
+from pawtune.search.storage.run_folder import TrialFolder, write_text
 from pawtune.search.worker.epoch_keeper import EpochKeeper, restore_best
 from pawtune.search.worker.trial_copy import TrialCopy
 from pawtune.search.worker.trial_data import SharedArrays
@@ -151,13 +152,13 @@ def run_trial(
         trial, rows = build_trial(spec, work), []
     core = trial.core
     facts = describe_training(trial, policy, work)
-    retry_storage(lambda: write_json(folder.facts_file, facts))
+    retry_storage(lambda: folder.write_facts(facts))
     keep_state = partial(save_state, core, trial.optimizer, folder=folder.last)
     keeper = EpochKeeper(folder, objective, core, keep_state, rows, claim)
     for result in trial.train(len(rows) + 1):
         done = result.epoch >= spec.train.epochs
         report = keeper.keep(result, done)
-        yield {**report, "num_weights": facts["num_weights"], "done": done}
+        yield {**report, "num_weights": facts.num_weights, "done": done}
 
 
 def begin_session(spec: TrialSpec) -> str:
@@ -185,23 +186,23 @@ def build_trial(spec: TrialSpec, work: SharedWork) -> BuiltTrial:
     return family_of(spec.model).build(spec.model, spec.train, SharedArrays(work))
 
 
-def describe_training(trial: BuiltTrial, policy: str, work: SharedWork) -> dict[str, Any]:
+def describe_training(trial: BuiltTrial, policy: str, work: SharedWork) -> TrialFacts:
     """What a trial's `facts.json` holds: sizes, and all of the machine that decides on digits."""
     from pawtune.models import precision
     from pawtune.models.training.code_version import TRAINING_VERSION
 
     frozen = sum(work.backbones[backbone].num_weights for backbone in trial.backbones)
-    return {
-        "num_weights": trial.core.count_params() + frozen,
-        "trainable_weights": sum(int(np.prod(w.shape)) for w in trial.core.trainable_weights),
-        "precision": policy,
-        "training": trial.kind,
-        "code": TRAINING_VERSION,
+    return TrialFacts(
+        num_weights=trial.core.count_params() + frozen,
+        trainable_weights=sum(int(np.prod(w.shape)) for w in trial.core.trainable_weights),
+        precision=policy,
+        training=trial.kind,
+        code=TRAINING_VERSION,
         **place(),
-        "device": "gpu" if precision.has_gpu() else "cpu",
-        "cpu": cpu_model(),
-        "threads": work.threads,
-    }
+        device="gpu" if precision.has_gpu() else "cpu",
+        cpu=cpu_model(),
+        threads=work.threads,
+    )
 
 
 def _continue(

@@ -15,7 +15,8 @@ from pawtune.search.results.look_ledger import read_ledger
 from pawtune.search.results.metrics import Majority, wilson_interval
 from pawtune.search.results.model_choice import ModelChoice, refit_folder
 from pawtune.search.results.selection_bias import estimate_validation
-from pawtune.search.storage.run_folder import RunFolder, read_json
+from pawtune.search.storage.records import TrialFacts
+from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.storage.versions import installed_versions, recorded_versions
 
@@ -52,11 +53,11 @@ def make_card(
         "majority": asdict(Majority(*manifest.majority("validation"))),
         "validation": _validation(run, rows, choice, manifest, metric),
         "test": _last_look(run, choice),
-        "facts": facts,
+        "facts": facts.as_dict(),
         "hardware": {
-            "trained_on": facts.get("host"),
-            "processor": facts.get("cpu"),
-            "precision": facts.get("precision"),
+            "trained_on": facts.host,
+            "processor": facts.cpu,
+            "precision": facts.precision,
             "written_on": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         },
         "versions": installed_versions(),
@@ -71,12 +72,12 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     return render_markdown(TEMPLATE, {"card": card})
 
 
-def _facts(run: RunFolder, choice: ModelChoice) -> dict[str, Any]:
+def _facts(run: RunFolder, choice: ModelChoice) -> TrialFacts:
     """What the worker found out that trained it; of an ensemble, its best member's."""
     folder = run.trial(choice.row.trial_id)
     if choice.kind == "refit":
         folder = refit_folder(run, choice.trial_id)
-    return read_json(folder.facts_file) if folder.facts_file.exists() else {}
+    return folder.read_facts()
 
 
 def _spec(run: RunFolder, choice: ModelChoice) -> dict[str, Any]:

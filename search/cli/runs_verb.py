@@ -144,8 +144,8 @@ def describe(run: "Run") -> dict[str, Any]:
         "val_accuracy": best.best_val_accuracy if best else None,
         "corrected": estimate.corrected_accuracy if estimate else None,
         "corrected_interval_95": list(estimate.interval_95) if estimate else None,
-        "test_accuracy": looks[-1]["accuracy"] if looks else None,
-        "test_interval_95": looks[-1]["interval_95"] if looks else None,
+        "test_accuracy": looks[-1].accuracy if looks else None,
+        "test_interval_95": list(looks[-1].interval_95) if looks else None,
         "looks_at_test": len(looks),
         "seconds": run.summary()["seconds"] if has_ended else None,
     }

@@ -4,7 +4,7 @@ What is not there (yet) is None or empty; the report says so instead of failing.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.objective import Objective
-from pawtune.search.report.checks import check_epochs, plain, read_looks
+from pawtune.search.results.evaluation_record import EvaluationRecord
 from pawtune.search.results.leaderboard import Row
+from pawtune.search.results.look_ledger import read_ledger
 from pawtune.search.run import Run
 from pawtune.search.storage.records import RunSummary, TrialFacts
 from pawtune.search.storage.run_folder import TrialFolder, read_json
@@ -100,7 +101,7 @@ class ReportData:
     manifest: Manifest | None
     manifest_problem: str | None
     summary: RunSummary | None
-    looks: Sequence[Mapping[str, Any]]
+    looks: Sequence[EvaluationRecord]
 
     @cached_property
     def objective(self) -> Objective:
@@ -175,16 +176,15 @@ def read_report_data(run: Run) -> ReportData:
         manifest=manifest,
         manifest_problem=problem,
         summary=run.folder.read_summary(),
-        looks=read_looks(run.folder),
+        looks=read_ledger(run.folder),
     )
 
 
 def _view(folder: TrialFolder, row: Row) -> TrialView:
     spec, status = read_json(folder.spec_file), folder.read_status()
     epochs = folder.read_metrics()
-    check_epochs(folder, epochs)
     return TrialView(
-        row=replace(row, params={str(k): plain(v) for k, v in row.params.items()}),
+        row=replace(row, params={str(k): _plain(v) for k, v in row.params.items()}),
         baseline=bool(spec["baseline"]),
         epochs=epochs,
         planned_epochs=int(spec["train"]["epochs"]),
@@ -193,3 +193,8 @@ def _view(folder: TrialFolder, row: Row) -> TrialView:
         finished=status.finished,
         facts=folder.read_facts(),
     )
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as figures and tables take it: a number, a word, or None."""
+    return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -8,7 +8,6 @@ from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.report.data import ReportData
 from pawtune.search.report.figures import Drawing
 from pawtune.search.report.result_figures import draw_confusion
-from pawtune.search.results.look_ledger import look_confusion
 from pawtune.search.results.validation import ValidationView, read_validation
 
 MAX_GALLERY = 24
@@ -81,6 +80,7 @@ def validation_content(data: ReportData, images: Path | None) -> dict[str, Any]:
 
 def test_confusion(data: ReportData) -> Drawing | None:
     """The confusion matrix of the last look at the test split, where its record has one."""
-    look = data.looks[-1] if data.looks else {}
-    confusion = look_confusion(look)
-    return draw_confusion(confusion, look["class_names"], "test") if confusion is not None else None
+    confusion = data.looks[-1].confusion_table() if data.looks else None
+    if confusion is None:
+        return None
+    return draw_confusion(confusion, data.looks[-1].class_names, "test")

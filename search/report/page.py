@@ -93,7 +93,7 @@ def render_html(data: ReportData, images: Path | None = None) -> str:
             "sections": build_sections(data),
             "parameters": _parameters(data.trials),
             "test_lines": words.test_lines(data),
-            "test_classes": data.looks[-1].get("classes", []) if data.looks else [],
+            "test_classes": data.looks[-1].classes if data.looks else (),
             "test_confusion": test_confusion(data),
             "failures": [trial for trial in data.trials if trial.row.status == "failed"],
             "thumbnail_px": THUMBNAIL_PX,

@@ -109,14 +109,14 @@ def _test_card(data: ReportData) -> Card:
         )
         return _card("Test accuracy", "–", detail, main=True)
     look = data.looks[-1]
-    low, high = look["interval_95"]
-    name = next((t.row.name for t in data.trials if t.trial_id == look["trial_id"]), "?")
-    if look.get("model", "trial") != "trial":  # a refit or an ensemble, by its own name
-        name = look.get("title") or look["model"]
-    detail = f"95% interval {low:.4f} to {high:.4f}; {look['correct']} of {look['n']} right, {name}"
+    low, high = look.interval_95
+    name = next((t.row.name for t in data.trials if t.trial_id == look.trial_id), "?")
+    if look.model != "trial":  # a refit or an ensemble, by its own name
+        name = look.title or look.model
+    detail = f"95% interval {low:.4f} to {high:.4f}; {look.correct} of {look.n} right, {name}"
     if len(data.looks) > 1:
         detail += f". Look {len(data.looks)} at this split: no longer an honest test"
-    return _card("Test accuracy", f"{look['accuracy']:.4f}", detail, main=True)
+    return _card("Test accuracy", f"{look.accuracy:.4f}", detail, main=True)
 
 
 def _baseline_cards(data: ReportData) -> list[Card]:
@@ -153,24 +153,24 @@ def test_lines(data: ReportData) -> list[str]:
     if not data.looks:
         return []
     look = data.looks[-1]
-    low, high = look["interval_95"]
+    low, high = look.interval_95
     lines = [
-        f"{look['correct']:,} of {look['n']:,} test images are right: accuracy "
-        f"{look['accuracy']:.4f}, 95% interval {low:.4f} to {high:.4f} (Wilson)."
+        f"{look.correct:,} of {look.n:,} test images are right: accuracy "
+        f"{look.accuracy:.4f}, 95% interval {low:.4f} to {high:.4f} (Wilson)."
     ]
-    baseline, comparison = look.get("baseline"), look.get("comparison")
-    tested = next((t.row.name for t in data.trials if t.trial_id == look["trial_id"]), None)
-    if baseline and baseline["name"] != tested:  # a winner is not compared with itself
+    baseline, comparison = look.baseline, look.comparison
+    tested = next((t.row.name for t in data.trials if t.trial_id == look.trial_id), None)
+    if baseline and baseline.name != tested:  # a winner is not compared with itself
         lines.append(
-            f"The best baseline, {baseline['name']}, gets {baseline['accuracy']:.4f} of them right."
+            f"The best baseline, {baseline.name}, gets {baseline.accuracy:.4f} of them right."
         )
     if comparison:
         lines.append(
-            f"{comparison['only_first']} are right in the trial alone, {comparison['only_second']} "
-            f"in the baseline alone: p = {comparison['p_value']:.3g} (McNemar, exact)."
+            f"{comparison.only_first} are right in the trial alone, {comparison.only_second} "
+            f"in the baseline alone: p = {comparison.p_value:.3g} (McNemar, exact)."
         )
-    if look.get("calibration_error") is not None:
-        lines.append(f"Expected calibration error: {look['calibration_error']:.4f}.")
+    if look.calibration_error is not None:
+        lines.append(f"Expected calibration error: {look.calibration_error:.4f}.")
     if len(data.looks) > 1:
         lines.append(
             f"This was look {len(data.looks)}: a figure chosen after several looks is no longer "
@@ -188,10 +188,10 @@ def recorded(data: ReportData, config_text: str) -> list[tuple[str, str]]:
     versions = recorded_versions(config_text)
     if versions:
         rows.append(("versions", ", ".join(f"{name} {v}" for name, v in versions.items())))
-    for label, key in (("precision", "precision"), ("trained on", "host")):
-        values = sorted(
-            {str(t.facts.as_dict()[key]) for t in data.trials if key in t.facts.as_dict()}
-        )
+    facts = [trial.facts for trial in data.trials]
+    precisions, hosts = {f.precision for f in facts}, {f.host for f in facts}
+    for label, found in (("precision", precisions), ("trained on", hosts)):
+        values = sorted(value for value in found if value is not None)
         if values:
             rows.append((label, ", ".join(values[:8]) + (" …" if len(values) > 8 else "")))
     return rows

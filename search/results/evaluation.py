@@ -14,6 +14,7 @@ from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
 from pawtune.search.errors import UserError
 from pawtune.search.results.best_model import load_choice
 from pawtune.search.results.delivery.inference import predict_files, predictor
+from pawtune.search.results.evaluation_record import EvaluationRecord, cells_of
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.look_ledger import record_look
 from pawtune.search.results.metrics import (
@@ -149,8 +150,14 @@ def evaluate(
         title=choice.title,
         majority=Majority(manifest.class_names[most], float(np.mean(labels == most))),
     )
-    looks = record_look(run, {"time": datetime.now(UTC).isoformat(), **result.as_dict()})
-    return replace(result, looks=looks)
+    return replace(result, looks=record_look(run, _record(result)))
+
+
+def _record(result: TestResult) -> EvaluationRecord:
+    content = {name: value for name, value in asdict(result).items() if name != "confusion"}
+    time = datetime.now(UTC).isoformat()
+    cells = cells_of(result.confusion)
+    return EvaluationRecord.model_validate({"time": time, **content, "confusion_cells": cells})
 
 
 def _predict(

@@ -188,30 +188,6 @@ def read_rows(path: Path, integer_columns: frozenset[str]) -> list[dict[str, flo
     return rows
 
 
-def read_look(path: Path, line: str) -> dict[str, Any]:
-    """A line of the ledger of looks at the test split.
-
-    Raises:
-        UserError: It is not what `pawtune test` writes.
-    """
-    look = parse_json(path, line)
-    try:
-        numbers = [look["accuracy"], *look["interval_95"], look["correct"], look["n"]]
-        if len(numbers) != 5 or not all(is_number(number, MAX_SECONDS) for number in numbers):
-            raise TypeError(f"got {numbers!r:.200}")
-        trial_id, looks = look["trial_id"], look.get("looks", 1)
-        if not isinstance(trial_id, str) or not trial_id.isprintable() or len(trial_id) > 1000:
-            raise TypeError(f"got trial_id {trial_id!r:.60}")
-        if not isinstance(looks, int):
-            raise TypeError(f"got looks {looks!r:.60}")
-        return dict(look)
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{shown(path)}: each line must be a look that `pawtune test` recorded: "
-            f"{shown(str(error))}; restore the file, or move it away"
-        ) from error
-
-
 def read_array(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
     """An array of floats of the shape given, as `np.save` wrote it.
 

@@ -123,9 +123,9 @@ def _last_look(run: RunFolder, choice: ModelChoice) -> dict[str, Any] | None:
     """The latest look at the test split with this model; never a new one."""
     ledger = read_ledger(run)
     this = (choice.kind, choice.trial_id)
-    looks = [look for look in ledger if (look.get("model", "trial"), look["trial_id"]) == this]
+    looks = [look for look in ledger if (look.model, look.trial_id) == this]
     if not looks:
         return None
     kept = ("time", "accuracy", "correct", "n", "interval_95", "calibration_error", "looks")
-    look = {key: looks[-1][key] for key in kept if key in looks[-1]}
-    return {**look, "looks_of_run": len(ledger)}
+    content = looks[-1].as_dict()
+    return {key: content[key] for key in kept if key in content} | {"looks_of_run": len(ledger)}

@@ -61,6 +61,7 @@ from pawtune.search.config.search_config import SearchConfig, load_config
 from pawtune.search.driver import _finish
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, create_run_folder, write_json
+from pawtune.search.trial_report import BestEpoch, TrialReport
 from pawtune.search.tuning.optuna_searcher import OptunaSearcher
 from pawtune.search.tuning.recorder import RecordKeeper, StopSignal
 from pawtune.search.tuning.scheduler import FamilyScheduler
@@ -97,7 +98,7 @@ class SleepingWorker(TrialWorker):
         self.trial_s = trial_s
         self.workers = workers
 
-    def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
+    def _begin(self, folder: TrialFolder) -> Iterator[TrialReport]:
         epochs = self.config["spec"]["train"]["epochs"]
         seconds = self.trial_s / epochs
         write_json(folder.facts_file, {"num_weights": 1000, "training": "live"})
@@ -113,9 +114,8 @@ class SleepingWorker(TrialWorker):
             row |= {"learning_rate": 0.001, "images_per_second": 900.0, "seconds": seconds}
             rows.append({"epoch": epoch, **row})
             folder.write_metrics(rows)
-            best = {"objective": value, "best_val_accuracy": value, "best_epoch": epoch}
-            best["best_val_loss"] = 1 - value
-            yield {**rows[-1], **best, "num_weights": 1000, "done": epoch == epochs}
+            best = BestEpoch(epoch, value, value, 1 - value)
+            yield TrialReport(epoch, row, best, num_weights=1000, done=epoch == epochs)
 
     def _wait_for_all(self, trials: Path) -> None:
         """Until every worker has started: on few cores many trials would end before.

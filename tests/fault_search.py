@@ -36,6 +36,7 @@ from pawtune.search.cluster.connection import place
 from pawtune.search.objective import Objective
 from pawtune.search.storage.retry import must_exist, retry_storage
 from pawtune.search.storage.run_folder import TrialFolder, read_json, write_json
+from pawtune.search.trial_report import TrialReport
 from pawtune.search.worker.epoch_keeper import EpochKeeper, restore_best
 from pawtune.search.worker.trial import TrialWorker
 
@@ -84,7 +85,7 @@ class TextCore:
 class FaultWorker(TrialWorker):
     """Keeps what a real trial keeps, in the same order."""
 
-    def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
+    def _begin(self, folder: TrialFolder) -> Iterator[TrialReport]:
         runs_dir = self._work.run_root.parent
         settings = faults(runs_dir)
         pawtune.search.worker.epoch_keeper.STATE_INTERVAL_S = settings["state_s"]
@@ -123,11 +124,11 @@ class FaultWorker(TrialWorker):
                 epoch=epoch, metrics=metrics, val_probabilities=predictions
             )
             done = epoch == spec.train.epochs
-            report = keeper.keep(result, done)
+            report = keeper.keep(result, done, num_weights=1)
             with (Path(settings["log_dir"] or runs_dir) / "epochs.log").open("a") as log:
                 now = time.time()
                 log.write(f"{now} {folder.trial_id} {epoch} {os.getpid()} {facts['node']}\n")
-            yield {**report, "num_weights": 1, "done": done}
+            yield report
 
     def _continue(self, folder: TrialFolder, objective: Objective) -> list[dict[str, float]]:
         must_exist(folder.root)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from pawtune.search.storage.run_folder import TrialFolder
+from pawtune.search.trial_report import BestEpoch, TrialReport
 from pawtune.search.worker.trial import TrialWorker
 
 
@@ -34,7 +35,7 @@ class ScriptedWorker(TrialWorker):
             os._exit(1)
         return super().reset_config(new_config)
 
-    def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
+    def _begin(self, folder: TrialFolder) -> Iterator[TrialReport]:
         epochs = self.config["spec"]["train"]["epochs"]
         values: list[float] = []
         self.note("start")
@@ -49,22 +50,18 @@ class ScriptedWorker(TrialWorker):
                 raise OSError("broken")
             if isinstance(value, str):
                 self.note("end")
-                yield {"failure": value, "done": True}
+                yield TrialReport(failure=value, done=True)
             time.sleep(0.05)
             values.append(value)
             best = max(values)
             if epoch == epochs:
                 self.note("end")
-            yield {
-                "epoch": epoch,
-                "objective": best,
-                "val_accuracy": value,
-                "val_loss": 1 - value,
-                "best_val_accuracy": best,
-                "best_val_loss": 1 - best,
-                "best_epoch": values.index(best) + 1,
-                "done": epoch == epochs,
-            }
+            yield TrialReport(
+                epoch=epoch,
+                metrics={"val_accuracy": value, "val_loss": 1 - value},
+                best=BestEpoch(values.index(best) + 1, best, best, 1 - best),
+                done=epoch == epochs,
+            )
 
     def meet(self) -> None:
         deadline = time.monotonic() + 300

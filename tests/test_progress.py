@@ -30,6 +30,7 @@ from pawtune.search.run import Run
 from pawtune.search.storage.records import Status
 from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.storage.run_lock import process_start
+from pawtune.search.trial_report import TrialReport
 from tests.run_folders import RunMaker
 from tests.terminal import Screen, run_in_terminal
 
@@ -44,6 +45,7 @@ from pawtune.search.progress.live_view import TrialEvent
 from pawtune.search.objective import Metric, Objective
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.storage.run_folder import RunFolder
+from pawtune.search.trial_report import TrialReport
 
 reporter = Reporter(quiet={quiet})
 for done in (0, 1500, 3000):
@@ -57,7 +59,9 @@ params = {{"family": "conv", "flip": "horizontal", "learning_rate": 0.00123}}
 def tell(number, name, status, epoch, best, reason=None):
     result = {{"epoch": epoch, "objective": best, "best_epoch": 1}} if epoch else {{}}
     result |= {{"best_val_accuracy": best, "best_val_loss": 0.5}} if epoch else {{}}
-    event = TrialEvent(f"{{number:04d}}", name, "conv", 20, status, result, reason, params)
+    event = TrialEvent(
+        f"{{number:04d}}", name, "conv", 20, status, TrialReport.from_result(result), reason, params
+    )
     reporter.event(event)
     time.sleep({pause})
 
@@ -166,7 +170,8 @@ def event(trial_id: str, status: Status, epoch: int, value: float | None) -> Tri
         result = {"epoch": epoch, "best_epoch": epoch, "objective": value}
         result |= {"best_val_accuracy": value, "best_val_loss": 1 - value}
     reason = "asha" if status == "stopped" else None
-    return TrialEvent(trial_id, f"t-{trial_id}", "conv", 20, status, result, reason)
+    report = TrialReport.from_result(result)
+    return TrialEvent(trial_id, f"t-{trial_id}", "conv", 20, status, report, reason)
 
 
 def test_the_state_counts_what_was_saved() -> None:
@@ -189,7 +194,7 @@ def test_the_best_is_what_the_search_optimises() -> None:
         result = {"epoch": 1, "best_epoch": 1, "objective": loss}
         result |= {"best_val_accuracy": accuracy, "best_val_loss": loss}
         happened = event(f"{number:04d}", "completed", 1, None)
-        state.take(replace(happened, result=result))
+        state.take(replace(happened, report=TrialReport.from_result(result)))
     console = Console(width=100, file=io.StringIO(), record=True)
     console.print(show_state(state))
     shown = console.export_text()
@@ -201,9 +206,8 @@ def test_of_equal_values_the_smaller_loss_is_the_best() -> None:
     state = SearchState(total=2)
     first = event("0001", "completed", 5, 0.9)
     state.take(first)
-    assert state.take(
-        replace(first, trial_id="0002", name="t-0002", result={**first.result, "best_val_loss": 0})
-    )
+    better = TrialReport.from_result({**first.result, "best_val_loss": 0})
+    assert state.take(replace(first, trial_id="0002", name="t-0002", report=better))
     assert state.best is not None
     assert state.best.name == "t-0002"
 

@@ -18,6 +18,7 @@ from pawtune.search.retraining.training import Training, train_again
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.run_folder import TrialFolder
 from pawtune.search.storage.untrusted_files import REQUIRED_METRICS
+from pawtune.search.trial_report import TrialReport
 
 ROW = dict.fromkeys(REQUIRED_METRICS, 0.5)
 
@@ -38,12 +39,12 @@ def test_trainings_stream_their_epochs_and_leave_their_files(
 ) -> None:
     row = ROW  # by value: a worker knows nothing of this module
 
-    def train(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[dict[str, Any]]:
+    def train(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[TrialReport]:
         if spec.name == "bad":
             raise ModelError("the loss diverged")
         for epoch in range(1, spec.train.epochs + 1):
             folder.write_metrics([{"epoch": n, **row} for n in range(1, epoch + 1)])
-            yield {"epoch": epoch, **row}
+            yield TrialReport(epoch, row)
 
     trainings = [
         Training(spec(name, epochs), TrialFolder(tmp_path / name))
@@ -53,7 +54,7 @@ def test_trainings_stream_their_epochs_and_leave_their_files(
     ended = {
         training.spec.name: error
         for training, error in train_again(
-            setup, trainings, lambda t, report: seen.append((t.spec.name, report["epoch"])), train
+            setup, trainings, lambda t, report: seen.append((t.spec.name, report.epoch)), train
         )
     }
     assert ended["one"] is ended["three"] is None
@@ -69,19 +70,19 @@ def test_a_worker_that_dies_costs_the_epoch_in_flight(
     """The task is started again, continues, and every epoch is reported once."""
     row, sign, number = ROW, tmp_path / "died", int(signal.SIGKILL)
 
-    def train(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[dict[str, Any]]:
+    def train(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[TrialReport]:
         done = len(folder.read_metrics())
         for epoch in range(done + 1, spec.train.epochs + 1):
             if epoch == 3 and not sign.exists():
                 sign.write_text(str(done))
                 os.kill(os.getpid(), number)
             folder.write_metrics([{"epoch": n, **row} for n in range(1, epoch + 1)])
-            yield {"epoch": epoch, **row}
+            yield TrialReport(epoch, row)
 
     training = Training(spec("dies", 4), TrialFolder(tmp_path / "dies"), continues=True)
     training.folder.root.mkdir()
     seen: list[int] = []
-    (ended,) = train_again(setup, [training], lambda _, report: seen.append(report["epoch"]), train)
+    (ended,) = train_again(setup, [training], lambda _, report: seen.append(report.epoch), train)
     assert ended == (training, None)
     assert sign.read_text() == "0"
     assert seen == [1, 2, 3, 4]

@@ -3,7 +3,6 @@
 import re
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,7 +61,8 @@ def spec(seed: int = 0, **changes: Any) -> TrialSpec:
 
 
 def train(work: SharedWork, trial: TrialSpec, name: str) -> list[dict[str, Any]]:
-    return list(run_trial(trial, RunFolder(work.run_root).new_trial(name), work))
+    folder = RunFolder(work.run_root).new_trial(name)
+    return [report.to_result() for report in run_trial(trial, folder, work)]
 
 
 def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -85,8 +85,8 @@ def test_a_trial_continues_from_its_last_state(work: SharedWork, monkeypatch: An
     monkeypatch.setattr("pawtune.search.worker.epoch_keeper.STATE_INTERVAL_S", 0.0)
     whole = train(work, spec(), "whole")
     folder = RunFolder(work.run_root).new_trial("cut")
-    epochs: Iterator[dict[str, Any]] = run_trial(spec(), folder, work)
-    begun = [next(epochs), next(epochs)]
+    epochs = run_trial(spec(), folder, work)
+    begun = [next(epochs).to_result(), next(epochs).to_result()]
     epochs.close()  # type: ignore[attr-defined]
     rest = train(work, spec(), "cut")
     assert without_times([*begun, *rest]) == without_times(whole)
@@ -118,8 +118,8 @@ def test_the_best_epoch_is_kept_whatever_follows(work: SharedWork) -> None:
         metrics = {"val_accuracy": accuracy, "val_loss": 1.0}
         probabilities = np.full((3, 2), epoch / 10, np.float32)
         reports.append(keeper.keep(EpochResult(epoch, metrics, probabilities), done=False))
-    assert [report["objective"] for report in reports] == [0.5, 0.9, 0.9]
-    assert [report["best_epoch"] for report in reports] == [1, 2, 2]
+    assert [report.best.objective for report in reports] == [0.5, 0.9, 0.9]
+    assert [report.best.epoch for report in reports] == [1, 2, 2]
     core.load_weights(folder.best_weights)
     assert core.get_weights()[0][0, 0] == 2
     assert np.load(folder.best_predictions)[0, 0] == np.float32(0.2)

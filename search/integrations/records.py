@@ -10,7 +10,6 @@ from pawtune.search.errors import UserError
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.look_ledger import read_ledger
 from pawtune.search.run import Run
-from pawtune.search.storage.run_folder import read_json
 
 SETTINGS = ("data", "metric", "trials", "epochs", "image_size", "seed", "baselines", "families")
 
@@ -107,10 +106,11 @@ def _summary(run: Run, rows: list[Row]) -> Iterator[tuple[str, float]]:
         yield "corrected_interval_95_high", estimate.interval_95[1]
     looks = read_ledger(run.folder)
     if looks:
-        yield "test_accuracy", float(looks[-1]["accuracy"])
+        yield "test_accuracy", looks[-1].accuracy
         yield "looks_at_test", float(len(looks))
-    if run.folder.summary_file.exists():
-        yield "seconds", float(read_json(run.folder.summary_file)["seconds"])
+    ended = run.folder.read_summary()
+    if ended is not None:
+        yield "seconds", ended.seconds
 
 
 def load_extra(module: str, extra: str) -> Any:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pawtune.search.objective import Metric, Objective
 from pawtune.search.storage.records import EARLY_STOP, Status
+from pawtune.search.trial_report import TrialReport
 
 MAX_ROWS = 12  # running trials shown at once: with bar, counts and the best this fits 24 lines
 NAME_CHARACTERS = 40
@@ -27,8 +28,7 @@ class TrialEvent:
         family: Of its architecture.
         epochs: Of a trial that is not stopped.
         status: `running`, `completed`, `stopped` or `failed`.
-        result: What its worker reported last: `epoch`, `val_accuracy`, `val_loss`, `objective`
-            (the best so far of what the search optimises), `best_epoch`. Empty before the first.
+        report: What its worker reported last; empty before the first epoch.
         reason: Why it ended, where it did not end by itself: `asha` for early stopping.
         params: Its parameters by name.
     """
@@ -38,9 +38,16 @@ class TrialEvent:
     family: str
     epochs: int
     status: Status
-    result: dict[str, Any]
+    report: TrialReport
     reason: str | None = None
     params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The report by name: `epoch`, `val_accuracy`, `val_loss`, `objective` (the best so far of
+        what the search optimises), `best_epoch` and so on. Without these before the first epoch.
+        """
+        return self.report.to_result()
 
 
 @dataclass
@@ -134,11 +141,10 @@ class SearchState:
         Returns:
             Whether another trial is the best now, or the same one a better one.
         """
-        result = event.result
-        epoch = int(result.get("epoch", 0))
+        epoch, best = event.report.epoch, event.report.best
         if event.status == "running":
             self.running[event.trial_id] = RunningTrial(
-                event.name, event.family, epoch, event.epochs, result.get("objective")
+                event.name, event.family, epoch, event.epochs, best.objective if best else None
             )
         elif event.status != "pending":  # what waits to be continued has not ended
             self.running.pop(event.trial_id, None)
@@ -150,20 +156,20 @@ class SearchState:
                 self.saved_epochs += event.epochs - epoch
             if on_bank and epoch:
                 self.saved_passes += epoch * self.train_images + self.val_images
-        before = self.best
+        leading = self.best
         if event.status == "failed":  # what it had reached does not count
             self.bests.pop(event.trial_id, None)
-        elif "objective" in result:
+        elif best is not None:
             self.bests[event.trial_id] = BestTrial(
-                value=float(result["objective"]),
-                accuracy=float(result["best_val_accuracy"]),
-                loss=float(result["best_val_loss"]),
+                value=best.objective,
+                accuracy=best.val_accuracy,
+                loss=best.val_loss,
                 name=event.name,
-                epoch=int(result["best_epoch"]),
+                epoch=best.epoch,
                 params=event.params,
             )
         self._rank(event.trial_id)
-        return self.best is not None and self.best != before
+        return self.best is not None and self.best != leading
 
     def counts(self) -> str:
         """How many trials ended how: `8 done, 3 stopped early, 1 failed`."""

@@ -191,11 +191,10 @@ class Reporter:
         return few or is_best or reached or event.status == "failed"
 
     def _line(self, event: TrialEvent) -> str:
-        result, state = event.result, self.state
-        value = result.get("objective")
-        if value is not None and event.status != "failed":
-            epochs = f"epoch {int(result['best_epoch'])} of {int(result['epoch'])}"
-            told = f"{state.metric} {value:.4f} ({epochs})"
+        report, state = event.report, self.state
+        if report.best is not None and event.status != "failed":
+            epochs = f"epoch {report.best.epoch} of {report.epoch}"
+            told = f"{state.metric} {report.best.objective:.4f} ({epochs})"
         else:
             told = event.reason or "no epoch finished"
         best = f"; best so far {state.best.value:.4f} {state.best.name}" if state.best else ""

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -25,6 +24,7 @@ from pawtune.search.progress.stages import read_stage
 from pawtune.search.storage.history import read_history
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
 from pawtune.search.storage.run_lock import STALE_S, driver_died_here
+from pawtune.search.trial_report import BestEpoch, TrialReport
 
 WATCH_S = 2.0
 REFRESH_HZ = 1
@@ -192,23 +192,17 @@ def _last_event(trial: TrialFolder, objective: Objective) -> TrialEvent | None:
     if status.status == "pending":
         return None
     spec = read_json(trial.spec_file)
-    result: dict[str, Any] = {}
+    report = TrialReport()
     if epochs:
-        best = objective.best(epochs)
-        result = {
-            "epoch": epochs[-1]["epoch"],
-            "objective": best[objective.metric],
-            "best_epoch": best["epoch"],
-            "best_val_accuracy": best["val_accuracy"],
-            "best_val_loss": best["val_loss"],
-        }
+        best = BestEpoch.of_row(objective.best(epochs), objective.metric)
+        report = TrialReport(epoch=int(epochs[-1]["epoch"]), best=best)
     return TrialEvent(
         trial_id=trial.trial_id,
         name=spec["name"],
         family=spec["model"]["family"],
         epochs=spec["train"]["epochs"],
         status=status.status,
-        result=result,
+        report=report,
         reason=status.reason,
         params=spec["params"],
     )

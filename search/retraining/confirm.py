@@ -23,10 +23,11 @@ from pawtune.search.objective import Metric, Objective
 from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.retraining.setup import RetrainingSetup, prepare_retraining
-from pawtune.search.retraining.training import Report, Training, train_again
+from pawtune.search.retraining.training import Training, train_again
 from pawtune.search.storage.object_store_sync import hold_run
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
 from pawtune.search.storage.trial_spec import load_spec, read_spec
+from pawtune.search.trial_report import TrialReport
 
 # Layers count their seeds upwards from the trial's, augmentation from 1,000 above: seeds that lie
 # close would share some of them.
@@ -212,8 +213,8 @@ def _train_all(
         repeat.folder.write_status("pending")
     trainings = [Training(r.spec, r.folder, continues=run.mirror is None) for r in todo]
 
-    def on_epoch(training: Training, report: Report) -> None:
-        epochs[training.folder.root] = int(report["epoch"])
+    def on_epoch(training: Training, report: TrialReport) -> None:
+        epochs[training.folder.root] = report.epoch
         reporter.stage(STAGE, min(sum(epochs.values()), total - 1), total)
 
     try:

@@ -31,6 +31,7 @@ from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.object_store_sync import hold_run
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
 from pawtune.search.storage.trial_spec import load_spec
+from pawtune.search.trial_report import TrialReport
 from pawtune.search.worker.trial import begin_session, build_trial, describe_training
 
 RECORD = "refit.json"
@@ -104,8 +105,8 @@ def refit_trial(
             epochs=epochs,
             train_images=len(setup.work.train_labels),
             validation_images=len(setup.work.val_labels),
-            loss=last["loss"],
-            accuracy=last["accuracy"],
+            loss=last.metrics["loss"],
+            accuracy=last.metrics["accuracy"],
             seconds=round(time.monotonic() - started, 3),
         )
         (folder.root / RECORD).unlink(missing_ok=True)
@@ -172,20 +173,22 @@ def _first(reference: Any) -> Any:
     return ray.put(np.array(ray.get(reference)[:1]))
 
 
-def train_whole(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[dict[str, Any]]:
+def train_whole(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[TrialReport]:
     """Trains all epochs in a folder and keeps the last.
 
     Yields:
-        An epoch's metrics on the images trained on.
+        An epoch's report, with metrics on the images trained on.
     """
     policy = begin_session(spec)
     trial = build_trial(spec, work)
     folder.best.mkdir(parents=True)
     rows = []
     for result in trial.train(1):
-        rows.append({"epoch": result.epoch, **{name: result.metrics[name] for name in KEPT}})
+        metrics = {name: result.metrics[name] for name in KEPT}
+        report = TrialReport(result.epoch, metrics, done=result.epoch == spec.train.epochs)
+        rows.append(report.row)
         folder.write_metrics(rows)
-        if result.epoch == spec.train.epochs:
+        if report.done:
             folder.write_facts(describe_training(trial, policy, work))
             trial.core.save_weights(folder.best_weights)
-        yield rows[-1]
+        yield report

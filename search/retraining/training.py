@@ -24,13 +24,19 @@ from pawtune.search.progress.reporter import Reporter
 from pawtune.search.retraining.setup import RetrainingSetup
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.run_folder import TrialFolder, write_bytes
+from pawtune.search.trial_report import TrialReport
 from pawtune.search.worker.trial import run_trial
 
 POLL_S = 1.0
-FILES = "files"  # the name in a stream's last item
 
-Report = Mapping[str, Any]
-Trainer = Callable[[TrialSpec, TrialFolder, SharedWork], Iterator[dict[str, Any]]]
+Trainer = Callable[[TrialSpec, TrialFolder, SharedWork], Iterator[TrialReport]]
+
+
+@dataclass(frozen=True)
+class TrainedFiles:
+    """The last item of a training's stream: its files by name, none where they are in place."""
+
+    files: Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Training:
 def train_again(
     setup: RetrainingSetup,
     trainings: Sequence[Training],
-    on_epoch: Callable[[Training, Report], None],
+    on_epoch: Callable[[Training, TrialReport], None],
     trainer: Trainer = run_trial,
 ) -> Iterator[tuple[Training, Exception | None]]:
     """Trains side by side, as many at once as the plan allows.
@@ -80,7 +86,7 @@ def train_again(
             for stream in streams:
                 training = running[stream]
                 try:
-                    report = result(next(stream))
+                    report: TrialReport | TrainedFiles = result(next(stream))
                 except StopIteration:
                     # Ray drops the error of a task that it had to start again.
                     del running[stream]
@@ -89,10 +95,10 @@ def train_again(
                     del running[stream]
                     yield training, error
                 else:
-                    if FILES not in report:
+                    if isinstance(report, TrialReport):
                         on_epoch(training, report)
                         continue
-                    _place_files(training.folder, report[FILES])
+                    _place_files(training.folder, report.files)
                     del running[stream]
                     yield training, None
     finally:
@@ -106,18 +112,18 @@ def follow_one(
     stage: str,
     reporter: Reporter,
     trainer: Trainer = run_trial,
-) -> Report:
+) -> TrialReport:
     """Trains one trial and shows its epochs; returns the last one's report.
 
     Raises:
         UserError, DataError, ModelError, RayError: As the training raised it.
     """
-    last: Report = {}
+    last = TrialReport()
 
-    def on_epoch(_: Training, report: Report) -> None:
+    def on_epoch(_: Training, report: TrialReport) -> None:
         nonlocal last
         last = report
-        reporter.stage(stage, int(report["epoch"]), training.spec.train.epochs)
+        reporter.stage(stage, report.epoch, training.spec.train.epochs)
 
     for _, error in train_again(setup, [training], on_epoch, trainer):
         if error is not None:
@@ -134,7 +140,7 @@ def _task_on(plan: ResourcePlan) -> Any:
 
 def _train(
     trainer: Trainer, spec: TrialSpec, place: Path | None, work: SharedWork
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[TrialReport | TrainedFiles]:
     """One training, on a worker.
 
     A stream's items are counted: a task that Ray starts again, and which continues from the last
@@ -150,13 +156,13 @@ def _train(
         for report in trainer(spec, folder, work):
             if given is not None:
                 # Not `yield from` a list: Ray sends into its generators.
-                for row in folder.read_metrics()[given : int(report["epoch"]) - 1]:  # noqa: UP028
-                    yield row
-                given = int(report["epoch"])
+                for row in folder.read_metrics()[given : report.epoch - 1]:
+                    yield TrialReport.from_result(row)
+                given = report.epoch
             yield report
         kept = (folder.metrics_file, folder.facts_file, folder.best_predictions)
         files = [file for file in (*kept, folder.best_weights) if file.exists() and not place]
-        yield {FILES: {str(f.relative_to(folder.root)): f.read_bytes() for f in files}}
+        yield TrainedFiles({str(f.relative_to(folder.root)): f.read_bytes() for f in files})
 
 
 def _place_files(folder: TrialFolder, files: Mapping[str, bytes]) -> None:

@@ -32,6 +32,7 @@ from pawtune.search.sampling.study_file import StudyFile
 from pawtune.search.storage.history import PastTrial
 from pawtune.search.storage.retry import must_exist, retry_storage
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
+from pawtune.search.trial_report import TrialReport
 from pawtune.search.tuning.unsaved import Unsaved
 
 logger = logging.getLogger(__name__)
@@ -202,9 +203,10 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Reports an epoch to the study. Called by Tune for all but a trial's last result."""
-        if "objective" not in result or trial_id not in self._specs:
+        report = TrialReport.from_result(result)
+        if report.best is None or trial_id not in self._specs:
             return
-        epoch, value = int(result["epoch"]), float(result["objective"])
+        epoch, value = report.epoch, report.best.objective
         if epoch in self._values[trial_id]:  # a continued trial repeats nothing
             return
         self._values[trial_id][epoch] = value
@@ -218,7 +220,8 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         if trial_id not in self._specs:
             return
         result = result or {}
-        failed = error or "failure" in result or "objective" not in result
+        report = TrialReport.from_result(result)
+        failed = error or report.failure is not None or report.best is None
         if not failed:
             self.on_trial_result(trial_id, result)
         epochs = self._specs[trial_id].train.epochs

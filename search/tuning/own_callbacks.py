@@ -41,11 +41,11 @@ class OwnCallbacks:
 
     def take(self, event: TrialEvent) -> None:
         """Passes an event on; each epoch and each start of a trial once."""
-        epoch = int(event.result.get("epoch", 0))
+        epoch = event.report.epoch
         if event.trial_id not in self._epochs:
             self._epochs[event.trial_id] = 0
             self._call("on_trial_start", event)
-        if epoch > self._epochs[event.trial_id] and "failure" not in event.result:
+        if epoch > self._epochs[event.trial_id] and event.report.failure is None:
             self._epochs[event.trial_id] = epoch
             self._call("on_epoch", event)
         if event.status not in ("pending", "running"):

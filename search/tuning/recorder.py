@@ -14,6 +14,7 @@ from pawtune.search.progress.live_view import TrialEvent
 from pawtune.search.storage.records import EARLY_STOP, Status
 from pawtune.search.storage.retry import StorageError, must_exist, retry_storage
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
+from pawtune.search.trial_report import TrialReport
 from pawtune.search.tuning.scheduler import FamilyScheduler
 from pawtune.search.tuning.unsaved import Unsaved
 
@@ -66,7 +67,7 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
         self._started: dict[str, tuple[float, float]] = {}  # by the clock; by one that only goes on
         self._before: dict[str, float] = {}  # seconds in earlier sessions
         self._running: dict[str, Any] = {}
-        self._last: dict[str, dict[str, Any]] = {}
+        self._last: dict[str, TrialReport] = {}
         self._failures: Counter[str] = Counter()
         self.counts: Counter[Status] = Counter()
 
@@ -85,20 +86,20 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch ended, or the trial failed."""
-        self._last[trial.config["trial_id"]] = result
-        if "epoch" in result:
+        report = self._last[trial.config["trial_id"]] = TrialReport.from_result(result)
+        if report.epoch:
             self._show(self._event(trial, "running"))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial's last result is in."""
         trial_id = trial.config["trial_id"]
-        result = self._last.get(trial_id, {})
-        if "failure" in result:
-            self._fail(trial, result["failure"])
-        elif "storage" in result:
-            self._stop.stop(result["storage"])
-            self._end(trial, "stopped", result["storage"])
-        elif result.get("epoch", 0) >= trial.config["spec"]["train"]["epochs"]:
+        report = self._last.get(trial_id, TrialReport())
+        if report.failure is not None:
+            self._fail(trial, report.failure)
+        elif report.storage is not None:
+            self._stop.stop(report.storage)
+            self._end(trial, "stopped", report.storage)
+        elif report.epoch >= trial.config["spec"]["train"]["epochs"]:
             self._end(trial, "completed")
         elif self._scheduler is not None and trial_id in self._scheduler.stopped:
             self._end(trial, "stopped", EARLY_STOP)
@@ -127,7 +128,8 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
     def _any_succeeds(self) -> bool:
         """Whether a trial ended well, failed in another way, or is past its first epoch."""
         ended_otherwise = self.counts.total() > self.counts["failed"] or len(self._failures) > 1
-        return ended_otherwise or any("epoch" in self._last.get(i, {}) for i in self._running)
+        reports = [self._last[i] for i in self._running if i in self._last]
+        return ended_otherwise or any(report.epoch for report in reports)
 
     def _end(self, trial: Any, status: Status, reason: str | None = None) -> None:
         self._write(trial, status, reason)
@@ -166,7 +168,7 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
             family=spec["model"]["family"],
             epochs=spec["train"]["epochs"],
             status=status,
-            result=self._last.get(trial.config["trial_id"], {}),
+            report=self._last.get(trial.config["trial_id"], TrialReport()),
             reason=reason,
             params=dict(TrialSpec.model_validate(spec).params()),
         )

@@ -16,6 +16,7 @@ from pawtune.search.tensorboard.search_events import (
     rebuild_events,
 )
 from pawtune.search.tensorboard.trial_events import TrialEvents
+from pawtune.search.trial_report import TrialReport
 from pawtune.search.tuning.unsaved import Unsaved
 
 logger = logging.getLogger(__name__)
@@ -57,8 +58,9 @@ class TensorBoardLogger(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is
     ) -> None:
         """An epoch ended, or the trial failed."""
         events = self._open.get(trial.config["trial_id"])
-        if events is not None and "epoch" in result:
-            self._attempt(lambda: events.add(result, result.get("num_weights")))
+        report = TrialReport.from_result(result)
+        if events is not None and report.epoch:
+            self._attempt(lambda: events.add(report.row, report.num_weights))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended, in whatever way."""

@@ -7,6 +7,7 @@ from ray import tune
 
 from pawtune.search.storage.object_store_sync import Uploader
 from pawtune.search.storage.run_folder import RunFolder
+from pawtune.search.trial_report import TrialReport
 from pawtune.search.tuning.unsaved import Unsaved
 
 
@@ -30,8 +31,9 @@ class UploadCallback(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is un
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch ended; the moment to see whether the run is still ours."""
-        if "epoch" in result:
-            self._uploader.reached(trial.config["trial_id"], int(result["epoch"]))
+        report = TrialReport.from_result(result)
+        if report.epoch:
+            self._uploader.reached(trial.config["trial_id"], report.epoch)
         if self._uploader.lost:
             self._end("another driver took the run over")
 

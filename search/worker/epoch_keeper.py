@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from pawtune.search.objective import Objective
 from pawtune.search.storage.attempts import check_claim
 from pawtune.search.storage.retry import must_exist, retry_storage
 from pawtune.search.storage.run_folder import TrialFolder, write_bytes
+from pawtune.search.trial_report import BestEpoch, TrialReport
 
 if TYPE_CHECKING:
     from pawtune.models.training.epoch_metrics import EpochResult
@@ -67,12 +68,10 @@ class EpochKeeper:
         self._saved_at = time.monotonic()
         self._pause_s = 0.0
 
-    def keep(self, result: "EpochResult", done: bool) -> dict[str, Any]:
-        """Writes an epoch.
-
-        Returns:
-            Its metrics, with the running best as `objective`, `best_epoch`, `best_val_accuracy`,
-            `best_val_loss`.
+    def keep(
+        self, result: "EpochResult", done: bool, num_weights: int | None = None
+    ) -> TrialReport:
+        """Writes an epoch; returns what is to be reported of it.
 
         Raises:
             TakenOverError: Another worker has this trial.
@@ -92,13 +91,13 @@ class EpochKeeper:
             self._saved_at = time.monotonic()
             took = self._saved_at - began
             self._pause_s = STATE_SHARE * took if took > SLOW_S else 0.0
-        return {
-            **row,
-            "objective": self._best[self._objective.metric],
-            "best_epoch": self._best["epoch"],
-            "best_val_accuracy": self._best["val_accuracy"],
-            "best_val_loss": self._best["val_loss"],
-        }
+        return TrialReport(
+            epoch=result.epoch,
+            metrics=result.metrics,
+            best=BestEpoch.of_row(self._best, self._objective.metric),
+            num_weights=num_weights,
+            done=done,
+        )
 
     def _keep_metrics(self) -> None:
         must_exist(self._folder.root)

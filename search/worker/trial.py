@@ -32,6 +32,7 @@ from pawtune.search.storage.attempts import TakenOverError, begin_attempt
 from pawtune.search.storage.records import TrialFacts
 from pawtune.search.storage.retry import StorageError, must_exist, retry_storage
 from pawtune.search.storage.run_folder import TrialFolder, write_text
+from pawtune.search.trial_report import TrialReport
 from pawtune.search.worker.epoch_keeper import EpochKeeper, restore_best
 from pawtune.search.worker.trial_copy import TrialCopy
 from pawtune.search.worker.trial_data import SharedArrays
@@ -50,7 +51,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
     def setup(self, config: dict[str, Any], work: SharedWork) -> None:
         """Called once a process. Nothing that can fail is done here: Tune would retry it."""
         self._work = work
-        self._epochs: Iterator[dict[str, Any]] | None = None
+        self._epochs: Iterator[TrialReport] | None = None
         self._claim = ""
         self._copy: TrialCopy | None = None
         self._failed_unexpectedly = False
@@ -59,8 +60,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         """Trains one epoch.
 
         Returns:
-            The epoch's metrics with `objective`, `best_epoch` and `done`; or `failure`, one line;
-            or `storage`, one line, where the run folder is to blame and the trial may go on.
+            A `TrialReport` as Tune carries it.
         """
         if self._failed_unexpectedly:
             # Tune starts the trial elsewhere: it has not begun, so nothing is lost. Not sooner: a
@@ -74,8 +74,8 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
                 copy.push()
                 self._epochs = self._begin(copy.folder)
             report = next(self._epochs)
-            copy.push(last=report["done"])
-            return report
+            copy.push(last=report.done)
+            return report.to_result()
         except TakenOverError:
             ray.actor.exit_actor()
             raise
@@ -83,7 +83,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
             place = f"on {platform.node()}, {ray.util.get_node_ip_address()}"
             unseen = self._epochs is None and isinstance(error.__cause__, FileNotFoundError)
             remedy = f"; {MUST_SEE}" if unseen else ""
-            return {"storage": f"{error} ({place}){remedy}", "done": True}
+            return TrialReport(storage=f"{error} ({place}){remedy}", done=True).to_result()
         except Exception as error:  # whatever a trial does, the search goes on
             # A loss that diverged says nothing against the process; an unknown error may.
             self._failed_unexpectedly = not isinstance(error, ModelError)
@@ -92,9 +92,10 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
                 retry_storage(lambda: write_text(copy.folder.error_file, text))
                 copy.push(last=True)
             reason = " ".join(str(error).split())[:500]
-            return {"failure": f"{type(error).__name__}: {reason}", "done": True}
+            failure = f"{type(error).__name__}: {reason}"
+            return TrialReport(failure=failure, done=True).to_result()
 
-    def _begin(self, folder: TrialFolder) -> Iterator[dict[str, Any]]:
+    def _begin(self, folder: TrialFolder) -> Iterator[TrialReport]:
         claim_process(self._work.threads)
         add_families(self._work.own_families)
         spec = TrialSpec.model_validate(self.config["spec"])
@@ -127,7 +128,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
 
 def run_trial(
     spec: TrialSpec, folder: TrialFolder, work: SharedWork, claim: str | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[TrialReport]:
     """Trains one trial, from its last kept state where there is one.
 
     Args:
@@ -157,8 +158,7 @@ def run_trial(
     keeper = EpochKeeper(folder, objective, core, keep_state, rows, claim)
     for result in trial.train(len(rows) + 1):
         done = result.epoch >= spec.train.epochs
-        report = keeper.keep(result, done)
-        yield {**report, "num_weights": facts.num_weights, "done": done}
+        yield keeper.keep(result, done, facts.num_weights)
 
 
 def begin_session(spec: TrialSpec) -> str:

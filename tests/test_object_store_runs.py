@@ -39,7 +39,7 @@ from pawtune.search.sampling.study_file import StudyFile
 from pawtune.search.storage import lease, object_store_sync
 from pawtune.search.storage import mirror as mirrors
 from pawtune.search.storage.lease import StoreLock
-from pawtune.search.storage.mirror import Mirror, open_mirror
+from pawtune.search.storage.mirror import CLAIMS, Mirror, open_mirror
 from pawtune.search.storage.object_store_sync import Uploader
 from pawtune.search.storage.run_folder import (
     RunFolder,
@@ -173,6 +173,26 @@ def test_a_copy_follows_the_store(address: str) -> None:
     run.refresh()
     assert run.config_file.read_text() == "data: b\n"
     assert not (mirror.root / "trials/0001/status.json").exists()
+
+
+def test_a_view_fetches_the_files_that_it_shows(address: str) -> None:
+    store = ObjectStore(address)
+    for name in ("search.yaml", "progress.json", "stage.json", "trials/0001/status.json"):
+        store.write(name, b"{}")
+    mirror = Mirror(address)
+    mirror.pull()
+    run = RunFolder(mirror.root, mirror)
+    store.write("progress.json", b'{"a": 1}')
+    store.write("trials/0001/status.json", b'{"a": 1}')
+    store.write(f"{CLAIMS}/driver/x", b"{}")
+    store.delete("stage.json")
+    run.refresh(only=("progress.json", "stage.json"))
+    assert (run.root / "progress.json").read_bytes() == b'{"a": 1}'
+    assert not (run.root / "stage.json").exists()
+    assert (run.root / "driver.lock").exists()
+    assert (run.root / "trials/0001/status.json").read_bytes() == b"{}"
+    run.refresh()
+    assert (run.root / "trials/0001/status.json").read_bytes() == b'{"a": 1}'
 
 
 def test_weights_of_trials_are_dropped_in_the_store(address: str) -> None:

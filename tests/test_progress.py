@@ -339,6 +339,40 @@ def test_watching_follows_a_run_to_its_end(tiny_images: Path, runs_dir: Path) ->
     assert "1 done, 1 failed, 0 running, 1 to come" in screen.text
 
 
+def test_watching_reads_what_the_driver_noted_and_not_its_trials(
+    tiny_images: Path, runs_dir: Path
+) -> None:
+    maker = RunMaker(runs_dir, tiny_images, "noted", trials=3, baselines="off")
+    maker.proposals(1, ["conv"])
+    lock = maker.folder.root / "driver.lock"
+    lock.write_text(json.dumps({"since": datetime.now(UTC).isoformat(timespec="seconds")}))
+
+    def shown() -> str:
+        console = Console(width=120, record=True, file=io.StringIO())
+        console.print(show_run(maker.folder))
+        return re.sub(r"\d+:\d\d(:\d\d)?( left)?,? ?", "", console.export_text())
+
+    reporter = Reporter(quiet=True)
+    reporter.trials(2, ResourcePlan(1.0, 0.0, 2), maker.folder)
+    noted = maker.folder.root / "progress.json"
+    reporter.event(event("0002", "running", 4, 0.99))
+    assert "noted: 1 of 3 trials, running" in shown()
+    assert "t-0002" not in shown()  # two seconds have not passed
+    reporter._notes._noted_at = 0.0  # type: ignore[union-attr]
+    reporter.trials_wait("1 trial waits 20 s for 1 CPU")
+    moved = maker.folder.trials_dir.rename(maker.folder.root / "away")
+    for text in ("1 of 3 trials, running", "0.9900 t-0002, epoch 4", "1 trial waits 20 s"):
+        assert text in shown()
+    moved.rename(maker.folder.trials_dir)
+    # What an earlier driver noted, or what nobody notes, is passed over.
+    content = json.loads(noted.read_text())
+    for change in ({"noted": 1.0}, {"running": 7}, {"total": "many"}, {"best": {"value": "<b>"}}):
+        noted.write_text(json.dumps(content | change))
+        assert "t-0002" not in shown()
+    reporter.close()
+    assert not noted.exists()
+
+
 def test_watching_in_a_pipe_gives_few_plain_lines(tiny_images: Path, runs_dir: Path) -> None:
     maker = RunMaker(runs_dir, tiny_images, "piped", trials=2, baselines="off", families=["conv"])
     maker.add(baseline("tutorial_3", 10), accuracy=0.8)

@@ -119,6 +119,10 @@ class SearchState:
         """The best of the trials that have not failed; the earliest of equals."""
         return None if self._leader is None else self.bests.get(self._leader)
 
+    def lead(self, best: BestTrial, trial_id: str = "") -> None:
+        """Takes a trial as the best of all, as another process found it."""
+        self.bests[trial_id], self._leader = best, trial_id
+
     def _rank(self, trial_id: str) -> None:
         """Finds the best anew, among all trials, only where this one may have changed it."""
         told, best = self.bests.get(trial_id), self.best

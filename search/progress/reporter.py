@@ -23,6 +23,7 @@ from pawtune.search.progress.bars import BYTE_STAGES, TRIALS, Bar, Bars
 from pawtune.search.progress.live_view import NAME_CHARACTERS, SearchState, TrialEvent, show_state
 from pawtune.search.progress.notebook import NotebookView, in_notebook
 from pawtune.search.progress.stages import Stages
+from pawtune.search.progress.state_file import StateNotes
 from pawtune.search.results.leaderboard import outcome
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Reporter:
         self._quiet = quiet
         self._run: RunFolder | None = None
         self._trials: Bar | None = None
+        self._notes: StateNotes | None = None
         self._live: Live | NotebookView | None = None
         self._told: set[str] = set()  # stages of which a pipe has had its line
         self._told_tenth = 0
@@ -138,6 +140,8 @@ class Reporter:
         self.state.total += total
         now, behind = time.time(), self.state.progress
         self._trials = Bar(TRIALS, behind, self.state.total, began=now, at=now, behind=behind)
+        self._notes = StateNotes(run)
+        self._notes.take(self.state, self._trials)
         device = f"{plan.gpus:g} GPU" if plan.gpus else f"{plan.cpus:g} CPU"
         self.note(f"run {run.name}: {total} trials, {plan.concurrency} at a time, {device} each")
         by_name = Path("runs").resolve() / run.name == run.root
@@ -149,6 +153,7 @@ class Reporter:
     def event(self, event: TrialEvent) -> None:
         """Something happened to a trial."""
         is_best = self.state.take(event, self._trained_on_bank(event))
+        self._advance()
         if self._is_live:
             if event.status == "failed":
                 self.note(f"{event.name} failed: {event.reason}")
@@ -159,6 +164,7 @@ class Reporter:
     def trials_wait(self, waits: str) -> None:
         """Trials wait for room on the cluster; with an empty line they do no more."""
         self.state.waits = waits
+        self._advance()
         if self._is_live:
             self._show_trials()
         elif waits:
@@ -177,6 +183,9 @@ class Reporter:
         if self._live is not None:
             self._live.stop()
             self._live = None
+        if self._notes is not None:
+            self._notes.over()
+            self._notes = None
 
     def _trained_on_bank(self, event: TrialEvent) -> bool:
         """Read from the trial's facts, once, when it ends."""
@@ -201,13 +210,21 @@ class Reporter:
         place = f"[{state.num_ended}/{state.total}]"
         return f"{place} {event.name} {outcome(event.status, event.reason)}: {told}{best}"
 
+    def _advance(self) -> None:
+        """Moves the bar of the trials, and notes in the run how far they are."""
+        state = self.state
+        if self._trials is None:
+            return
+        if state.progress != self._trials.done:
+            self._trials = replace(self._trials, done=state.progress, at=time.time())
+        self._trials = replace(self._trials, whole=state.num_ended)
+        if self._notes is not None:
+            self._notes.take(state, self._trials)
+
     def _show_trials(self) -> None:
         if self._trials is None:
             return
         state = self.state
-        if state.progress != self._trials.done:
-            self._trials = replace(self._trials, done=state.progress, at=time.time())
-        self._trials = replace(self._trials, whole=state.num_ended)
         # Built here, drawn by another thread: that one sees no state while it changes.
         self._show(Group(Bars([*self.stages.unfinished, self._trials]), show_state(state)))
 

@@ -21,6 +21,7 @@ from pawtune.search.objective import Objective
 from pawtune.search.progress.bars import TRIALS, Bar, Bars
 from pawtune.search.progress.live_view import SearchState, TrialEvent, show_state
 from pawtune.search.progress.stages import read_stage
+from pawtune.search.progress.state_file import read_noted
 from pawtune.search.storage.history import read_history
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
 from pawtune.search.storage.run_lock import STALE_S, driver_died_here
@@ -28,6 +29,7 @@ from pawtune.search.trial_report import BestEpoch, TrialReport
 
 WATCH_S = 2.0
 REFRESH_HZ = 1
+VIEW_FILES = ("progress.json", "stage.json", "summary.json")
 
 
 def watch(run: RunFolder, console: Console) -> None:
@@ -44,7 +46,7 @@ def watch(run: RunFolder, console: Console) -> None:
         try:
             while is_running(run):
                 time.sleep(WATCH_S)
-                run.refresh()
+                _refresh(run)
                 live.update(show_run(run))
             live.update(show_run(run))
         except KeyboardInterrupt:
@@ -56,7 +58,7 @@ def _watch_in_lines(run: RunFolder, console: Console) -> None:
     told = -1
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            running, state = is_running(run), read_state(run)
+            running, state = is_running(run), _state_now(run)[0]
             tenth = 10 * state.num_ended // max(1, state.total)
             if tenth > told or not running:
                 best = state.best
@@ -68,7 +70,24 @@ def _watch_in_lines(run: RunFolder, console: Console) -> None:
             if not running:
                 return
             time.sleep(WATCH_S)
-            run.refresh()
+            _refresh(run)
+
+
+def _refresh(run: RunFolder) -> None:
+    """Fetches what a view takes, where the run lies in an object store."""
+    if read_noted(run, _driver_since(run)) is not None:
+        run.refresh(only=(*VIEW_FILES,))
+    if not is_running(run) or read_noted(run, _driver_since(run)) is None:
+        run.refresh()
+
+
+def _state_now(run: RunFolder) -> tuple[SearchState, Bar]:
+    """As the driver noted it; else read from all trials."""
+    noted = read_noted(run, _driver_since(run)) if is_running(run) else None
+    if noted is not None:
+        return noted
+    state = read_state(run)
+    return state, _trials_bar(run, state)
 
 
 def show_run(run: RunFolder) -> RenderableType:
@@ -80,10 +99,10 @@ def show_run(run: RunFolder) -> RenderableType:
     if stage is not None:
         head.append(": before the first trial")
         return Group(head, Bars([stage]))
-    state = read_state(run)
+    state, bar = _state_now(run)
     head.append(f": {state.num_ended} of {state.total} trials, {_state_words(run)}")
     if is_running(run):
-        parts.append(Bars([_trials_bar(run, state)]))
+        parts.append(Bars([bar]))
     return Group(*parts, show_state(state))
 
 

@@ -108,6 +108,22 @@ class Mirror:
         self._get_all([name for name in there if is_small(name)], newest, patience_s)
         self._copy_claim(claims)
 
+    def pull_root(self, names: Iterable[str]) -> None:
+        """Copies some files of the run's folder itself, and who holds the run.
+
+        Raises:
+            DataError: The store cannot be read.
+        """
+        for name in names:
+            stored = self._asked(lambda n=name: self.store.stat(n), 0.0)  # type: ignore[misc]
+            if stored is None:
+                (self.root / name).unlink(missing_ok=True)
+                self._there.pop(name, None)
+                continue
+            self._there[name] = stored
+            self._get_all([name], stored.mtime_ns, 0.0)
+        self._copy_claim(self._asked(lambda: self.store.files(CLAIMS), 0.0))
+
     def _copy_claim(self, claims: dict[str, Stored]) -> None:
         """Who holds the run, as the file that a run folder has for it."""
         file = self.root / "driver.lock"

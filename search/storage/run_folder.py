@@ -212,11 +212,15 @@ class RunFolder:
         """Where it lies among others."""
         return split(self.place)[0] if self.mirror is not None else str(self.root.parent)
 
-    def refresh(self) -> None:
-        """Fetches what changed, where the run lies in an object store; later, if that is away."""
+    def refresh(self, only: Sequence[str] = ()) -> None:
+        """Fetches what changed, where the run lies in an object store; later, if that is away.
+
+        Args:
+            only: Files in the run's folder itself; none named means all that is small.
+        """
         if self.mirror is not None:
             with suppress(DataError):
-                self.mirror.pull()
+                self.mirror.pull_root(only) if only else self.mirror.pull()
 
     def follow(self, interval_s: float) -> None:
         """Goes on fetching what changes, for as long as this process lives."""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pawtune.models.baselines import baseline
 from pawtune.search.results.delivery.model_card import card_markdown, make_card
@@ -40,6 +41,13 @@ def test_the_card_of_the_winner(maker: RunMaker) -> None:
     assert (validation["candidates"], validation["images"]) == (2, 30)
     assert card["test"]["accuracy"] == 0.935
     page = card_markdown(card)
+    front = yaml.safe_load(page.split("---\n")[1])
+    assert (front["library_name"], front["pipeline_tag"]) == ("keras", "image-classification")
+    assert "license" not in front, "a net from scratch holds nobody else's weights"
+    (result,) = front["model-index"][0]["results"]
+    assert result["dataset"]["split"] == "test"
+    assert result["metrics"][0]["value"] == 0.935
+    assert "95% interval 0.8920 to 0.9616" in result["metrics"][0]["name"]
     assert "| test, look 1 | 0.9350 | 0.8920 to 0.9616 | 200 |" in page
     assert "corrected for picking the best of 2" in page
     assert maker.manifest.fingerprint in page

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pawtune.search.cli import job_verbs, trust_verbs
+from pawtune.search.cli.integrations.card_verb import card
 from pawtune.search.cli.integrations.push_verb import push
 from pawtune.search.cli.integrations.serve_verb import serve
 from pawtune.search.cli.options import (
@@ -638,6 +639,7 @@ def tensorboard(
 
 job_verbs.add_to(app)
 trust_verbs.add_to(app)
+app.command()(card)
 app.command()(push)
 app.command()(serve)
 

@@ -10,6 +10,7 @@ from typing import Any
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.markdown import render_markdown
 from pawtune.search.objective import Metric
+from pawtune.search.results.delivery.front_matter import front_matter
 from pawtune.search.results.leaderboard import Row, as_dicts
 from pawtune.search.results.look_ledger import read_ledger
 from pawtune.search.results.metrics import Majority, wilson_interval
@@ -68,8 +69,8 @@ def make_card(
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:
-    """The card as one Markdown page, for people; the JSON holds the same and more."""
-    return render_markdown(TEMPLATE, {"card": card})
+    """The card as one Markdown page, for people and for hubs; the JSON holds the same and more."""
+    return front_matter(card) + render_markdown(TEMPLATE, {"card": card})
 
 
 def _facts(run: RunFolder, choice: ModelChoice) -> TrialFacts:

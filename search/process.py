@@ -6,7 +6,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 # What an interruption arrives as: Ray, once connected, has SIGTERM raise the latter.
@@ -79,6 +79,11 @@ def load_tensorflow() -> None:
     with held_back_stderr():
         import tensorflow as tf
 
+        for gpu in tf.config.get_visible_devices("GPU"):
+            # A search may run beside this process: it takes no more of the card than it needs.
+            # Where the user has computed before, or set a limit, that stands.
+            with suppress(RuntimeError, ValueError):
+                tf.config.experimental.set_memory_growth(gpu, True)
         tf.config.list_physical_devices()
         tf.constant(0)
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import pytest
@@ -13,6 +14,7 @@ from pawtune.models import precision
 from pawtune.models.cpu_info import cpu_has_bfloat16
 from pawtune.models.model_spec import Precision
 from pawtune.models.precision import resolve_precision
+from pawtune.search.process import load_tensorflow
 
 
 @pytest.mark.parametrize(
@@ -137,6 +139,23 @@ def test_a_gpu_that_was_hidden_does_not_count(monkeypatch: pytest.MonkeyPatch) -
     precision.share_gpus(0)
     assert not precision.has_gpu()
     assert precision._compute_capability() == (0, 0)
+
+
+def test_a_model_that_is_loaded_beside_a_search_takes_memory_as_it_needs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In Python as on the command line, where an environment variable says so."""
+    cards = [tf.config.PhysicalDevice(f"/physical_device:GPU:{n}", "GPU") for n in range(2)]
+    grows = []
+
+    def set_growth(card: Any, grow: bool) -> None:
+        grows.append((card, grow))
+        raise RuntimeError("Physical devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: cards)
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", set_growth)
+    load_tensorflow()
+    assert grows == [(card, True) for card in cards]
 
 
 @pytest.mark.parametrize("share", ["0.0", "0.5", "1.0", "None"])

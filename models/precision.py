@@ -11,10 +11,13 @@ import keras
 import tensorflow as tf
 
 from pawtune.models.cpu_info import cpu_has_bfloat16
+from pawtune.models.keras_settings import apply_settings
 from pawtune.models.model_spec import Precision
 
 CONTEXT_MB = 512  # of a process on a GPU, beside what TensorFlow allocates
 MIN_LIMIT_MB = 256
+
+apply_settings()
 
 
 def resolve_precision(precision: Precision, has_gpu: bool) -> str:

@@ -27,4 +27,8 @@ def resized(raw: keras.KerasTensor, image_size: int) -> keras.KerasTensor:
     # Not layers.Resizing: it cuts uint8 off instead of rounding, and a model that begins
     # with it runs in training mode when called without saying training=False.
     size = (image_size, image_size)
-    return ops.round(ops.image.resize(pixel_values(raw), size, interpolation="bilinear"))
+    # The format is named, for the model may be loaded where keras.json has channels first.
+    small = ops.image.resize(
+        pixel_values(raw), size, interpolation="bilinear", data_format="channels_last"
+    )
+    return ops.round(small)

@@ -86,10 +86,26 @@ def preprocess(name: str, pixels: keras.KerasTensor) -> keras.KerasTensor:
     assert np.allclose(responses, np.diag(scale)), f"{name} mixes channels"
     if np.allclose(scale, 1) and not offset.any():
         return pixels
-    # float32 under every policy: bfloat16 cannot tell 1/127.5 from 1/128.
-    return keras.layers.Rescaling(
-        scale.tolist(), offset.tolist(), dtype="float32", name="preprocess"
-    )(pixels)
+    return _scaling(scale, offset)(pixels)
+
+
+def _scaling(scale: np.ndarray, offset: np.ndarray) -> keras.layers.Layer:
+    """scale * pixels + offset by channel, in float32: bfloat16 cannot tell 1/127.5 from 1/128.
+
+    Rescaling takes one number for all channels as it is, but several by keras.json's idea of where
+    the channels are, when it is called: a saved model would fail under channels_first.
+    """
+    if np.ptp(scale) == 0 and np.ptp(offset) == 0:
+        return keras.layers.Rescaling(
+            float(scale[0]), float(offset[0]), dtype="float32", name="preprocess"
+        )
+    return keras.layers.Normalization(
+        axis=-1,
+        mean=(-offset / scale).tolist(),
+        variance=(1 / scale**2).tolist(),
+        dtype="float32",
+        name="preprocess",
+    )
 
 
 def _preprocess_input(name: str) -> Callable[[np.ndarray], np.ndarray]:

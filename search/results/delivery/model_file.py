@@ -71,6 +71,9 @@ def open_model(model_file: Path) -> tuple["keras.Model", dict[str, Any]]:
     load_tensorflow()
     import keras
 
+    from pawtune.models.keras_settings import apply_settings
+
+    apply_settings()
     try:
         model = keras.models.load_model(model_file, compile=False, safe_mode=True)
         classes, channels = model.output_shape[-1], model.input_shape[-1]

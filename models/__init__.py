@@ -3,7 +3,3 @@
 `spec` is plain pydantic and cheap to import; most other modules need Keras. Nothing here knows
 Ray, the files of a run, or `search`.
 """
-
-from pawtune.models.keras_settings import choose_backend
-
-choose_backend()

@@ -11,6 +11,8 @@ Public names are loaded at first use: Ray and Keras take seconds, and not everyt
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pawtune.models.keras_settings import choose_backend
+
 if TYPE_CHECKING:
     from pawtune.data_pipeline.errors import DataError
     from pawtune.models.errors import ModelError
@@ -37,6 +39,8 @@ __all__ = [
     "run_search",
     "use_family",
 ]
+
+choose_backend()  # before anything imports Keras
 
 _MODULES = {
     "DataError": "pawtune.data_pipeline.errors",

@@ -553,3 +553,20 @@ def test_real_set(real_photos: Path, tmp_path: Path) -> None:
     again = build_manifest(real_photos, cache=tmp_path, progress=lambda *now: told.append(now))
     assert again == manifest
     assert told == [("hash", 3000, 3000)]  # none was read
+
+
+def test_files_that_the_system_makes_up_are_not_entered(tmp_path: Path) -> None:
+    from pawtune.data_pipeline.splitting.folder_tree import SYSTEM_FILES, read_tree
+
+    for place in ("/proc", "/sys", "/dev"):
+        if os.path.ismount(place):
+            with pytest.raises(DataError, match=f"{place}: {SYSTEM_FILES}"):
+                read_tree(Path(place))
+    if os.path.ismount("/proc"):
+        (tmp_path / "cat").symlink_to("/proc")
+        os.mkfifo(tmp_path / "pipe")
+        tree = read_tree(tmp_path)
+        assert {found.path: found.fault for found in tree.all_found()} == {
+            "cat": SYSTEM_FILES,
+            "pipe": "not a regular file",
+        }

@@ -1,16 +1,16 @@
 """Everything below a folder of images, walked once, for training and for `predict` alike.
 
-No file is opened. Links are followed, to files and to folders: the user named the folder, and data
-set caches consist of links. (An archive cannot bring any: unpacking refuses links.) A link to a
-folder that contains it is not followed. What pawtune itself wrote is one item. What
-hidden and system folders hold is listed, and is no data.
+No file is opened, and /proc, /sys and /dev are not entered. Links are followed, to files and to
+folders: the user named the folder, and data set caches consist of links. (An archive cannot bring
+any: unpacking refuses links.) A link to a folder that contains it is not followed. What pawtune
+itself wrote is one item. What hidden and system folders hold is listed, and is no data.
 """
 
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 
 from pawtune.data_pipeline.errors import DataError
@@ -21,7 +21,10 @@ OWN_OUTPUT = "written by pawtune"
 UNLISTED = "folder cannot be listed"
 BROKEN_LINK = "broken symbolic link"
 LINK_CYCLE = "symbolic link to a folder that contains it"
+SYSTEM_FILES = "files that the system makes up"
 MAX_ITEMS = 5_000_000
+# No file there lies on a disk, some block or never end, and links lead from them to everywhere.
+MADE_UP = ("/proc", "/sys", "/dev")
 
 SYSTEM_FOLDERS = {
     "#recycle", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle", "@tmp", "__macosx",
@@ -136,8 +139,10 @@ def walk_files(root: Path) -> Iterator[Found]:
 
 
 def _walk(root: Path) -> Iterator[Found]:
-    real = os.path.realpath(root)
-    status = os.stat(root)
+    real, status = os.path.realpath(root), os.stat(root)
+    if status.st_dev in _made_up():
+        yield Found("", SYSTEM_FILES, is_folder=True)
+        return
     yield from _enter(root, real, "", frozenset({(status.st_dev, status.st_ino)}), False)
 
 
@@ -162,6 +167,8 @@ def _enter(
             concealed = hidden or is_system_folder(entry.name)
             if not stat.S_ISDIR(status.st_mode) or (concealed and entry.is_symlink()):
                 yield Found(path, HIDDEN) if concealed else _look_at(path, status)
+            elif status.st_dev in _made_up():
+                yield Found(path, SYSTEM_FILES, is_folder=True)
             elif entry.is_symlink() and _contains(entry.path, status, real_root, above):
                 yield Found(path, LINK_CYCLE, is_folder=True)
             else:
@@ -172,6 +179,13 @@ def _enter(
                 yield Found(path, BROKEN_LINK)
             else:  # gone since it was listed; a link to itself, or to a name that cannot be
                 yield Found(path, f"cannot be looked at: {error.strerror or error}")
+
+
+@cache
+def _made_up() -> frozenset[int]:
+    """Devices of MADE_UP, as far as they are file systems of their own."""
+    disk = os.stat("/").st_dev
+    return frozenset(os.stat(place).st_dev for place in MADE_UP if os.path.isdir(place)) - {disk}
 
 
 def _is_own_output(names: set[str]) -> bool:

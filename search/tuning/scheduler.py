@@ -8,6 +8,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 
 from pawtune.search.objective import Objective
 from pawtune.search.storage.history import PastTrial
+from pawtune.search.tuning.outlook import Outlook
 
 
 class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
@@ -15,7 +16,8 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
 
     A transfer head at 0.95 after one epoch must not end every convolutional net, so trials are
     compared with their own family only. A baseline's results enter the rungs, but it is never
-    stopped: it is what a search is measured against.
+    stopped: it is what a search is measured against. A trial that is in a rung without rivals is
+    judged by the best of the other families, see `Outlook`.
 
     Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (2020),
     https://arxiv.org/abs/1810.05934.
@@ -39,6 +41,11 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
             "grace_period": min(grace_period, epochs),
             "reduction_factor": reduction_factor,
         }
+        self._outlook = Outlook(
+            objective,
+            grace_period=min(grace_period, epochs),
+            reduction_factor=reduction_factor,
+        )
         self._families: dict[str, AsyncHyperBandScheduler] = {}
         self._open: set[str] = set()
         self._unfinished: dict[str, PastTrial] = {}
@@ -67,6 +74,7 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         result: dict[str, Any] = {}
         for epoch, value in past.values.items():
             result = {"epoch": epoch, "objective": value}
+            self._note(trial, result)
             self._family(trial).on_trial_result(None, trial, result)
         return result
 
@@ -91,11 +99,23 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Says whether a trial goes on after an epoch."""
         decision: str = self._family(trial).on_trial_result(tune_controller, trial, result)
+        self._note(trial, result)
         if trial.config["baseline"]:
             return str(TrialScheduler.CONTINUE)
+        epochs = trial.config["spec"]["train"]["epochs"]
+        if "objective" in result and self._outlook.is_hopeless(trial.trial_id, epochs):
+            decision = str(TrialScheduler.STOP)
         if decision == TrialScheduler.STOP:
             self.stopped.add(trial.config["trial_id"])
         return decision
+
+    def _note(self, trial: Any, result: dict[str, Any]) -> None:
+        if "objective" in result:
+            family = trial.config["spec"]["model"]["family"]
+            self._outlook.note(
+                trial.trial_id, family, int(result["epoch"]), float(result["objective"]),
+                float(result.get("time_total_s", 0.0)),
+            )  # fmt: skip
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Records the end of a trial in its family's rungs."""

@@ -1,0 +1,84 @@
+"""A trial without rivals is judged by cost and by the best of the other families."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pawtune.search.objective import Objective
+from pawtune.search.tuning.outlook import Outlook
+from pawtune.search.tuning.scheduler import FamilyScheduler
+
+SLOW = [0.50, 0.55, 0.57]  # +0.035 an epoch at most: 0.57 + 17 * 0.035 = 1.17, no verdict
+FLAT = [0.55, 0.565, 0.57]  # +0.01 an epoch at most: 0.57 + 17 * 0.01 = 0.74
+
+
+def outlook(**options: Any) -> Outlook:
+    return Outlook(Objective(**options), grace_period=3, reduction_factor=3)
+
+
+def follow(
+    watched: Outlook, trial: str, family: str, values: list[float], seconds: float = 6.0
+) -> None:
+    for epoch, value in enumerate(values, start=1):
+        watched.note(trial, family, epoch, value, seconds * epoch)
+
+
+@pytest.mark.parametrize(
+    ("values", "head_seconds", "hopeless"),
+    [(FLAT, 1.0, True), (SLOW, 1.0, False), (FLAT, 200.0, False), (FLAT[:2], 1.0, False)],
+    ids=["flat and dear", "may still arrive", "cheaper than the head", "not in a rung"],
+)
+def test_the_only_net_beside_a_good_head(
+    values: list[float], head_seconds: float, hopeless: bool
+) -> None:
+    watched = outlook()
+    watched.note("head", "transfer", 1, 0.97, head_seconds)
+    follow(watched, "net", "conv", values)
+    assert watched.is_hopeless("net", epochs=20) is hopeless
+
+
+def test_without_another_family_there_is_no_verdict() -> None:
+    watched = outlook()
+    follow(watched, "other", "conv", [0.9, 0.95, 0.97])
+    follow(watched, "net", "conv", FLAT)
+    assert not watched.is_hopeless("net", epochs=20)
+
+
+def test_with_rivals_halving_decides() -> None:
+    watched = outlook()
+    watched.note("head", "transfer", 1, 0.97, 1.0)
+    for number in range(3):
+        follow(watched, f"net-{number}", "conv", FLAT)
+    assert not watched.is_hopeless("net-2", epochs=20)
+
+
+def test_a_loss_is_judged_downwards() -> None:
+    watched = outlook(metric="val_loss")
+    watched.note("head", "transfer", 1, 0.08, 1.0)
+    follow(watched, "net", "conv", [0.70, 0.69, 0.68])
+    assert watched.is_hopeless("net", epochs=20)
+    follow(watched, "fast", "conv", [0.70, 0.60, 0.50])
+    assert not watched.is_hopeless("fast", epochs=20)
+
+
+def test_the_scheduler_stops_it_and_spares_a_baseline() -> None:
+    def trial(name: str, family: str, epochs: int, baseline: bool = False) -> Any:
+        spec = {"model": {"family": family}, "train": {"epochs": epochs}}
+        config = {"trial_id": name, "baseline": baseline, "spec": spec}
+        return SimpleNamespace(trial_id=name, config=config)
+
+    scheduler = FamilyScheduler(Objective(), epochs=20, grace_period=3, reduction_factor=3)
+    head, net = trial("0001", "transfer", 1), trial("0002", "conv", 20)
+    spared = trial("0003", "conv", 20, baseline=True)
+    done = {"epoch": 1, "objective": 0.97, "time_total_s": 1.0}
+    scheduler.on_trial_result(None, head, done)
+    decisions = [
+        scheduler.on_trial_result(
+            None, one, {"epoch": epoch, "objective": value, "time_total_s": 6.0 * epoch}
+        )
+        for one in (net, spared)
+        for epoch, value in enumerate(FLAT, start=1)
+    ]
+    assert decisions == ["CONTINUE", "CONTINUE", "STOP", "CONTINUE", "CONTINUE", "CONTINUE"]
+    assert scheduler.stopped == {"0002"}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from pawtune.search.out_of_fold.advice import Advice
     from pawtune.search.out_of_fold.audit import Audit
     from pawtune.search.progress.reporter import Reporter
     from pawtune.search.results.delivery.export import Exported
@@ -415,6 +416,28 @@ class Run:
         page = write_page(self.folder, found, manifest)
         self.folder.keep_new()
         return found, page
+
+    @readable_in_python
+    def advise(self, *, data: str | None = None, reporter: "Reporter | None" = None) -> "Advice":
+        """What more images would bring: the learning curve of a solved head, and its fit.
+
+        Args:
+            data: Where the images are, if they have moved.
+            reporter: Shows progress; by default nothing is shown.
+
+        Raises:
+            UserError, DataError: The run has no frozen backbone, or too few images.
+        """
+        from pawtune.search.out_of_fold.advice import advise_run
+        from pawtune.search.progress.reporter import Reporter
+        from pawtune.search.retraining.setup import locate_images
+
+        reporter = reporter or Reporter(quiet=True)
+        config = self.config()
+        manifest = locate_images(self.folder, config, data, reporter)
+        found = advise_run(self.folder, config, manifest, self.rows(), reporter.stage)
+        self.folder.keep_new()
+        return found
 
     @readable_in_python
     def ensemble(self, top: int = 3, anyway: bool = False) -> "EnsembleResult":

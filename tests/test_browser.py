@@ -312,3 +312,13 @@ def test_the_audit_is_decided_by_keyboard_and_saved(
     assert corrected[wrong[0].path] == wrong[0].suggested
     assert wrong[1].path not in corrected
     assert corrected[wrong[2].path] == wrong[2].label
+
+
+def test_advice_comes_from_the_run_after_a_move(finished: Run, tmp_path: Path) -> None:
+    """Features are found by their key, wherever the run and the images are."""
+    moved = open_run(shutil.copytree(finished.folder.root, tmp_path / "moved"))
+    advice = moved.advise()
+    assert advice.images == len([e for e in finished.manifest().entries if e.split != "test"])
+    assert [each.images for each in advice.forecasts][0] == advice.images
+    assert {need.name for need in advice.classes} == set(finished.manifest().class_names)
+    assert (moved.folder.audit_dir / "advice.json").exists()

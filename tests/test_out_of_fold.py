@@ -11,6 +11,7 @@ from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.features.neighbours import UnitScale, find_copies, find_outliers, nearest
 from pawtune.models.training.label_errors import confident_joint, find_label_errors, margins
+from pawtune.models.training.learning_curve import LearningCurve, forecast, measure_curve
 from pawtune.models.training.out_of_fold import (
     deal_folds,
     fold_logistic,
@@ -137,6 +138,32 @@ def test_copies_and_outliers_are_found_among_features() -> None:
     assert [pair[:2] for pair in find_copies(near)] == [(5, 79)]
     assert not (near.rows == np.arange(80)[:, None]).any()
     assert find_outliers(near)[0] == 78
+
+
+def test_the_learning_curve_of_a_known_law_is_continued() -> None:
+    sizes = np.array([100, 150, 200, 300, 450, 650, 800])
+    truth = 0.02 + 0.2 * (sizes / 100) ** -0.6
+    rng = np.random.default_rng(4)
+    errors = truth[:, None] + rng.normal(0, 0.002, (7, 8))
+    totals = np.full((7, 8, 1), 1000.0)
+    curve = LearningCurve(sizes, (1 - errors)[:, :, None] * 1000, totals)
+    (found,) = forecast(curve, [2000], scored_on=0)
+    expected = 1 - (0.02 + 0.2 * 20**-0.6)
+    assert found.accuracy == pytest.approx(expected, abs=0.01)
+    assert found.band[0] < expected < found.band[1]
+    (wider,) = forecast(curve, [2000], scored_on=200)
+    assert wider.band[1] - wider.band[0] > found.band[1] - found.band[0]
+
+
+def test_heads_on_more_images_are_better_and_classes_are_counted() -> None:
+    rng = np.random.default_rng(5)
+    labels = np.arange(300) % 3
+    x = rng.normal(size=(300, 40)) + 1.5 * np.eye(40)[labels]
+    curve = measure_curve(x, labels, 3, 1.0, np.arange(300), repetitions=4)
+    assert curve.accuracies.shape == (7, 4)
+    assert curve.accuracies[-1].mean() > curve.accuracies[0].mean()
+    np.testing.assert_array_equal(curve.totals.sum(axis=2), 60)
+    assert curve.recalls().shape == (7, 3)
 
 
 def write_images(root: Path) -> Path:

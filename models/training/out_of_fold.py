@@ -8,7 +8,7 @@ the same principal directions: they and the scale of the features are taken from
 never are. Plain numpy: no TensorFlow.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -67,7 +67,9 @@ def _leave_out_scores(
     residuals = targets - z @ beta - constant * (w @ targets)
     free = one_minus_hat(decomposition, regularisation)
     left_out = residuals / np.maximum(free, 1e-12)[:, None]
-    for members in _shared(groups):
+    for members in group_members(groups) if groups is not None else ():
+        if len(members) == 1:
+            continue
         block = (z[members] * shrunk) @ z[members].T + constant
         remaining = np.eye(len(members)) - block * w[members]
         left_out[members] = np.linalg.solve(remaining, residuals[members])
@@ -75,13 +77,11 @@ def _leave_out_scores(
     return scores
 
 
-def _shared(groups: Labels | None) -> Iterator[NDArray[np.intp]]:
-    """Rows of each group of two or more."""
-    if groups is None:
-        return
+def group_members(groups: Labels) -> list[NDArray[np.intp]]:
+    """Rows of each group."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order], prepend=groups[order][:1] - 1))
-    yield from (rows for rows in np.split(order, starts[1:]) if len(rows) > 1)
+    return np.split(order, starts[1:])
 
 
 def deal_folds(labels: Labels, groups: Labels, folds: int = FOLDS, seed: int = 0) -> Labels:

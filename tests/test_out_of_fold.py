@@ -10,9 +10,9 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.features.neighbours import UnitScale, find_copies, find_outliers, nearest
-from pawtune.models.training.label_errors import confident_joint, find_label_errors, margins
-from pawtune.models.training.learning_curve import LearningCurve, forecast, measure_curve
-from pawtune.models.training.out_of_fold import (
+from pawtune.models.out_of_fold.label_errors import confident_joint, find_label_errors, margins
+from pawtune.models.out_of_fold.learning_curve import LearningCurve, forecast, measure_curve
+from pawtune.models.out_of_fold.leave_out import (
     deal_folds,
     fold_logistic,
     leave_out_ridge,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
-from pawtune.models.training.learning_curve import Forecast, forecast, measure_curve
+from pawtune.models.out_of_fold.learning_curve import Forecast, forecast, measure_curve
 from pawtune.models.training.solved_heads import decompose
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.errors import UserError

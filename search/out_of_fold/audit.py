@@ -13,7 +13,7 @@ import numpy as np
 
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
 from pawtune.models.features.neighbours import UnitScale, find_copies, find_outliers, nearest
-from pawtune.models.training.label_errors import find_label_errors
+from pawtune.models.out_of_fold.label_errors import find_label_errors
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.errors import UserError
 from pawtune.search.out_of_fold.predictions import OutOfFold, keep, predict_out_of_fold

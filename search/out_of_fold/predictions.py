@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.families.family import Backbone
-from pawtune.models.training.out_of_fold import leave_out_ridge
+from pawtune.models.out_of_fold.leave_out import leave_out_ridge
 from pawtune.models.training.solved_heads import Decomposition, decompose
 from pawtune.search.errors import UserError
 from pawtune.search.out_of_fold.run_features import Features, SeenImages

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve
 from scipy.optimize import least_squares
 
-from pawtune.models.training.out_of_fold import group_members
+from pawtune.models.out_of_fold.leave_out import group_members
 from pawtune.models.training.solved_heads import decompose
 
 Array = NDArray[np.float64]

@@ -1,0 +1,1 @@
+"""What heads say of images that they were solved without, and what follows from it."""

@@ -38,6 +38,7 @@ ROOMS = {
     "jobs": BASE | {"run"},
     "integrations": BASE | {"run", "results"},
     "driver": BASE | {"cluster", "progress", "results", "run", "shared_work", "tuning", "worker"},
+    "doctor": BASE | {"cluster"},
     "dry_run": BASE | {"driver", "progress", "shared_work"},
 }
 ABOVE_ALL = "cli"  # imports any room; imported by the console script alone
@@ -60,6 +61,7 @@ HOMES = {  # of search/ alone
         "jobs",
         "integrations/serve_app.py",
         "driver.py",
+        "doctor",
     ),
     "typer": ("cli",),
     "matplotlib": ("report",),

@@ -268,3 +268,47 @@ def until(holds: Any, patience_s: float = 120.0) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+LIBRARY = "ImportError: libcudart.so.12: cannot open shared object file"
+
+
+@pytest.fixture
+def broken_python(tmp_path: Path) -> dict[str, str | None]:
+    """An environment in which Ray's workers end at their start, and TensorFlow aborts."""
+    folder = tmp_path / "broken"
+    (folder / "tensorflow").mkdir(parents=True)
+    (folder / "tensorflow/__init__.py").write_text("import os\nos.abort()\n")
+    (folder / "sitecustomize.py").write_text(
+        "import sys\nif any('default_worker' in word for word in sys.orig_argv):\n"
+        f"    sys.exit({LIBRARY!r})\n"
+    )
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])}
+
+
+@pytest.mark.slow
+def test_the_doctor_names_what_is_wrong(
+    tmp_path: Path, broken_python: dict[str, str | None]
+) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    words = ("doctor", "--json", "--data", tmp_path / "photos")
+    done = command(*words, environment={**broken_python, "TMPDIR": "/" + "x" * MAX_BYTES})
+    assert done.returncode == 1
+    found = {check["name"]: check for check in json.loads(done.stdout)}
+    assert list(found) == [
+        "Python", "temporary folder", "disk", "memory", "weights", "TensorFlow", "Ray", "data",
+    ]  # fmt: skip
+    assert {name for name, check in found.items() if check["state"] == "wrong"} == {
+        "TensorFlow", "Ray", "data",
+    }  # fmt: skip
+    assert found["TensorFlow"]["found"].startswith("it was ended by SIGABRT")
+    assert found["Ray"]["found"] == f"no worker starts: SystemExit: {LIBRARY}"
+    assert found["weights"]["remedy"].startswith("without a network: --weights PATH")
+    assert all(check["remedy"] for check in found.values() if check["state"] != "ok")
+
+
+def test_the_doctor_finds_this_machine_well(photos: Path) -> None:
+    done = command("doctor", "--data", photos)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "OK     data: 2 classes; " in done.stdout
+    assert "a worker answers after " in done.stdout

@@ -637,6 +637,33 @@ def tensorboard(
     raise typer.Exit(serve_tensorboard(folders, host, port))
 
 
+@app.command()
+def doctor(
+    data: Annotated[str | None, typer.Option(help="Look at these images, too.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster; default: start one here.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check what a search needs on this machine; exit code 1 where something is wrong.
+
+    Example: pawtune doctor --data PHOTOS
+    """
+    from pawtune.search.doctor.checks import examine
+
+    checks = []
+    for check in examine(data, address):
+        checks.append(check)
+        if not as_json:
+            print(f"{check.state.upper():<6} {check.name}: {check.found}", flush=True)
+            if check.remedy:
+                print(f"       → {check.remedy}", flush=True)
+    if as_json:
+        print_json([check.as_dict() for check in checks])
+    if any(check.state == "wrong" for check in checks):
+        raise typer.Exit(1)
+
+
 job_verbs.add_to(app)
 trust_verbs.add_to(app)
 app.command()(card)

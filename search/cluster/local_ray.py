@@ -35,19 +35,19 @@ def _short_temporary_folder(say: Say) -> None:
         usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     except OSError as error:
         raise _no_folder(str(error.strerror or error)) from error
-    trouble = _trouble(Path(usual))
+    trouble = folder_trouble(Path(usual))
     if trouble is None:
         return
     for base in (usual, *SHORT):
         for folder in (Path(base), Path(base) / f"u{os.getuid()}"):
-            if _trouble(folder) is None:
+            if folder_trouble(folder) is None:
                 os.environ["RAY_TMPDIR"] = str(folder)
                 say(f"Ray uses {folder} for temporary files: {usual} {trouble}")
                 return
     raise _no_folder(f"{usual} {trouble}")
 
 
-def _trouble(folder: Path) -> str | None:
+def folder_trouble(folder: Path) -> str | None:
     """What keeps Ray from using a folder for temporary files; None where nothing does."""
     length = len(os.fsencode(folder))
     if length > MAX_BYTES:

@@ -110,7 +110,7 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
             reason = "its workers died again and again, each time after some epochs"
         else:
             reason = "Ray could not start a worker for it"
-        self._fail(trial, f"{reason}; see the logs of the cluster")
+        self._fail(trial, f"{reason}; `pawtune doctor` tries one and shows its error")
 
     def close(self) -> None:
         """Marks what was still running when the search ended; it can be continued."""

@@ -1,0 +1,28 @@
+"""What a worker of Ray that cannot start said: it writes to the log of its node.
+
+`ray.init` waits for such a worker without end and, as it holds the interpreter, cannot be watched
+by a thread: `pawtune doctor` starts Ray in a process of its own.
+"""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+ERROR_LINE = re.compile(r"^(\w+\.)*\w*(Error|Exception|SystemExit)\b.*")
+PATIENCE_S = 20.0  # Ray starts a worker again whose first start failed
+TAIL_BYTES = 65_536
+
+
+def worker_error(temporary: Path) -> str | None:
+    """The last error that a worker wrote while it started; None where none did.
+
+    Args:
+        temporary: Ray's folder for temporary files.
+    """
+    for log in sorted(temporary.glob("session_*/logs/raylet.err")):
+        with suppress(OSError):
+            tail = log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
+            lines = [line.strip() for line in tail.splitlines() if ERROR_LINE.match(line.strip())]
+            if lines:
+                return lines[-1][:300]
+    return None

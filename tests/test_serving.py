@@ -164,3 +164,28 @@ def test_the_manifest_is_what_ray_serve_takes(tiny: Run, tmp_path: Path) -> None
     _, path = tiny.save_best(tmp_path / "best.keras")
     built = serve_app.application({**application.args, "model": str(path)})
     assert built._bound_deployment.num_replicas == 2
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(tiny: Run, tiny_images: Path, tmp_path: Path) -> None:
+    _, model = tiny.save_best(tmp_path / "best.keras")
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "serving.py"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--requests=16", "--clients=4", "--cpus=1", f"--port={port}"]
+    out = tmp_path / "out.json"
+    command = [
+        sys.executable,
+        str(script),
+        str(model),
+        str(tiny_images),
+        *options,
+        "--out",
+        str(out),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["server"] for row in rows] == ["one by one", "pawtune serve"]
+    assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in rows)

@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import threading
 from typing import Annotated
 
 import typer
@@ -44,11 +45,18 @@ def serve(
     content, title = serving.read_model(model, runs_dir)
     if host not in LOOPBACK:
         print(f"warning: whoever reaches {host}:{port} may use this model", file=sys.stderr)
-    connect(address)
+    stopping = threading.Event()
+
+    def say(line: str) -> None:
+        if not stopping.is_set():  # of the end of Serve's own actors nobody needs to hear
+            print(line, file=sys.stderr)
+
+    connect(address, say)
     with serving.served(content, title, host=host, port=port, replicas=replicas, cpus=cpus) as url:
         print(f"{title}: {url} (Ctrl-C ends it)", flush=True)
         print(f"  curl --data-binary @photo.jpg {url}/predict", flush=True)
-        serving.wait_for_ctrl_c(lambda line: print(line, file=sys.stderr))
+        serving.wait_for_ctrl_c(say)
+        stopping.set()
 
 
 def _is_taken(host: str, port: int) -> bool:

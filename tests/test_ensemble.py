@@ -79,5 +79,5 @@ def test_who_cannot_vote_is_told(run: Run) -> None:
     run.folder.trial("0002").best_predictions.unlink()
     with pytest.raises(UserError, match="but trial 0002 kept no validation predictions"):
         make_ensemble(run.folder, run.rows(), run.manifest(), "val_accuracy", top=3)
-    with pytest.raises(UserError, match="needs two trials or more, received --top 1"):
+    with pytest.raises(UserError, match="needs two trials or more, received top=1"):
         run.ensemble(top=1)

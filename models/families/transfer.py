@@ -93,8 +93,8 @@ PARAMETERS = (
     of_model(
         TransferSpec,
         "taps",
-        Choices(choices=("average", "maximum", "both", "all")),
-        "Features of a solved head: of the last block, or averages of all blocks beside them.",
+        Choices(choices=("average", "all")),
+        "A solved head sees the last block's averages, maxima or both, or all blocks' averages.",
         only_if=_SOLVED,
     ),
     of_model(

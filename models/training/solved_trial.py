@@ -28,7 +28,7 @@ ARRAYS: dict[Taps, tuple[str, ...]] = {
     "average": ("average",),
     "maximum": ("maximum",),
     "both": ("average", "maximum"),
-    "all": ("inner", "average", "maximum"),
+    "all": ("inner", "average"),
 }
 
 

@@ -27,14 +27,15 @@ def headlines(result: TestResult) -> Iterator[str]:
     yield f"expected calibration error {result.calibration_error:.4f}"
     if result.baseline is not None:
         yield (
-            f"best baseline {result.baseline.name}: {result.baseline.accuracy:.4f} on the same "
-            "images"
+            f"{result.baseline.kind} {result.baseline.name}: {result.baseline.accuracy:.4f} on the "
+            "same images"
         )
-    if result.comparison is not None:
+    if result.baseline is not None and result.comparison is not None:
         paired = result.comparison
+        against = "baseline" if result.baseline.kind == "best baseline" else "first trial"
         yield (
-            f"only the {result.model} is right on {paired.only_first} images, only the baseline on "
-            f"{paired.only_second}: exact McNemar p = {paired.p_value:.4g}"
+            f"only the {result.model} is right on {paired.only_first} images, only the {against} "
+            f"on {paired.only_second}: exact McNemar p = {paired.p_value:.4g}"
         )
     if result.looks > 1:
         yield (

@@ -13,6 +13,7 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.objective import Objective
+from pawtune.search.results.evaluation import reference_of
 from pawtune.search.results.evaluation_record import EvaluationRecord
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.look_ledger import read_ledger
@@ -122,8 +123,12 @@ class ReportData:
         return next((trial for trial in self.ranked if trial.usable), None)
 
     @property
-    def best_baseline(self) -> TrialView | None:
-        return next((trial for trial in self.ranked if trial.usable and trial.baseline), None)
+    def reference(self) -> tuple[TrialView | None, str]:
+        """What the best trial is compared with, and what that is in words."""
+        views = {trial.trial_id: trial for trial in self.ranked if trial.usable}
+        baselines = {trial_id for trial_id, trial in views.items() if trial.baseline}
+        row, kind = reference_of([trial.row for trial in views.values()], baselines)
+        return (views[row.trial_id] if row is not None else None), kind
 
     @property
     def families(self) -> list[str]:

@@ -69,7 +69,7 @@ def headline(data: ReportData) -> list[Card]:
         _best_card(data),
         *_corrected_cards(data),
         _test_card(data),
-        *_baseline_cards(data),
+        *_reference_cards(data),
         _trials_card(data),
     ]
 
@@ -119,23 +119,20 @@ def _test_card(data: ReportData) -> Card:
     return _card("Test accuracy", f"{look.accuracy:.4f}", detail, main=True)
 
 
-def _baseline_cards(data: ReportData) -> list[Card]:
-    """The winner against the best baseline; none where no baseline was to run."""
-    best, baseline = data.best, data.best_baseline
-    if data.config.baselines == "off" and not any(trial.baseline for trial in data.trials):
-        return []
+def _reference_cards(data: ReportData) -> list[Card]:
+    """The winner against the best baseline, or against the first trial where none ran."""
+    best, (baseline, kind) = data.best, data.reference
     reference = (
         "" if data.majority_share is None else f"; most frequent class {data.majority_share:.4f}"
     )
     if best is None or baseline is None:
-        why = f"no baseline has finished an epoch{reference}"
-        return [_card("Against the baselines", "–", why)]
+        return []
     accuracy = baseline.row.best_val_accuracy or 0.0
-    detail = f"best baseline {baseline.row.name}: {accuracy:.4f}{reference}"
+    detail = f"{kind} {baseline.row.name}: {accuracy:.4f}{reference}"
     if best.trial_id == baseline.trial_id:  # it is not compared with itself
-        return [_card("Against the baselines", "none better", f"no proposal beat the {detail}")]
+        return [_card(f"Against the {kind}", "none better", f"no other trial beat the {detail}")]
     gain = (best.row.best_val_accuracy or 0.0) - accuracy
-    return [_card("Against the best baseline", f"{gain:+.4f}", detail)]
+    return [_card(f"Against the {kind}", f"{gain:+.4f}", detail)]
 
 
 def _trials_card(data: ReportData) -> Card:
@@ -162,12 +159,12 @@ def test_lines(data: ReportData) -> list[str]:
     tested = next((t.row.name for t in data.trials if t.trial_id == look.trial_id), None)
     if baseline and baseline.name != tested:  # a winner is not compared with itself
         lines.append(
-            f"The best baseline, {baseline.name}, gets {baseline.accuracy:.4f} of them right."
+            f"The {baseline.kind}, {baseline.name}, gets {baseline.accuracy:.4f} of them right."
         )
-    if comparison:
+    if baseline and comparison:
         lines.append(
             f"{comparison.only_first} are right in the trial alone, {comparison.only_second} "
-            f"in the baseline alone: p = {comparison.p_value:.3g} (McNemar, exact)."
+            f"in the {baseline.kind} alone: p = {comparison.p_value:.3g} (McNemar, exact)."
         )
     if look.calibration_error is not None:
         lines.append(f"Expected calibration error: {look.calibration_error:.4f}.")

@@ -1,10 +1,10 @@
 """The test split: scored here and nowhere else, once, and every look is on record."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,18 @@ from pawtune.search.storage.run_folder import RunFolder, read_json
 
 @dataclass(frozen=True)
 class BaselineScore:
-    """The best baseline by validation, on the same test images."""
+    """What a model is compared with, on the same test images.
+
+    Attributes:
+        name: The trial's.
+        accuracy: 0 to 1.
+        kind: The best baseline by validation; where none ran, the first trial of the search: the
+            plainest model of its portfolio, for `transfer` a solved head on the last block.
+    """
 
     name: str
     accuracy: float
+    kind: Literal["best baseline", "first trial"] = "best baseline"
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,9 @@ class TestResult:
         looks: How many times this run's test split has been looked at, this time included.
         confusion: Images by true and predicted class, in the order of `class_names`.
         calibration_error: Expected calibration error, 15 bins of equal width.
-        comparison: With the best baseline, exact McNemar test; `only_first` counts the images
-            that only the trial names right. None without a baseline, or where it is the trial.
+        baseline: What it is compared with.
+        comparison: With `baseline`, exact McNemar test; `only_first` counts the images that only
+            the trial names right. None where it is the trial itself.
         mistakes: Every image named wrong, the most confident first.
         model: What was scored: a trial's best epoch, its refit, or the ensemble, whose `trial_id`
             joins those of its members by "+".
@@ -96,7 +105,7 @@ class TestResult:
 def evaluate(
     run: RunFolder, manifest: Manifest, root: Path, rows: list[Row], choice: ModelChoice
 ) -> TestResult:
-    """Scores a model of the run on the test split, beside the best baseline, and records it.
+    """Scores a model of the run on the test split, beside its reference, and records it.
 
     Args:
         run: The run.
@@ -120,16 +129,15 @@ def evaluate(
     predicted = probabilities.argmax(axis=1)
     right = predicted == labels
     baseline, comparison = None, None
-    baseline_row = _best_baseline(run, rows)
-    if baseline_row is not None:
-        against = choose_model(run, rows, trial=baseline_row.trial_id)
-        if against == choice:
-            baseline = BaselineScore(baseline_row.name, float(right.mean()))
-        else:
+    reference, kind = reference_of(rows, baselines_among(run, rows))
+    if reference is not None:
+        against = choose_model(run, rows, trial=reference.trial_id)
+        others_right = right
+        if against != choice:
             others = _predict(run, manifest, root, entries, against)
             others_right = others.argmax(axis=1) == labels
-            baseline = BaselineScore(baseline_row.name, float(others_right.mean()))
             comparison = compare_paired(right, others_right)
+        baseline = BaselineScore(reference.name, float(others_right.mean()), kind)
     most = int(np.bincount(labels).argmax())
     confusion = confusion_matrix(labels, predicted, len(manifest.class_names))
     result = TestResult(
@@ -198,8 +206,27 @@ def _mistakes(
     return tuple(sorted(found, key=lambda mistake: -mistake.probability))
 
 
-def _best_baseline(run: RunFolder, rows: list[Row]) -> Row | None:
-    for row in rows:
-        if row.best_epoch is not None and read_json(run.trial(row.trial_id).spec_file)["baseline"]:
-            return row
-    return None
+def baselines_among(run: RunFolder, rows: Sequence[Row]) -> set[str]:
+    """Ids of the trials that are baselines."""
+    return {
+        row.trial_id for row in rows if read_json(run.trial(row.trial_id).spec_file)["baseline"]
+    }
+
+
+def reference_of(
+    rows: Sequence[Row], baselines: Collection[str]
+) -> tuple[Row | None, Literal["best baseline", "first trial"]]:
+    """What a run's models are compared with.
+
+    Args:
+        rows: The leaderboard, best first.
+        baselines: Ids of the trials among them that are baselines.
+
+    Returns:
+        The best baseline; where none has finished an epoch, the first trial that has; or None.
+    """
+    usable = [row for row in rows if row.best_epoch is not None]
+    best = next((row for row in usable if row.trial_id in baselines), None)
+    if best is not None:
+        return best, "best baseline"
+    return min(usable, key=lambda row: row.trial_id, default=None), "first trial"

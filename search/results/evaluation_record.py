@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +29,15 @@ class RecordedClass(Record):
 
 
 class RecordedBaseline(Record):
-    """The best baseline on the same images."""
+    """What it was compared with, on the same images: older records know baselines alone."""
 
     name: Words
     accuracy: Share
+    kind: Literal["best baseline", "first trial"] = "best baseline"
 
 
 class RecordedComparison(Record):
-    """With the baseline, by McNemar's exact test: `only_first` is the trial's."""
+    """With that, by McNemar's exact test: `only_first` is the trial's."""
 
     only_first: Count
     only_second: Count

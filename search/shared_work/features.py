@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pawtune.models.features.tap_encoder import TapEncoder
 
 # Raise it when features are computed differently.
-CODE_VERSION = 2
+CODE_VERSION = 3
 SHARD_IMAGES = 256  # 1 s of one core at 160 px: fine progress, little overhead
 
 Features = dict[str, np.ndarray]  # by name, see TapEncoder; (N, ...) float16

@@ -160,7 +160,7 @@ def test_one_trial(maker: RunMaker) -> None:
     assert "Two trials that differ are needed to compare parameters." in page.text
     assert "Two trials with a finished epoch are needed" in page.text
     assert "Nobody has looked yet: pawtune test made" in page.text
-    assert "nothing beat it; first trial conv-0001" in page.text
+    assert "no other trial beat the first trial conv-0001" in page.text
 
 
 def test_two_hundred_trials_stay_small(maker: RunMaker) -> None:

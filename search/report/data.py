@@ -13,10 +13,10 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.objective import Objective
-from pawtune.search.results.evaluation import reference_of
 from pawtune.search.results.evaluation_record import EvaluationRecord
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.look_ledger import read_ledger
+from pawtune.search.results.reference import reference_of
 from pawtune.search.run import Run
 from pawtune.search.storage.records import RunSummary, TrialFacts
 from pawtune.search.storage.run_folder import TrialFolder, read_json

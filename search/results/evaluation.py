@@ -1,10 +1,10 @@
 """The test split: scored here and nowhere else, once, and every look is on record."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,8 @@ from pawtune.search.results.metrics import (
     wilson_interval,
 )
 from pawtune.search.results.model_choice import Kind, ModelChoice, choose_model
-from pawtune.search.storage.run_folder import RunFolder, read_json
+from pawtune.search.results.reference import ReferenceKind, baselines_among, reference_of
+from pawtune.search.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class BaselineScore:
 
     name: str
     accuracy: float
-    kind: Literal["best baseline", "first trial"] = "best baseline"
+    kind: ReferenceKind = "best baseline"
 
 
 @dataclass(frozen=True)
@@ -204,29 +205,3 @@ def _mistakes(
         if not is_right
     ]
     return tuple(sorted(found, key=lambda mistake: -mistake.probability))
-
-
-def baselines_among(run: RunFolder, rows: Sequence[Row]) -> set[str]:
-    """Ids of the trials that are baselines."""
-    return {
-        row.trial_id for row in rows if read_json(run.trial(row.trial_id).spec_file)["baseline"]
-    }
-
-
-def reference_of(
-    rows: Sequence[Row], baselines: Collection[str]
-) -> tuple[Row | None, Literal["best baseline", "first trial"]]:
-    """What a run's models are compared with.
-
-    Args:
-        rows: The leaderboard, best first.
-        baselines: Ids of the trials among them that are baselines.
-
-    Returns:
-        The best baseline; where none has finished an epoch, the first trial that has; or None.
-    """
-    usable = [row for row in rows if row.best_epoch is not None]
-    best = next((row for row in usable if row.trial_id in baselines), None)
-    if best is not None:
-        return best, "best baseline"
-    return min(usable, key=lambda row: row.trial_id, default=None), "first trial"

@@ -1,4 +1,4 @@
-"""Which trials' weights a run keeps: those of the best, and of each family's best.
+"""Which trials' weights a run keeps: of the best, of each family's best, and of the reference.
 
 Ten thousand trials of 10 MB are 100 GB that nobody asks for. Predictions, metrics and the
 specification of every trial stay: the leaderboard and the corrected accuracy are the same, and a
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from pawtune.search.objective import Objective
 from pawtune.search.results.leaderboard import Row, rank_trials
+from pawtune.search.results.reference import baselines_among, reference_of
 from pawtune.search.storage.run_folder import RunFolder
 
 LEAST = 20  # trials that end between two times of dropping, and a tenth of all
@@ -20,7 +21,7 @@ class WeightDropper:
     Args:
         run: The run.
         objective: What ranks trials.
-        keep: Of how many trials weights are kept, each family's best besides.
+        keep: Of how many trials weights are kept, each family's best and the reference besides.
     """
 
     def __init__(self, run: RunFolder, objective: Objective, keep: int) -> None:
@@ -51,10 +52,13 @@ class WeightDropper:
 
     def _ranked_out(self, rows: Sequence[Row]) -> Iterable[Row]:
         families = set()
+        reference, _ = reference_of(rows, baselines_among(self._run, rows))
         for place, row in enumerate(row for row in rows if row.best_epoch is not None):
             is_best_of_family = row.family not in families
             families.add(row.family)
-            if place < self._keep or is_best_of_family or row.status == "failed":
+            if place < self._keep or is_best_of_family or row == reference:
+                continue
+            if row.status == "failed":
                 continue
             if self._run.trial(row.trial_id).read_status().is_over:  # else it continues from them
                 yield row

@@ -307,6 +307,7 @@ def test_the_doctor_names_what_is_wrong(
     assert all(check["remedy"] for check in found.values() if check["state"] != "ok")
 
 
+@pytest.mark.slow
 def test_the_doctor_finds_this_machine_well(photos: Path) -> None:
     done = command("doctor", "--data", photos)
     assert done.returncode == 0, done.stdout + done.stderr

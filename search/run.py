@@ -182,25 +182,36 @@ class Run:
         return load_choice(self.folder, self._chosen(model), len(self.manifest().class_names))
 
     @readable_in_python
-    def predictor(self, model: ModelChoice | str | None = None) -> "OpenedModel":
+    def predictor(
+        self, model: ModelChoice | str | None = None, *, coverage: float | None = None
+    ) -> "OpenedModel":
         """A model of the run, ready to predict as `pawtune predict` does.
 
         Args:
             model: As `best` takes it.
+            coverage: Also give label sets that hold the true label so often, between 0 and 1.
 
         Raises:
-            UserError: No such model, or a trial with no finished epoch.
+            UserError: No such model, a trial with no finished epoch, or label sets of a model
+                without validation predictions of its own.
+            ModelError: Too few validation images for this coverage.
         """
         from pawtune.search.results.delivery.inference import predictor
         from pawtune.search.results.delivery.opened import OpenedModel
 
         choice = self._chosen(model)
         manifest = self.manifest()
+        threshold = None
+        if coverage is not None:
+            from pawtune.search.results.validation import validation_threshold
+
+            threshold = validation_threshold(self.folder, choice, manifest, coverage)
         return OpenedModel(
             predictor(self.best(choice)),
             manifest.class_names,
             choice.image_size,
             manifest.grey_bits,
+            threshold,
         )
 
     @readable_in_python

@@ -1,5 +1,6 @@
 """Report and TensorBoard in a real browser, on a real search of both families."""
 
+import csv
 import shutil
 import subprocess
 import time
@@ -322,3 +323,21 @@ def test_advice_comes_from_the_run_after_a_move(finished: Run, tmp_path: Path) -
     assert [each.images for each in advice.forecasts][0] == advice.images
     assert {need.name for need in advice.classes} == set(finished.manifest().class_names)
     assert (moved.folder.audit_dir / "advice.json").exists()
+
+
+def test_a_run_predicts_label_sets(finished: Run, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from pawtune.search.cli.app import app
+    from pawtune.search.errors import UserError
+
+    images, out = Path(finished.manifest().root) / "red", tmp_path / "labels.csv"
+    command = ["predict", str(finished.folder.root), str(images), "--out", str(out)]
+    done = CliRunner().invoke(app, [*command, "--coverage", "0.6"], catch_exceptions=False)
+    assert done.exit_code == 0
+    with out.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(list(images.iterdir()))
+    assert all(row["labels"].split("|")[0] == row["label"] for row in rows)
+    with pytest.raises(UserError, match="--coverage must be between 0 and 1, .* received 1.5"):
+        CliRunner().invoke(app, [*command, "--force", "--coverage", "1.5"], catch_exceptions=False)

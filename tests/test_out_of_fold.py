@@ -9,7 +9,9 @@ from PIL import Image
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.models.errors import ModelError
 from pawtune.models.features.neighbours import UnitScale, find_copies, find_outliers, nearest
+from pawtune.models.out_of_fold.conformal import label_set, set_threshold
 from pawtune.models.out_of_fold.label_errors import confident_joint, find_label_errors, margins
 from pawtune.models.out_of_fold.learning_curve import LearningCurve, forecast, measure_curve
 from pawtune.models.out_of_fold.leave_out import (
@@ -164,6 +166,30 @@ def test_heads_on_more_images_are_better_and_classes_are_counted() -> None:
     assert curve.accuracies[-1].mean() > curve.accuracies[0].mean()
     np.testing.assert_array_equal(curve.totals.sum(axis=2), 60)
     assert curve.recalls().shape == (7, 3)
+
+
+def test_label_sets_by_hand() -> None:
+    """Five images, coverage 0.6: rank ceil(6 * 0.6) = 4 of 0.9, 0.8, 0.7, 0.4, 0.2."""
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.6, 0.4], [0.2, 0.8]])
+    labels = np.array([0, 1, 0, 1, 0])
+    assert set_threshold(p, labels, 0.6) == pytest.approx(0.4)
+    assert label_set(np.array([0.45, 0.55]), 0.4).tolist() == [1, 0]
+    assert label_set(np.array([0.39, 0.61]), 0.4).tolist() == [1]
+    assert label_set(np.array([0.3, 0.3, 0.4]), 0.9).tolist() == [2]
+    with pytest.raises(ModelError, match="of coverage 0.9 need 9 validation images or more"):
+        set_threshold(p, labels, 0.9)
+
+
+def test_label_sets_cover_as_often_as_asked() -> None:
+    rng = np.random.default_rng(6)
+    covered = []
+    for _ in range(40):
+        p = rng.dirichlet(np.full(5, 0.6), 700)
+        labels = np.array([rng.choice(5, p=row) for row in p])
+        threshold = set_threshold(p[:200], labels[:200], 0.9)
+        sets = [label_set(row, threshold) for row in p[200:]]
+        covered.append(np.mean([y in s for y, s in zip(labels[200:], sets, strict=True)]))
+    assert 0.88 < float(np.mean(covered)) < 0.93
 
 
 def write_images(root: Path) -> Path:

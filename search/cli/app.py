@@ -494,6 +494,10 @@ def predict(
     rank: Rank = None,
     refit: Refit = False,
     ensemble: Ensemble = False,
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Also sets of labels that hold the true one so often, such as 0.95."),
+    ] = None,
     force: Force = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
@@ -521,6 +525,11 @@ def predict(
             f"--trial, --rank, --refit and --ensemble choose a model of a run, received the file "
             f"{model!r}; leave them out, or name a run"
         )
+    if coverage is not None and (is_file or not 0 < coverage < 1):
+        raise UserError(
+            f"--coverage must be between 0 and 1, of a run, received {coverage:g} for {model!r}; "
+            "name the run, whose validation predictions decide, and for example --coverage 0.95"
+        )
     if is_file:
         opened = open_delivered(Path(model))
     else:
@@ -530,7 +539,7 @@ def predict(
             if Path(model).exists():
                 open_delivered(Path(model))  # says why it is no model
             raise
-        opened = run.predictor(run.choose(trial, rank, kind_of(refit, ensemble)))
+        opened = run.predictor(run.choose(trial, rank, kind_of(refit, ensemble)), coverage=coverage)
     counts = predict(opened, images, kind, out)
     print(counts, file=sys.stderr)
     if counts.exit_code:

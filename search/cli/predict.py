@@ -36,6 +36,7 @@ def predict(
 
     try:
         records = predict_labels(model, images, show if watched else None)
-        return write_predictions(records, kind, out)
+        sets = model.set_threshold is not None
+        return write_predictions(records, kind, out, sets=sets)
     finally:
         reporter.close()

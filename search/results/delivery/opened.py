@@ -43,12 +43,14 @@ class OpenedModel:
         class_names: The C labels.
         image_size: Side in pixels to resize images to; None: it takes any size itself.
         grey_bits: Bits of 16-bit greyscale images that the data set used.
+        set_threshold: Least probability of a label in a label set; None: no sets are asked for.
     """
 
     predict: Predict
     class_names: tuple[str, ...]
     image_size: int | None
     grey_bits: int = 16
+    set_threshold: float | None = None
 
 
 def is_model_path(path: Path) -> bool:

@@ -15,12 +15,14 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.images.decode import resize_bilinear
 from pawtune.data_pipeline.safe_files import replacing, shown
 from pawtune.data_pipeline.splitting.manifest_io import escape
+from pawtune.models.out_of_fold.conformal import label_set
 from pawtune.search.errors import UserError
 from pawtune.search.results.delivery.inference import check_paths, find_files, predict_files
 from pawtune.search.results.delivery.opened import OpenedModel
 
 FORMATS = ("csv", "json")
 CSV_COLUMNS = ("path", "label", "confidence", "reason")
+SETS = "labels"  # the column of label sets, where they are asked for
 REPORTED_EVERY = 16  # files between two moves of the progress bar
 
 Record = dict[str, Any]
@@ -62,7 +64,6 @@ def predict_labels(
         DataError: A path does not exist, or a folder holds no file.
     """
     check_paths(images)
-    names = model.class_names
     total = sum(1 for _ in find_files(images)) if progress else 0
     files = find_files(images)
     found = predict_files(model.predict, files, model.image_size, model.grey_bits)
@@ -71,7 +72,7 @@ def predict_labels(
         if item.probabilities is None:
             record |= {"probabilities": {}, "reason": item.reason}
         else:
-            record |= _labelled(names, item.probabilities)
+            record |= _labelled(model, item.probabilities)
         yield record
         if progress and (done % REPORTED_EVERY == 0 or done == total):
             progress(done, total)
@@ -106,18 +107,23 @@ def _predict_pixels(model: OpenedModel, pixels: NDArray[np.uint8]) -> list[Recor
     records = []
     for image in pixels:
         fitting = resize_bilinear(image, size) if size else image
-        records.append(_labelled(model.class_names, model.predict(fitting[None])[0]))
+        records.append(_labelled(model, model.predict(fitting[None])[0]))
     return [_flat(record) for record in records]
 
 
-def _labelled(names: Sequence[str], probabilities: NDArray[np.float32]) -> Record:
+def _labelled(model: OpenedModel, probabilities: NDArray[np.float32]) -> Record:
+    names = model.class_names
     best = int(np.argmax(probabilities))
     values = (float(p) for p in probabilities)
-    return {
+    record: Record = {
         "label": names[best],
         "confidence": float(probabilities[best]),
         "probabilities": dict(zip(names, values, strict=True)),
     }
+    if model.set_threshold is not None:
+        chosen = label_set(probabilities, model.set_threshold)
+        record[SETS] = [names[place] for place in chosen]
+    return record
 
 
 def _flat(record: Record) -> Record:
@@ -140,25 +146,37 @@ def choose_format(kind: str | None, out: Path | None) -> str:
     return kind
 
 
-def write_predictions(records: Iterable[Record], kind: str, out: Path | None = None) -> Counts:
+def write_predictions(
+    records: Iterable[Record], kind: str, out: Path | None = None, *, sets: bool = False
+) -> Counts:
     """Writes records as they come: to a file, whole or not at all, or to stdout.
+
+    Args:
+        records: Of `predict_labels`.
+        kind: csv, json, or lines for people.
+        out: The file; None: stdout.
+        sets: Whether there are label sets: as a column, with | between labels.
 
     Raises:
         UserError: `out` cannot be written.
     """
     if out is None:
-        return _write(records, kind, sys.stdout)
+        return _write(records, kind, sys.stdout, sets)
     try:
         with replacing(out) as part, part.open("w", encoding="utf-8", newline="") as stream:
-            return _write(records, kind, stream)
+            return _write(records, kind, stream, sets)
     except OSError as error:
         raise UserError(
             f"--out must be a file that can be written, received {shown(out)!r}: {error.strerror}"
         ) from error
 
 
-def _write(records: Iterable[Record], kind: str, stream: TextIO) -> Counts:
-    write = {"csv": _csv_writer, "json": _json_writer, "lines": _line_writer}[kind](stream)
+def _write(records: Iterable[Record], kind: str, stream: TextIO, sets: bool) -> Counts:
+    columns = (*CSV_COLUMNS, SETS) if sets else CSV_COLUMNS
+    if kind == "json":
+        write = _json_writer(stream)
+    else:
+        write = {"csv": _csv_writer, "lines": _line_writer}[kind](stream, columns)
     labelled = unreadable = 0
     for record in records:
         labelled += record["label"] is not None
@@ -169,11 +187,15 @@ def _write(records: Iterable[Record], kind: str, stream: TextIO) -> Counts:
     return Counts(labelled, unreadable)
 
 
-def _csv_writer(stream: TextIO) -> Callable[[Record], object]:
+def _joined_set(record: Record) -> str:
+    return "|".join(record.get(SETS, ()))
+
+
+def _csv_writer(stream: TextIO, columns: Sequence[str]) -> Callable[[Record], object]:
     # Its usual line end, a carriage return and a line feed, has it quote either in a name.
-    writer = csv.DictWriter(stream, CSV_COLUMNS, extrasaction="ignore")
+    writer = csv.DictWriter(stream, columns, extrasaction="ignore")
     writer.writeheader()
-    return writer.writerow
+    return lambda record: writer.writerow({**record, SETS: _joined_set(record)})
 
 
 def _json_writer(stream: TextIO) -> Callable[[Record], object]:
@@ -186,9 +208,9 @@ def _json_writer(stream: TextIO) -> Callable[[Record], object]:
     return write
 
 
-def _line_writer(stream: TextIO) -> Callable[[Record], object]:
+def _line_writer(stream: TextIO, columns: Sequence[str]) -> Callable[[Record], object]:
     """The columns of CSV with tabs between, names escaped so that each file takes one line."""
-    print("\t".join(CSV_COLUMNS), file=stream)
+    print("\t".join(columns), file=stream)
 
     def write(record: Record) -> None:
         confidence = record["confidence"]
@@ -197,6 +219,7 @@ def _line_writer(stream: TextIO) -> Callable[[Record], object]:
             record["label"] or "",
             "" if confidence is None else f"{confidence:.4f}",
             record.get("reason", ""),
+            *((_joined_set(record),) if SETS in columns else ()),
         )
         print("\t".join(shown(cell) for cell in cells), file=stream)
 

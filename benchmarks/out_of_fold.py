@@ -1,0 +1,204 @@
+"""How well wrong labels and copies are found, and forecasts hold, on real photographs.
+
+    python benchmarks/out_of_fold.py --data FOLDER --out out.json
+
+FOLDER holds cats_and_dogs_filtered.zip and MobileNetV2's weights without the top
+(mobilenet_v2_1.0_224_no_top.h5). Labels are flipped and copies made here; FOLDER stays as it is.
+Some five minutes on two cores.
+"""
+
+import argparse
+import io
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measuring import write_report
+from numpy.typing import NDArray
+from PIL import Image
+
+from pawtune.data_pipeline.images.decode import resize_bilinear
+from pawtune.data_pipeline.splitting.image_hashes import read_facts
+from pawtune.data_pipeline.splitting.near_hashes import NEAR_DISTANCE
+from pawtune.models.features.neighbours import UnitScale, find_copies, nearest
+from pawtune.models.out_of_fold.label_errors import find_label_errors, margins
+from pawtune.models.out_of_fold.learning_curve import forecast, measure_curve
+from pawtune.models.training.solved_heads import decompose, solve_ridge
+from pawtune.search.out_of_fold.predictions import choose_penalty, joined, softmax
+
+Picture = Image.Image
+Features = dict[str, NDArray[np.float16]]
+WEIGHTS = "mobilenet_v2_1.0_224_no_top.h5"
+
+COPIES = 100
+
+
+def read_pictures(archive: Path, most: int) -> tuple[list[Picture], NDArray[np.int64]]:
+    """Photographs in RGB and their classes, in a fixed random order."""
+    with zipfile.ZipFile(archive) as stored:
+        names = sorted(name for name in stored.namelist() if name.endswith(".jpg"))
+        chosen = np.random.default_rng(0).permutation(len(names))[:most]
+        pictures = [
+            Image.open(io.BytesIO(stored.read(names[place]))).convert("RGB") for place in chosen
+        ]
+    return pictures, np.array(["/dogs/" in names[place] for place in chosen], np.int64)
+
+
+def encode(encoder: Any, pictures: list[Picture]) -> Features:
+    """Features of pictures."""
+    side = encoder.image_size
+    parts = [
+        encoder.encode(
+            np.stack([resize_bilinear(np.asarray(p), side) for p in pictures[start : start + 256]])
+        )
+        for start in range(0, len(pictures), 256)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def find_flips(features: Features, labels: NDArray[np.int64], share: float) -> dict[str, Any]:
+    """Flips a share of the labels, and looks for them."""
+    flipped = np.random.default_rng(1).permutation(len(labels))[: round(share * len(labels))]
+    given = labels.copy()
+    given[flipped] = 1 - given[flipped]
+    started = time.perf_counter()
+    x = joined(features)
+    probabilities = softmax(choose_penalty(decompose(x, x[:1]), given, 2)[0])
+    found = find_label_errors(probabilities, given)
+    seconds = time.perf_counter() - started
+    first = np.argsort(margins(probabilities, given), kind="stable")[: len(flipped)]
+    return {
+        "flipped": share,
+        "precision at the number of flips": round(float(np.isin(first, flipped).mean()), 3),
+        "reported": len(found),
+        "precision": round(float(np.isin(found, flipped).mean()), 3),
+        "recall": round(float(np.isin(flipped, found).mean()), 3),
+        "seconds": round(seconds, 1),
+    }
+
+
+def crop(share: float, corner: bool) -> Callable[[Picture], Picture]:
+    """Cuts a share of each side out of the middle, or out of a corner."""
+
+    def cut(picture: Picture) -> Picture:
+        width, height = round(share * picture.width), round(share * picture.height)
+        left = 0 if corner else (picture.width - width) // 2
+        top = 0 if corner else (picture.height - height) // 2
+        return picture.crop((left, top, left + width, top + height))
+
+    return cut
+
+
+def save_again(picture: Picture) -> Picture:
+    """The picture at 0.6 of its size, as a JPEG of quality 40."""
+    target = io.BytesIO()
+    small = picture.resize((round(0.6 * picture.width), round(0.6 * picture.height)))
+    small.save(target, "JPEG", quality=40)
+    return Image.open(target).convert("RGB")
+
+
+KINDS: dict[str, Callable[[Picture], Picture]] = {
+    "crop of 90%": crop(0.9, corner=False),
+    "crop of 80%": crop(0.8, corner=False),
+    "corner of 80%": crop(0.8, corner=True),
+    "saved again": save_again,
+}
+
+
+def missed_by_hash(pictures: list[Picture], copies: list[Picture]) -> NDArray[np.bool_]:
+    """Which copies the perceptual hash does not group with their pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def bits(picture: Picture) -> int:
+            file = Path(folder) / "picture.png"
+            picture.save(file)
+            return int(read_facts(file).perceptual_hash, 16)
+
+        return np.array(
+            [
+                (bits(one) ^ bits(two)).bit_count() > NEAR_DISTANCE
+                for one, two in zip(pictures, copies, strict=True)
+            ]
+        )
+
+
+def find_made_copies(encoder: Any, features: Features, pictures: list[Picture]) -> list[Any]:
+    """Adds copies of some pictures, a kind at a time, and looks for them."""
+    rows = []
+    originals = pictures[:COPIES]
+    for kind, make in KINDS.items():
+        copies = [make(picture) for picture in originals]
+        missed = missed_by_hash(originals, copies)
+        added = encode(encoder, copies)
+        x = np.concatenate(
+            [np.concatenate([features[name], added[name]]) for name in sorted(features)], axis=1
+        )
+        units = UnitScale.of(x).apply(x)
+        pairs = find_copies(nearest(units, units, 10, themselves=True))
+        true = {(place, len(pictures) + place) for place in range(COPIES)}
+        found = {pair[:2] for pair in pairs}
+        hits = np.array([pair in found for pair in sorted(true)])
+        others = sum(pair[1] < len(pictures) for pair in found)
+        rows.append(
+            {
+                "copies": kind,
+                "missed by hash": int(missed.sum()),
+                "of these found": round(float(hits[missed].mean()), 3) if missed.any() else None,
+                "of all found": round(float(hits.mean()), 3),
+                "pairs among the photographs": others,
+            }
+        )
+    return rows
+
+
+def check_forecasts(features: Features, labels: NDArray[np.int64], draws: int) -> dict[str, Any]:
+    """How often the band from 1,000 photographs holds the accuracy of 2,000."""
+    x = joined(features)
+    held, widths = 0, []
+    for draw in range(draws):
+        order = np.random.default_rng(draw).permutation(len(labels))
+        few, many, rest = order[:1000], order[:2000], order[2000:]
+        _, penalty = choose_penalty(decompose(x[few], x[:1]), labels[few], 2)
+        curve = measure_curve(x[few], labels[few], 2, penalty, np.arange(1000), seed=draw)
+        (found,) = forecast(curve, [2000], len(rest), seed=draw)
+        head = solve_ridge(decompose(x[many], x[rest]), labels[many], 2, penalty)
+        accuracy = float((head.val_logits.argmax(axis=1) == labels[rest]).mean())
+        held += found.band[0] <= accuracy <= found.band[1]
+        widths.append(found.band[1] - found.band[0])
+    return {"draws": draws, "held": held / draws, "mean width": round(float(np.mean(widths)), 4)}
+
+
+def main() -> None:
+    """Prints and writes what was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--draws", type=int, default=50)
+    parser.add_argument("--image-size", type=int, default=160)
+    options = parser.parse_args()
+    from pawtune.models.backbones.frozen_backbone import load_backbone
+    from pawtune.models.features.tap_encoder import TapEncoder
+
+    backbone = load_backbone("MobileNetV2", options.image_size, options.data / WEIGHTS)
+    encoder = TapEncoder(backbone, "MobileNetV2")
+    archive = options.data / "cats_and_dogs_filtered.zip"
+    pictures, labels = read_pictures(archive, options.images)
+    features = encode(encoder, pictures)
+    report: dict[str, Any] = {
+        "images": len(pictures),
+        "flips": [find_flips(features, labels, share) for share in (0.05, 0.1, 0.2)],
+        "copies": find_made_copies(encoder, features, pictures),
+    }
+    print(report, flush=True)
+    report["forecasts"] = check_forecasts(features, labels, options.draws)
+    print(report["forecasts"])
+    write_report(options.out, report)
+
+
+if __name__ == "__main__":
+    main()

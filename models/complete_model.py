@@ -12,11 +12,15 @@ from dataclasses import dataclass
 
 import keras
 
-from pawtune.models.backbones.backbone_graph import build_tap_parts, split_at
+from pawtune.models.backbones.backbone_graph import (
+    build_tap_parts,
+    cut_by_share,
+    find_block_ends,
+    split_at,
+)
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.backbones.frozen_backbone import preprocess
 from pawtune.models.families.family import Backbone
-from pawtune.models.families.finetune import build_tuned
 from pawtune.models.families.table import family_of
 from pawtune.models.model_spec import ModelSpec
 from pawtune.models.precision import precision
@@ -91,30 +95,6 @@ def compose_vote(
         return keras.Model(graph.raw, mean, name="pawtune")
 
 
-def compose_tuned(name: str, backbone: keras.Model, cut: int, network: keras.Model) -> keras.Model:
-    """The complete model of a fine-tuned top, as `compose_complete` makes that of a head.
-
-    Args:
-        name: of the backbone in `keras.applications`.
-        backbone: of `load_backbone`; what is below the cut is taken from it.
-        cut: number of the block end.
-        network: of `build_tuned`; its weights are copied.
-
-    Returns:
-        (N, None, None, 3) pixels → (N, C) probabilities, float32.
-    """
-    with precision("float32"):
-        below, above = split_at(fold_backbone(backbone), cut)
-        head = network.get_layer("logits")
-        trained = build_tuned(above, *head.get_weights())
-        trained.set_weights(network.get_weights())
-        raw = raw_input()
-        pixels = preprocess(name, resized(raw, backbone.input_shape[1]))
-        logits = trained(below(pixels, training=False), training=False)
-        probabilities = keras.layers.Softmax(name="probabilities")(logits)
-        return keras.Model(raw, probabilities, name="pawtune")
-
-
 def _logits(
     trained: Trained, num_classes: int, graph: _Graph, name: str | None = None
 ) -> keras.KerasTensor:
@@ -140,6 +120,7 @@ class _Graph:
         self._pixels: dict[int, keras.KerasTensor] = {}
         self._maps: dict[Backbone, keras.KerasTensor] = {}
         self._taps: dict[Backbone, dict[str, keras.KerasTensor]] = {}
+        self._cuts: dict[tuple[Backbone, int], keras.KerasTensor] = {}
 
     def pixels(self, image_size: int) -> keras.KerasTensor:
         """(N, S, S, 3) float32 pixels 0..255, resized as in training."""
@@ -157,6 +138,19 @@ class _Graph:
             extractor = keras.Model(inputs, outputs, name=f"maps_{name}_{size}")
             self._maps[backbone] = extractor(self.pixels(size), training=False)
         return self._maps[backbone]
+
+    def activations(self, backbone: Backbone, share_above: float) -> keras.KerasTensor:
+        """(N, h, w, c) activations at a cut of a frozen backbone."""
+        folded = fold_backbone(self.backbones[backbone])
+        cut = cut_by_share(find_block_ends(folded), share_above).number
+        if (backbone, cut) not in self._cuts:
+            name, size = backbone
+            below, _ = split_at(folded, cut)
+            inputs = keras.Input((size, size, 3), name="pixels")
+            outputs = below(preprocess(name, inputs), training=False)
+            extractor = keras.Model(inputs, outputs, name=f"below_{cut}_{name}_{size}")
+            self._cuts[backbone, cut] = extractor(self.pixels(size), training=False)
+        return self._cuts[backbone, cut]
 
     def taps(self, backbone: Backbone) -> Mapping[str, keras.KerasTensor]:
         """Features of a frozen backbone by name, as `TapEncoder` gives them."""

@@ -5,7 +5,7 @@ Plain pydantic, no Keras. `spec` puts a `ModelSpec` and a `TrainSpec` together t
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -43,7 +43,11 @@ class ModelSpec(FrozenSpec):
         image_size: side of the square images in pixels.
         flip: random flips of training images.
         rotation_factor: random rotations of training images, up to ±2π times it.
+        is_scheduled: whether the learning rate follows a schedule over all of a trial's epochs:
+            before half of them its accuracy says little.
     """
+
+    is_scheduled: ClassVar[bool] = False
 
     family: str
     image_size: ImageSize = 160

@@ -28,6 +28,7 @@ from pawtune.search.config.needs import (
     live_sizes,
     needs_of_proposals,
     needs_of_trials,
+    tuned_backbones,
 )
 from pawtune.search.config.search_config import (
     ResourcesConfig,
@@ -312,7 +313,9 @@ def _prepare(
     featured = {key: backbones[key] for key in featured_backbones(needs)}
     features = None
     if featured:
-        features = share_features(config, manifest, plan, featured, pixels, cache)
+        features = share_features(
+            config, manifest, plan, featured, pixels, cache, tuned_backbones(needs)
+        )
     write_text(run.config_file, dump_config(config, versions=installed_versions()))
     work = share_work(
         config,

@@ -182,10 +182,12 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 def test_only_a_family_names_its_specification() -> None:
     """A family is one file: what serves all families reads the table."""
-    names = re.compile(r"\b(ConvSpec|TransferSpec|FinetuneSpec|ConvFamily|TransferFamily)\b")
+    names = re.compile(
+        r"\b(ConvSpec|TransferSpec|FinetuneSpec|ConvFamily|TransferFamily|FinetuneFamily)\b"
+    )
     paths = [path for part in PACKAGES for path in modules(part)]
     naming = {dotted(p) for p in paths if names.search(p.read_text(encoding="utf-8"))}
-    assert naming == {"models.families.conv", "models.families.transfer"}
+    assert naming == {f"models.families.{name}" for name in ("conv", "transfer", "finetune")}
 
 
 def test_no_folder_is_a_drawer() -> None:

@@ -143,12 +143,12 @@ REFUSALS = {
         "did you mean 'val_accuracy'?"
     ),
     "families: [cnov]": (
-        "families: must be conv, transfer, a list of them, or null, received 'cnov'; "
+        "families: must be conv, transfer, finetune, a list of them, or null, received 'cnov'; "
         "did you mean 'conv'?"
     ),
     "families: [conv, conv]": (
         "families: a value may be given once, received 'conv' twice; "
-        "give conv, transfer, a list of them, or null"
+        "give conv, transfer, finetune, a list of them, or null"
     ),
     "image_size: 20": (
         "image_size: a side must be 32 to 1024 px, received 20; "

@@ -8,12 +8,14 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pawtune.models.backbones.backbone_graph import split_at
+from pawtune.models.backbones.backbone_graph import find_block_ends, split_at
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.backbones.frozen_backbone import load_backbone
-from pawtune.models.complete_model import compose_tuned
+from pawtune.models.backbones.tuned_top import build_tuned
+from pawtune.models.complete_model import compose_complete
 from pawtune.models.errors import ModelError
-from pawtune.models.families.finetune import build_tuned
+from pawtune.models.families.family import Backbone
+from pawtune.models.families.finetune import FinetuneSpec
 from pawtune.models.features.activations import (
     ActivationEncoder,
     KeptActivations,
@@ -73,6 +75,13 @@ def new_network(backbone: keras.Model, recipe: TuningRecipe = RECIPE) -> keras.M
     return build_tuned(above, *HEAD, recipe.dropout, recipe.seed)
 
 
+def complete(network: keras.Model, backbone: keras.Model) -> keras.Model:
+    """The complete model of a network with the cut at block 13."""
+    end = find_block_ends(fold_backbone(backbone))[CUT - 1]
+    spec = FinetuneSpec(image_size=SIZE, share_above=end.share_above)
+    return compose_complete(spec, CLASSES, network, {Backbone("MobileNetV2", SIZE): backbone})
+
+
 def train(
     network: keras.Model, source: KeptActivations | LiveActivations, plain: NDArray[np.float16]
 ) -> list[EpochResult]:
@@ -97,13 +106,13 @@ def test_kept_activations_train_as_live_ones_do_and_the_file_predicts_as_trainin
     assert kept[-1].metrics["learning_rate"] < 1e-3 * RECIPE.learning_rate
 
     file = tmp_path / "tuned.keras"
-    compose_tuned("MobileNetV2", backbone, CUT, network).save(file)
+    complete(network, backbone).save(file)
     reloaded = keras.saving.load_model(file)
     assert reloaded.input_shape == (None, None, None, 3)
     np.testing.assert_allclose(
         reloaded.predict(IMAGES[:9], verbose=0), kept[-1].val_probabilities, atol=2e-3
     )
-    uncut = compose_tuned("MobileNetV2", backbone, CUT, new_network(backbone))
+    uncut = complete(new_network(backbone), backbone)
     moved = np.abs(uncut.predict(IMAGES[:9], verbose=0) - kept[-1].val_probabilities).max()
     assert moved > 0.02  # training changed far more than the tolerance hides
 

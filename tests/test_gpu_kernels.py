@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from pawtune.models.backbones.backbone_graph import split_at
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.backbones.tuned_top import build_tuned
 from pawtune.models.build import make_optimizer
 from pawtune.models.families.conv import ConvSpec
-from pawtune.models.families.finetune import build_tuned
 from pawtune.models.families.transfer import TransferSpec, build_head
 from pawtune.models.features.activations import ActivationEncoder
 from pawtune.models.features.tap_encoder import TapEncoder

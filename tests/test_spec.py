@@ -166,11 +166,11 @@ def test_all_errors_are_told_at_once() -> None:
 def test_families_are_told() -> None:
     wrong = {"name": "t", "model": {"family": "cov"}}
     assert messages(lambda: TrialSpec.model_validate(wrong)) == (
-        "model: family must be conv or transfer, received 'cov'; did you mean 'conv'?"
+        "model: family must be conv or transfer or finetune, received 'cov'; did you mean 'conv'?"
     )
     none = {"name": "t", "model": {"dropout": 0.1}}
     assert messages(lambda: TrialSpec.model_validate(none)) == (
-        "model: family is required, but missing; give family conv or transfer"
+        "model: family is required, but missing; give family conv or transfer or finetune"
     )
 
 

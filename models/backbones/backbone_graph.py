@@ -103,8 +103,11 @@ def find_block_ends(backbone: keras.Model, max_taps: int = MAX_TAPS) -> tuple[Bl
 
 
 def cut_by_share(ends: Sequence[BlockEnd], share: float) -> BlockEnd:
-    """The block end with the part of arithmetic above it that is nearest to a share."""
-    return min(ends, key=lambda end: abs(end.share_above - share))
+    """The block end with the part of arithmetic above it that is nearest to a share.
+
+    Never the last one, above which is nothing.
+    """
+    return min(ends[:-1] or ends, key=lambda end: abs(end.share_above - share))
 
 
 def build_tap_model(backbone: keras.Model, max_taps: int = MAX_TAPS) -> TapModel:

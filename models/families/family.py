@@ -23,6 +23,7 @@ from pawtune.models.model_spec import ModelSpec, Params, TrainSpec
 if TYPE_CHECKING:
     import keras
 
+    from pawtune.models.backbones.backbone_graph import BlockEnd
     from pawtune.models.features.augmented_views import ViewTable
     from pawtune.models.training.epoch_metrics import EpochResult
 
@@ -65,9 +66,24 @@ class PlainFeatures:
     backbone: Backbone
 
 
+@dataclass(frozen=True)
+class Activations:
+    """Request for activations of the images at a cut of a backbone.
+
+    Attributes:
+        backbone: the frozen network.
+        share_above: of its multiply-adds, the part above the cut, about: see `cut_by_share`.
+        rounds: views of a training image, the plain one included.
+    """
+
+    backbone: Backbone
+    share_above: float
+    rounds: int
+
+
 # What trials may share. A further kind of shared work is a frozen class here, a method of
 # `TrialData`, and the place where the search makes it.
-Request = Backbone | Pixels | ViewBank | PlainFeatures
+Request = Backbone | Pixels | ViewBank | PlainFeatures | Activations
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,21 @@ class Bank:
 
     table: ViewTable
     train: np.ndarray[Any, Any]
+    validation: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class CutActivations:
+    """What an `Activations` request gives.
+
+    Attributes:
+        kind: "kept" in arrays, or computed "live" where they do not fit.
+        source: gives the activations of (B,) images and the rounds beside them.
+        validation: (M, h, w, c) float16, of the plain images.
+    """
+
+    kind: Literal["kept", "live"]
+    source: Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], np.ndarray[Any, Any]]
     validation: np.ndarray[Any, Any]
 
 
@@ -124,6 +155,14 @@ class TrialData(Protocol):
             make: computes it.
         """
 
+    def activations(self, request: Activations, cut: BlockEnd) -> CutActivations:
+        """Activations of training and validation images at a cut.
+
+        Args:
+            request: backbone and views.
+            cut: the block end that `request.share_above` stands for.
+        """
+
     def load_backbone(self, request: Backbone) -> keras.Model:
         """A frozen backbone: (N, S, S, 3) preprocessed pixels → (N, h, w, F), float32."""
 
@@ -139,6 +178,7 @@ class BuiltTrial:
         train: called with the first epoch to train, from 1; yields the result of each epoch up to
             `spec.train.epochs`, with the core's weights as that epoch left them.
         backbones: the frozen networks below the core.
+        frozen_weights: numbers of weights below the core that belong to no such network.
     """
 
     kind: str
@@ -146,6 +186,7 @@ class BuiltTrial:
     optimizer: keras.optimizers.Optimizer
     train: Callable[[int], Iterator[EpochResult]]
     backbones: tuple[Backbone, ...] = ()
+    frozen_weights: int = 0
 
 
 @dataclass(frozen=True)
@@ -188,6 +229,9 @@ class PixelGraph(Protocol):
 
     def maps(self, backbone: Backbone) -> keras.KerasTensor:
         """(N, h, w, F) feature maps of a frozen backbone."""
+
+    def activations(self, backbone: Backbone, share_above: float) -> keras.KerasTensor:
+        """(N, h, w, c) activations at the cut that a share of the arithmetic stands for."""
 
     def taps(self, backbone: Backbone) -> Mapping[str, keras.KerasTensor]:
         """Features of a frozen backbone by name, as `TapEncoder` gives them."""

@@ -1,53 +1,322 @@
-"""Backbones whose top is trained with the head: the part above a cut."""
+"""The family `finetune`: the top of a backbone is trained on with a solved head."""
 
 from __future__ import annotations
 
-import keras
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pawtune.models.errors import ModelError
+from pydantic import AfterValidator, Field
+
+from pawtune.models.backbones.backbone_weights import backbone_name
+from pawtune.models.families.domains import (
+    Choices,
+    Domain,
+    FloatRange,
+    IntRange,
+    corners,
+    values_of,
+)
+from pawtune.models.families.family import (
+    Activations,
+    Backbone,
+    BuiltTrial,
+    Layer,
+    PixelGraph,
+    PlainFeatures,
+    Request,
+    TrialData,
+)
+from pawtune.models.families.parameters import Parameter, of_model, params_of, spec_of
+from pawtune.models.model_spec import Dropout, ModelSpec, Params, TrainSpec
+
+if TYPE_CHECKING:
+    import keras
+
+    from pawtune.models.backbones.backbone_graph import BlockEnd
+    from pawtune.models.training.finetuning import TuningRecipe
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def build_tuned(
-    above: keras.Model,
-    kernel: NDArray[np.floating],
-    bias: NDArray[np.floating],
-    dropout: float = 0.0,
-    seed: int = 0,
-) -> keras.Model:
-    """The trained part of a fine-tuned model: top of the backbone, average, head.
+class FinetuneSpec(ModelSpec):
+    """A `keras.applications` backbone, frozen below a cut and trained above it.
 
-    Args:
-        above: of `split_at`, (N, h, w, c) → (N, H, W, F); its layers become trainable, but for
-            batch norms that could not be folded, which stay as in inference.
-        kernel: (F, C) of the head that was solved on the average of the last layer.
-        bias: (C,) of that head.
-        dropout: between average and head.
-        seed: of the dropout.
-
-    Returns:
-        (N, h, w, c) activations → (N, C) logits, float32 under every policy.
-
-    Raises:
-        ModelError: a head of another width.
+    Training starts from a head of logistic regression (LP-FT; Kumar et al., ICLR 2022,
+    arXiv:2202.10054), with AdamW under a rate that warms up, falls with the cosine, and is lower
+    from block to block downwards.
     """
-    width = above.output_shape[-1]
-    if kernel.shape[:1] != (width,) or bias.shape != kernel.shape[1:]:
-        raise ModelError(
-            f"a head takes the {width} features of the last layer, received a kernel "
-            f"{kernel.shape} and a bias {bias.shape}: solve it on the last layer's average"
+
+    is_scheduled: ClassVar[bool] = True
+
+    family: Literal["finetune"] = "finetune"
+    backbone: Annotated[
+        str,
+        AfterValidator(backbone_name),
+        Field(description="the name of a keras.applications model"),
+    ] = "MobileNetV2"
+    share_above: Annotated[
+        float, Field(gt=0, le=1, description="a part of the arithmetic, above 0 to 1")
+    ] = 0.3
+    views: Annotated[int, Field(ge=1, le=17, description="1 (plain) to 17 views")] = 5
+    layer_decay: Annotated[Share, Field(description="a number from 0 to 1")] = 0.8
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] = 0.05
+    label_smoothing: Annotated[float, Field(ge=0, le=0.9, description="a number from 0 to 0.9")] = (
+        0.0
+    )
+    dropout: Dropout = 0.2
+    head_regularisation: Annotated[
+        float, Field(gt=0, le=1e6, description="a number above 0, at most 1e6")
+    ] = 0.01
+
+
+PARAMETERS = (
+    of_model(
+        FinetuneSpec,
+        "backbone",
+        Choices(choices=("MobileNetV2",)),
+        "The network whose top is trained.",
+        name="tune_backbone",
+    ),
+    of_model(
+        FinetuneSpec,
+        "share_above",
+        Choices(choices=(0.15, 0.25, 0.3, 0.45)),
+        "Part of the backbone's arithmetic that is trained; whole blocks from the top.",
+        name="tune_share",
+    ),
+    Parameter(
+        "tune_learning_rate",
+        FloatRange(low=5e-5, high=1e-3, log=True),
+        "Highest rate of the head; it is lower from block to block downwards.",
+        TrainSpec.model_fields["learning_rate"],
+        "train",
+        "learning_rate",
+    ),
+    of_model(
+        FinetuneSpec,
+        "layer_decay",
+        FloatRange(low=0.6, high=1.0, step=0.1),
+        "Factor of the rate from one block to the next below it.",
+        name="tune_layer_decay",
+    ),
+    Parameter(
+        "tune_epochs",
+        IntRange(low=4, high=15),
+        "Epochs of the whole schedule, no more than `epochs`.",
+        TrainSpec.model_fields["epochs"],
+        "train",
+        "epochs",
+    ),
+    of_model(
+        FinetuneSpec,
+        "views",
+        Choices(choices=(3, 5, 9)),
+        "Views of an image that take turns, the plain one included.",
+        name="tune_views",
+    ),
+    of_model(
+        FinetuneSpec,
+        "label_smoothing",
+        FloatRange(low=0.0, high=0.1, step=0.05),
+        "Share of a label that is spread over all classes.",
+        name="tune_label_smoothing",
+    ),
+    of_model(
+        FinetuneSpec,
+        "dropout",
+        FloatRange(low=0.0, high=0.4, step=0.1),
+        "Dropout before the head.",
+        name="tune_dropout",
+    ),
+    of_model(
+        FinetuneSpec,
+        "weight_decay",
+        FloatRange(low=1e-3, high=0.2, log=True),
+        "Decoupled weight decay of kernels.",
+        name="tune_weight_decay",
+    ),
+    of_model(
+        FinetuneSpec,
+        "head_regularisation",
+        FloatRange(low=3e-3, high=0.3, log=True),
+        "L2 penalty of the head that training starts from.",
+        name="tune_head_regularisation",
+    ),
+)
+
+_POINT: Params = {
+    "tune_share": 0.25,
+    "tune_learning_rate": 3e-4,
+    "tune_layer_decay": 0.8,
+    "tune_epochs": 8,
+    "tune_views": 5,
+    "tune_label_smoothing": 0.0,
+    "tune_dropout": 0.2,
+    "tune_weight_decay": 0.05,
+    "tune_head_regularisation": 0.01,
+}
+
+
+class FinetuneFamily:
+    """The family `finetune`, see `Family`."""
+
+    name = "finetune"
+    spec_type = FinetuneSpec
+    parameters: Sequence[Parameter] = PARAMETERS
+    baselines: Mapping[str, FinetuneSpec] = {}
+    portfolio: Sequence[Params] = (_POINT, {**_POINT, "tune_share": 0.3})
+
+    def to_spec(self, params: Params, train: TrainSpec) -> tuple[FinetuneSpec, TrainSpec]:
+        """The specification that a point of the space stands for."""
+        model, tuned = spec_of(FinetuneSpec, PARAMETERS, params, train)
+        epochs = min(tuned.epochs, train.epochs)
+        return model, tuned.model_copy(update={"epochs": epochs, "optimizer": "adamw"})
+
+    def to_params(self, model: FinetuneSpec, train: TrainSpec) -> Params | None:
+        """The point of the space for a specification."""
+        return params_of(PARAMETERS, model, train)
+
+    def columns(self, model: FinetuneSpec) -> Params:
+        """All fields but those of augmentation, which is that of the views."""
+        return model.model_dump(exclude={"flip", "rotation_factor"})
+
+    def price(self, model: FinetuneSpec, num_classes: int) -> None:
+        """Nothing to weigh: a part of a backbone is no larger than the backbone."""
+
+    def needs(self, model: FinetuneSpec, bank_views: int) -> tuple[Request, ...]:
+        """The backbone, features for the head, and activations at the cut."""
+        backbone = _backbone_of(model)
+        return backbone, PlainFeatures(backbone), _activations_of(model)
+
+    def may_need(
+        self, space: Mapping[str, Domain], image_sizes: Sequence[int], bank_views: int
+    ) -> set[Request]:
+        """The same for every backbone, size, cut and number of views."""
+        models = (
+            FinetuneSpec.model_validate(
+                {"backbone": name, "image_size": size, "share_above": share, "views": views}
+            )
+            for name in values_of(space["tune_backbone"])
+            for size in image_sizes
+            for share in corners(space["tune_share"])
+            for views in corners(space["tune_views"])
         )
-    # Of a model that is trainable, setting it does not reach its layers (TensorFlow's tracking).
-    above.trainable = False
-    above.trainable = True
-    for layer in above.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
-    inputs = keras.Input(above.input_shape[1:], dtype="float32", name="activations")
-    x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="average")(above(inputs))
-    x = keras.layers.Dropout(dropout, seed=seed, dtype="float32", name="dropout")(x)
-    head = keras.layers.Dense(len(bias), dtype="float32", name="logits")
-    network = keras.Model(inputs, head(x), name="tuned")
-    head.set_weights([kernel.astype("float32"), bias.astype("float32")])
-    return network
+        return {request for model in models for request in self.needs(model, bank_views)}
+
+    def build(self, model: FinetuneSpec, train: TrainSpec, data: TrialData) -> BuiltTrial:
+        """The top of the backbone on activations below it, from a solved head."""
+        import keras
+
+        from pawtune.models.backbones.tuned_top import build_tuned
+        from pawtune.models.training.finetuning import finetune, make_optimizer
+        from pawtune.models.training.solved_heads import solve_logistic
+        from pawtune.models.training.solved_trial import shared_decomposition
+
+        request = _activations_of(model)
+        policy = keras.config.dtype_policy().name
+        cut, below, above = _split(data.load_backbone(request.backbone), model, policy)
+        features = PlainFeatures(request.backbone)
+        decomposition = shared_decomposition("average", train.class_weights, data, features)
+        head = solve_logistic(
+            decomposition, data.train_labels, data.num_classes, model.head_regularisation
+        )
+        network = build_tuned(above, head.kernel, head.bias, model.dropout, train.seed)
+        recipe = recipe_of(model, train)
+        optimizer = make_optimizer(network, recipe, len(data.train_labels))
+        activations = data.activations(request, cut)
+
+        def train_from(start_epoch: int) -> Iterator[Any]:
+            return finetune(
+                network,
+                activations.source,
+                data.train_labels,
+                activations.validation,
+                data.val_labels,
+                recipe,
+                optimizer=optimizer,
+                start_epoch=start_epoch,
+            )
+
+        kind = "activations" if activations.kind == "kept" else "live"
+        return BuiltTrial(kind, network, optimizer, train_from, frozen_weights=below.count_params())
+
+    def build_core(
+        self,
+        model: FinetuneSpec,
+        num_classes: int,
+        backbones: Mapping[Backbone, keras.Model],
+        *,
+        seed: int = 0,
+        plain: bool = False,
+    ) -> keras.Model:
+        """(N, h, w, c) activations → (N, num_classes) logits; the top as in the backbone.
+
+        Raises:
+            ValueError: the backbone is missing.
+        """
+        import keras
+        import numpy as np
+
+        from pawtune.models.backbones.tuned_top import build_tuned
+
+        key = _backbone_of(model)
+        if key not in backbones:
+            raise ValueError(f"a fine-tuned model needs its backbone, {key.name}, received none")
+        _, _, above = _split(backbones[key], model, keras.config.dtype_policy().name)
+        kernel = np.zeros((above.output_shape[-1], num_classes), "float32")
+        return build_tuned(above, kernel, kernel[0], model.dropout, seed)
+
+    def inputs(self, model: FinetuneSpec, graph: PixelGraph) -> keras.KerasTensor:
+        """Activations at the cut."""
+        return graph.activations(_backbone_of(model), model.share_above)
+
+    def layers(
+        self, model: FinetuneSpec, num_classes: int, facts: Mapping[str, Any]
+    ) -> Iterator[Layer]:
+        """The two parts of the backbone and the head; sizes are 0 until a worker reported them."""
+        trained = int(facts.get("trainable_weights", 0))
+        frozen = int(facts.get("num_weights", trained)) - trained
+        yield Layer("below", model.backbone, "frozen, with its preprocessing", (), frozen)
+        detail = f"fine-tuned, {model.share_above:.0%} of the arithmetic, and its head"
+        yield Layer("above", model.backbone, detail, (num_classes,), trained)
+
+
+def recipe_of(model: FinetuneSpec, train: TrainSpec) -> TuningRecipe:
+    """How a specification is trained."""
+    from pawtune.models.training.finetuning import TuningRecipe
+
+    return TuningRecipe(
+        learning_rate=train.learning_rate,
+        layer_decay=model.layer_decay,
+        weight_decay=model.weight_decay,
+        label_smoothing=model.label_smoothing,
+        dropout=model.dropout,
+        epochs=train.epochs,
+        batch_size=train.batch_size,
+        num_rounds=model.views,
+        seed=train.seed,
+        class_weights=train.class_weights,
+    )
+
+
+def _backbone_of(model: FinetuneSpec) -> Backbone:
+    return Backbone(model.backbone, model.image_size)
+
+
+def _activations_of(model: FinetuneSpec) -> Activations:
+    return Activations(_backbone_of(model), model.share_above, model.views)
+
+
+def _split(
+    backbone: keras.Model, model: FinetuneSpec, policy: str
+) -> tuple[BlockEnd, keras.Model, keras.Model]:
+    """The cut of a model, and what of its backbone is below and above it."""
+    from pawtune.models.backbones.backbone_graph import cut_by_share, find_block_ends, split_at
+    from pawtune.models.backbones.batch_norm_folding import fold_backbone
+
+    folded = fold_backbone(backbone, policy)
+    cut = cut_by_share(find_block_ends(folded), model.share_above)
+    return cut, *split_at(folded, cut.number)
+
+
+FINETUNE = FinetuneFamily()

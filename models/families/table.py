@@ -10,6 +10,7 @@ from typing import Any
 from pawtune.models.errors import ModelError
 from pawtune.models.families.conv import CONV
 from pawtune.models.families.family import Family, Price
+from pawtune.models.families.finetune import FINETUNE
 from pawtune.models.families.transfer import TRANSFER
 from pawtune.models.model_spec import ModelSpec
 from pawtune.models.words import did_you_mean
@@ -32,6 +33,7 @@ BUILT_IN: Mapping[str, Family[Any]] = MappingProxyType(
     {
         CONV.name: CONV,
         TRANSFER.name: TRANSFER,
+        FINETUNE.name: FINETUNE,
     }
 )
 # Families of one's own, by name: see `own`, which alone changes it.

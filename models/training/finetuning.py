@@ -3,7 +3,7 @@
     network = build_tuned(above, kernel, bias, recipe.dropout, recipe.seed)
     for result in finetune(network, source, labels, val_activations, val_labels, recipe):
         print(result.epoch, result.metrics["val_accuracy"])
-    complete = compose_tuned("MobileNetV2", backbone, cut, network)  # models.complete_model
+    complete = compose_complete(spec, num_classes, network, backbones)  # models.complete_model
 
 The head is solved first, on the features as they are, and trained on with what is below it:
 that distorts the features less than a random head does (LP-FT; Kumar et al., ICLR 2022,

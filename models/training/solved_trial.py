@@ -64,7 +64,7 @@ def solved_trial(
     """
     from pawtune.models.build import make_optimizer
 
-    decomposition = _shared_decomposition(taps, train.class_weights, data, request)
+    decomposition = shared_decomposition(taps, train.class_weights, data, request)
     head = build_linear(len(decomposition.mean), data.num_classes)
     solve = {"ridge": solve_ridge, "logistic": solve_logistic}[kind]
 
@@ -93,7 +93,7 @@ def solved_trial(
     return BuiltTrial("solved", head, make_optimizer(train), solve_once, (request.backbone,))
 
 
-def _shared_decomposition(
+def shared_decomposition(
     taps: Taps, class_weights: bool, data: TrialData, request: PlainFeatures
 ) -> Decomposition:
     """Made by the first trial that asks, then shared by all with the same features."""

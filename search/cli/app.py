@@ -97,7 +97,7 @@ def run(
     ] = None,
     families: Annotated[
         str | None,
-        typer.Option(help="Names, with commas: conv, transfer.", show_default="all"),
+        typer.Option(help="Names, with commas: conv, transfer, finetune.", show_default="all"),
     ] = None,
     weights: Annotated[
         str | None,

@@ -3,7 +3,14 @@
 from collections.abc import Iterable
 
 from pawtune.models.baselines import BASELINES
-from pawtune.models.families.family import Backbone, Pixels, PlainFeatures, Request, ViewBank
+from pawtune.models.families.family import (
+    Activations,
+    Backbone,
+    Pixels,
+    PlainFeatures,
+    Request,
+    ViewBank,
+)
 from pawtune.models.families.table import family_of, find_family
 from pawtune.models.spec import TrialSpec
 from pawtune.search.config.search_config import SearchConfig
@@ -55,3 +62,8 @@ def banked_backbones(needs: Iterable[Request]) -> list[Backbone]:
 def featured_backbones(needs: Iterable[Request]) -> list[Backbone]:
     """Frozen networks of which some trial uses features of the plain images."""
     return sorted({need.backbone for need in needs if isinstance(need, PlainFeatures)})
+
+
+def tuned_backbones(needs: Iterable[Request]) -> list[Backbone]:
+    """Frozen networks whose top some trial trains."""
+    return sorted({need.backbone for need in needs if isinstance(need, Activations)})

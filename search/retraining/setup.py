@@ -22,6 +22,7 @@ from pawtune.search.config.needs import (
     featured_backbones,
     live_sizes,
     needs_of_trials,
+    tuned_backbones,
 )
 from pawtune.search.config.search_config import ResourcesConfig, SearchConfig, load_config
 from pawtune.search.errors import UserError
@@ -124,7 +125,9 @@ def prepare_retraining(
     featured = {key: backbones[key] for key in featured_backbones(needs)}
     features = None
     if featured:
-        features = share_features(config, manifest, plan, featured, pixels, cache_dir())
+        features = share_features(
+            config, manifest, plan, featured, pixels, cache_dir(), tuned_backbones(needs)
+        )
     work = share_work(
         config,
         manifest,

@@ -7,10 +7,12 @@ need them make them together (`board`), from decoded pixels in Ray's object stor
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +20,19 @@ import numpy as np
 import ray
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
-from pawtune.models.families.family import Backbone
+from pawtune.models.families.family import Activations, Backbone, CutActivations
 from pawtune.models.features import light_views
 from pawtune.models.features.feature_bank import content_fingerprint
 from pawtune.search.cluster.connection import ResourcePlan, claim_process
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.board import Arrays, Job, obtain, start_board
+from pawtune.search.shared_work.memory_budget import smallest_store
 from pawtune.search.shared_work.pixels import PixelRefs, PixelStore, shared_policy
 
 if TYPE_CHECKING:
+    from pawtune.models.backbones.backbone_graph import BlockEnd
+    from pawtune.models.features.activations import ActivationEncoder
     from pawtune.models.features.tap_encoder import TapEncoder
 
 # Raise it when features are computed differently.
@@ -55,6 +60,8 @@ class FeatureStore:
         backbones: By (name, image size).
         whole: Whether the validation images are trained on too, as a refit does; the first of
             them then stands for the validation split.
+        room: Bytes that the activations of one cut may take; those that take more are computed
+            live, batch by batch.
     """
 
     board: Any
@@ -69,6 +76,7 @@ class FeatureStore:
     backbones: Mapping[Backbone, StoredBackbone] = field(default_factory=dict)
     device: str = "cpu"
     whole: bool = False
+    room: int = 0
 
     def plain(self, backbone: Backbone) -> tuple[Features, Features]:
         """Features of the plain training images, and of the validation images."""
@@ -98,6 +106,46 @@ class FeatureStore:
         folder = self._folder("derived", backbone, what=what, whole=self.whole)
         job = Job(f"{what} of {_shown(backbone)}", folder, rows=1, shard_rows=1, unit="steps")
         return obtain(self.board, job, lambda start, stop: make())
+
+    def activations(self, request: Activations, cut: "BlockEnd") -> CutActivations:
+        """Activations at a cut: kept, or live where they do not fit."""
+        from pawtune.models.features.activations import KeptActivations, LiveActivations
+
+        backbone, n = request.backbone, self.num_train
+        rows = n + self.num_validation if self.whole else n
+        last = n + 1 if self.whole else None
+        if self.bytes_of(request, cut) > self.room:
+            encoder = self._cut_encoder(backbone, cut.number)
+            images = self._images(backbone[1], 0, rows)
+            live = LiveActivations(encoder, images, request.rounds, self.seed)
+            shown = self._images(backbone[1], n, last or n + self.num_validation)
+            return CutActivations("live", live, encoder.encode(shown))
+        rounds = []
+        for number in range(request.rounds):
+            job = self.activation_job(backbone, cut, number)
+            make = partial(self._make_activations, backbone, cut.number, number)
+            rounds.append(obtain(self.board, job, make)["maps"])
+        plain = rounds[0]
+        kept = KeptActivations([plain[:rows], *rounds[1:]])
+        return CutActivations("kept", kept, plain[n:last])
+
+    def bytes_of(self, request: Activations, cut: "BlockEnd") -> int:
+        """What the activations of a request take when they are kept."""
+        rows = request.rounds * self.num_train + self.num_validation
+        return rows * prod(cut.shape) * 2
+
+    def activation_job(self, backbone: Backbone, cut: "BlockEnd", number: int) -> Job:
+        """The job of one round of activations."""
+        everyone = self.whole or number == 0
+        rows = self.num_train + self.num_validation if everyone else self.num_train
+        view = {"round": number, "seed": self.seed, "augmentation": vars(light_views.DEFAULT)}
+        folder = self._folder(
+            "activations", backbone, cut=cut.number, rows=rows, **(view if number else {})
+        )
+        name = f"activations of {_shown(backbone)} after block {cut.number}"
+        megabytes = rows * prod(cut.shape) * 2 / 1e6
+        shown = f"{name}, {f'view {number}' if number else 'plain'} ({megabytes:.0f} MB)"
+        return Job(shown, folder, rows, SHARD_IMAGES)
 
     def plain_job(self, backbone: Backbone) -> Job:
         """The job of `plain`."""
@@ -138,6 +186,19 @@ class FeatureStore:
         features = self._encoder(backbone).encode(images, transforms)
         return {name: features[name] for name in ("average", "maximum")}
 
+    def _make_activations(
+        self, backbone: Backbone, cut: int, number: int, start: int, stop: int
+    ) -> Arrays:
+        images = self._images(backbone[1], start, stop)
+        views = None
+        if number:
+            views = light_views.round_transforms(number, start, stop, backbone[1], self.seed)
+        return {"maps": self._cut_encoder(backbone, cut).encode(images, views)}
+
+    def _cut_encoder(self, backbone: Backbone, cut: int) -> "ActivationEncoder":
+        weights = str(self.backbones[backbone].file())
+        return _cut_encoder(backbone, weights, cut, self.policy, self.threads)
+
     def _images(self, image_size: int, start: int, stop: int) -> np.ndarray:
         """Rows of the training images followed by the validation images."""
         refs = self.pixels[image_size]
@@ -160,6 +221,7 @@ def share_features(
     backbones: Mapping[Backbone, StoredBackbone],
     pixels: PixelStore,
     cache: Path,
+    tuned: Collection[Backbone] = (),
 ) -> FeatureStore:
     """The features of a search: decodes what they are made of, and makes none of them yet.
 
@@ -170,6 +232,7 @@ def share_features(
         backbones: Those of which some trial uses features.
         pixels: The decoded images.
         cache: pawtune's cache folder.
+        tuned: Those of which some trial uses activations.
     """
     train, validation = manifest.split("train"), manifest.split("validation")
     keys = [entry.pixels_key for entry in (*train, *validation)]
@@ -184,9 +247,17 @@ def share_features(
         threads=plan.threads,
         backbones=backbones,
         device="gpu" if plan.gpus else "cpu",
+        room=room_for_activations(cache),
     )
-    missing = [key for key in backbones if not store.plain_job(key).folder.exists()]
-    return replace(store, pixels={size: pixels.at(size) for _, size in missing})
+    missing = {key for key in backbones if not store.plain_job(key).folder.exists()}
+    return replace(store, pixels={size: pixels.at(size) for _, size in missing | set(tuned)})
+
+
+def room_for_activations(cache: Path) -> int:
+    """Half of the smallest object store, and no more than half of what the cache's disk has."""
+    cache.mkdir(parents=True, exist_ok=True)
+    disk = shutil.disk_usage(cache).free
+    return min(disk, smallest_store() or disk) // 2
 
 
 @lru_cache(maxsize=1)
@@ -200,6 +271,21 @@ def _encoder(backbone: Backbone, weights: str, policy: str, threads: int) -> "Ta
     name, size = backbone
     model = load_backbone(name, size, Path(weights))
     return TapEncoder(model, name, policy, precision.has_gpu())
+
+
+@lru_cache(maxsize=1)
+def _cut_encoder(
+    backbone: Backbone, weights: str, cut: int, policy: str, threads: int
+) -> "ActivationEncoder":
+    """Built once in a worker process, for all rounds of a cut."""
+    from pawtune.models import precision
+    from pawtune.models.backbones.frozen_backbone import load_backbone
+    from pawtune.models.features.activations import ActivationEncoder
+
+    claim_process(threads)
+    name, size = backbone
+    model = load_backbone(name, size, Path(weights))
+    return ActivationEncoder(model, name, cut, policy, precision.has_gpu())
 
 
 def _shown(backbone: Backbone) -> str:

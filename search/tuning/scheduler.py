@@ -6,9 +6,12 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
+from pawtune.models.families.table import find_family
 from pawtune.search.objective import Objective
 from pawtune.search.storage.history import PastTrial
 from pawtune.search.tuning.outlook import Outlook
+
+HALF_WAY = {"time_attr": "percent", "max_t": 101, "grace_period": 50}
 
 
 class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
@@ -55,8 +58,12 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         spec = trial.config["spec"]
         # A head that is solved in one step says nothing about the first epoch of one that is not.
         family = f"{spec['model']['family']}, {spec['train']['epochs']} epochs"
+        arguments = self._arguments
+        if find_family(spec["model"]["family"]).spec_type.is_scheduled:
+            # Schedules of any length are compared once, when half of them is done.
+            family, arguments = spec["model"]["family"], {**arguments, **HALF_WAY}
         if family not in self._families:
-            self._families[family] = AsyncHyperBandScheduler(**self._arguments)
+            self._families[family] = AsyncHyperBandScheduler(**arguments)
         if trial.trial_id not in self._open:
             self._open.add(trial.trial_id)
             self._families[family].on_trial_add(None, trial)
@@ -75,7 +82,7 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         for epoch, value in past.values.items():
             result = {"epoch": epoch, "objective": value}
             self._note(trial, result)
-            self._family(trial).on_trial_result(None, trial, result)
+            self._family(trial).on_trial_result(None, trial, _with_percent(trial, result))
         return result
 
     def remember(self, past: PastTrial) -> None:
@@ -98,7 +105,9 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Says whether a trial goes on after an epoch."""
-        decision: str = self._family(trial).on_trial_result(tune_controller, trial, result)
+        decision: str = self._family(trial).on_trial_result(
+            tune_controller, trial, _with_percent(trial, result)
+        )
         self._note(trial, result)
         if trial.config["baseline"]:
             return str(TrialScheduler.CONTINUE)
@@ -120,9 +129,17 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Records the end of a trial in its family's rungs."""
         if trial.trial_id in self._open:
+            result = _with_percent(trial, result)
             self._family(trial).on_trial_complete(tune_controller, trial, result)
             self._open.discard(trial.trial_id)
 
     def debug_string(self) -> str:
         """One line a family, for Tune's logs."""
         return "\n".join(f"{name}: {s.debug_string()}" for name, s in self._families.items())
+
+
+def _with_percent(trial: Any, result: dict[str, Any]) -> dict[str, Any]:
+    """A result with the part of its trial's epochs that is done."""
+    if "epoch" not in result:
+        return result
+    return {**result, "percent": 100 * result["epoch"] // trial.config["spec"]["train"]["epochs"]}

@@ -193,7 +193,7 @@ def describe_training(trial: BuiltTrial, policy: str, work: SharedWork) -> Trial
 
     frozen = sum(work.backbones[backbone].num_weights for backbone in trial.backbones)
     return TrialFacts(
-        num_weights=trial.core.count_params() + frozen,
+        num_weights=trial.core.count_params() + frozen + trial.frozen_weights,
         trainable_weights=sum(int(np.prod(w.shape)) for w in trial.core.trainable_weights),
         precision=policy,
         training=trial.kind,

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import ray
 
 from pawtune.models.families.family import (
+    Activations,
     Backbone,
     Bank,
+    CutActivations,
     FeatureArrays,
     Images,
     Labels,
@@ -21,6 +23,7 @@ from pawtune.search.shared_work.shared_work import SharedWork
 if TYPE_CHECKING:
     import keras
 
+    from pawtune.models.backbones.backbone_graph import BlockEnd
     from pawtune.search.shared_work.features import FeatureStore
 
 
@@ -72,6 +75,10 @@ class SharedArrays:
     ) -> FeatureArrays:
         """Something computed of features, made once for all trials; read-only."""
         return self._features.derived(request.backbone, what, make)
+
+    def activations(self, request: Activations, cut: "BlockEnd") -> CutActivations:
+        """Activations at a cut, kept for all trials or live; read-only."""
+        return self._features.activations(request, cut)
 
     @property
     def _features(self) -> "FeatureStore":

@@ -1,0 +1,108 @@
+"""The family `finetune` through a real search: its cache, its file, resume and reproduction."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from pawtune.data_pipeline.images.decode import decode_split
+from pawtune.models.families.family import Activations, Backbone
+from pawtune.models.families.finetune import FINETUNE, FinetuneSpec
+from pawtune.models.model_spec import TrainSpec
+from pawtune.search.config.search_config import load_config
+from pawtune.search.driver import resume_search, run_search
+from pawtune.search.progress.reporter import Reporter
+from pawtune.search.run import Run
+from tests.command_line import pawtune
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+TRIALS = 7  # the portfolio of heads, then that of fine-tuning
+
+
+@pytest.fixture(scope="module")
+def searched(
+    tmp_path_factory: pytest.TempPathFactory, tiny_images: Path, ray_cluster: object
+) -> Run:
+    """A search on a backbone with random weights."""
+    folder = tmp_path_factory.mktemp("tuned")
+    weights = folder / "backbone.weights.h5"
+    keras.utils.set_random_seed(0)
+    keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    ).save_weights(weights)
+    config = load_config(
+        None,
+        [],
+        {
+            "data": str(tiny_images), "name": "tuned", "runs_dir": str(folder / "runs"),
+            "weights": str(weights), "image_size": [32], "families": ["transfer", "finetune"],
+            "trials": TRIALS, "epochs": 2, "speed.precision": "float32",
+            "scheduler.name": "none",
+        },
+    )  # fmt: skip
+    return run_search(config, Reporter(quiet=True))
+
+
+def tuned(run: Run) -> list[str]:
+    """Fine-tuned trials in the order in which they were proposed."""
+    rows = [row for row in run.rows() if row.params["family"] == "finetune"]
+    assert all(row.status == "completed" for row in rows), rows
+    return sorted(row.trial_id for row in rows)
+
+
+def test_fine_tuned_trials_follow_the_heads_and_share_their_activations(searched: Run) -> None:
+    assert tuned(searched) == ["0006", "0007"]
+    facts = searched.folder.trial("0006").read_facts()
+    assert facts.training == "activations"
+    stages = searched.summary()["stages"]
+    made = [name for name in stages if name.startswith("activations of MobileNetV2 at 32 px")]
+    assert made  # a job that ends between two looks of the driver has no stage
+
+
+def test_the_delivered_file_predicts_as_training_did(searched: Run, tmp_path: Path) -> None:
+    file = tmp_path / "model.keras"
+    searched.best("0007").save(file)
+    model = keras.models.load_model(file, compile=False, safe_mode=True)
+    manifest = searched.manifest()
+    pixels = decode_split(Path(manifest.root), manifest.split("validation"), 32)
+    kept = np.load(searched.folder.trial("0007").best_predictions)
+    np.testing.assert_allclose(model.predict(pixels, verbose=0), kept, atol=2e-3)
+
+
+def test_it_is_reproduced_refitted_voted_and_reported(
+    searched: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = searched.folder.root
+    again = pawtune(capsys, "reproduce", root, "--trial", "0006", "--json")
+    assert again.code == 0, again.err
+    refit = pawtune(capsys, "refit", root, "--trial", "0006", "--json")
+    assert refit.code == 0, refit.err
+    assert refit.json["train_images"] == 56
+    vote = pawtune(capsys, "ensemble", root, "--top", "7", "--anyway", "--json")
+    assert vote.code == 0, vote.err
+    assert pawtune(capsys, "report", root).code == 0
+
+
+def test_an_interrupted_trial_is_run_to_the_same_end(searched: Run) -> None:
+    folder = searched.folder.trial("0007")
+    before = folder.read_metrics()
+    folder.write_status("stopped", reason="interrupted")
+    resume_search(searched.folder, reporter=Reporter(quiet=True))
+    assert [row["epoch"] for row in folder.read_metrics()] == [1, 2]
+    assert folder.read_metrics()[-1]["val_loss"] == pytest.approx(before[-1]["val_loss"], abs=1e-3)
+
+
+def test_a_point_becomes_a_specification_and_back() -> None:
+    point = {"image_size": 224, **FINETUNE.portfolio[0], "tune_backbone": "MobileNetV2"}
+    model, train = FINETUNE.to_spec(point, TrainSpec(epochs=20, seed=3))
+    assert (train.epochs, train.optimizer, train.seed) == (8, "adamw", 3)
+    assert {"image_size": 224, **(FINETUNE.to_params(model, train) or {})} == point
+    assert FINETUNE.to_spec(point, TrainSpec(epochs=2))[1].epochs == 2  # no more than asked for
+    key = Backbone("MobileNetV2", 224)
+    assert Activations(key, 0.25, 5) in FINETUNE.needs(model, 0)
+
+
+def test_without_its_backbone_it_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs its backbone, MobileNetV2, received none"):
+        FINETUNE.build_core(FinetuneSpec(), 3, {})

@@ -4,7 +4,7 @@
 
 FOLDER holds cats_and_dogs_filtered.zip and MobileNetV2's weights without the top
 (mobilenet_v2_1.0_224_no_top.h5). Labels are flipped and copies made here; FOLDER stays as it is.
-Some five minutes on two cores.
+Flips and copies are printed before the forecasts, which take longest (--draws).
 """
 
 import argparse

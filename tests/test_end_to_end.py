@@ -63,6 +63,7 @@ def finished(
             "image_size": [32],
             "epochs": 3,
             "trials": 6,
+            "families": ["conv", "transfer"],
             "baselines": "off",
         },
     )

@@ -39,6 +39,7 @@ def search(folder: Path, data: str) -> Path:
         "image_size": [32],
         "epochs": 2,
         "trials": 4,
+        "families": ["conv", "transfer"],
         "baselines": "off",
     }
     run = run_search(load_config(None, [f"space.{item}" for item in space], options))

@@ -121,7 +121,7 @@ def test_one_rule_for_files_that_exist(
             out.write_text("mine")
         refused = pawtune(capsys, *command, "--out", out)
         assert refused.code == 2, name
-        assert "--out must be a name that is not in use, received" in refused.err
+        assert "out must be a name that is not in use, received" in refused.err
         assert "--force" in refused.err
         mine = out / "saved_model.pb" if out.is_dir() else out
         assert mine.read_text() == "mine"
@@ -165,10 +165,10 @@ def test_a_savedmodel_that_writes_files_is_refused(
         (
             "coreml",
             "a.mlmodel",
-            "--format must be one of keras, savedmodel, onnx, tflite",
+            "format must be one of keras, savedmodel, onnx, tflite",
         ),
-        ("tflite", "a.keras", r"--out must end in \.tflite .* received '.*a\.keras'"),
-        ("savedmodel", "", "--out must be a name that is not in use, received the folder"),
+        ("tflite", "a.keras", r"out must end in \.tflite .* received '.*a\.keras'"),
+        ("savedmodel", "", "out must be a name that is not in use, received the folder"),
     ],
 )
 def test_what_cannot_be_written_is_refused(

@@ -80,7 +80,7 @@ PARAMETERS = (
     of_model(
         FinetuneSpec,
         "share_above",
-        Choices(choices=(0.15, 0.25, 0.3, 0.45)),
+        Choices(choices=(0.25, 0.3)),
         "Part of the backbone's arithmetic that is trained; whole blocks from the top.",
         name="tune_share",
     ),
@@ -110,7 +110,7 @@ PARAMETERS = (
     of_model(
         FinetuneSpec,
         "views",
-        Choices(choices=(3, 5, 9)),
+        Choices(choices=(3, 5)),
         "Views of an image that take turns, the plain one included.",
         name="tune_views",
     ),
@@ -164,7 +164,8 @@ class FinetuneFamily:
     spec_type = FinetuneSpec
     parameters: Sequence[Parameter] = PARAMETERS
     baselines: Mapping[str, FinetuneSpec] = {}
-    portfolio: Sequence[Params] = (_POINT, {**_POINT, "tune_share": 0.3})
+    # One point: two at once would have activations made at two cuts before either is trained.
+    portfolio: Sequence[Params] = (_POINT,)
 
     def to_spec(self, params: Params, train: TrainSpec) -> tuple[FinetuneSpec, TrainSpec]:
         """The specification that a point of the space stands for."""

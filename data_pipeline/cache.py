@@ -127,7 +127,7 @@ def clear_cache(cache: Path, kinds: Sequence[str] = ()) -> int:
     """
     for kind in kinds:
         if kind not in CACHE_KINDS:
-            raise DataError(f"KIND must be one of {', '.join(CACHE_KINDS)}, got {kind!r}")
+            raise DataError(f"KIND must be one of {', '.join(CACHE_KINDS)}, received {kind!r}")
     if not cache.exists():
         return 0
     tag = cache / CACHE_TAG

@@ -83,7 +83,7 @@ def refuse_the_impossible(head: Head, images: Path, runs_dir: Path, cwd: Path) -
     seconds = time.monotonic() - began
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
-        "pawtune: --cpus-per-trial must fit on one node, got 3: the largest node has 2 CPUs "
+        "pawtune: --cpus-per-trial must fit on one node, received 3: the largest node has 2 CPUs "
         f"({MAY_COME}); ask for less, or join a larger cluster with --address\n"
     )
     assert seconds < AT_ONCE_S

@@ -112,7 +112,7 @@ def test_a_name_in_use(capsys: pytest.CaptureFixture[str], images: Path, tmp_pat
     kept = tmp_path / "runs" / "mine" / "search.yaml"
     kept.parent.mkdir(parents=True)
     kept.write_text("data: mine\n")
-    refused(run(capsys, images, "--name=mine"), "--name must be new, got 'mine'")
+    refused(run(capsys, images, "--name=mine"), "--name must be new, received 'mine'")
     assert kept.read_text() == "data: mine\n"
 
 
@@ -129,7 +129,7 @@ def test_more_gpus_than_there_are(
     capsys: pytest.CaptureFixture[str], images: Path, tmp_path: Path
 ) -> None:
     outcome = run(capsys, images, "--gpus-per-trial=1", "--name=greedy")
-    refused(outcome, "--gpus-per-trial must fit on one node, got 1", "has 0 GPUs")
+    refused(outcome, "--gpus-per-trial must fit on one node, received 1", "has 0 GPUs")
     assert not (tmp_path / "runs" / "greedy").exists()
 
 
@@ -140,7 +140,7 @@ def test_a_cluster_that_is_not_there(images: Path) -> None:
         [*command, "--address=127.0.0.1:1"], capture_output=True, text=True, timeout=60
     )
     assert ended.returncode == 2
-    assert "--address must be that of a running Ray cluster, got '127.0.0.1:1'" in ended.stderr
+    assert "--address must be that of a running Ray cluster, received '127.0.0.1:1'" in ended.stderr
 
 
 def test_options_that_exclude_each_other(capsys: pytest.CaptureFixture[str], images: Path) -> None:

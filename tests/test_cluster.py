@@ -50,8 +50,14 @@ def test_without_gpus_trials_take_cpus() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gpus_per_trial": 1.0}, r"--gpus-per-trial must fit on one node, got 1: .* has 0 GPUs"),
-        ({"cpus_per_trial": 3.0}, r"--cpus-per-trial must fit on one node, got 3: .* has 2 CPUs"),
+        (
+            {"gpus_per_trial": 1.0},
+            r"--gpus-per-trial must fit on one node, received 1: .* has 0 GPUs",
+        ),
+        (
+            {"cpus_per_trial": 3.0},
+            r"--cpus-per-trial must fit on one node, received 3: .* has 2 CPUs",
+        ),
     ],
 )
 def test_impossible_requests_are_refused(options: dict[str, float], message: str) -> None:
@@ -62,7 +68,7 @@ def test_impossible_requests_are_refused(options: dict[str, float], message: str
 def test_gpus_that_the_autoscaler_may_add_count() -> None:
     plan = plan_resources(ResourcesConfig(), GPUS_TO_COME)
     assert (plan.gpus, plan.concurrency) == (1.0, 4)
-    with pytest.raises(UserError, match=r"got 99: .* 8 CPUs \(1 x 2 CPU now; its "):
+    with pytest.raises(UserError, match=r"received 99: .* 8 CPUs \(1 x 2 CPU now; its "):
         plan_resources(ResourcesConfig(cpus_per_trial=99), GPUS_TO_COME)
 
 
@@ -93,7 +99,9 @@ def test_what_is_declared_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAWTUNE_AUTOSCALING", types)
     assert nodes_to_come() == ((NodeKind(4, 1, count=2),), None)
     monkeypatch.setenv("PAWTUNE_AUTOSCALING", "2 GPUs")
-    with pytest.raises(UserError, match="PAWTUNE_AUTOSCALING must name nodes as .* got '2 GPUs'"):
+    with pytest.raises(
+        UserError, match="PAWTUNE_AUTOSCALING must name nodes as .* received '2 GPUs'"
+    ):
         nodes_to_come()
     for wrong in (
         "{max_workers: '4', available_node_types: {a: {resources: {CPU: 2}, max_workers: 1}}}",
@@ -194,7 +202,7 @@ def test_cpus_and_gpus_on_different_nodes_do_not_help() -> None:
     apart = Capacity((NodeKind(8, 0), NodeKind(2, 1)))
     with pytest.raises(
         UserError,
-        match=r"got 4 CPU \+ 1 GPU: no node has both \(1 x 2 CPU \+ 1 GPU, 1 x 8 CPU now\)",
+        match=r"received 4 CPU \+ 1 GPU: no node has both \(1 x 2 CPU \+ 1 GPU, 1 x 8 CPU now\)",
     ):
         plan_resources(ResourcesConfig(cpus_per_trial=4.0), apart)
 

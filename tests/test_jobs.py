@@ -69,7 +69,7 @@ def test_submit_follow_and_ask(guarded: Head, images: Path, tmp_path: Path) -> N
     assert f"pawtune logs {job_id} -f --address {guarded.address}" in submitted.stdout
     assert f"pawtune stop {job_id}" in submitted.stdout
     twice = guarded.pawtune("submit", *options, *where, cwd=tmp_path)
-    refused(twice, f"got 'first', which job {job_id} searches", "nothing was submitted")
+    refused(twice, f"received 'first', which job {job_id} searches", "nothing was submitted")
 
     followed = guarded.pawtune("logs", job_id, "-f", *where, cwd=tmp_path, timeout_s=120)
     assert followed.returncode == 0
@@ -89,7 +89,7 @@ def test_submit_follow_and_ask(guarded: Head, images: Path, tmp_path: Path) -> N
     assert "run first: ended; trials: 1 completed" in named.stdout
     assert job_id in [job["job_id"] for job in guarded.json("list", cwd=tmp_path)]
     again = guarded.pawtune("submit", *options, *where, cwd=tmp_path)
-    refused(again, "--name must be new, got 'first'", "nothing was submitted")
+    refused(again, "--name must be new, received 'first'", "nothing was submitted")
 
 
 def leaves_it_running(head: Head, job_id: str, cwd: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_search_goes_on_as_another_job(guarded: Head, images: Path, tmp_path: 
 
     shutil.rmtree(tmp_path / "runs" / "onward")
     gone = guarded.pawtune("resume", "onward", *where, cwd=tmp_path)
-    refused(gone, f"got 'onward', whose folder {tmp_path}/runs/onward is not there")
+    refused(gone, f"received 'onward', whose folder {tmp_path}/runs/onward is not there")
 
 
 @pytest.mark.slow
@@ -264,7 +264,7 @@ def test_a_tunnel_to_a_far_cluster_is_no_cluster_here(guarded: Head, tmp_path: P
         text=True,
         timeout=60,
     )
-    refused(done, "--data must be", "got 'pets', a path of this machine", "--shared-path")
+    refused(done, "--data must be", "received 'pets', a path of this machine", "--shared-path")
 
 
 def a_job(job_id: str, status: str, folder: str = "/shared/runs/pets") -> Job:
@@ -280,7 +280,7 @@ def test_a_runs_name_stands_for_the_job_that_drives_it() -> None:
     assert _of_run("pets", [third, second, first]) == second
     assert _of_run("pets", [third, first]) == third
     assert _of_run("dogs", [third, second, first]) is None
-    with pytest.raises(UserError, match=r"got 'pets'; .* pets-3 .*, other-1 \(/other/pets\)"):
+    with pytest.raises(UserError, match=r"received 'pets'; .* pets-3 .*, other-1 \(/other/pets\)"):
         _of_run("pets", [third, a_job("other-1", "RUNNING", "/other/pets")])
 
 
@@ -304,21 +304,21 @@ def test_a_run_that_no_job_made_goes_on_as_a_job_by_its_name(
     assert found("pets", False, "/shared/old") == "/shared/old/pets"
     assert found("pets", False, "s3://bucket/runs") == "s3://bucket/runs/pets"
     assert found("/shared/x", False, "/shared/old") == "/shared/x"
-    with pytest.raises(UserError, match="got 'birds'; its jobs: pets-1"):
+    with pytest.raises(UserError, match="received 'birds'; its jobs: pets-1"):
         found("birds", False)
 
 
 def test_the_port_that_workers_join_is_no_dashboard(guarded: Head, tmp_path: Path) -> None:
     done = guarded.pawtune("list", "--address", guarded.gcs_address, cwd=tmp_path)
-    refused(done, f"got http://{guarded.gcs_address}: what answers there speaks no HTTP")
+    refused(done, f"received http://{guarded.gcs_address}: what answers there speaks no HTTP")
 
 
 def test_no_such_job(guarded: Head, tmp_path: Path) -> None:
     for verb in ("logs", "stop"):
         done = guarded.pawtune(verb, "nope", "--address", guarded.address, cwd=tmp_path)
-        refused(done, "JOB must be a job of the cluster", "got 'nope'")
+        refused(done, "JOB must be a job of the cluster", "received 'nope'")
     unknown = guarded.pawtune("resume", "nope", "--address", guarded.address, cwd=tmp_path)
-    refused(unknown, "RUN must be a job of the cluster", "got 'nope'", "its jobs: ")
+    refused(unknown, "RUN must be a job of the cluster", "received 'nope'", "its jobs: ")
     neither = guarded.pawtune("status", "nope", "--address", guarded.address, cwd=tmp_path)
     refused(neither, "neither a run", "nor a job")
 
@@ -392,7 +392,7 @@ def test_a_cluster_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None
         ("http://127.0.0.1:1", "Connection refused"),
         ("ray://127.0.0.1:10001", "must be the URL of a cluster's dashboard"),
         ("auto", "must be the URL of a cluster's dashboard"),
-        ("http://me:geheim@127.0.0.1:1", "got http://***@127.0.0.1:1"),
+        ("http://me:geheim@127.0.0.1:1", "received http://***@127.0.0.1:1"),
     ]:
         started = time.monotonic()
         outcome = pawtune(capsys, "list", "--address", address)
@@ -462,7 +462,7 @@ def test_a_path_that_only_the_submitter_has(option: str, tmp_path: Path) -> None
 
 
 def test_runs_of_a_far_cluster_lie_on_it() -> None:
-    with pytest.raises(UserError, match=r"--runs-dir must be the full path .* got 'runs'"):
+    with pytest.raises(UserError, match=r"--runs-dir must be the full path .* received 'runs'"):
         placed(config(runs_dir="runs"), here=False, shared=False)
     assert placed(config(), here=False, shared=False).runs_dir == "/shared/runs"
 

@@ -200,7 +200,7 @@ def test_a_failed_start_leaves_nothing(photos: Path, tmp_path: Path, hidden: str
     (tmp_path / "file").touch()
     if hidden == "runs":
         done = command(*search(photos, "--runs-dir", tmp_path / "file" / "runs"))
-        assert "--runs-dir must be a folder that can be written, got " in done.stderr
+        assert "--runs-dir must be a folder that can be written, received " in done.stderr
         assert done.stderr.rstrip().endswith("give another --runs-dir")
     else:
         done = command(*search(photos, "--address=local", "--cpus-per-trial=1000"))

@@ -102,7 +102,9 @@ def test_split_and_labels_share_an_order_that_names_do_not_change(root: Path) ->
     labels = manifest.labels("train")
     assert labels.dtype == "int32"
     assert [manifest.class_names[label] for label in labels] == [e.label for e in entries]
-    with pytest.raises(DataError, match="split must be one of train, validation, test, got 'dev'"):
+    with pytest.raises(
+        DataError, match="split must be one of train, validation, test, received 'dev'"
+    ):
         manifest.split("dev")
 
 
@@ -472,11 +474,14 @@ def edit_json(folder: Path, **values: object) -> None:
     ("edit", "message"),
     [
         (lambda f: edit_csv(f, "cat/0.png", "../0.png"), "line 2: path: .*stay below the root"),
-        (lambda f: edit_csv(f, "cat/0.png", "/etc/x"), "stay below the root, got '/etc/x'"),
+        (lambda f: edit_csv(f, "cat/0.png", "/etc/x"), "stay below the root, received '/etc/x'"),
         (lambda f: edit_csv(f, "cat/0.png", "a/../../x"), "stay below the root"),
         (lambda f: edit_csv(f, ",train,", ",dev,"), "split: .*'train', 'validation' or 'test'"),
         (lambda f: edit_csv(f, ",cat,", ",emu,"), "label 'emu' of cat/0.png is not among.* cat"),
-        (lambda f: edit_csv(f, "sha256", "sha"), "columns must be path, label, .*; got path, la"),
+        (
+            lambda f: edit_csv(f, "sha256", "sha"),
+            "columns must be path, label, .*; received path, la",
+        ),
         (lambda f: edit_csv(f, ",32,24", ",32"), "line 2: height: "),
         (lambda f: edit_csv(f, ",32,24", ",32,24,7"), "line 2: "),
         (lambda f: edit_csv(f, ",32,24\n", ",32,24,moved/cat.png\n"), "line 2: "),

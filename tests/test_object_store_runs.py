@@ -243,7 +243,7 @@ def test_runs_are_opened_by_address_and_by_name(address: str) -> None:
     assert opened.place == address
     assert opened.runs_dir == runs_dir
     assert open_run_folder(address).root == opened.root
-    with pytest.raises(UserError, match="got 'dogs'; runs there: pets"):
+    with pytest.raises(UserError, match="received 'dogs'; runs there: pets"):
         open_run_folder("dogs", runs_dir)
 
 
@@ -482,7 +482,7 @@ def test_a_search_lives_in_the_object_store(
     )
     again = pawtune(capsys, *search_options, "--trials=1")
     assert again.code == 2
-    assert "--name must be new, got 'pets'" in again.err
+    assert "--name must be new, received 'pets'" in again.err
     # Another machine: nothing of the run is there.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     mirrors._open.clear()

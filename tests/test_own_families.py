@@ -99,7 +99,7 @@ def test_its_parameters_are_settings_like_any(folder: Path) -> None:
     options = {"data": "sample", "own_families": [PLACE]}
     config = load_config(None, ["space.blocks=[3]", "space.flip=none"], options)
     assert config.space.domain("blocks") == Choices(choices=(3,))
-    assert config.family_names == ("conv", "transfer", "separable")
+    assert config.family_names == ("conv", "transfer", "finetune", "separable")
     with pytest.raises(UserError, match=r"space\.blocs: no such setting; did you mean 'blocks'\?"):
         load_config(None, ["space.blocs=3"], options)
     with pytest.raises(UserError, match="no model may have 9 here; give 1 to 5 blocks"):

@@ -49,7 +49,7 @@ def test_a_trials_history_is_a_line_an_epoch(made: Run) -> None:
     assert history["val_accuracy"].max() == pytest.approx(best.best_val_accuracy)
     assert made.history(best.name).equals(made.history(best.trial_id))
     assert len(made.history("broken")) == 1, "a trial that failed has a history too"
-    with pytest.raises(pt.UserError, match="got '0099'"):
+    with pytest.raises(pt.UserError, match="received '0099'"):
         made.history("0099")
 
 
@@ -107,7 +107,7 @@ class TestInANotebook:
 def test_messages_speak_of_arguments(tmp_path: Path) -> None:
     (tmp_path / "runs" / "taken").mkdir(parents=True)
     config = pt.SearchConfig(data="sample", name="taken", runs_dir=str(tmp_path / "runs"))
-    with pytest.raises(pt.UserError, match="^name must be new, got 'taken'"):
+    with pytest.raises(pt.UserError, match="^name must be new, received 'taken'"):
         pt.run_search(config)
     with pytest.raises(pt.UserError, match="did you mean 'trials'"):
         pt.SearchConfig(data="sample", trails=2)

@@ -83,7 +83,7 @@ def chatty() -> Iterator[str]:
 
 def test_an_address_where_nothing_listens(tiny_images: Path, runs_dir: Path) -> None:
     said = refused(*search(tiny_images, "--address=127.0.0.1:1", "--runs-dir", runs_dir))
-    assert "--address must be that of a running Ray cluster, got '127.0.0.1:1'" in said
+    assert "--address must be that of a running Ray cluster, received '127.0.0.1:1'" in said
     assert "Connection refused" in said
     assert not runs_dir.exists(), "something was left behind"
 
@@ -140,15 +140,21 @@ def test_the_head_that_is_found_here_is_gone_or_shut(guarded: Head, tiny_images:
         finds += "services.find_bootstrap_address = lambda folder: None; "
         program = ("-c", finds + "from pawtune.search.cli.main import main; main()")
         said = refused(*command, environment=environment, program=program)
-        assert f"got 'auto', here {found}: " in said
+        assert f"received 'auto', here {found}: " in said
         assert problem in said
 
 
 @pytest.mark.slow
 def test_more_than_a_cluster_can_ever_give(guarded: Head, tiny_images: Path) -> None:
     for option, words in [
-        ("--gpus-per-trial=1", "--gpus-per-trial must fit on one node, got 1: the largest node"),
-        ("--cpus-per-trial=3", "--cpus-per-trial must fit on one node, got 3: the largest node"),
+        (
+            "--gpus-per-trial=1",
+            "--gpus-per-trial must fit on one node, received 1: the largest node",
+        ),
+        (
+            "--cpus-per-trial=3",
+            "--cpus-per-trial must fit on one node, received 3: the largest node",
+        ),
     ]:
         command = search(tiny_images, f"--address={guarded.gcs_address}", option)
         assert words in refused(*command, environment=guarded.environment)

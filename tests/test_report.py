@@ -513,7 +513,11 @@ def test_a_moved_run_reports_from_its_new_place(small: RunMaker, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("value", "rule"),
-    [("7", "from 0 to 1, got 7.0"), ("nan", "got nan"), ("-0.5", "from 0 to 1, got -0.5")],
+    [
+        ("7", "from 0 to 1, received 7.0"),
+        ("nan", "received nan"),
+        ("-0.5", "from 0 to 1, received -0.5"),
+    ],
 )
 def test_impossible_metrics_are_refused(
     small: RunMaker, capsys: pytest.CaptureFixture[str], value: str, rule: str

@@ -20,7 +20,9 @@ from pawtune.search.storage.run_folder import (
 def test_a_used_name_is_refused_and_nothing_overwritten(runs_dir: Path) -> None:
     run = create_run_folder(runs_dir, "pets")
     write_text(run.config_file, "data: here\n")
-    with pytest.raises(UserError, match=r"--name must be new, got 'pets'.*nothing was overwritten"):
+    with pytest.raises(
+        UserError, match=r"--name must be new, received 'pets'.*nothing was overwritten"
+    ):
         create_run_folder(runs_dir, "pets")
     assert run.config_file.read_text() == "data: here\n"
 
@@ -32,7 +34,9 @@ def test_a_run_of_somebody_else_is_refused_with_the_reason(runs_dir: Path) -> No
     runs_dir.chmod(0o700)
     os.seteuid(65534)
     try:
-        with pytest.raises(DataError, match="must be readable, got .*pets: Permission denied; ask"):
+        with pytest.raises(
+            DataError, match="must be readable, received .*pets: Permission denied; ask"
+        ):
             open_run_folder(runs_dir / "pets")
     finally:
         os.seteuid(0)
@@ -57,7 +61,7 @@ def test_runs_open_by_name_and_by_path(runs_dir: Path, tmp_path: Path) -> None:
     write_text(run.config_file, "data: here\n")
     assert open_run_folder("pets", runs_dir) == run
     assert open_run_folder(run.root, tmp_path / "elsewhere") == run
-    with pytest.raises(UserError, match="got 'dogs'; runs there: pets"):
+    with pytest.raises(UserError, match="received 'dogs'; runs there: pets"):
         open_run_folder("dogs", runs_dir)
 
 

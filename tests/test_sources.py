@@ -518,7 +518,7 @@ def test_cache_is_listed_and_cleared(images: Path, tmp_path: Path, cache: Path) 
     assert entries[0].size_bytes > 8 * 100
     assert {entry.kind for entry in entries} <= set(CACHE_KINDS)
     assert clear_cache(cache, ["hashes"]) == entries[1].size_bytes
-    with pytest.raises(DataError, match="KIND must be one of archives, .*, got 'bank'"):
+    with pytest.raises(DataError, match="KIND must be one of archives, .*, received 'bank'"):
         clear_cache(cache, ["bank"])
     entries = list_cache(cache)
     assert [entry.kind for entry in entries] == ["archives"]

@@ -73,7 +73,7 @@ class Manifest:
     def split(self, name: str) -> tuple[ManifestEntry, ...]:
         """The entries of one split, in an order that depends on content only."""
         if name not in SPLITS:
-            raise DataError(f"split must be one of {', '.join(SPLITS)}, got {name!r}")
+            raise DataError(f"split must be one of {', '.join(SPLITS)}, received {name!r}")
         found = (entry for entry in self.entries if entry.split == name)
         return tuple(sorted(found, key=lambda entry: (entry.sha256, entry.path)))
 

@@ -69,7 +69,7 @@ def _file_name(text: str) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"no file can have the name {text!r}") from None
     if "\0" in path:
-        raise ValueError(f"a path must hold no zero byte, got {text!r}")
+        raise ValueError(f"a path must hold no zero byte, received {text!r}")
     return path
 
 
@@ -77,14 +77,14 @@ def _inside_root(text: str) -> str:
     path = _file_name(text)
     parts = PurePosixPath(path).parts
     if not parts or parts[0].startswith("/") or ".." in parts:
-        raise ValueError(f"a path must stay below the root, got {text!r}")
+        raise ValueError(f"a path must stay below the root, received {text!r}")
     return path
 
 
 def _printable(text: str) -> str:
     """A class name: it is drawn, printed and put into pages, and folders keep to the same rule."""
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
-        raise ValueError(f"a class name must be printable, got {text!r}")
+        raise ValueError(f"a class name must be printable, received {text!r}")
     return text
 
 
@@ -329,7 +329,8 @@ def _read_rows_carefully(path: Path, text: str) -> list[Row]:
         if tuple(reader.fieldnames or ()) != columns:
             found = ", ".join(reader.fieldnames or ()) or "none"
             raise DataError(
-                f"{shown(path)}: the columns must be {', '.join(columns)}; got {shown(found)[:200]}"
+                f"{shown(path)}: the columns must be {', '.join(columns)}; received "
+                f"{shown(found)[:200]}"
             )
         for given in reader:
             row = EntryRow.model_validate(given)

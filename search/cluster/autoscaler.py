@@ -42,9 +42,9 @@ def nodes_to_come() -> Addable:
         addable = addable_nodes(declared)
         if not addable[0]:
             raise UserError(
-                f"{DECLARED} must name nodes as a cluster's configuration does, got {declared!r}; "
-                "for example {available_node_types: {gpu: {resources: {CPU: 8, GPU: 1}, "
-                "max_workers: 4}}}"
+                f"{DECLARED} must name nodes as a cluster's configuration does, received "
+                f"{declared!r}; for example {{available_node_types: {{gpu: {{resources: "
+                f"{{CPU: 8, GPU: 1}}, max_workers: 4}}}}}}"
             )
         return addable
     config = ray._private.state.state.get_cluster_config()
@@ -95,7 +95,7 @@ def _units(value: Any) -> float:
     """
     units = float(value)
     if not 0 <= units < math.inf:
-        raise ValueError(f"a node has 0 or more CPUs and GPUs, got {value!r}")
+        raise ValueError(f"a node has 0 or more CPUs and GPUs, received {value!r}")
     return units
 
 
@@ -106,7 +106,7 @@ def _count(value: object) -> int:
         TypeError: It is no whole number.
     """
     if not isinstance(value, int):
-        raise TypeError(f"a number of nodes must be a whole number, got {value!r}")
+        raise TypeError(f"a number of nodes must be a whole number, received {value!r}")
     return min(value, MOST_NODES) if value >= 0 else UNLIMITED_NODES
 
 

@@ -131,14 +131,14 @@ def plan_resources(config: ResourcesConfig, capacity: Capacity) -> ResourcePlan:
     for option, asked, kind in (("gpus", gpus, "GPU"), ("cpus", cpus, "CPU")):
         if asked > largest[kind]:
             raise UserError(
-                f"--{option}-per-trial must fit on one node, got {asked:g}: the largest node has "
-                f"{largest[kind]:g} {kind}s ({capacity.text()}); ask for less, or join "
+                f"--{option}-per-trial must fit on one node, received {asked:g}: the largest node "
+                f"has {largest[kind]:g} {kind}s ({capacity.text()}); ask for less, or join "
                 "a larger cluster with --address"
             )
     most = capacity.fits(cpus, gpus)
     if not most:
         raise UserError(
-            f"--cpus-per-trial and --gpus-per-trial must fit on one node together, got "
+            f"--cpus-per-trial and --gpus-per-trial must fit on one node together, received "
             f"{amount(cpus, gpus)}: no node has both ({capacity.text()}); ask for less, or join a "
             "larger cluster with --address"
         )

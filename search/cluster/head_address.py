@@ -84,7 +84,7 @@ def no_cluster(address: str | None, reason: object, found: str | None = None) ->
     told = " ".join(str(reason).split())[:300]
     got = f"{address!r}, here {found}" if found not in (None, address) else repr(address)
     return UserError(
-        f"--address must be that of a running Ray cluster, got {got}: {told}; give "
+        f"--address must be that of a running Ray cluster, received {got}: {told}; give "
         "host:port of its head (ray start says it), or `local` to use this machine alone"
     )
 

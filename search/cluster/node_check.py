@@ -125,9 +125,10 @@ def _sees_images(task: Any, node: Mapping[str, Any], run: RunFolder, probe: Path
         )
     if problem or (run.mirror is None and not (probe / answer).exists()):
         raise UserError(
-            f"--runs-dir must be a folder that every node of the cluster sees and may write, got "
-            f"{run.runs_dir}: {name} does not ({problem or 'it has another folder of that name'}); "
-            "give one on a shared file system, or in an object store: --runs-dir s3://BUCKET/runs"
+            "--runs-dir must be a folder that every node of the cluster sees and may write, "
+            f"received {run.runs_dir}: {name} does not "
+            f"({problem or 'it has another folder of that name'}); give one on a shared file "
+            "system, or in an object store: --runs-dir s3://BUCKET/runs"
         )
     return bool(sees_images)
 

@@ -145,8 +145,9 @@ class JobsApi:
 
     def _no_cluster(self, reason: str) -> str:
         return (
-            f"--address must be that of a Ray cluster's dashboard, got {self.shown}: {reason}; "
-            "start one with `ray start --head`, or forward one with `ray dashboard cluster.yaml`"
+            f"--address must be that of a Ray cluster's dashboard, received {self.shown}: "
+            f"{reason}; start one with `ray start --head`, or forward one with "
+            "`ray dashboard cluster.yaml`"
         )
 
 
@@ -162,7 +163,7 @@ def use_token() -> bool:
     )
     mode = os.environ.setdefault("RAY_AUTH_MODE", "token" if there else "disabled")
     if mode.lower() == "token" and not there:
-        raise UserError(f"RAY_AUTH_MODE asks for a token, got none; {TOKEN_REMEDY}")
+        raise UserError(f"RAY_AUTH_MODE asks for a token, received none; {TOKEN_REMEDY}")
     return mode.lower() == "token"
 
 
@@ -180,7 +181,7 @@ def _as_url(address: str) -> str:
         good = False
     if not good or address in ("auto", "local"):
         raise UserError(
-            f"--address must be the URL of a cluster's dashboard, got {without_secrets(address)!r};"
-            f" give for example {DEFAULT_ADDRESS}"
+            "--address must be the URL of a cluster's dashboard, received "
+            f"{without_secrets(address)!r}; give for example {DEFAULT_ADDRESS}"
         )
     return f"{parts.scheme}://{parts.netloc}"

@@ -90,13 +90,13 @@ def submit(api: JobsApi, config: SearchConfig, *, shared: bool, quiet: bool) -> 
     folder = join(config.runs_dir, name) if in_store else f"{config.runs_dir.rstrip('/')}/{name}"
     if driver := _driver(folder, jobs(api)):  # which makes the folder seconds after it began
         raise UserError(
-            f"--name must be new, got {name!r}, which job {driver.job_id} searches under "
+            f"--name must be new, received {name!r}, which job {driver.job_id} searches under "
             f"{config.runs_dir}; nothing was submitted: choose another name"
         )
     if here and Path(folder).exists():
         raise UserError(
-            f"--name must be new, got {name!r}, which exists in {config.runs_dir}; nothing was "
-            "submitted: choose another name, or delete that run first"
+            f"--name must be new, received {name!r}, which exists in {config.runs_dir}; nothing "
+            "was submitted: choose another name, or delete that run first"
         )
     command = ["run", "--config", CONFIG_FILE, *["--quiet"] * quiet]
     return _start(api, folder, command, config)
@@ -137,8 +137,8 @@ def resume(
     if here and not is_address(folder):
         if not Path(folder).exists():
             raise UserError(
-                f"a run goes on from its folder, got {name!r}, whose folder {folder} is not there; "
-                "bring it back and give its path, or search anew with `pawtune submit`"
+                f"a run goes on from its folder, received {name!r}, whose folder {folder} is not "
+                "there; bring it back and give its path, or search anew with `pawtune submit`"
             )
         refuse_if_held(open_run(folder).folder)
     command = ["resume", folder, *["--quiet"] * quiet, *["--retry-failed"] * retry_failed]
@@ -147,7 +147,7 @@ def resume(
     if data is not None:
         if without_secrets(data) != data:
             raise UserError(
-                "--data must hold no password where a job's command shows it, got "
+                "--data must hold no password where a job's command shows it, received "
                 f"{without_secrets(data)!r}; copy the images to where the cluster sees them"
             )
         if is_path(data):
@@ -178,7 +178,7 @@ def _folder_of(
     listed = ", ".join(job.job_id for job in known[:10]) or "none"
     raise UserError(
         f"RUN must be a job of the cluster at {api.shown}, the name of its run, or the full path "
-        f"of a run folder there, got {name!r}; its jobs: {listed}"
+        f"of a run folder there, received {name!r}; its jobs: {listed}"
     )
 
 
@@ -233,7 +233,8 @@ def placed(config: SearchConfig, here: bool, shared: bool) -> SearchConfig:
     if not here and not runs.is_absolute():
         raise UserError(
             "--runs-dir must be the full path of a folder that every node of the cluster sees, "
-            f"got {config.runs_dir!r}; give for example --runs-dir /shared/runs, or s3://BUCKET/runs"
+            f"received {config.runs_dir!r}; give for example --runs-dir /shared/runs, or "
+            "s3://BUCKET/runs"
         )
     update["runs_dir"] = str(runs.resolve() if here else runs)
     return config.model_copy(update=update)
@@ -243,13 +244,13 @@ def _placed_path(given: str, option: str, others: str, here: bool, shared: bool)
     path = Path(given).expanduser()
     if here:
         if not path.exists() and not shared:
-            raise UserError(f"{option} must be {others}a path that exists, got {given!r}")
+            raise UserError(f"{option} must be {others}a path that exists, received {given!r}")
         return str(path.resolve())
     if path.is_absolute() and not path.exists():
         return str(path)  # a path of the cluster; the search looks there before its first trial
     raise UserError(
-        f"{option} must be {others}a path that the cluster sees, got {given!r}, a path of this "
-        "machine; copy it to the cluster's shared folder and give its full path there, or add "
+        f"{option} must be {others}a path that the cluster sees, received {given!r}, a path of "
+        "this machine; copy it to the cluster's shared folder and give its full path there, or add "
         "--shared-path if it is the same on both"
     )
 
@@ -301,8 +302,8 @@ def find(api: JobsApi, job_id: str) -> Job:
         return job
     listed = ", ".join(job.job_id for job in known[:10]) or "none"
     raise UserError(
-        f"JOB must be a job of the cluster at {api.shown}, or the name of its run, got {job_id!r}; "
-        f"its jobs: {listed}"
+        f"JOB must be a job of the cluster at {api.shown}, or the name of its run, received "
+        f"{job_id!r}; its jobs: {listed}"
     )
 
 
@@ -316,8 +317,8 @@ def _of_run(name: str, known: Sequence[Job]) -> Job | None:
     if len({job.folder for job in found}) > 1:
         told = ", ".join(f"{job.job_id} ({job.folder})" for job in found[:10])
         raise UserError(
-            f"a run's name must be that of one run of the cluster, got {name!r}; give one of its "
-            f"jobs: {told}"
+            f"a run's name must be that of one run of the cluster, received {name!r}; give one of "
+            f"its jobs: {told}"
         )
     driving = [job for job in found if job.status not in ENDED]
     return next(iter(driving + found), None)

@@ -338,7 +338,7 @@ class RunFolder:
         if not NAME_RULE.fullmatch(trial_id) or not folder.spec_file.exists():
             known = ", ".join(trial.trial_id for trial in self.trials()) or "none yet"
             raise UserError(
-                f"TRIAL must be the id of a trial of run {self.name}, got {trial_id!r}; "
+                f"TRIAL must be the id of a trial of run {self.name}, received {trial_id!r}; "
                 f"its trials: {known}"
             )
         return folder
@@ -361,8 +361,8 @@ def _at_hand(path: Path, mirror: "Mirror | None") -> Path:
 def check_trial_id(folder: Path) -> None:
     if not TRIAL_RULE.fullmatch(folder.name):
         raise UserError(
-            f"a trial's folder must be called by its number, such as 0007, got {folder.name!r} "
-            f"in {folder.parent}; move it away"
+            "a trial's folder must be called by its number, such as 0007, received "
+            f"{folder.name!r} in {folder.parent}; move it away"
         )
 
 
@@ -380,7 +380,7 @@ def create_run_folder(runs_dir: str | Path, name: str) -> RunFolder:
     if not NAME_RULE.fullmatch(name):
         raise UserError(
             "--name must be 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or "
-            f"digit, got {name!r}; choose another, for example 'cats-1'"
+            f"digit, received {name!r}; choose another, for example 'cats-1'"
         )
     if is_address(runs_dir):
         from pawtune.search.storage.mirror import open_mirror
@@ -394,12 +394,12 @@ def create_run_folder(runs_dir: str | Path, name: str) -> RunFolder:
         (root / "trials").mkdir()
     except FileExistsError:
         raise UserError(
-            f"--name must be new, got {name!r}, which exists in {root.parent}; nothing was "
+            f"--name must be new, received {name!r}, which exists in {root.parent}; nothing was "
             "overwritten: choose another name, or delete that run first"
         ) from None
     except OSError as error:
         raise UserError(
-            f"--runs-dir must be a folder that can be written, got {str(runs_dir)!r}: "
+            f"--runs-dir must be a folder that can be written, received {str(runs_dir)!r}: "
             f"{error.strerror}; give another --runs-dir"
         ) from error
     return RunFolder(root)
@@ -421,8 +421,8 @@ def must_be_new(run: RunFolder) -> None:
         raise explained(run.place, error) from error
     if in_use:
         raise UserError(
-            f"--name must be new, got {run.name!r}, which exists in {run.runs_dir}; nothing was "
-            "overwritten: choose another name, or delete that run first"
+            f"--name must be new, received {run.name!r}, which exists in {run.runs_dir}; nothing "
+            "was overwritten: choose another name, or delete that run first"
         )
 
 
@@ -452,14 +452,14 @@ def open_run_folder(run: str | Path, runs_dir: str | Path = "runs") -> RunFolder
                 return RunFolder(candidate.resolve())
         except PermissionError as error:
             raise DataError(
-                f"a run's folder must be readable, got {candidate}: {error.strerror}; ask its "
+                f"a run's folder must be readable, received {candidate}: {error.strerror}; ask its "
                 "owner for the permission"
             ) from error
     base = Path(runs_dir).expanduser()
     known = sorted(path.parent.name for path in base.glob("*/search.yaml"))
     listing = ", ".join(known[-10:]) if known else "none"
     raise UserError(
-        f"RUN must be the name of a run under {base}, or its path, got {str(run)!r}; "
+        f"RUN must be the name of a run under {base}, or its path, received {str(run)!r}; "
         f"runs there: {listing}"
     )
 
@@ -472,7 +472,7 @@ def _open_stored(run: str, runs_dir: str) -> RunFolder:
     parent, name = split(address)
     if not NAME_RULE.fullmatch(name) or not is_address(parent):
         raise UserError(
-            f"RUN in an object store must be like s3://bucket/runs/pets, got {run!r}; "
+            f"RUN in an object store must be like s3://bucket/runs/pets, received {run!r}; "
             "give --runs-dir s3://bucket/runs with a name, or the run's whole address"
         )
     mirror = open_mirror(address)
@@ -486,6 +486,6 @@ def _open_stored(run: str, runs_dir: str) -> RunFolder:
     except OSError as error:
         raise explained(parent, error) from error
     raise UserError(
-        f"RUN must be the name of a run under {parent}, or its address, got {run!r}; "
+        f"RUN must be the name of a run under {parent}, or its address, received {run!r}; "
         f"runs there: {known}"
     )

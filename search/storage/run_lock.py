@@ -60,7 +60,7 @@ class RunLock:
                     turn.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(
-                f"a run folder must be writable, got {self._run.root}: {error.strerror}; "
+                f"a run folder must be writable, received {self._run.root}: {error.strerror}; "
                 "make it so, or copy the run elsewhere"
             ) from error
         self._thread.start()

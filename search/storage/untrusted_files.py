@@ -65,7 +65,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     value = parse_json(path, _read(path, MAX_JSON_BYTES))
     if not isinstance(value, dict):
-        raise UserError(f"{shown(path)} must hold a JSON object, got {type(value).__name__}")
+        raise UserError(f"{shown(path)} must hold a JSON object, received {type(value).__name__}")
     check = CHECKS.get(path.name)
     if check is not None:
         check(path, value)
@@ -175,14 +175,14 @@ def read_rows(path: Path, integer_columns: frozenset[str]) -> list[dict[str, flo
             if not math.isfinite(value) or (ratio and not 0 <= value <= 1):
                 within = " from 0 to 1" if ratio else ""
                 raise UserError(
-                    f"{shown(path)}: {shown(name)} must be a number{within}, got {value}; "
+                    f"{shown(path)}: {shown(name)} must be a number{within}, received {value}; "
                     f"{RESTORE_TRIAL}"
                 )
         epoch = row.get("epoch", 0)
         if not last < epoch < 2**31:
             raise UserError(
-                f"{shown(path)}: epochs must count upwards from 1, got {epoch} after {last:g}; "
-                f"{RESTORE_TRIAL}"
+                f"{shown(path)}: epochs must count upwards from 1, received {epoch} after "
+                f"{last:g}; {RESTORE_TRIAL}"
             )
         last = epoch
     return rows
@@ -215,9 +215,9 @@ def read_array(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
         told = shown(" ".join(str(error).split()))[:200]
         raise ValueError(f"it is no array of NumPy's ({told})") from error
     if dtype.kind != "f" or dtype.itemsize > 8 or dtype.hasobject:
-        raise ValueError(f"expected floats, got {dtype.str!r:.60}")
+        raise ValueError(f"expected floats, received {dtype.str!r:.60}")
     if tuple(found) != tuple(shape):
-        raise ValueError(f"expected the shape {tuple(shape)}, got {found!r:.60}")
+        raise ValueError(f"expected the shape {tuple(shape)}, received {found!r:.60}")
     if len(data) - stream.tell() < size * dtype.itemsize:
         raise ValueError("it is cut short")
     values = np.frombuffer(data, dtype, size, stream.tell())
@@ -235,4 +235,4 @@ def is_number(value: Any, limit: float) -> TypeGuard[float]:
 
 
 def _refuse(path: Path, key: str, rule: str, value: object) -> NoReturn:
-    raise UserError(f"{shown(path)}: {key} must be {rule}, got {value!r:.60}; {RESTORE}")
+    raise UserError(f"{shown(path)}: {key} must be {rule}, received {value!r:.60}; {RESTORE}")

@@ -49,6 +49,7 @@ def finished(
         [*(f"space.{item}" for item in space), "scheduler.name=none"],
         {
             "data": str(tiny_images),
+            "families": ["conv", "transfer"],
             "name": "seen",
             "runs_dir": str(folder / "runs"),
             "weights": str(weights),

@@ -82,9 +82,9 @@ def _call(address: str) -> None:
 def no_cluster(address: str | None, reason: object, found: str | None = None) -> UserError:
     """What is said where no cluster can be joined; `found`: the head that `auto` came upon."""
     told = " ".join(str(reason).split())[:300]
-    got = f"{address!r}, here {found}" if found not in (None, address) else repr(address)
+    received = f"{address!r}, here {found}" if found not in (None, address) else repr(address)
     return UserError(
-        f"--address must be that of a running Ray cluster, received {got}: {told}; give "
+        f"--address must be that of a running Ray cluster, received {received}: {told}; give "
         "host:port of its head (ray start says it), or `local` to use this machine alone"
     )
 

@@ -83,8 +83,8 @@ class _Push:
         child = self.run_of(tags, trial.name, trial.started)
         self.client.set_tag(child, "mlflow.parentRunId", parent)
         self.client.set_tag(child, "pawtune.state", trial.state)
-        told = self.client.get_metric_history(child, "val_accuracy")
-        last = max((point.step for point in told), default=0)
+        kept = self.client.get_metric_history(child, "val_accuracy")
+        last = max((point.step for point in kept), default=0)
         rows = [
             ({key: value for key, value in row.items() if key != "epoch"}, int(row["epoch"]))
             for row in trial.epochs

@@ -1,4 +1,4 @@
-"""What a tracker is told of a run: plain values, read from the run folder."""
+"""What a tracker receives of a run: plain values, read from the run folder."""
 
 import importlib
 from collections.abc import Iterator, Mapping
@@ -41,7 +41,7 @@ class TrackedRun:
     """A whole run.
 
     Attributes:
-        settings: Of the search, credentials in addresses blotted out.
+        settings: Of the search, credentials in addresses removed.
         summary: Numbers of its result so far.
         best: Its best trial; None before an epoch has ended.
         over: Whether the search has ended.
@@ -56,7 +56,7 @@ class TrackedRun:
 
 
 def read_run(run: Run) -> TrackedRun:
-    """All that a tracker is told.
+    """All that a tracker receives.
 
     Raises:
         UserError: A file of the run is damaged.

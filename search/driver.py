@@ -12,6 +12,7 @@ from ray import tune
 
 from pawtune.data_pipeline.cache import cache_dir, cache_limit, shrink_cache
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.progress import Progress
 from pawtune.data_pipeline.safe_files import read_regular
 from pawtune.data_pipeline.sources.object_store import is_address
 from pawtune.data_pipeline.sources.resolve import is_path, resolve_source
@@ -20,6 +21,7 @@ from pawtune.data_pipeline.splitting.label_table import MAX_TABLE_BYTES, LabelFi
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.data_pipeline.splitting.relabel import read_corrections
 from pawtune.search.cluster import connection as cluster
+from pawtune.search.cluster.early_start import load_beside_ray
 from pawtune.search.cluster.head_address import refuse_foreign
 from pawtune.search.cluster.node_check import check_nodes
 from pawtune.search.config.needs import (
@@ -115,7 +117,7 @@ def run_search(
             write_text(run.config_file, dump_config(config, versions=installed_versions()))
             _keep_labels(config, run)
             _check_resources(config, reporter)
-            manifest = load_data(config, reporter)
+            manifest = _load_beside_ray(config, reporter)
             trials, work = _prepare(config, run, manifest, reporter)
         except INTERRUPTIONS:
             reason: str | None = "interrupted"
@@ -226,7 +228,8 @@ def _manifest_to_resume(run: RunFolder, config: SearchConfig, reporter: Reporter
     except DataError:
         if any(run.trials()):
             raise
-        return load_data(config, reporter)  # the driver was killed before it had made them
+        # The driver was killed before it had made them.
+        return _load_beside_ray(config, reporter)
     root = resolve_source(config.data, cache=cache_dir(), progress=reporter.stage)
     return replace(manifest, root=str(root))
 
@@ -262,10 +265,15 @@ def _keep_labels(config: SearchConfig, run: RunFolder) -> None:
         write_bytes(run.relabel_file, Path(config.relabel).read_bytes())
 
 
-def load_data(config: SearchConfig, reporter: Reporter) -> Manifest:
+def _load_beside_ray(config: SearchConfig, reporter: Reporter) -> Manifest:
+    load = partial(load_data, config)
+    return load_beside_ray(load, reporter.stage, config.resources.address, reporter.say)
+
+
+def load_data(config: SearchConfig, progress: Progress) -> Manifest:
     """The image folder of a configuration, split."""
     cache = cache_dir()
-    root = resolve_source(config.data, cache=cache, progress=reporter.stage)
+    root = resolve_source(config.data, cache=cache, progress=progress)
     labels = None
     if config.labels is not None:
         labels = LabelFile(Path(config.labels), config.label_column, config.path_column)
@@ -276,7 +284,7 @@ def load_data(config: SearchConfig, reporter: Reporter) -> Manifest:
         relabel=Path(config.relabel) if config.relabel is not None else None,
         min_class_size=config.min_class_size,
         cache=cache,
-        progress=reporter.stage,
+        progress=progress,
     )
 
 
@@ -300,7 +308,9 @@ def _prepare(
     manifest.save(run.root)
     cache = cache_dir()
     shrink_cache(cache, cache_limit())
-    backbones = share_backbones(run, store_backbones(run, families, plan.threads, cache))
+    pixels = PixelStore(manifest, cache, reporter.stage, nodes, reporter.say)
+    stored = store_backbones(run, families, plan.threads, cache, meanwhile=pixels.at)
+    backbones = share_backbones(run, stored)
     needs = needs_of_trials(config, baselines) | needs_of_proposals(config, families.names)
     sizes = live_sizes(needs)
     in_banks = {key: backbones[key] for key in banked_backbones(needs)}
@@ -308,7 +318,6 @@ def _prepare(
     warning = too_small(needed, smallest_store())
     if warning:
         reporter.say(warning)
-    pixels = PixelStore(manifest, cache, reporter.stage, nodes, reporter.say)
     banks = prepare_banks(config, manifest, in_banks, pixels, plan, cache, reporter.stage)
     featured = {key: backbones[key] for key in featured_backbones(needs)}
     features = None

@@ -72,7 +72,7 @@ def describe(config: SearchConfig, reporter: Reporter) -> Plan:
         DataError, ModelError, UserError: As the search would.
     """
     config = with_absolute_paths(config)
-    manifest = load_data(config, reporter)
+    manifest = load_data(config, reporter.stage)
     families = find_families(config, reporter.say)
     baselines = baselines_of(config, families, len(manifest.class_names), reporter.say)
     needs = needs_of_trials(config, baselines) | needs_of_proposals(config, families.names)

@@ -151,12 +151,23 @@ def share_backbones(
 
 
 def store_backbones(
-    run: RunFolder, families: Families, threads: int, cache: Path
+    run: RunFolder,
+    families: Families,
+    threads: int,
+    cache: Path,
+    meanwhile: Callable[[int], object] = lambda image_size: None,
 ) -> dict[Backbone, StoredBackbone]:
     """Puts each backbone's weights into the run folder, once.
 
     Reading Keras' published file takes TensorFlow; its converted copy is kept in the cache, so
     that a later search need not start a worker for it.
+
+    Args:
+        run: Where they go.
+        families: With the weights that were found.
+        threads: TensorFlow's, in the process that reads them.
+        cache: pawtune's cache folder.
+        meanwhile: Called with each image size of which weights are still being read.
 
     Raises:
         ModelError: A weights file does not fit its backbone.
@@ -177,6 +188,8 @@ def store_backbones(
         else:
             task = _store.options(**here().options()).remote(name, size, file, target, threads)
             pending[Backbone(name, size)] = task, source_hash
+    for size in sorted({size for _, size in pending}):
+        meanwhile(size)
     for (name, size), (task, source_hash) in pending.items():
         num_weights, num_features = result(task)
         target = run.backbone_weights(name, size)

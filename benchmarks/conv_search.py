@@ -6,7 +6,7 @@ The tutorial's third net at 160 px, whose dropout, flip and rotation the search 
 stopped early, so that every contender trains as many epochs. `pawtune run` is measured whole, with
 nothing in its cache. The peers read, decode and augment the photos in every epoch, as their own
 examples do (`peers.py`); they are measured on two trials of 1 and of 3 epochs and scaled as in
-`transfer_heads.py`. `conv_nets.py` compares the training itself.
+`peer_runs.py`. `conv_nets.py` compares the training itself.
 
 Takes 8 to 10 minutes on 2 cores.
 """
@@ -14,14 +14,21 @@ Takes 8 to 10 minutes on 2 cores.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from measuring import machine, print_table, run_pawtune, write_report
+from peer_runs import (
+    AT_ONCE,
+    add_peer_options,
+    link_splits,
+    measure_peer,
+    measured_row,
+    missing,
+    scaled_row,
+)
 from peers import NET_BATCH, NET_RATE
-from transfer_heads import AT_ONCE, link_splits, measure_peer, measured_row, missing, scaled_row
 
 # The space that is left: dropout, flip and rotation factor.
 FIXED = {
@@ -72,11 +79,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=160)
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--peer-epochs", default="1,3", help="what the peers are scaled from")
-    parser.add_argument("--peers", default="ray-tune,keras-tuner", help="'' for none")
-    parser.add_argument(
-        "--keras-tuner-python", default=sys.executable, help="a Python that has keras_tuner"
-    )
+    add_peer_options(parser)
     parser.add_argument("--out", type=Path, help="JSON file of the result")
     parser.set_defaults(weights=None)  # the peers train nets
     return parser.parse_args()

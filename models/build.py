@@ -8,7 +8,7 @@ import keras
 
 from pawtune.models.augmentation import augmentation_layers
 from pawtune.models.model_spec import ModelSpec, TrainSpec
-from pawtune.models.training.fused_optimizers import FusedAdam, FusedAdamW, MomentumSGD
+from pawtune.models.training.fused_optimizers import FusedAdam, FusedAdamW, NesterovSGD
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def make_optimizer(train: TrainSpec) -> keras.optimizers.Optimizer:
     elif train.optimizer == "adamw":
         optimizer = FusedAdamW(train.learning_rate)
     else:
-        optimizer = MomentumSGD(train.learning_rate)
+        optimizer = NesterovSGD(train.learning_rate)
     if keras.config.dtype_policy().name == "mixed_float16":
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

@@ -120,6 +120,20 @@ def test_what_is_not_plain_convolution_and_norm_stays() -> None:
     assert kinds.count("ZeroPadding2D") == 1
 
 
+def test_what_is_read_from_outside_stays() -> None:
+    """A convolution that is used twice, and one that the model gives out besides its norm."""
+    inputs = keras.Input((8, 8, 3))
+    shared = keras.layers.Conv2D(3, 1)
+    last = keras.layers.Conv2D(4, 1)(inputs)
+    norms = [keras.layers.BatchNormalization() for _ in range(3)]
+    twice = keras.Model(inputs, norms[1](shared(norms[0](shared(inputs)))))
+    shown = keras.Model(inputs, [last, norms[2](last)])
+    images = RNG.uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
+    for model in map(settle_batch_norms, (twice, shown)):
+        given = [keras.ops.convert_to_numpy(part(images)) for part in (model, fold_backbone(model))]
+        np.testing.assert_allclose(given[1], given[0], atol=1e-5)
+
+
 def test_low_precision_starts_after_the_first_convolutions(backbone: keras.Model) -> None:
     folded = fold_backbone(backbone, "mixed_bfloat16")
     kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)

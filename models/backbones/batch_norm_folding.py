@@ -34,15 +34,17 @@ def fold_backbone(backbone: keras.Model, policy: str = "float32") -> keras.Model
         A model of the same inputs and outputs.
     """
     folded = {}
-    padded = set()
+    padded = {}
+    followers = _only_followers(backbone)
     for layer in backbone.layers:
-        follower = _only_follower(layer)
+        follower = followers.get(layer.name)
         if _takes_batch_norm(layer) and isinstance(follower, keras.layers.BatchNormalization):
             folded[layer.name] = follower
-        if isinstance(layer, keras.layers.ZeroPadding2D) and _is_same_padding(layer, follower):
-            padded.add(layer.name)
-    gone = padded | {norm.name for norm in folded.values()}
-    same = {_only_follower(backbone.get_layer(name)).name for name in padded}
+        is_padding = isinstance(layer, keras.layers.ZeroPadding2D)
+        if is_padding and follower is not None and _is_same_padding(layer, follower):
+            padded[layer.name] = follower.name
+    gone = {*padded, *(norm.name for norm in folded.values())}
+    same = {*padded.values()}
     exact = _first_layers(backbone)
 
     def clone(layer: Any) -> Any:
@@ -69,10 +71,28 @@ def fold_backbone(backbone: keras.Model, policy: str = "float32") -> keras.Model
     return cast(keras.Model, copy)
 
 
-def _only_follower(layer: Any) -> Any:
-    """The layer that alone takes this one's output, or None."""
-    nodes = layer._outbound_nodes  # Keras offers no public way to ask
-    return nodes[0].operation if len(nodes) == 1 and len(layer._inbound_nodes) == 1 else None
+def _only_followers(backbone: keras.Model) -> dict[str, Any]:
+    """By the name of an operation: the one that alone takes its output, where there is just one.
+
+    Empty where an operation is used twice: a tensor is then read that none says it computes.
+    """
+    operations = backbone.operations
+    producers = {
+        id(tensor): operation.name
+        for operation in operations
+        for tensor in keras.tree.flatten(operation.output)
+    }
+    readers: dict[str, list[Any]] = {}
+    for operation in operations:
+        if isinstance(operation, keras.layers.InputLayer):
+            continue
+        for tensor in keras.tree.flatten(operation.input):
+            if id(tensor) not in producers:
+                return {}
+            readers.setdefault(producers[id(tensor)], []).append(operation)
+    for tensor in backbone.outputs:  # whoever reads the model's output reads it too
+        readers.setdefault(producers.get(id(tensor), ""), []).append(None)
+    return {name: found[0] for name, found in readers.items() if len(found) == 1}
 
 
 def _takes_batch_norm(layer: Any) -> bool:

@@ -11,17 +11,14 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from pawtune.models.training.fused_optimizers import FusedAdam
+from pawtune.models.training.fused_optimizers import FusedAdam, LearningRate
 
 
 class LayerwiseAdamW(FusedAdam):
     """Adam whose rate and decay are multiplied by a factor for each weight."""
 
     def __init__(
-        self,
-        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
-        weight_decay: float,
-        factors: Sequence[float],
+        self, learning_rate: LearningRate, weight_decay: float, factors: Sequence[float]
     ) -> None:
         """Make an optimizer for a model's trainable weights.
 
@@ -35,12 +32,14 @@ class LayerwiseAdamW(FusedAdam):
         self._decay = weight_decay
         self._factors = tuple(factors)
 
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, rate: tf.Tensor) -> None:
-        """Update a weight, its momentum and its velocity."""
-        rate = tf.cast(rate, variable.dtype) * self._factors[self._get_variable_index(variable)]
+    def update(
+        self, number: int, gradient: tf.Tensor, variable: keras.Variable, rate: tf.Tensor
+    ) -> None:
+        """Decay the weight of a number if it is no vector, then update it."""
+        rate = rate * self._factors[number]
         if self._decay and len(variable.shape) > 1:
             variable.assign_sub(rate * self._decay * variable)
-        super().update_step(gradient, variable, rate)
+        super().update(number, gradient, variable, rate)
 
 
 def warmup_cosine(

@@ -190,6 +190,46 @@ def test_only_a_family_names_its_specification() -> None:
     assert naming == {f"models.families.{name}" for name in ("conv", "transfer", "finetune")}
 
 
+def private_names(source: str) -> set[str]:
+    """Underscored modules that a file imports, and underscored attributes that it does not define.
+
+    Those of a class are defined by a method, a field, or an assignment to an attribute.
+    """
+    tree = ast.parse(source)
+    nodes = [*ast.walk(tree)]
+    defined = {
+        getattr(node, "name", None) or getattr(node, "id", None) or getattr(node, "attr", None)
+        for node in nodes
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        or isinstance(getattr(node, "ctx", None), ast.Store)
+    }
+    used = {node.attr for node in nodes if isinstance(node, ast.Attribute)} - defined
+    inherited = {  # overriding a private method is use of it
+        node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        for node in nodes
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("super()._")
+    }
+    modules = {part for name in imported(source) for part in name.split(".")}
+    modules |= {name for name in imported(source) if "keras.src" in name or ".execution" in name}
+    found = used | inherited | modules
+    private = {x for x in found if re.match("_[a-z]", x) or "keras.src" in x or ".execution" in x}
+    return private - {"_replace", "_asdict", "_exit"}  # public in spite of the underscore
+
+
+def test_private_parts_of_others_are_in_one_file() -> None:
+    assert private_names("from a._b import c\nx = y._z\nself._q = self._r\n") == {"_b", "_z", "_r"}
+    using = {
+        dotted(path): names
+        for part in PACKAGES
+        for path in modules(part)
+        if (names := private_names(path.read_text(encoding="utf-8")))
+    }
+    assert using.pop("search.cluster.ray_internals")
+    # Python's reader of archives has no public place to refuse a header before it is read.
+    assert using.pop("data_pipeline.sources.archives") == {"_proc_member"}
+    assert using == {}
+
+
 def test_no_folder_is_a_drawer() -> None:
     folders = {path.parent for part in PACKAGES for path in modules(part)}
     counts = {

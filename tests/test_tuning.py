@@ -22,13 +22,13 @@ from ray import tune
 
 from pawtune.models.baselines import baseline
 from pawtune.models.spec import TrialSpec
+from pawtune.search.cluster import ray_internals
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.config.search_config import SamplerConfig, load_config
 from pawtune.search.errors import UserError
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.sampling import space
 from pawtune.search.storage.run_folder import RunFolder, create_run_folder, read_json
-from pawtune.search.tuning import tune_patches
 from pawtune.search.tuning.optuna_searcher import OptunaSearcher, make_sampler
 from pawtune.search.tuning.recorder import StopSignal
 from pawtune.search.tuning.tune_loop import Trials, run_trials
@@ -150,7 +150,7 @@ def test_failures_are_told_as_fail_and_the_search_goes_on(runs_dir: Path) -> Non
 def test_another_ray_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "__version__", "2.61.0")
     with pytest.raises(UserError) as refusal:
-        importlib.reload(tune_patches)
+        importlib.reload(ray_internals)
     assert str(refusal.value) == (
         "Ray must be 2.60, whose Tune pawtune adapts, received 2.61.0: "
         "pip install 'ray[default,tune]==2.60.*'"
@@ -338,7 +338,7 @@ def test_a_resumed_search_draws_other_points() -> None:
 def test_a_search_leaves_the_process_as_it_was() -> None:
     from ray.tune.execution import class_cache, tune_controller
 
-    from pawtune.search.tuning.tune_patches import ENVIRONMENT, tune_adapted
+    from pawtune.search.cluster.ray_internals import ENVIRONMENT, tune_adapted
 
     def state() -> tuple[Any, ...]:
         return (
@@ -346,7 +346,6 @@ def test_a_search_leaves_the_process_as_it_was() -> None:
             ray.tune.tune.TuneController,
             set(class_cache.ENV_VARS_TO_PROPAGATE),
             logging.getLogger("ray.tune").level,
-            optuna.logging.get_verbosity(),
             {name: os.environ.get(name) for name in ENVIRONMENT},
         )
 

@@ -1,6 +1,6 @@
 """The nodes that a cluster's autoscaler may add.
 
-An autoscaler may tell Ray (`get_cluster_config`), but Ray's own do not: `ray up` gives them a file
+An autoscaler may tell Ray (`node_groups`), but Ray's own do not: `ray up` gives them a file
 on the head, which nobody else gets. So the file is read there; the command line of the autoscaler's
 process names it. Where the autoscaler runs elsewhere, as under KubeRay, the person who made the
 cluster can declare the same in the search's environment.
@@ -18,6 +18,7 @@ import ray
 import yaml
 
 from pawtune.search.cluster.capacity import NodeKind
+from pawtune.search.cluster.ray_internals import node_groups
 from pawtune.search.errors import UserError
 
 UNLIMITED_NODES = 100  # where an autoscaler names no limit
@@ -47,9 +48,8 @@ def nodes_to_come() -> Addable:
                 f"{{CPU: 8, GPU: 1}}, max_workers: 4}}}}}}"
             )
         return addable
-    config = ray._private.state.state.get_cluster_config()
-    if config is not None and config.node_group_configs:
-        groups = config.node_group_configs
+    groups = node_groups()
+    if groups:
         return _usable(_kind(group.resources, group.max_count) for group in groups), None
     return addable_nodes(_configuration())
 

@@ -14,6 +14,7 @@ from pawtune.search.cluster.capacity import Capacity, NodeKind, amount
 from pawtune.search.cluster.head_address import head_here, no_cluster, probe_head
 from pawtune.search.cluster.local_ray import prepare_local_ray
 from pawtune.search.cluster.node_events import Say, hear_news
+from pawtune.search.cluster.ray_internals import check_token
 from pawtune.search.config.search_config import ResourcesConfig
 from pawtune.search.errors import UserError
 from pawtune.search.process import held_back_stderr, undisturbed
@@ -93,7 +94,7 @@ def _show_token(address: str) -> None:
     """
     with held_back_stderr():  # Ray's own code tells of a refusal, too
         try:
-            ray._raylet.GcsClient(address=address)
+            check_token(address)
         except ray.exceptions.AuthenticationError as error:
             refusal = error
         else:

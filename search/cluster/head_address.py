@@ -43,10 +43,10 @@ def head_here() -> str | None:
     Raises:
         UserError: There is none, or it does not answer.
     """
-    from ray._private.services import canonicalize_bootstrap_address
+    from pawtune.search.cluster.ray_internals import address_of_auto
 
     try:
-        found = canonicalize_bootstrap_address("auto")
+        found = address_of_auto()
     except ConnectionError as error:
         raise no_cluster("auto", error) from error
     if found is None:

@@ -3,13 +3,13 @@
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import ray
 
+from pawtune.search.cluster.ray_internals import take_messages
 from pawtune.search.storage.run_folder import RunFolder
 
 Say = Callable[[str], None]
@@ -30,11 +30,11 @@ def hear_news(say: Say) -> None:
     Args:
         say: Takes a line; called in a thread of Ray's.
     """
-    ray._private.worker.print_to_stdstream = partial(_tell, say)
+    take_messages(partial(_tell, say))
 
 
-def _tell(say: Say, data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
-    for message in data["lines"]:
+def _tell(say: Say, messages: Sequence[str]) -> None:
+    for message in messages:
         dead = DEAD_NODE.search(message)
         if dead is not None:
             say(

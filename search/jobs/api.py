@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,13 +48,9 @@ class JobsApi:
                 f"answers there may be anybody's; {TOKEN_REMEDY}, or add --insecure"
             )
         self._knock()
-        # Only now: Ray reads what use_token() set while it is imported.
-        from ray._private.authentication.http_token_authentication import (
-            get_auth_headers_if_auth_enabled,
-        )
-
-        self._headers: dict[str, str] = get_auth_headers_if_auth_enabled({})
+        self._headers = {"Authorization": f"Bearer {_token()}"} if with_token else {}
         self.get("/api/jobs/")  # the version is told to everybody, the jobs are not
+        # Only now: Ray reads what use_token() set while it is imported.
         from ray.job_submission import JobSubmissionClient
 
         for handler in logging.getLogger("ray").handlers:
@@ -157,14 +153,23 @@ def use_token() -> bool:
     Raises:
         UserError: RAY_AUTH_MODE asks for a token, and there is none.
     """
-    files = [os.environ.get("RAY_AUTH_TOKEN_PATH"), "~/.ray/auth_token"]
-    there = bool(os.environ.get("RAY_AUTH_TOKEN")) or any(
-        name and Path(name).expanduser().is_file() for name in files
-    )
+    there = _token() is not None
     mode = os.environ.setdefault("RAY_AUTH_MODE", "token" if there else "disabled")
     if mode.lower() == "token" and not there:
         raise UserError(f"RAY_AUTH_MODE asks for a token, received none; {TOKEN_REMEDY}")
     return mode.lower() == "token"
+
+
+def _token() -> str | None:
+    """The token that Ray takes: of the environment, of the file it names, or of the home folder."""
+    given = os.environ.get("RAY_AUTH_TOKEN")
+    if given:
+        return given.strip()
+    for name in (os.environ.get("RAY_AUTH_TOKEN_PATH"), "~/.ray/auth_token"):
+        with suppress(OSError, UnicodeError):
+            if name:
+                return Path(name).expanduser().read_text().strip()
+    return None
 
 
 def _as_url(address: str) -> str:

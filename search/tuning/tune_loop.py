@@ -12,12 +12,14 @@ from ray import tune
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.cluster.node_events import head_watched
+from pawtune.search.cluster.ray_internals import tune_adapted
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Objective
 from pawtune.search.process import STOP_SIGNALS, handling
 from pawtune.search.progress.live_view import TrialEvent
 from pawtune.search.progress.reporter import Reporter
+from pawtune.search.sampling.optuna_log import quiet_optuna
 from pawtune.search.storage.history import PastTrial
 from pawtune.search.storage.retry import storage_error
 from pawtune.search.storage.run_folder import RunFolder
@@ -28,7 +30,6 @@ from pawtune.search.tuning.recorder import RecordKeeper, StopSignal
 from pawtune.search.tuning.scheduler import FamilyScheduler
 from pawtune.search.tuning.shared_work_progress import SharedWorkProgress
 from pawtune.search.tuning.tensorboard_logger import TensorBoardLogger
-from pawtune.search.tuning.tune_patches import tune_adapted
 from pawtune.search.tuning.upload_events import upload_callbacks
 
 
@@ -54,6 +55,7 @@ class Trials:
 
 
 @tune_adapted()
+@quiet_optuna()
 def run_trials(
     config: SearchConfig,
     run: RunFolder,

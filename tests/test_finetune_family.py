@@ -55,6 +55,8 @@ def test_fine_tuned_trials_follow_the_heads_and_share_their_activations(searched
     assert tuned(searched) == ["0006", "0007"]
     facts = searched.folder.trial("0006").read_facts()
     assert facts.training == "activations"
+    first = searched.folder.trial("0006").read_metrics()[0]
+    assert first["learning_rate"] == 0  # the solved head, before anything is trained
     stages = searched.summary()["stages"]
     made = [name for name in stages if name.startswith("activations of MobileNetV2 at 32 px")]
     assert made  # a job that ends between two looks of the driver has no stage
@@ -96,7 +98,7 @@ def test_an_interrupted_trial_is_run_to_the_same_end(searched: Run) -> None:
 def test_a_point_becomes_a_specification_and_back() -> None:
     point = {"image_size": 224, **FINETUNE.portfolio[0], "tune_backbone": "MobileNetV2"}
     model, train = FINETUNE.to_spec(point, TrainSpec(epochs=20, seed=3))
-    assert (train.epochs, train.optimizer, train.seed) == (8, "adamw", 3)
+    assert (train.epochs, train.optimizer, train.seed) == (9, "adamw", 3)
     assert {"image_size": 224, **(FINETUNE.to_params(model, train) or {})} == point
     assert FINETUNE.to_spec(point, TrainSpec(epochs=2))[1].epochs == 2  # no more than asked for
     key = Backbone("MobileNetV2", 224)

@@ -28,6 +28,7 @@ from pawtune.models.training.finetuning import (
     finetune,
     make_optimizer,
     rate_factors,
+    score_start,
     views_of_epoch,
 )
 from pawtune.models.training.layerwise_adamw import LayerwiseAdamW, warmup_cosine
@@ -151,6 +152,10 @@ def test_a_solved_head_is_where_training_starts(
     expected = np.asarray(maps).mean((1, 2)) @ HEAD[0] + HEAD[1]
     logits = network(rounds[0][:4].astype("float32"), training=False)
     np.testing.assert_allclose(logits, expected, atol=5e-3)
+    first = score_start(network, expected, LABELS[:4], rounds[0][:4], LABELS[:4])
+    assert (first.epoch, first.metrics["learning_rate"]) == (1, 0)
+    np.testing.assert_allclose(first.val_probabilities, keras.ops.softmax(logits), atol=1e-5)
+    assert first.metrics["accuracy"] == first.metrics["val_accuracy"]
 
 
 def test_rates_fall_from_block_to_block(backbone: keras.Model) -> None:

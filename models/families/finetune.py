@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import keras
 
     from pawtune.models.backbones.backbone_graph import BlockEnd
+    from pawtune.models.training.epoch_metrics import EpochResult
     from pawtune.models.training.finetuning import TuningRecipe
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -43,7 +45,8 @@ class FinetuneSpec(ModelSpec):
 
     Training starts from a head of logistic regression (LP-FT; Kumar et al., ICLR 2022,
     arXiv:2202.10054), with AdamW under a rate that warms up, falls with the cosine, and is lower
-    from block to block downwards.
+    from block to block downwards. The first epoch is that head as it was solved, scored before
+    anything is trained: where training only loses, it stays the best one.
     """
 
     is_scheduled: ClassVar[bool] = True
@@ -102,7 +105,7 @@ PARAMETERS = (
     Parameter(
         "tune_epochs",
         IntRange(low=4, high=15),
-        "Epochs of the whole schedule, no more than `epochs`.",
+        "Epochs of the whole schedule, no more than `epochs`; the first is the solved head.",
         TrainSpec.model_fields["epochs"],
         "train",
         "epochs",
@@ -148,7 +151,7 @@ _POINT: Params = {
     "tune_share": 0.25,
     "tune_learning_rate": 3e-4,
     "tune_layer_decay": 0.8,
-    "tune_epochs": 8,
+    "tune_epochs": 9,
     "tune_views": 5,
     "tune_label_smoothing": 0.0,
     "tune_dropout": 0.2,
@@ -209,7 +212,7 @@ class FinetuneFamily:
         import keras
 
         from pawtune.models.backbones.tuned_top import build_tuned
-        from pawtune.models.training.finetuning import finetune, make_optimizer
+        from pawtune.models.training.finetuning import finetune, make_optimizer, score_start
         from pawtune.models.training.solved_heads import solve_logistic
         from pawtune.models.training.solved_trial import shared_decomposition
 
@@ -226,8 +229,18 @@ class FinetuneFamily:
         optimizer = make_optimizer(network, recipe, len(data.train_labels))
         activations = data.activations(request, cut)
 
-        def train_from(start_epoch: int) -> Iterator[Any]:
-            return finetune(
+        def train_from(start_epoch: int) -> Iterator[EpochResult]:
+            if start_epoch == 1:
+                yield score_start(
+                    network,
+                    head.train_logits,
+                    data.train_labels,
+                    activations.validation,
+                    data.val_labels,
+                )
+            if train.epochs == 1:
+                return
+            for result in finetune(
                 network,
                 activations.source,
                 data.train_labels,
@@ -235,8 +248,9 @@ class FinetuneFamily:
                 data.val_labels,
                 recipe,
                 optimizer=optimizer,
-                start_epoch=start_epoch,
-            )
+                start_epoch=max(start_epoch - 1, 1),
+            ):
+                yield replace(result, epoch=result.epoch + 1)
 
         kind = "activations" if activations.kind == "kept" else "live"
         return BuiltTrial(kind, network, optimizer, train_from, frozen_weights=below.count_params())
@@ -283,7 +297,7 @@ class FinetuneFamily:
 
 
 def recipe_of(model: FinetuneSpec, train: TrainSpec) -> TuningRecipe:
-    """How a specification is trained."""
+    """How a specification is trained, after its first epoch, which is the solved head."""
     from pawtune.models.training.finetuning import TuningRecipe
 
     return TuningRecipe(
@@ -292,7 +306,7 @@ def recipe_of(model: FinetuneSpec, train: TrainSpec) -> TuningRecipe:
         weight_decay=model.weight_decay,
         label_smoothing=model.label_smoothing,
         dropout=model.dropout,
-        epochs=train.epochs,
+        epochs=max(train.epochs - 1, 1),
         batch_size=train.batch_size,
         num_rounds=model.views,
         seed=train.seed,

@@ -26,7 +26,12 @@ from numpy.typing import NDArray
 from pawtune.models.backbones.backbone_graph import find_block_ends
 from pawtune.models.errors import ModelError
 from pawtune.models.features.activations import Activations, ActivationSource
-from pawtune.models.training.epoch_metrics import EpochResult, balancing_weights, epoch_result
+from pawtune.models.training.epoch_metrics import (
+    EpochResult,
+    balancing_weights,
+    epoch_result,
+    score,
+)
 from pawtune.models.training.layerwise_adamw import LayerwiseAdamW, warmup_cosine
 from pawtune.models.training.live_training import Labels, Logits, epoch_order, reset_randomness
 
@@ -178,6 +183,39 @@ def finetune(
             train_seconds=trained - start,
             seconds=perf_counter() - start,
         )
+
+
+def score_start(
+    network: keras.Model,
+    train_logits: NDArray[np.floating],
+    train_labels: Labels,
+    val_activations: Activations,
+    val_labels: Labels,
+) -> EpochResult:
+    """The network of `build_tuned` as it is before training, as a first epoch.
+
+    Args:
+        network: with the solved head.
+        train_logits: (N, C) of that head.
+        train_labels: (N,) class indices.
+        val_activations: (M, h, w, c), plain.
+        val_labels: (M,) class indices.
+    """
+    start = perf_counter()
+    val_logits = compile_predict(network)(val_activations)
+    seconds = perf_counter() - start
+    seen, _ = score(train_logits, train_labels)
+    return epoch_result(
+        1,
+        loss=seen["val_loss"],
+        accuracy=seen["val_accuracy"],
+        val_logits=val_logits,
+        val_labels=val_labels,
+        learning_rate=0.0,
+        num_images=len(train_labels),
+        train_seconds=seconds,
+        seconds=seconds,
+    )
 
 
 def views_of_epoch(count: int, recipe: TuningRecipe, epoch: int) -> NDArray[np.int64]:

@@ -30,6 +30,8 @@ from pawtune.models.features.feature_bank import (
 from pawtune.models.features.view_encoder import ViewEncoder
 from pawtune.models.model_spec import TrainSpec
 from pawtune.models.training.head_training import train_head
+from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.shared_work.pixels import DEVICES, device_of
 from tests.processor import skip_without
 
 SIZE = 32
@@ -325,6 +327,26 @@ def test_a_key_differs_where_any_value_does(tmp_path: Path) -> None:
     (tmp_path / "weights.h5").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1
     assert file_hash(tmp_path / "weights.h5").startswith("ba7816bf8f01cfea")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "device"),
+    [
+        ([], "gpu"),
+        (["V100", "T4"], "gpu, float32"),
+        (["A100", "H100"], "gpu, TF32"),
+        (["V100", "A100"], "gpu"),
+    ],
+)
+def test_values_of_another_arithmetic_are_not_taken(kinds: list[str], device: str) -> None:
+    nodes = [{"Alive": True, "Resources": {"GPU": 1.0}}]
+    nodes += [
+        {"Alive": True, "Resources": {"GPU": 1.0, f"accelerator_type:{kind}": 1.0}}
+        for kind in kinds
+    ]
+    assert device_of(ResourcePlan(1, 0.5, 2), nodes) == device
+    assert device in DEVICES
+    assert device_of(ResourcePlan(1, 0, 2), nodes) == "cpu"
 
 
 def test_a_cleared_cache_does_not_take_a_finished_bank_with_it(

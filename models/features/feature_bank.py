@@ -78,7 +78,7 @@ def bank_key(
     policy: str,
     num_views: int,
     seed: int,
-    device: Literal["cpu", "gpu"],
+    device: str,
 ) -> str:
     """Name of a bank: 32 hexadecimal digits that differ where any value might.
 

@@ -21,6 +21,7 @@ from pawtune.search.results.leaderboard import Row
 from pawtune.search.shared_work.backbones import stored_backbone
 from pawtune.search.shared_work.board import ArrayWriter, Job, load_arrays
 from pawtune.search.shared_work.features import FeatureStore
+from pawtune.search.shared_work.pixels import DEVICES
 from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.storage.trial_spec import load_spec
 
@@ -28,7 +29,6 @@ Progress = Callable[[str, int, int], None]
 Features = dict[str, NDArray[np.float16]]  # by name, see TapEncoder
 
 POLICIES = ("mixed_bfloat16", "float32", "mixed_float16")
-DEVICES = ("cpu", "gpu")
 
 
 @dataclass(frozen=True)

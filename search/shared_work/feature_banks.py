@@ -69,7 +69,7 @@ class BankRecipe:
         policy: Keras dtype policy to compute under.
         seed: Of the views' angles.
         content: The weights' bytes, where a worker may not see the file.
-        device: That computes it.
+        device: That computes it, one of `pixels.DEVICES`.
     """
 
     backbone: str
@@ -79,7 +79,7 @@ class BankRecipe:
     policy: str
     seed: int
     content: "ray.ObjectRef[bytes] | None" = None
-    device: Literal["cpu", "gpu"] = "cpu"
+    device: str = "cpu"
 
     def folder(self, cache: Path, hashes: Sequence[str], num_views: int) -> Path:
         """Where the bank of these images lies in the cache."""

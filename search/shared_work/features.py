@@ -28,7 +28,7 @@ from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.board import Arrays, Job, obtain, start_board
 from pawtune.search.shared_work.memory_budget import smallest_store
-from pawtune.search.shared_work.pixels import PixelRefs, PixelStore, shared_policy
+from pawtune.search.shared_work.pixels import PixelRefs, PixelStore, device_of, shared_policy
 
 if TYPE_CHECKING:
     from pawtune.models.backbones.backbone_graph import BlockEnd
@@ -55,7 +55,7 @@ class FeatureStore:
         policy: Keras dtype policy to compute under, the same on all workers.
         seed: Of the light views.
         threads: TensorFlow threads of a worker.
-        device: "cpu" or "gpu", that computes them: float32 is TF32 on a GPU.
+        device: That computes them, one of `pixels.DEVICES`.
         pixels: By image size in pixels; sizes whose features are in the cache may be missing.
         backbones: By (name, image size).
         whole: Whether the validation images are trained on too, as a refit does; the first of
@@ -246,7 +246,7 @@ def share_features(
         seed=config.seed,
         threads=plan.threads,
         backbones=backbones,
-        device="gpu" if plan.gpus else "cpu",
+        device=device_of(plan, ray.nodes()),
         room=room_for_activations(cache),
     )
     missing = {key for key in backbones if not store.plain_job(key).folder.exists()}

@@ -7,11 +7,12 @@ be lost afterwards.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -35,6 +36,12 @@ from pawtune.search.cluster.task_result import result
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.feature_banks import BankRecipe, BankRefs, ImageSet, open_or_build
+
+# Of float32 in convolutions: a GPU from Ampere on computes in TF32, 10 bits of mantissa instead of
+# 23. "gpu": of several kinds, or of one that is not known before it computes.
+DEVICES = ("cpu", "gpu", "gpu, float32", "gpu, TF32")
+GPU_KIND = "accelerator_type:"
+WITHOUT_TF32 = {"K80", "P4", "P100", "V100", "T4"}
 
 Pixels = np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]
 WITHOUT_CPUS = 4  # decoding tasks at once on a node that has no CPUs for tasks
@@ -238,7 +245,7 @@ def prepare_banks(
             content=backbone.content,
             policy=shared_policy(config.speed.precision, plan),
             seed=config.seed,
-            device="gpu" if plan.gpus else "cpu",
+            device=device_of(plan, ray.nodes()),
         )
         hashes = {
             split: [entry.pixels_key for entry in manifest.split(split)]
@@ -258,6 +265,27 @@ def prepare_banks(
 
 def _split(pixels: PixelStore, size: int, split: str) -> "ray.ObjectRef[Pixels]":
     return getattr(pixels.at(size), split)
+
+
+def device_of(plan: ResourcePlan, nodes: Iterable[Mapping[str, Any]]) -> str:
+    """What computes features, one of DEVICES: their values are kept apart by it.
+
+    Args:
+        plan: Whether it is a GPU.
+        nodes: Of `ray.nodes()`, whose resources name the kinds of their GPUs.
+    """
+    if not plan.gpus:
+        return "cpu"
+    kinds = {
+        name.removeprefix(GPU_KIND)
+        for node in nodes
+        if node["Alive"]
+        for name in node["Resources"]
+        if name.startswith(GPU_KIND)
+    }
+    if not kinds or (kinds & WITHOUT_TF32 and kinds - WITHOUT_TF32):
+        return "gpu"
+    return "gpu, float32" if kinds <= WITHOUT_TF32 else "gpu, TF32"
 
 
 def shared_policy(precision: Precision, plan: ResourcePlan) -> str:

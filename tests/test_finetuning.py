@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pawtune.models.backbones.backbone_graph import find_block_ends, split_at
+from pawtune.models.backbones.backbone_graph import build_tap_model, find_block_ends, split_at
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.backbones.frozen_backbone import load_backbone
 from pawtune.models.backbones.tuned_top import build_tuned
@@ -32,6 +32,7 @@ from pawtune.models.training.finetuning import (
     views_of_epoch,
 )
 from pawtune.models.training.layerwise_adamw import LayerwiseAdamW, warmup_cosine
+from pawtune.models.training.solved_heads import decompose, solve_logistic
 
 SIZE = 48
 CUT = 13  # of MobileNetV2's 18 blocks
@@ -156,6 +157,36 @@ def test_a_solved_head_is_where_training_starts(
     assert (first.epoch, first.metrics["learning_rate"]) == (1, 0)
     np.testing.assert_allclose(first.val_probabilities, keras.ops.softmax(logits), atol=1e-5)
     assert first.metrics["accuracy"] == first.metrics["val_accuracy"]
+
+
+def test_a_head_on_all_trained_blocks_starts_where_it_was_solved_and_learns(
+    backbone: keras.Model, rounds: list[NDArray[np.float16]]
+) -> None:
+    folded = fold_backbone(backbone)
+    taps = build_tap_model(folded)
+    first = taps.averages[CUT].start
+    features = np.asarray(taps.model(IMAGES.astype("float32") / 127.5 - 1))[:, first:-1280]
+    solved = decompose(features, features[:9])
+    head = solve_logistic(solved, LABELS, CLASSES, 0.1)
+    ends = find_block_ends(folded)
+    _, above = split_at(folded, CUT)
+    network = build_tuned(
+        above,
+        head.kernel,
+        head.bias,
+        blocks=ends[CUT:-1],
+        mean=solved.mean,
+        scale=solved.scale,
+    )
+    logits = network(rounds[0].astype("float32"), training=False)
+    np.testing.assert_allclose(logits, head.train_logits, atol=2e-2)
+    factors = rate_factors(network, 0.5)
+    assert (max(factors), min(factors)) == (1, 0.5**5)
+    frozen = [weight.numpy() for weight in network.get_layer("standard").weights]
+    results = train(network, KeptActivations(rounds), rounds[0])
+    assert results[-1].metrics["loss"] < results[0].metrics["loss"]
+    for weight, before in zip(network.get_layer("standard").weights, frozen, strict=True):
+        np.testing.assert_array_equal(weight, before)
 
 
 def test_rates_fall_from_block_to_block(backbone: keras.Model) -> None:

@@ -67,6 +67,9 @@ class FinetuneSpec(ModelSpec):
         0.0
     )
     dropout: Dropout = 0.2
+    head_features: Annotated[Literal["last", "blocks"], Field(description="last or blocks")] = (
+        "last"  # as it was before there was a choice: models kept earlier do not say
+    )
     head_regularisation: Annotated[
         float, Field(gt=0, le=1e6, description="a number above 0, at most 1e6")
     ] = 0.01
@@ -89,7 +92,7 @@ PARAMETERS = (
     ),
     Parameter(
         "tune_learning_rate",
-        FloatRange(low=5e-5, high=1e-3, log=True),
+        FloatRange(low=3e-5, high=5e-4, log=True),
         "Highest rate of the head; it is lower from block to block downwards.",
         TrainSpec.model_fields["learning_rate"],
         "train",
@@ -140,6 +143,13 @@ PARAMETERS = (
     ),
     of_model(
         FinetuneSpec,
+        "head_features",
+        Choices(choices=("blocks",)),
+        "Averages that the head takes: of the last layer, or of all blocks that are trained.",
+        name="tune_features",
+    ),
+    of_model(
+        FinetuneSpec,
         "head_regularisation",
         FloatRange(low=3e-3, high=0.3, log=True),
         "L2 penalty of the head that training starts from.",
@@ -149,13 +159,14 @@ PARAMETERS = (
 
 _POINT: Params = {
     "tune_share": 0.25,
-    "tune_learning_rate": 3e-4,
-    "tune_layer_decay": 0.8,
+    "tune_learning_rate": 1e-4,
+    "tune_layer_decay": 1.0,
     "tune_epochs": 9,
     "tune_views": 5,
     "tune_label_smoothing": 0.0,
     "tune_dropout": 0.2,
-    "tune_weight_decay": 0.05,
+    "tune_weight_decay": 1e-3,
+    "tune_features": "blocks",
     "tune_head_regularisation": 0.01,
 }
 
@@ -218,13 +229,30 @@ class FinetuneFamily:
 
         request = _activations_of(model)
         policy = keras.config.dtype_policy().name
-        cut, below, above = _split(data.load_backbone(request.backbone), model, policy)
+        ends, below, above = _split(data.load_backbone(request.backbone), model, policy)
+        cut, blocks = ends[0], _blocks_of(model, ends)
         features = PlainFeatures(request.backbone)
-        decomposition = shared_decomposition("average", train.class_weights, data, features)
+        first = data.features(features)[0]["inner"].shape[1] - _width(ends[:-1])
+        decomposition = shared_decomposition(
+            "all" if model.head_features == "blocks" else "average",
+            train.class_weights,
+            data,
+            features,
+            first if model.head_features == "blocks" else 0,
+        )
         head = solve_logistic(
             decomposition, data.train_labels, data.num_classes, model.head_regularisation
         )
-        network = build_tuned(above, head.kernel, head.bias, model.dropout, train.seed)
+        network = build_tuned(
+            above,
+            head.kernel,
+            head.bias,
+            model.dropout,
+            train.seed,
+            blocks=blocks,
+            mean=decomposition.mean,
+            scale=decomposition.scale,
+        )
         recipe = recipe_of(model, train)
         optimizer = make_optimizer(network, recipe, len(data.train_labels))
         activations = data.activations(request, cut)
@@ -277,9 +305,11 @@ class FinetuneFamily:
         key = _backbone_of(model)
         if key not in backbones:
             raise ValueError(f"a fine-tuned model needs its backbone, {key.name}, received none")
-        _, _, above = _split(backbones[key], model, keras.config.dtype_policy().name)
-        kernel = np.zeros((above.output_shape[-1], num_classes), "float32")
-        return build_tuned(above, kernel, kernel[0], model.dropout, seed)
+        ends, _, above = _split(backbones[key], model, keras.config.dtype_policy().name)
+        width = _width(ends if model.head_features == "blocks" else ends[-1:])
+        kernel = np.zeros((width, num_classes), "float32")
+        blocks = _blocks_of(model, ends)
+        return build_tuned(above, kernel, kernel[0], model.dropout, seed, blocks=blocks)
 
     def inputs(self, model: FinetuneSpec, graph: PixelGraph) -> keras.KerasTensor:
         """Activations at the cut."""
@@ -324,14 +354,24 @@ def _activations_of(model: FinetuneSpec) -> Activations:
 
 def _split(
     backbone: keras.Model, model: FinetuneSpec, policy: str
-) -> tuple[BlockEnd, keras.Model, keras.Model]:
-    """The cut of a model, and what of its backbone is below and above it."""
+) -> tuple[tuple[BlockEnd, ...], keras.Model, keras.Model]:
+    """The cut of a model and all block ends above it; what of its backbone is below and above."""
     from pawtune.models.backbones.backbone_graph import cut_by_share, find_block_ends, split_at
     from pawtune.models.backbones.batch_norm_folding import fold_backbone
 
     folded = fold_backbone(backbone, policy)
-    cut = cut_by_share(find_block_ends(folded), model.share_above)
-    return cut, *split_at(folded, cut.number)
+    ends = find_block_ends(folded)
+    cut = cut_by_share(ends, model.share_above)
+    return ends[ends.index(cut) :], *split_at(folded, cut.number)
+
+
+def _blocks_of(model: FinetuneSpec, ends: Sequence[BlockEnd]) -> Sequence[BlockEnd] | None:
+    """Blocks between the cut and the last one whose averages the head takes, if it takes any."""
+    return ends[1:-1] if model.head_features == "blocks" else None
+
+
+def _width(ends: Sequence[BlockEnd]) -> int:
+    return sum(end.shape[-1] for end in ends)
 
 
 FINETUNE = FinetuneFamily()

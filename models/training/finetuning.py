@@ -67,7 +67,7 @@ class TuningRecipe:
     label_smoothing: float = 0.1
     dropout: float = 0.2
     epochs: int = 8
-    warmup_share: float = 0.25
+    warmup_share: float = 0.1
     batch_size: int = 32
     num_rounds: int = 5
     seed: int = 0
@@ -93,7 +93,8 @@ def rate_factors(network: keras.Model, layer_decay: float) -> list[float]:
 
     The head has 1, the topmost block layer_decay, and so on downwards.
     """
-    above = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    tapped = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    above = keras.Model(tapped.input, tapped.outputs[-1])
     ends = {end.layer for end in find_block_ends(above, max_taps=len(above.operations))}
     depth = 0
     depths: dict[int, int] = {}

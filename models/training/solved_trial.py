@@ -94,9 +94,21 @@ def solved_trial(
 
 
 def shared_decomposition(
-    taps: Taps, class_weights: bool, data: TrialData, request: PlainFeatures
+    taps: Taps,
+    class_weights: bool,
+    data: TrialData,
+    request: PlainFeatures,
+    first_column: int = 0,
 ) -> Decomposition:
-    """Made by the first trial that asks, then shared by all with the same features."""
+    """Made by the first trial that asks, then shared by all with the same features.
+
+    Args:
+        taps: the features, see `ARRAYS`.
+        class_weights: whether all classes count alike.
+        data: the features, and decompositions that trials share.
+        request: the backbone's features.
+        first_column: of the features; those before it are left out.
+    """
 
     def make() -> dict[str, np.ndarray]:
         from pawtune.models.training.epoch_metrics import balancing_weights
@@ -105,14 +117,15 @@ def shared_decomposition(
         weights = None
         if class_weights:
             weights = balancing_weights(data.train_labels, data.num_classes)[data.train_labels]
-        chosen = [
-            np.concatenate([features[name] for name in ARRAYS[taps]], axis=1)
+        rows = [
+            np.concatenate([features[name] for name in ARRAYS[taps]], axis=1)[:, first_column:]
             for features in (train, validation)
         ]
-        return decompose(chosen[0], chosen[1], weights).as_arrays()
+        return decompose(rows[0], rows[1], weights).as_arrays()
 
-    what = f"decomposition ({taps})"
+    chosen = f"{taps} from column {first_column}" if first_column else taps
+    what = f"decomposition ({chosen})"
     if class_weights:  # they depend on the labels, which features do not
         digest = hashlib.sha256(np.ascontiguousarray(data.train_labels).tobytes()).hexdigest()
-        what = f"decomposition ({taps}, classes weighted, {digest[:8]})"
+        what = f"decomposition ({chosen}, classes weighted, {digest[:8]})"
     return Decomposition.from_arrays(data.derived(request, what, make))

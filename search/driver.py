@@ -49,6 +49,7 @@ from pawtune.search.run import Run
 from pawtune.search.shared_work.backbones import (
     baselines_of,
     find_families,
+    refuse_wrong_weights,
     share_backbones,
     store_backbones,
 )
@@ -116,6 +117,7 @@ def run_search(
             # From here on `pawtune status` knows the run, and `pawtune resume` can begin it.
             write_text(run.config_file, dump_config(config, versions=installed_versions()))
             _keep_labels(config, run)
+            refuse_wrong_weights(config)
             _check_resources(config, reporter)
             manifest = _load_beside_ray(config, reporter)
             trials, work = _prepare(config, run, manifest, reporter)

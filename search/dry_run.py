@@ -8,7 +8,12 @@ from pawtune.search.config.needs import live_sizes, needs_of_proposals, needs_of
 from pawtune.search.config.search_config import SearchConfig, dump_config, plain_settings
 from pawtune.search.driver import load_data, with_absolute_paths
 from pawtune.search.progress.reporter import Reporter
-from pawtune.search.shared_work.backbones import Families, baselines_of, find_families
+from pawtune.search.shared_work.backbones import (
+    Families,
+    baselines_of,
+    find_families,
+    refuse_wrong_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ def describe(config: SearchConfig, reporter: Reporter) -> Plan:
         DataError, ModelError, UserError: As the search would.
     """
     config = with_absolute_paths(config)
+    refuse_wrong_weights(config)
     manifest = load_data(config, reporter.stage)
     families = find_families(config, reporter.say)
     baselines = baselines_of(config, families, len(manifest.class_names), reporter.say)

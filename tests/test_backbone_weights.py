@@ -3,6 +3,7 @@
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import pytest
@@ -73,10 +74,51 @@ def test_files_have_the_names_that_keras_asks_for(
     assert str(asked.value) == weights_file_name(name, size)
 
 
-def test_a_given_file_is_taken(tmp_path: Path) -> None:
-    file = tmp_path / "given.h5"
-    file.touch()
-    assert find_weights("MobileNetV2", 160, file) == file
+@pytest.fixture(scope="module")
+def own_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Weights as Keras saves them, in its old format and its new one, and those of others."""
+    folder = tmp_path_factory.mktemp("weights")
+    make = keras.applications.MobileNetV2
+    size: dict[str, Any] = {"input_shape": (96, 96, 3), "weights": None}
+    net = make(include_top=False, **size)
+    net.save_weights(folder / "new.weights.h5")
+    net.save(folder / "old.h5")
+    net.save(folder / "whole.keras")
+    make(include_top=True, **size).save_weights(folder / "top.weights.h5")
+    make(include_top=False, alpha=0.35, **size).save_weights(folder / "narrow.weights.h5")
+    (folder / "short.h5").write_bytes((folder / "old.h5").read_bytes()[:-4096])
+    (folder / "page.h5").write_text("<!DOCTYPE html><title>404: not found</title>")
+    (folder / "empty.h5").touch()
+    (folder / "folder.h5").mkdir()
+    return {file.name.split(".")[0]: file for file in folder.iterdir()}
+
+
+@pytest.mark.filterwarnings("ignore:.*HDF5 file.*")
+def test_a_given_file_is_taken_and_a_wrong_one_refused(own_weights: dict[str, Path]) -> None:
+    for good in ("new", "old"):
+        assert find_weights("mobilenetv2", 160, own_weights[good]) == own_weights[good]
+    for bad, reason in {
+        "whole": "cannot be read as HDF5",
+        "top": "3,538,984 weights, not 2,257,984",
+        "narrow": "410,208 weights, not 2,257,984",
+        "short": "cannot be read as HDF5 .*truncated",
+        "page": "cannot be read as HDF5",
+        "empty": "cannot be read as HDF5",
+        "folder": "weights must be a file",
+    }.items():
+        began = time.monotonic()
+        with pytest.raises(ModelError, match=reason):
+            find_weights("MobileNetV2", 160, own_weights[bad])
+        assert time.monotonic() - began < 2
+    with pytest.raises(ModelError, match="they are MobileNetV2's; give the .h5 .* for VGG16"):
+        find_weights("VGG16", 160, own_weights["old"])
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", pytest.param("ResNet50", marks=pytest.mark.slow)])
+def test_the_numbers_of_weights_are_kerass(name: str) -> None:
+    net = getattr(keras.applications, name)(include_top=False, weights=None)
+    assert net.count_params() == weights._NUM_WEIGHTS[name]
+    assert set(weights._NUM_WEIGHTS) == set(BACKBONES)
 
 
 def test_a_given_file_must_be_there(tmp_path: Path) -> None:

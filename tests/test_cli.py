@@ -90,7 +90,9 @@ def test_unreadable_weights(
     weights.write_bytes(b"not weights")
     options = ["--data", images, "--families=transfer", "--image-size=32", "--no-baselines"]
     wrong = pawtune(capsys, "run", *options, "--weights", weights, "--name=w")
-    refused(wrong, str(weights), "does not hold the weights of MobileNetV2")
+    refused(wrong, str(weights), "weights must be those of MobileNetV2", "cannot be read as HDF5")
+    nowhere = ["--data", tmp_path / "none", *options[2:], "--dry-run", "--weights", weights]
+    refused(pawtune(capsys, "run", *nowhere), "weights must be those of MobileNetV2")
     assert not (tmp_path / "runs" / "w").exists()
     missing = pawtune(capsys, "run", *options, "--weights", tmp_path / "none.h5")
     refused(missing, "none.h5", "weights must be a file")

@@ -47,6 +47,50 @@ _FILES = {
 }
 _TRAINED_AT = {"MobileNet": (128, 160, 192, 224), "MobileNetV2": (96, 128, 160, 192, 224)}
 
+# Numbers in such a file, as `count_params` of Keras' model without its top has them.
+_NUM_WEIGHTS = {
+    "ConvNeXtBase": 87_566_464,
+    "ConvNeXtLarge": 196_230_336,
+    "ConvNeXtSmall": 49_454_688,
+    "ConvNeXtTiny": 27_820_128,
+    "ConvNeXtXLarge": 348_147_968,
+    "DenseNet121": 7_037_504,
+    "DenseNet169": 12_642_880,
+    "DenseNet201": 18_321_984,
+    "EfficientNetB0": 4_049_571,
+    "EfficientNetB1": 6_575_239,
+    "EfficientNetB2": 7_768_569,
+    "EfficientNetB3": 10_783_535,
+    "EfficientNetB4": 17_673_823,
+    "EfficientNetB5": 28_513_527,
+    "EfficientNetB6": 40_960_143,
+    "EfficientNetB7": 64_097_687,
+    "EfficientNetV2B0": 5_919_312,
+    "EfficientNetV2B1": 6_931_124,
+    "EfficientNetV2B2": 8_769_374,
+    "EfficientNetV2B3": 12_930_622,
+    "EfficientNetV2L": 117_746_848,
+    "EfficientNetV2M": 53_150_388,
+    "EfficientNetV2S": 20_331_360,
+    "InceptionResNetV2": 54_336_736,
+    "InceptionV3": 21_802_784,
+    "MobileNet": 3_228_864,
+    "MobileNetV2": 2_257_984,
+    "MobileNetV3Large": 2_996_352,
+    "MobileNetV3Small": 939_120,
+    "NASNetLarge": 84_916_818,
+    "NASNetMobile": 4_269_716,
+    "ResNet101": 42_658_176,
+    "ResNet101V2": 42_626_560,
+    "ResNet152": 58_370_944,
+    "ResNet152V2": 58_331_648,
+    "ResNet50": 23_587_712,
+    "ResNet50V2": 23_564_800,
+    "VGG16": 14_714_688,
+    "VGG19": 20_024_384,
+    "Xception": 20_861_480,
+}
+
 BACKBONES = tuple(sorted(_FILES))
 
 
@@ -87,17 +131,61 @@ def find_weights(
         timeout_s: how long to wait for a connection, so that being offline is noticed soon.
 
     Raises:
-        ModelError: an unknown backbone, no file at `path`, or nothing cached and no download.
+        ModelError: an unknown backbone, a file at `path` that is not its weights, or nothing
+            cached and no download.
     """
+    name = backbone_name(name)
     if path is not None:
         if not path.is_file():
             raise ModelError(
                 f"weights must be a file, and {path} is none: give the path of {name}'s .h5 "
                 "weights without the top, or leave it out to use Keras' cache or a download"
             )
+        _check(name, path)
         return path.resolve()
-    name = backbone_name(name)
     return cached_weights(name, image_size) or _download(name, image_size, timeout_s)
+
+
+def _check(name: str, file: Path) -> None:
+    """Refuses a file that cannot hold a backbone's weights, without Keras, in milliseconds.
+
+    Keras loads a file only where every shape is the backbone's, and so the number of weights too.
+    """
+    try:
+        received = _count_weights(file)
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        found = f"it cannot be read as HDF5 ({one_line(error)})"
+    else:
+        if received == _NUM_WEIGHTS[name]:
+            return
+        others = [other for other, number in _NUM_WEIGHTS.items() if number == received]
+        found = f"it has {received:,} weights, not {_NUM_WEIGHTS[name]:,}"
+        if others:
+            found += f": they are {others[0]}'s"
+    raise ModelError(
+        f"weights must be those of {name} without the top, received {file}: {found}; give the "
+        f".h5 file that Keras publishes for {name}, or leave it out"
+    )
+
+
+def _count_weights(file: Path) -> int:
+    """How many numbers an .h5 file of Keras holds for its layers, from its table of contents."""
+    import h5py
+
+    total = 0
+
+    def add(name: str, node: object) -> None:
+        nonlocal total
+        if isinstance(node, h5py.Dataset) and "seed_generator" not in name:
+            total += node.size or 0
+
+    with h5py.File(file) as content:
+        for key, node in content.items():
+            if isinstance(node, h5py.Dataset):
+                add(key, node)
+            elif key not in ("optimizer", "optimizer_weights"):
+                node.visititems(add)
+    return total
 
 
 def cached_weights(name: str, image_size: int) -> Path | None:

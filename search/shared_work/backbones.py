@@ -66,6 +66,16 @@ def find_families(
     return Families(tuple(names), weights)
 
 
+def refuse_wrong_weights(config: SearchConfig) -> None:
+    """Looks at a weights file that was given, before the images, which may take minutes.
+
+    Raises:
+        ModelError: It cannot hold the weights of the search's backbones.
+    """
+    if config.weights:
+        find_families(config, lambda line: None)
+
+
 @cache
 def _given_weights(place: str | None) -> Path | None:
     if not place:

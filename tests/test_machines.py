@@ -287,6 +287,19 @@ def broken_python(tmp_path: Path) -> dict[str, str | None]:
 
 
 @pytest.mark.slow
+def test_a_search_whose_workers_cannot_start_ends_with_their_error(
+    photos: Path, broken_python: dict[str, str | None]
+) -> None:
+    began = time.monotonic()
+    done = command(*search(photos, "--name=none"), environment=broken_python)
+    assert done.returncode == 2
+    assert f"no worker starts: SystemExit: {LIBRARY}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert time.monotonic() - began < 90  # 20 s of them for a second try of Ray's
+    assert not Path("runs/none").exists()
+
+
+@pytest.mark.slow
 def test_the_doctor_names_what_is_wrong(
     tmp_path: Path, broken_python: dict[str, str | None]
 ) -> None:

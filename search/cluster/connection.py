@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ from pawtune.search.cluster.capacity import Capacity, NodeKind, amount
 from pawtune.search.cluster.head_address import head_here, no_cluster, probe_head
 from pawtune.search.cluster.local_ray import prepare_local_ray
 from pawtune.search.cluster.node_events import Say, hear_news
-from pawtune.search.cluster.ray_internals import check_token
+from pawtune.search.cluster.ray_internals import check_token, session_folder
+from pawtune.search.cluster.worker_start import PATIENCE_S, worker_error
 from pawtune.search.config.search_config import ResourcesConfig
 from pawtune.search.errors import UserError
 from pawtune.search.process import held_back_stderr, undisturbed
@@ -25,6 +27,9 @@ WORKER_ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "1",
 }
+# `ray.init` would wait for the first workers without end, deaf to signals, where none can start.
+UNWAITED = {"RAY_prestart_worker_first_driver": "0"}
+WORKER_WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ def connect(address: str | None, say: Say | None = None) -> None:
     say = say or (lambda line: print(line, file=sys.stderr))
     if door is None:
         prepare_local_ray(say)
+        os.environ.update(UNWAITED)
     try:
         if door is not None:
             _show_token(door)
@@ -76,7 +82,30 @@ def connect(address: str | None, say: Say | None = None) -> None:
             ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise (_not_started(error) if door is None else no_cluster(address, error, door)) from error
+    if door is None:
+        _await_worker()
     hear_news(say)
+
+
+def _await_worker() -> None:
+    """Starts as many workers as there are CPUs, and waits for the first.
+
+    Raises:
+        UserError: None can start, with what one of them said last.
+    """
+    began, cpus = time.monotonic(), int(ray.cluster_resources().get("CPU", 1))
+    try:
+        answer = ray.remote(num_cpus=1)(platform.node)  # imports nothing of ours
+        answers = [answer.remote() for _ in range(cpus)]
+        while not ray.wait(answers, timeout=1)[0]:
+            waited = time.monotonic() - began
+            error = worker_error(session_folder()) if waited > PATIENCE_S else None
+            if error or waited > WORKER_WAIT_S:
+                reason = error or f"none answers within {WORKER_WAIT_S:.0f} s"
+                raise _not_started(RuntimeError(f"no worker starts: {reason}"))
+    except BaseException:
+        ray.shutdown()
+        raise
 
 
 def _not_started(error: Exception) -> UserError:

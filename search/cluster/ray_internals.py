@@ -5,6 +5,7 @@ Asked of Ray, which has no public way:
 - `check_token`: `ray.init` asks a head that refuses its token again for 20 s; one call tells.
 - `address_of_auto`: `ray.init(address="auto")` asks a head that is gone for minutes. With its
   address, whether anything answers there can be tried first.
+- `session_folder`: where a worker that cannot start leaves its error.
 - `node_groups`: what an autoscaler may add. Without it a cluster that starts with no GPU node is
   taken for one that will never have any.
 - `take_messages`: Ray prints news of its nodes on stdout, where `--json` must stand alone.
@@ -28,6 +29,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -49,6 +51,11 @@ ENVIRONMENT = {
 }
 ENOUGH = 100_000  # more idle workers than a cluster has
 Base: Any = object  # of a mixin: Tune, whose import takes two seconds, stands behind it
+
+
+def session_folder() -> Path:
+    """Of the cluster that this process joined: Ray's logs are in its `logs`."""
+    return Path(ray._private.worker.global_worker.node.get_session_dir_path())
 
 
 def check_token(address: str) -> None:

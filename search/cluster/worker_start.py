@@ -1,8 +1,4 @@
-"""What a worker of Ray that cannot start said: it writes to the log of its node.
-
-`ray.init` waits for such a worker without end and, as it holds the interpreter, cannot be watched
-by a thread: `pawtune doctor` starts Ray in a process of its own.
-"""
+"""What a worker of Ray that cannot start said: it writes to the log of its node."""
 
 import re
 from contextlib import suppress
@@ -13,13 +9,13 @@ PATIENCE_S = 20.0  # Ray starts a worker again whose first start failed
 TAIL_BYTES = 65_536
 
 
-def worker_error(temporary: Path) -> str | None:
+def worker_error(session: Path) -> str | None:
     """The last error that a worker wrote while it started; None where none did.
 
     Args:
-        temporary: Ray's folder for temporary files.
+        session: The folder of Ray's session.
     """
-    for log in sorted(temporary.glob("session_*/logs/raylet.err")):
+    for log in sorted(session.glob("logs/raylet.err")):
         with suppress(OSError):
             tail = log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
             lines = [line.strip() for line in tail.splitlines() if ERROR_LINE.match(line.strip())]

@@ -184,7 +184,7 @@ def _probe(*what: str) -> dict[str, Any]:
                 out, err = probe.communicate(timeout=PATIENCE_S)
                 break
             except subprocess.TimeoutExpired:
-                error = worker_error(Path(folder) / "ray")
+                error = worker_error(Path(folder) / "ray/session_latest")
                 if error or time.monotonic() > deadline:
                     probe.kill()
                     probe.communicate()

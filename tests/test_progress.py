@@ -6,9 +6,11 @@ import os
 import platform
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PosixPath
@@ -18,17 +20,19 @@ from rich.console import Console
 
 from pawtune.models.baselines import baseline
 from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.errors import UserError
 from pawtune.search.objective import Metric, Objective
 from pawtune.search.progress.bars import Bar, Bars
-from pawtune.search.progress.live_view import SearchState, TrialEvent, show_state
+from pawtune.search.progress.live_view import BestTrial, SearchState, TrialEvent, show_state
 from pawtune.search.progress.reporter import Reporter, leaderboard_table
 from pawtune.search.progress.run_status import of_run
 from pawtune.search.progress.stages import read_stage
+from pawtune.search.progress.state_file import StateNotes, state_file
 from pawtune.search.progress.watch import is_running, read_state, show_run, watch
-from pawtune.search.results.leaderboard import Row
+from pawtune.search.results.leaderboard import Row, rank_trials, write_leaderboard
 from pawtune.search.run import Run
 from pawtune.search.storage.records import Status
-from pawtune.search.storage.run_folder import RunFolder
+from pawtune.search.storage.run_folder import RunFolder, write_json
 from pawtune.search.storage.run_lock import process_start
 from pawtune.search.trial_report import TrialReport
 from tests.run_folders import RunMaker
@@ -371,6 +375,49 @@ def test_watching_reads_what_the_driver_noted_and_not_its_trials(
         assert "t-0002" not in shown()
     reporter.close()
     assert not noted.exists()
+
+
+def test_a_status_looks_into_no_trial_that_has_ended(tiny_images: Path, runs_dir: Path) -> None:
+    """While the search runs, and afterwards; what a driver has not noted is looked at."""
+    maker = RunMaker(runs_dir, tiny_images, "many", trials=6, baselines="off", families=["conv"])
+    for accuracy in (0.7, 0.9):
+        maker.add(baseline("tutorial_3", 10), accuracy=accuracy)
+    maker.add(baseline("tutorial_2", 10), epochs=2, accuracy=0.6, status="stopped", reason="asha")
+    run = maker.folder
+    expected = of_run(run)
+    rows = rank_trials(run, Objective("val_accuracy"))
+    # Once more, on what the driver keeps of ended trials, whose metrics now are no numbers.
+    metrics = run.trial("0001").metrics_file
+    metrics.write_text("epoch\nnone\n")
+    with pytest.raises(UserError):
+        of_run(run)
+    lock = run.root / "driver.lock"
+    lock.write_text(json.dumps({"since": datetime.now(UTC).isoformat(timespec="seconds")}))
+    state = SearchState(ended=Counter({"completed": 2, "stopped": 1}))
+    state.take(event("0004", "running", 4, 0.5))
+    best = BestTrial(0.9, expected.best.val_accuracy, 0.5, "tutorial_3", 9, {})  # type: ignore[union-attr]
+    state.lead(best, "0002")
+    StateNotes(run).take(state, Bar("trials", 0, 6, 0.0, 0.0))
+    for name, status, reason in (("0004", "running", None), ("0005", "pending", "waits 9 s")):
+        folder = run.new_trial(name)
+        write_json(folder.spec_file, {"name": name})
+        folder.write_status(status, reason=reason)  # type: ignore[arg-type]
+    found = of_run(run)
+    assert found.best == expected.best
+    assert found.counts == {**expected.counts, "running": 1, "pending": 1}
+    assert found.waiting == {"0005": "waits 9 s"}
+    for name in ("0004", "0005"):
+        shutil.rmtree(run.trial(name).root)
+    lock.unlink()
+    write_leaderboard(run, rows)
+    maker.finish()
+    with pytest.raises(UserError):  # its driver was killed: its notes are there
+        of_run(run)
+    state_file(run).unlink()
+    assert of_run(run).counts == expected.counts
+    assert of_run(run).best == expected.best
+    shutil.rmtree(run.trial("0001").root)  # the leaderboard is not that of these trials
+    assert of_run(run).counts == {"completed": 1, "stopped early": 1}
 
 
 def test_watching_in_a_pipe_gives_few_plain_lines(tiny_images: Path, runs_dir: Path) -> None:

@@ -115,6 +115,11 @@ class SearchState:
         return self.num_ended + sum(t.epoch / t.epochs for t in self.running.values())
 
     @property
+    def leader(self) -> str | None:
+        """The number of the best trial, see `best`."""
+        return self._leader
+
+    @property
     def best(self) -> BestTrial | None:
         """The best of the trials that have not failed; the earliest of equals."""
         return None if self._leader is None else self.bests.get(self._leader)

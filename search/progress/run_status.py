@@ -2,16 +2,18 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pawtune.search.config.search_config import load_config
 from pawtune.search.objective import Objective
 from pawtune.search.progress.stages import read_stage
-from pawtune.search.progress.watch import is_running
-from pawtune.search.results.leaderboard import rank_trials
-from pawtune.search.storage.run_folder import RunFolder
+from pawtune.search.progress.state_file import read_noted, state_file
+from pawtune.search.progress.watch import driver_since, is_running
+from pawtune.search.results.leaderboard import outcome, rank_trials, read_outcomes
+from pawtune.search.storage.records import EARLY_STOP, TrialStatus
+from pawtune.search.storage.run_folder import RunFolder, read_json
 
 # Of a run that no driver holds.
 LEFT = {"running": "interrupted", "pending": "interrupted"}
@@ -92,26 +94,100 @@ def of_run(run: RunFolder) -> RunStatus:
     """How far a run is now."""
     running = is_running(run)
     summary = run.read_summary() if not running else None
-    statuses = {trial.trial_id: trial.read_status() for trial in run.trials()}
-    waiting = {
-        trial_id: status.reason
-        for trial_id, status in statuses.items()
-        if running and status.status == "pending" and status.reason
-    }
     stage = read_stage(run) if running else None
-    rows = rank_trials(run, Objective(load_config(run.config_file).metric))
-    best = next((row for row in rows if row.best_val_accuracy is not None), None)
+    found = _noted(run) if running else _kept(run) if summary is not None else None
+    trials = found or _read(run)
     return RunStatus(
         name=run.name,
         folder=run.place,
         running=running,
         ended=summary is not None,
         reason=summary.reason if summary is not None else None,
-        # What a driver that died left as running is not.
         counts=dict(
-            Counter(row.state if running else LEFT.get(row.state, row.state) for row in rows)
+            trials.counts
+            if running  # what a driver that died left as running is not
+            else sum_up((LEFT.get(state, state), n) for state, n in trials.counts.items())
         ),
-        best=BestSoFar(best.trial_id, best.name, best.best_val_accuracy or 0.0) if best else None,
-        waiting=waiting,
+        best=trials.best,
+        waiting=trials.waiting if running else {},
         stage=stage.text() if stage is not None else None,
     )
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """What a status says of a run's trials; waiting: by trial, as of RunStatus."""
+
+    counts: Counter[str]
+    best: BestSoFar | None
+    waiting: dict[str, str] = field(default_factory=dict)
+
+
+def sum_up(counts: Iterable[tuple[str, int]]) -> Counter[str]:
+    """Numbers by name, those of one name together."""
+    total: Counter[str] = Counter()
+    for name, number in counts:
+        total[name] += number
+    return total
+
+
+def _read(run: RunFolder) -> _Trials:
+    """From the files of every trial."""
+    rows = rank_trials(run, Objective(load_config(run.config_file).metric))
+    best = next((row for row in rows if row.best_val_accuracy is not None), None)
+    statuses = {row.trial_id: run.trial(row.trial_id).read_status() for row in rows}
+    return _Trials(
+        Counter(row.state for row in rows),
+        BestSoFar(best.trial_id, best.name, best.best_val_accuracy or 0.0) if best else None,
+        _waiting(statuses),
+    )
+
+
+def _noted(run: RunFolder) -> _Trials | None:
+    """From the driver's notes and the trials that have not ended; None where they do not suffice.
+
+    Notes are some seconds old: whoever ran then, and whoever was proposed since, is looked at.
+    """
+    noted = read_noted(run, driver_since(run))
+    if noted is None:
+        return None
+    state, _ = noted
+    ids = [trial.trial_id for trial in run.trials()]
+    unended = len(ids) - state.num_ended - len(state.running)
+    newest = [name for name in reversed(ids) if name not in state.running][: max(unended, 0)]
+    if unended < 0 or not state.running.keys() <= {*ids}:
+        return None
+    statuses = {name: run.trial(name).read_status() for name in sorted([*state.running, *newest])}
+    if any(statuses[name].is_over for name in newest):
+        return None
+    counts = sum_up((outcome("stopped", EARLY_STOP) if name == "stopped" else name, number)
+                    for name, number in state.ended.items())  # fmt: skip
+    counts.update(outcome(status.status, status.reason) for status in statuses.values())
+    best = state.best
+    if best is not None and state.leader not in ids:
+        return None
+    lead = BestSoFar(state.leader or "", best.name, best.accuracy) if best else None
+    return _Trials(counts, lead, _waiting(statuses))
+
+
+def _kept(run: RunFolder) -> _Trials | None:
+    """From the leaderboard of a run that ended; None where a driver was killed since."""
+    if state_file(run).exists() or (run.root / "stage.json").exists():
+        return None
+    outcomes = read_outcomes(run)
+    if outcomes is None:
+        return None
+    lead = next((key for key, (_, accuracy) in outcomes.items() if accuracy is not None), None)
+    best = None
+    if lead is not None:
+        name = str(read_json(run.trial(lead).spec_file)["name"])
+        best = BestSoFar(lead, name, outcomes[lead][1] or 0.0)
+    return _Trials(Counter(state for state, _ in outcomes.values()), best)
+
+
+def _waiting(statuses: Mapping[str, TrialStatus]) -> dict[str, str]:
+    return {
+        trial_id: status.reason
+        for trial_id, status in sorted(statuses.items())
+        if status.status == "pending" and status.reason
+    }

@@ -49,7 +49,13 @@ class StateNotes:
             "waits": state.waits,
             "ended": dict(state.ended),
             "running": {trial_id: asdict(trial) for trial_id, trial in state.running.items()},
-            "best": None if best is None else {**asdict(best), "params": dict(best.params)},
+            "best": None
+            if best is None
+            else {
+                **asdict(best),
+                "params": dict(best.params),
+                "trial_id": state.leader,
+            },
             "bar": {"began": bar.began, "at": bar.at, "behind": bar.behind},
             "noted": time.time(),
         }
@@ -96,7 +102,7 @@ def _state_of(content: dict[str, Any]) -> tuple[SearchState, Bar]:
             best=None if best is None else float(best),
         )
     if content["best"] is not None:
-        state.lead(_best_of(content["best"]))
+        state.lead(_best_of(content["best"]), str(content["best"].get("trial_id", "")))
     bar = content["bar"]
     began, at, behind = (float(bar[name]) for name in ("began", "at", "behind"))
     return state, Bar(TRIALS, state.progress, state.total, began, at, behind, whole=state.num_ended)

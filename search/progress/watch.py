@@ -75,15 +75,15 @@ def _watch_in_lines(run: RunFolder, console: Console) -> None:
 
 def _refresh(run: RunFolder) -> None:
     """Fetches what a view takes, where the run lies in an object store."""
-    if read_noted(run, _driver_since(run)) is not None:
+    if read_noted(run, driver_since(run)) is not None:
         run.refresh(only=(*VIEW_FILES,))
-    if not is_running(run) or read_noted(run, _driver_since(run)) is None:
+    if not is_running(run) or read_noted(run, driver_since(run)) is None:
         run.refresh()
 
 
 def _state_now(run: RunFolder) -> tuple[SearchState, Bar]:
     """As the driver noted it; else read from all trials."""
-    noted = read_noted(run, _driver_since(run)) if is_running(run) else None
+    noted = read_noted(run, driver_since(run)) if is_running(run) else None
     if noted is not None:
         return noted
     state = read_state(run)
@@ -117,7 +117,7 @@ def _state_words(run: RunFolder) -> str:
 
 def _trials_bar(folder: RunFolder, state: SearchState) -> Bar:
     """How far the trials are; the pace is that of this driver's own session."""
-    now, since = time.time(), _driver_since(folder)
+    now, since = time.time(), driver_since(folder)
     trials = [(trial, trial.read_status()) for trial in folder.trials()]
     ours = [(trial, status) for trial, status in trials if (status.started or 0) >= since]
     behind = len([status for _, status in trials if status.is_over])
@@ -130,7 +130,7 @@ def _trials_bar(folder: RunFolder, state: SearchState) -> Bar:
     return Bar(TRIALS, state.progress, state.total, began, at, behind, whole=state.num_ended)
 
 
-def _driver_since(folder: RunFolder) -> float:
+def driver_since(folder: RunFolder) -> float:
     """When the driver that holds the run took it, in Unix seconds; 0 where it does not say."""
     try:
         since = json.loads((folder.root / "driver.lock").read_text(encoding="utf-8"))["since"]

@@ -4,7 +4,8 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from math import isnan
+from typing import TYPE_CHECKING, Any, get_args
 
 from pawtune.models.words import did_you_mean
 from pawtune.search.errors import UserError
@@ -172,6 +173,31 @@ def sort_rows(rows: Sequence[Row], column: str) -> list[Row]:
 def write_leaderboard(run: RunFolder, rows: Sequence[Row]) -> None:
     """Writes `leaderboard.csv`."""
     write_text(run.leaderboard_file, as_csv(rows))
+
+
+def read_outcomes(run: RunFolder) -> dict[str, tuple[str, float | None]] | None:
+    """What the leaderboard file of an ended run says, without a look into each trial.
+
+    Returns:
+        By trial, best first, its state in words and its validation accuracy; None where the file
+        is missing, damaged, or not of the trials that are there.
+    """
+    try:
+        with run.leaderboard_file.open(encoding="utf-8", newline="") as file:
+            rows = [*csv.DictReader(file)]
+        found = {
+            row["trial_id"]: (row["state"], float(row["best_val_accuracy"] or "nan"))
+            for row in rows
+        }
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return None
+    known = {*get_args(Status), "stopped early", "interrupted"}
+    fits = {state for state, _ in found.values()} <= known and all(
+        isnan(value) or 0 <= value <= 1 for _, value in found.values()
+    )
+    if not fits or found.keys() != {trial.trial_id for trial in run.trials()}:
+        return None
+    return {key: (state, None if isnan(x) else x) for key, (state, x) in found.items()}
 
 
 def as_csv(rows: Sequence[Row]) -> str:

@@ -25,6 +25,7 @@ from pawtune.data_pipeline.images.decode import resize_bilinear
 from pawtune.data_pipeline.splitting.image_hashes import read_facts
 from pawtune.data_pipeline.splitting.near_hashes import NEAR_DISTANCE
 from pawtune.models.features.neighbours import UnitScale, find_copies, nearest
+from pawtune.models.out_of_fold.conformal import label_set, set_threshold
 from pawtune.models.out_of_fold.label_errors import find_label_errors, margins
 from pawtune.models.out_of_fold.learning_curve import forecast, measure_curve
 from pawtune.models.training.solved_heads import decompose, solve_ridge
@@ -35,6 +36,8 @@ Features = dict[str, NDArray[np.float16]]
 WEIGHTS = "mobilenet_v2_1.0_224_no_top.h5"
 
 COPIES = 100
+COVERAGE = 0.9
+SPLITS = 20
 
 
 def read_pictures(archive: Path, most: int) -> tuple[list[Picture], NDArray[np.int64]]:
@@ -172,6 +175,33 @@ def check_forecasts(features: Features, labels: NDArray[np.int64], draws: int) -
     return {"draws": draws, "held": held / draws, "mean width": round(float(np.mean(widths)), 4)}
 
 
+def check_label_sets(features: Features, labels: NDArray[np.int64], splits: int) -> dict[str, Any]:
+    """How often label sets hold the true label: a head on half of the photographs, the threshold
+    from a quarter, the sets of the last quarter."""
+    x, classes = joined(features), int(labels.max()) + 1
+    half, quarter = len(labels) // 2, len(labels) // 4
+    covered, right, empty = [], [], []
+    for split in range(splits):
+        order = np.random.default_rng(split).permutation(len(labels))
+        train, rest = order[:half], order[half:]
+        head = solve_ridge(decompose(x[train], x[rest]), labels[train], classes, 3.0)
+        p, truth = softmax(head.val_logits), labels[rest]
+        threshold = set_threshold(p[:quarter], truth[:quarter], COVERAGE)
+        sets = [label_set(row, threshold) for row in p[quarter:]]
+        pairs = zip(truth[quarter:], sets, strict=True)
+        covered.append(float(np.mean([label in chosen for label, chosen in pairs])))
+        right.append(float((p.argmax(axis=1) == truth).mean()))
+        empty.append(float(np.mean([len(chosen) == 0 for chosen in sets])))
+    return {
+        "splits": splits,
+        "asked for": COVERAGE,
+        "coverage": round(float(np.mean(covered)), 3),
+        "its deviation": round(float(np.std(covered)), 3),
+        "accuracy": round(float(np.mean(right)), 3),
+        "empty sets": round(float(np.mean(empty)), 3),
+    }
+
+
 def main() -> None:
     """Prints and writes what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -192,6 +222,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "images": len(pictures),
         "flips": [find_flips(features, labels, share) for share in (0.05, 0.1, 0.2)],
+        "label sets": check_label_sets(features, labels, SPLITS),
         "copies": find_made_copies(encoder, features, pictures),
     }
     print(report, flush=True)

@@ -175,21 +175,25 @@ def test_label_sets_by_hand() -> None:
     assert set_threshold(p, labels, 0.6) == pytest.approx(0.4)
     assert label_set(np.array([0.45, 0.55]), 0.4).tolist() == [1, 0]
     assert label_set(np.array([0.39, 0.61]), 0.4).tolist() == [1]
-    assert label_set(np.array([0.3, 0.3, 0.4]), 0.9).tolist() == [2]
+    assert label_set(np.array([0.3, 0.3, 0.4]), 0.9).tolist() == []
     with pytest.raises(ModelError, match="of coverage 0.9 need 9 validation images or more"):
         set_threshold(p, labels, 0.9)
 
 
-def test_label_sets_cover_as_often_as_asked() -> None:
+@pytest.mark.parametrize(("concentration", "coverage"), [(0.6, 0.9), (0.05, 0.8)])
+def test_label_sets_cover_as_often_as_asked(concentration: float, coverage: float) -> None:
+    """No more often either, where the model alone is right more often than asked."""
     rng = np.random.default_rng(6)
-    covered = []
+    covered, right = [], []
     for _ in range(40):
-        p = rng.dirichlet(np.full(5, 0.6), 700)
+        p = rng.dirichlet(np.full(5, concentration), 700)
         labels = np.array([rng.choice(5, p=row) for row in p])
-        threshold = set_threshold(p[:200], labels[:200], 0.9)
+        threshold = set_threshold(p[:200], labels[:200], coverage)
         sets = [label_set(row, threshold) for row in p[200:]]
         covered.append(np.mean([y in s for y, s in zip(labels[200:], sets, strict=True)]))
-    assert 0.88 < float(np.mean(covered)) < 0.93
+        right.append(np.mean(p.argmax(axis=1) == labels))
+    assert float(np.mean(covered)) == pytest.approx(coverage, abs=0.02)
+    assert (np.mean(right) > coverage + 0.05) == (coverage == 0.8)
 
 
 def write_images(root: Path) -> Path:

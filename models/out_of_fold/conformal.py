@@ -3,8 +3,9 @@
 A label is in the set where its probability is at least a threshold: that of the true labels of
 images the model has not seen, at rank ⌈(n + 1) · coverage⌉ from the highest. Source: Sadinle, Lei
 and Wasserman, Least ambiguous set-valued classifiers with bounded error levels, Journal of the
-American Statistical Association 114 (2019), https://doi.org/10.1080/01621459.2017.1395341. The
-likeliest label is always in the set, which can only raise its coverage. Plain numpy.
+American Statistical Association 114 (2019), https://doi.org/10.1080/01621459.2017.1395341. A set
+may be empty: with the likeliest label always in it, coverage would never be below the model's
+accuracy, whatever was asked for. Plain numpy.
 """
 
 from typing import Any
@@ -41,6 +42,7 @@ def set_threshold(
 
 
 def label_set(probabilities: NDArray[np.floating[Any]], threshold: float) -> NDArray[np.int64]:
-    """Classes of one image's (C,) probabilities, the likeliest first; never none."""
+    """Classes of one image's (C,) probabilities, the likeliest first; none where none is
+    likely enough."""
     order = np.argsort(-probabilities, kind="stable")
-    return order[: max(1, int(np.sum(probabilities >= threshold)))].astype(np.int64)
+    return order[: int(np.sum(probabilities >= threshold))].astype(np.int64)

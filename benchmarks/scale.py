@@ -59,15 +59,20 @@ from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.config.search_config import SearchConfig, load_config
 from pawtune.search.driver import _finish
+from pawtune.search.objective import Objective
 from pawtune.search.progress.reporter import Reporter
-from pawtune.search.storage.run_folder import RunFolder, TrialFolder, create_run_folder, write_json
+from pawtune.search.storage.records import TrialFacts
+from pawtune.search.storage.run_folder import RunFolder, create_run_folder
+from pawtune.search.storage.trial_writer import KeptEpoch, TrialWriter
 from pawtune.search.trial_report import BestEpoch, TrialReport
 from pawtune.search.tuning.optuna_searcher import OptunaSearcher
 from pawtune.search.tuning.recorder import RecordKeeper, StopSignal
 from pawtune.search.tuning.scheduler import FamilyScheduler
 from pawtune.search.tuning.tensorboard_logger import TensorBoardLogger
 from pawtune.search.tuning.tune_loop import Trials, run_trials
+from pawtune.search.worker.epoch_keeper import Records
 from pawtune.search.worker.trial import TrialWorker
+from pawtune.search.worker.trial_client import start_writer
 
 BLOCKS = 10
 START_S = 600.0
@@ -92,19 +97,22 @@ class SleepingWorker(TrialWorker):
     workers = 0
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], run_root: str, trial_s: float, workers: int
+        self, config: dict[str, Any], run: RunFolder, writer: Any, trial_s: float, workers: int
     ) -> None:
-        super().setup(config, SimpleNamespace(run_root=Path(run_root)))  # type: ignore[arg-type]
+        super().setup(config, SimpleNamespace(writer=writer))  # type: ignore[arg-type]
+        self.trials_dir = run.trials_dir
         self.trial_s = trial_s
         self.workers = workers
 
-    def _begin(self, folder: TrialFolder) -> Iterator[TrialReport]:
+    def _begin(self, records: Records) -> Iterator[TrialReport]:
+        trial_id = int(self.config["trial_id"])
+        records.begin()
         epochs = self.config["spec"]["train"]["epochs"]
         seconds = self.trial_s / epochs
-        write_json(folder.facts_file, {"num_weights": 1000, "training": "live"})
-        if int(folder.trial_id) <= self.workers:
-            self._wait_for_all(folder.root.parent)
-        level = int(folder.trial_id) * 617 % 1000 / 3000  # no two alike, in no order
+        records.describe(TrialFacts(num_weights=1000, training="live"))
+        if trial_id <= self.workers:
+            self._wait_for_all(self.trials_dir)
+        level = trial_id * 617 % 1000 / 3000  # no two alike, in no order
         rows: list[dict[str, float]] = []
         for epoch in range(1, epochs + 1):
             time.sleep(seconds)
@@ -113,7 +121,7 @@ class SleepingWorker(TrialWorker):
             row |= dict.fromkeys(("accuracy", "val_accuracy", "val_balanced_accuracy"), value)
             row |= {"learning_rate": 0.001, "images_per_second": 900.0, "seconds": seconds}
             rows.append({"epoch": epoch, **row})
-            folder.write_metrics(rows)
+            records.keep(KeptEpoch(rows))
             best = BestEpoch(epoch, value, value, 1 - value)
             yield TrialReport(epoch, row, best, num_weights=1000, done=epoch == epochs)
 
@@ -348,7 +356,8 @@ def run_with_tune(
         logging_level="ERROR",
         object_store_memory=100 * 2**20,
     )
-    worker = tune.with_parameters(SleepingWorker, run_root=str(run.root), **parameters)
+    writer = start_writer(run, config.metric)
+    worker = tune.with_parameters(SleepingWorker, run=run, writer=writer, **parameters)
     return run_trials(config, run, trials, worker, reporter)
 
 
@@ -393,7 +402,7 @@ def end_trial(
     """Runs a trial from its first epoch to its end."""
     worker = object.__new__(SleepingWorker)
     worker.config, worker.trial_s = trial.config, 0.0
-    epochs = worker._begin(run.new_trial(trial.config["trial_id"]))
+    epochs = worker._begin(TrialWriter(run.new_trial(trial.config["trial_id"]), Objective()))
     while True:
         with meter.left_out():
             result = next(epochs)

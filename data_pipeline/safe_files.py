@@ -3,6 +3,7 @@ may be anything; and file names as a person can be shown them."""
 
 import errno
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Iterator
@@ -84,3 +85,13 @@ def _escaped(letter: str) -> str:
     if "\udc80" <= letter <= "\udcff":  # how Python holds a byte that is no UTF-8
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape").decode()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Gives a file a second name, which stays when another file takes the first; or copies it."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)

@@ -23,7 +23,7 @@ from pawtune.data_pipeline.splitting.relabel import read_corrections
 from pawtune.search.cluster import connection as cluster
 from pawtune.search.cluster.early_start import load_beside_ray
 from pawtune.search.cluster.head_address import refuse_foreign
-from pawtune.search.cluster.node_check import check_nodes
+from pawtune.search.cluster.node_check import decoding_nodes
 from pawtune.search.config.needs import (
     banked_backbones,
     featured_backbones,
@@ -64,7 +64,7 @@ from pawtune.search.storage.history import (
     read_history,
     remove_partial_files,
 )
-from pawtune.search.storage.object_store_sync import hold_run, keep_trials
+from pawtune.search.storage.object_store_sync import hold_run, take_up_trials
 from pawtune.search.storage.records import RunSummary
 from pawtune.search.storage.retry import must_exist, retry_storage
 from pawtune.search.storage.run_folder import (
@@ -78,6 +78,7 @@ from pawtune.search.storage.versions import installed_versions
 from pawtune.search.tuning.own_callbacks import OwnCallbacks
 from pawtune.search.tuning.tune_loop import Trials, run_trials
 from pawtune.search.worker.trial import TrialWorker
+from pawtune.search.worker.trial_client import end_writer, start_writer
 
 
 @readable_in_python
@@ -129,9 +130,7 @@ def run_search(
                 raise _told(error) from error
             raise
         else:
-            worker = tune.with_parameters(TrialWorker, work=work)
-            dropper = _dropper(run, config)
-            reason = run_trials(config, run, trials, worker, reporter, [*callbacks, dropper])
+            reason = _run(config, run, trials, work, reporter, callbacks)
         _finish(config, run, reason, time.monotonic() - started, reporter.stages.seconds)
     return Run(run)
 
@@ -181,21 +180,16 @@ def resume_search(
             past = read_history(run, Objective(config.metric))
             remove_partial_files(run)
             settled = mark_ended(run, past)
-            for trial in past:
-                if not trial.over:  # takes it from workers that a killed driver may have left
-                    run.trial(trial.trial_id).write_attempts(0)
             unfinished = [trial.trial_id for trial in past if not trial.over]
-            keep_trials(run, [*settled, *unfinished])
+            take_up_trials(run, settled, unfinished)
             trials, work = _prepare(config, run, manifest, reporter)
         except INTERRUPTIONS:
             reason: str | None = "interrupted"
         except OSError as error:
             raise _told(error) from error
         else:
-            worker = tune.with_parameters(TrialWorker, work=work)
             trials = replace(trials, past=past)
-            dropper = _dropper(run, config)
-            reason = run_trials(config, run, trials, worker, reporter, [*callbacks, dropper])
+            reason = _run(config, run, trials, work, reporter, callbacks)
         _finish(config, run, reason, time.monotonic() - started, reporter.stages.seconds)
     return Run(run)
 
@@ -306,13 +300,15 @@ def _prepare(
     baselines = baselines_of(config, families, len(manifest.class_names), reporter.say)
     cluster.connect(config.resources.address, reporter.say)
     plan = cluster.plan_resources(config.resources, cluster.available_resources())
-    nodes = check_nodes(run, manifest, partial(reporter.stage, "look at the nodes"))
+    nodes = decoding_nodes(manifest, partial(reporter.stage, "look at the nodes"))
     manifest.save(run.root)
     cache = cache_dir()
     shrink_cache(cache, cache_limit())
     pixels = PixelStore(manifest, cache, reporter.stage, nodes, reporter.say)
     stored = store_backbones(run, families, plan.threads, cache, meanwhile=pixels.at)
-    backbones = share_backbones(run, stored)
+    for backbone in stored.values():
+        run.keep(*backbone.files)
+    backbones = share_backbones(stored)
     needs = needs_of_trials(config, baselines) | needs_of_proposals(config, families.names)
     sizes = live_sizes(needs)
     in_banks = {key: backbones[key] for key in banked_backbones(needs)}
@@ -332,14 +328,30 @@ def _prepare(
         config,
         manifest,
         plan,
-        run_root=run.root if run.mirror is None else run.place,
         pixels={size: pixels.at(size) for size in sizes},
         backbones=backbones,
         banks=banks,
         features=features,
+        writer=start_writer(run, config.metric),
     )
     board = features.board if features is not None else None
     return Trials(baselines, families.names, len(manifest.class_names), plan, board=board), work
+
+
+def _run(
+    config: SearchConfig,
+    run: RunFolder,
+    trials: Trials,
+    work: SharedWork,
+    reporter: Reporter,
+    callbacks: Sequence[object],
+) -> str | None:
+    """Runs all trials; from its return on nobody else writes the run folder."""
+    worker = tune.with_parameters(TrialWorker, work=work)
+    callbacks = [*callbacks, _dropper(run, config)]
+    reason = run_trials(config, run, trials, worker, reporter, callbacks)
+    end_writer(work.writer)
+    return reason
 
 
 def _dropper(run: RunFolder, config: SearchConfig) -> WeightDropper:

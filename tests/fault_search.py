@@ -29,16 +29,19 @@ import pawtune.search.shared_work.feature_banks
 import pawtune.search.shared_work.pixels
 import pawtune.search.storage.retry
 import pawtune.search.worker.epoch_keeper
+import pawtune.search.worker.trial_client
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.models.features.feature_bank import Shard
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import place
-from pawtune.search.objective import Objective
-from pawtune.search.storage.retry import must_exist, retry_storage
-from pawtune.search.storage.run_folder import TrialFolder, read_json, write_json
+from pawtune.search.objective import Metric, Objective
+from pawtune.search.storage.records import TrialFacts
+from pawtune.search.storage.run_folder import write_json
+from pawtune.search.storage.run_writer import RunWriter
 from pawtune.search.trial_report import TrialReport
-from pawtune.search.worker.epoch_keeper import EpochKeeper, restore_best
+from pawtune.search.worker.epoch_keeper import EpochKeeper
 from pawtune.search.worker.trial import TrialWorker
+from pawtune.search.worker.trial_client import TrialClient
 
 FEATURES = 8
 DEFAULTS = {
@@ -58,7 +61,8 @@ DEFAULTS = {
 
 def faults(runs_dir: Path) -> dict[str, Any]:
     file = runs_dir / "faults.json"
-    return DEFAULTS | (json.loads(file.read_text()) if file.exists() else {})
+    said = json.loads(file.read_text()) if file.exists() else {}
+    return {**DEFAULTS, "log_dir": str(runs_dir), **said}
 
 
 def accuracy(trial_id: str, epoch: int) -> float:
@@ -85,11 +89,13 @@ class TextCore:
 class FaultWorker(TrialWorker):
     """Keeps what a real trial keeps, in the same order."""
 
-    def _begin(self, folder: TrialFolder) -> Iterator[TrialReport]:
-        runs_dir = self._work.run_root.parent
-        settings = faults(runs_dir)
+    settings = DEFAULTS  # the worker may not see the folder that has them
+
+    def _begin(self, trial: TrialClient) -> Iterator[TrialReport]:
+        settings = self.settings
         pawtune.search.worker.epoch_keeper.STATE_INTERVAL_S = settings["state_s"]
         pawtune.search.storage.retry.PATIENCE_S = settings["patience_s"]
+        kept = trial.begin()
         # The scheduler may have moved these pixels from a node that is gone.
         for refs in self._work.pixels.values():
             assert ray.get(refs.train).shape[0] == len(self._work.train_labels)
@@ -99,23 +105,27 @@ class FaultWorker(TrialWorker):
         if settings["fsize_kb"]:
             limit = settings["fsize_kb"] * 1024
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        if settings["hog"] == folder.trial_id:
+        if settings["hog"] == trial.trial_id:
             _allocate(settings["limit_mb"])
-        objective = Objective(self._work.metric)
-        rows = retry_storage(lambda: self._continue(folder, objective))
-        facts = {"num_weights": 1, "training": "live", **place(), "threads": self._work.threads}
-        facts["visible"] = os.environ.get("CUDA_VISIBLE_DEVICES")
-        retry_storage(lambda: write_json(folder.facts_file, facts))
-        core = TextCore(folder.trial_id, settings["weights_kb"])
+        rows = [dict(row) for row in kept.rows]
+        facts = TrialFacts(
+            num_weights=1,
+            training="live",
+            **place(),
+            threads=self._work.threads,
+            device=os.environ.get("CUDA_VISIBLE_DEVICES"),  # what it sees, for tests of GPUs
+        )
+        trial.describe(facts)
+        core = TextCore(trial.trial_id, settings["weights_kb"])
 
-        def save(epoch: int) -> None:
-            write_json(folder.last / "state.json", {"epoch": epoch})
+        def save(epoch: int, folder: Path) -> None:
+            write_json(folder / "state.json", {"epoch": epoch})
 
-        keeper = EpochKeeper(folder, objective, core, save, rows, self._claim)
+        keeper = EpochKeeper(trial, Objective(self._work.metric), core, save, rows)
         for epoch in range(len(rows) + 1, spec.train.epochs + 1):
             time.sleep(settings["epoch_s"])
             core.train(epoch)
-            value = accuracy(folder.trial_id, epoch)
+            value = accuracy(trial.trial_id, epoch)
             metrics = {"accuracy": value, "loss": 1 - value, "val_accuracy": value}
             metrics |= {"val_loss": 1 - value, "val_balanced_accuracy": value}
             metrics |= {"seconds": settings["epoch_s"], "images_per_second": 1.0}
@@ -125,20 +135,18 @@ class FaultWorker(TrialWorker):
             )
             done = epoch == spec.train.epochs
             report = keeper.keep(result, done, num_weights=1)
-            with (Path(settings["log_dir"] or runs_dir) / "epochs.log").open("a") as log:
+            with (Path(settings["log_dir"]) / "epochs.log").open("a") as log:
                 now = time.time()
-                log.write(f"{now} {folder.trial_id} {epoch} {os.getpid()} {facts['node']}\n")
+                log.write(f"{now} {trial.trial_id} {epoch} {os.getpid()} {facts.node}\n")
             yield report
 
-    def _continue(self, folder: TrialFolder, objective: Objective) -> list[dict[str, float]]:
-        must_exist(folder.root)
-        state = folder.last / "state.json"
-        last = read_json(state)["epoch"] if state.exists() else 0
-        rows = folder.read_metrics()[:last]
-        assert len(rows) == last, f"a state of epoch {last}, and {len(rows)} epochs"
-        if rows:
-            restore_best(folder, int(objective.best(rows)["epoch"]))
-        return rows
+
+class FaultWriter(RunWriter):
+    """Waits for storage as long as the test says."""
+
+    def __init__(self, trials_dir: Path, metric: Metric, driver: int) -> None:
+        pawtune.search.storage.retry.PATIENCE_S = faults(trials_dir.parents[1])["patience_s"]
+        super().__init__(trials_dir, metric, driver)
 
 
 def _allocate(limit_mb: int) -> None:
@@ -209,7 +217,12 @@ def replacements(runs_dir: Path) -> list[tuple[Any, str, Any]]:
     """What a search without arithmetic has in the place of the real thing."""
     settings = faults(runs_dir)
     return [
-        (pawtune.search.driver, "TrialWorker", FaultWorker),
+        (
+            pawtune.search.driver,
+            "TrialWorker",
+            type("WorkerOfThis", (FaultWorker,), {"settings": settings}),
+        ),
+        (pawtune.search.worker.trial_client, "RunWriter", FaultWriter),
         (pawtune.search.shared_work.backbones, "_store", store_nothing),
         (
             pawtune.search.shared_work.feature_banks,

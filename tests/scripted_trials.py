@@ -7,9 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pawtune.search.storage.run_folder import TrialFolder
 from pawtune.search.trial_report import BestEpoch, TrialReport
 from pawtune.search.worker.trial import TrialWorker
+from pawtune.search.worker.trial_client import TrialClient
 
 
 class ScriptedWorker(TrialWorker):
@@ -22,9 +22,9 @@ class ScriptedWorker(TrialWorker):
     """
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], script: dict[str, list[Any]], log_dir: str, run_root: str
+        self, config: dict[str, Any], script: dict[str, list[Any]], log_dir: str, writer: Any
     ) -> None:
-        super().setup(config, SimpleNamespace(run_root=Path(run_root)))  # type: ignore[arg-type]
+        super().setup(config, SimpleNamespace(writer=writer))  # type: ignore[arg-type]
         self.script, self.log_dir = script, log_dir
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -35,11 +35,12 @@ class ScriptedWorker(TrialWorker):
             os._exit(1)
         return super().reset_config(new_config)
 
-    def _begin(self, folder: TrialFolder) -> Iterator[TrialReport]:
+    def _begin(self, trial: TrialClient) -> Iterator[TrialReport]:
+        trial.begin()
         epochs = self.config["spec"]["train"]["epochs"]
         values: list[float] = []
         self.note("start")
-        script = self.script.get(folder.trial_id, self.script.get("*", []))
+        script = self.script.get(trial.trial_id, self.script.get("*", []))
         if script[:1] == ["meet"]:
             self.meet()
         words = ("die handed over", "meet")

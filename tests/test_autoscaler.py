@@ -102,27 +102,13 @@ def test_a_real_search_begins_on_a_head_without_cpus(
     assert {read_json(trial.facts_file)["device"] for trial in run.folder.trials()} == {"cpu"}
 
 
-def test_a_node_that_comes_and_does_not_see_the_runs(
+def test_nodes_that_come_need_not_see_the_runs(
     tiny_images: Path, runs_dir: Path, tmp_path: Path
 ) -> None:
-    """The look at the nodes has not met it; the search ends, and goes on where all see them."""
     runs_dir.mkdir()
     raylet = raylet_blind_to(runs_dir, tmp_path / "raylet")
     conv = ("--trials=4", "--families=conv")
     with autoscaled_head(TYPES, raylet=raylet) as head:
         victim = on(head, runs_dir, tiny_images, *conv, log_dir=str(tmp_path))
-        out, err = victim.process.communicate(timeout=200)
-        assert victim.process.returncode == 1, (out, err)
-    print(f"\n{out}{err}")
-    (reason,) = [line for line in out.splitlines() if line.startswith("ended early: ")]
-    assert "the run folder could not be used for 60 s: [Errno 2] No such file" in reason
-    assert "nodes that join a cluster later must see the run folder as well: mount it" in reason
-    assert victim.epochs() == []
-    assert victim.count("failed") == 0
-    with autoscaled_head(TYPES) as head:
-        victim.environment |= head.environment
-        victim.process = victim.start(
-            "resume", str(victim.run.root), f"--address={head.gcs_address}"
-        )
-        wait_for_end(victim)
+        wait_for_end(victim, timeout_s=200)
     assert_whole(victim.run.root, 4, EPOCHS)

@@ -142,3 +142,11 @@ def test_scaling_by_hand() -> None:
     )
     # At once: start-up 7 s, 3 s an epoch, 16 turns. One by one: 3.5 s, 1.5 s, 32 turns.
     assert done.stdout.strip() == "[1072, 1072]", done.stderr
+
+
+@pytest.mark.slow
+def test_one_writer(tmp_path: Path) -> None:
+    options = ("--workers=4", "--processes=2", "--seconds=1", "--net-mb=1", "--store-mb=100")
+    rows = benchmark("one_writer", tmp_path, *options)["rows"]
+    assert [row["workers"] for row in rows] == [4, 4]
+    assert all(row["epochs/s"] > 0 for row in rows)

@@ -1,4 +1,4 @@
-"""Nodes that do not see the run folder, or the images: real ones, in mount namespaces.
+"""Nodes that see neither the run folder nor the images: real ones, in mount namespaces.
 
 Such a node sees an empty folder where the others see the runs or the photographs.
 """
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ import pytest
 from pawtune.search.run import open_run
 from pawtune.search.storage.run_folder import read_json
 from tests.ray_head import IP, NODE_PORTS, Head, free_ports, kill_tree, ray_head
+from tests.test_faults import EPOCHS, _reap  # noqa: F401  # a fixture
+from tests.test_nodes import on, tell, wait_for_end
+from tests.whole_run import assert_whole
 
 pytestmark = pytest.mark.slow
 
@@ -29,8 +33,8 @@ def head() -> Iterator[Head]:
 
 
 @contextmanager
-def node_blind_to(head: Head, folder: Path, num_cpus: int = 1) -> Iterator[None]:
-    """A second node, to which a folder is empty; skips where no namespace can be made."""
+def node_blind_to(head: Head, folder: Path, num_cpus: int = 1, number: int = 2) -> Iterator[None]:
+    """A further node, to which a folder is empty; skips where no namespace can be made."""
     mount = f"mount -t tmpfs none {shlex.quote(str(folder))}"
     if subprocess.run(["unshare", "--mount", "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("mount namespaces are refused here: unshare --mount needs root")
@@ -49,7 +53,7 @@ def node_blind_to(head: Head, folder: Path, num_cpus: int = 1) -> Iterator[None]
             start_new_session=True,
         )
         try:
-            wait_for_nodes(head, 2)
+            wait_for_nodes(head, number)
             yield
         finally:
             process.send_signal(signal.SIGTERM)
@@ -77,18 +81,36 @@ def options(images: Path, runs_dir: Path, head: Head) -> list[str]:
     ]  # fmt: skip
 
 
-def test_a_node_that_does_not_see_the_run_folder_is_named(
-    head: Head, tiny_images: Path, tmp_path: Path, runs_dir: Path
+def test_no_trial_needs_to_see_the_run_folder(
+    tiny_images: Path, tmp_path: Path, runs_dir: Path
 ) -> None:
+    """Three nodes: the driver's runs no trials, and the others do not see where they are kept.
+
+    A trial whose worker is killed goes on from its state all the same.
+    """
     runs_dir.mkdir()
-    with node_blind_to(head, runs_dir):
-        refused = head.pawtune(*options(tiny_images, runs_dir, head), cwd=tmp_path, timeout_s=120)
-    assert refused.returncode == 2, refused
-    line = refused.stderr.strip().splitlines()[-1]
-    assert line.startswith("pawtune: --runs-dir must be a folder that every node of the cluster")
-    assert f"({IP}) does not" in line
-    assert "in an object store: --runs-dir s3://BUCKET/runs" in line
-    assert list(runs_dir.iterdir()) == []
+    with (
+        ray_head(with_token=False, num_cpus=0) as head,
+        node_blind_to(head, runs_dir),
+        node_blind_to(head, runs_dir, number=3),
+    ):
+        victim = on(head, runs_dir, tiny_images, "--trials=4", log_dir=str(tmp_path), epoch_s=0.5)
+        victim.wait_for(lambda: len(victim.epochs()) >= 8)
+        _, trial_id, reached, pid, _ = victim.epochs()[-1]
+        killed = time.time()
+        os.kill(pid, signal.SIGKILL)
+        wait_for_end(victim)
+        real = head.pawtune(
+            *options(tiny_images, runs_dir, head), "--name=real", cwd=tmp_path, timeout_s=300
+        )
+    tell("worker SIGKILL, no shared folder", victim, killed, trial_id, reached, pid)
+    assert_whole(victim.run.root, 4, EPOCHS)
+    assert real.returncode == 0, real.stderr
+    assert "look at the nodes: 3 done" in real.stderr
+    run = open_run("real", runs_dir)
+    assert [row.status for row in run.rows()] == ["completed"] * 4
+    assert all(trial.best_weights.exists() for trial in run.folder.trials())
+    assert len({read_json(trial.facts_file)["node"] for trial in run.folder.trials()}) == 2
 
 
 def test_a_node_that_does_not_see_the_images_gets_their_pixels(

@@ -116,7 +116,7 @@ def test_each_trial_sees_the_gpus_that_are_its_own(tiny_images: Path, runs_dir: 
 
     def card(victim: Victim) -> Callable[[str], tuple[str, str]]:
         known = facts(victim)
-        return lambda trial_id: (known[trial_id]["node"], known[trial_id]["visible"])
+        return lambda trial_id: (known[trial_id]["node"], known[trial_id]["device"])
 
     assert_whole(whole.run.root, 8, EPOCHS)
     assert {fact["threads"] for fact in facts(whole).values()} == {2}
@@ -124,7 +124,7 @@ def test_each_trial_sees_the_gpus_that_are_its_own(tiny_images: Path, runs_dir: 
     assert len(most_at_once(whole, card(whole))) == 4, "not all four cards were used"
     assert_whole(half.run.root, 10, EPOCHS)
     assert set(most_at_once(half, card(half)).values()) == {2}
-    assert {fact["visible"] for fact in facts(none).values()} == {""}
+    assert {fact["device"] for fact in facts(none).values()} == {""}
     assert all(fact["gpus"] == [] for fact in facts(none).values())
 
 

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -42,17 +43,19 @@ from pawtune.search.storage.lease import StoreLock
 from pawtune.search.storage.mirror import CLAIMS, Mirror, open_mirror
 from pawtune.search.storage.object_store_sync import Uploader
 from pawtune.search.storage.run_folder import (
+    BEST_WEIGHTS,
     RunFolder,
+    TrialFolder,
     open_run_folder,
     read_json,
     write_json,
     write_text,
 )
+from pawtune.search.storage.trial_writer import KeptEpoch, TrialWriter
 from pawtune.search.storage.untrusted_files import REQUIRED_METRICS
 from pawtune.search.tensorboard.trial_events import run_label
 from pawtune.search.tuning import pending_trials
 from pawtune.search.tuning.pending_trials import WaitingNotes
-from pawtune.search.worker.trial_copy import TrialCopy
 from tests.command_line import pawtune
 from tests.event_reading import read_scalars
 from tests.run_folders import RunMaker, make_images
@@ -329,44 +332,69 @@ def test_a_claim_of_a_dead_process_of_this_machine_does_not_hold(address: str) -
             pass
 
 
-def test_a_trials_worker_finds_what_another_kept(address: str) -> None:
-    first = TrialCopy(address, "0001")
-    first.pull()
-    first.folder.write_attempts(1, "a")
-    first.push()
-    first.folder.write_metrics([EPOCH])
-    write_text(first.folder.best_weights, "weights")
-    write_text(first.folder.last / "epoch_1.weights.h5", "state")
-    write_json(first.folder.last / "state.json", {"epoch": 1})
-    first._sent_at = 0
-    first.push()
-    second = TrialCopy(address, "0001")
+def test_a_trial_is_found_as_another_driver_left_it(address: str) -> None:
+    """What it continues from is fetched; what its records lost is deleted in the store."""
+    first = Mirror(address)
+    trial = RunFolder(first.root, first).new_trial("0001")
+    write_text(trial.spec_file, "{}")
+    trial.write_metrics([EPOCH])
+    for file in (trial.best / BEST_WEIGHTS, trial.last / "epoch_1.weights.h5"):
+        write_text(file, "weights")
+    write_json(trial.last / "state.json", {"epoch": 1})
+    first.send_trial("0001")
+    second = Mirror(address)
     second.pull()
-    assert second.folder.read_metrics() == [EPOCH]
-    assert second.folder.best_weights.read_text() == "weights"
-    second.folder.write_attempts(2, "b")
-    second.push()
-    (second.folder.last / "epoch_1.weights.h5").unlink()
-    write_text(second.folder.last / "epoch_2.weights.h5", "state")
-    second.push(last=True)
-    assert not second.folder.root.exists()
-    assert sorted(ObjectStore(address).files("trials/0001/last")) == [
-        "trials/0001/last/epoch_2.weights.h5", "trials/0001/last/state.json",
-    ]  # fmt: skip
+    found = TrialFolder(second.root / "trials/0001")
+    assert found.read_metrics() == [EPOCH]
+    assert not found.last.exists()  # most who open a run need no state
+    second.pull_trial("0001")
+    assert found.best_weights.read_text() == "weights"
+    assert read_json(found.last / "state.json") == {"epoch": 1}
+    (found.last / "epoch_1.weights.h5").unlink()
+    write_text(found.last / "epoch_2.weights.h5", "state")
+    write_json(found.last / "state.json", {"epoch": 2})
+    found.best_weights.unlink()
+    found.metrics_file.unlink()
+    second.send_trial("0001")
+    assert sorted(ObjectStore(address).files()) == [
+        "trials/0001/best/core.weights.h5",  # which others may not have fetched: see `drop`
+        "trials/0001/last/epoch_2.weights.h5",
+        "trials/0001/last/state.json",
+        "trials/0001/spec.json",
+    ]
 
 
-def test_a_worker_that_lost_its_trial_sends_nothing(address: str) -> None:
-    from pawtune.search.storage.attempts import TakenOverError
+def test_states_that_change_all_the_time_are_sent_whole(address: str) -> None:
+    """The writer replaces a state while it is sent: what is in the store belongs together."""
+    mirror, store = Mirror(address), ObjectStore(address)
+    trial = RunFolder(mirror.root).new_trial("0001")
+    trial.root.mkdir(parents=True)
+    over = threading.Event()
 
-    first, second = TrialCopy(address, "0001"), TrialCopy(address, "0001")
-    first.pull()
-    first.folder.write_attempts(1, "a")
-    first.push()
-    ObjectStore(address).write("trials/0001/attempts.json", b'{"attempts": 2, "claim": "b"}')
-    with pytest.raises(TakenOverError, match="0001 was begun again"):
-        first.push(last=True)
-    second.pull()
-    assert second.folder.read_claim() == "b"
+    def write() -> None:
+        epoch = 0
+        while not over.is_set():
+            epoch += 1
+            contents = {f"epoch_{epoch}.weights.h5": epoch, "state.json": {"epoch": epoch}}
+            state = {
+                name: np.frombuffer(json.dumps(content).encode(), np.uint8)
+                for name, content in contents.items()
+            }
+            TrialWriter(trial, Objective()).keep(KeptEpoch([EPOCH], state=state))
+            time.sleep(0.005)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    sent = set()
+    for _ in range(40):
+        mirror.send_trial("0001")
+        if store.stat("trials/0001/last/state.json") is not None:
+            epoch = json.loads(store.read("trials/0001/last/state.json"))["epoch"]
+            assert store.read(f"trials/0001/last/epoch_{epoch}.weights.h5") == str(epoch).encode()
+            sent.add(epoch)
+    over.set()
+    writer.join()
+    assert len(sent) > 1
 
 
 def test_commands_refuse_a_wrong_address_in_one_line(

@@ -32,6 +32,7 @@ from pawtune.search.storage.run_folder import RunFolder, create_run_folder, read
 from pawtune.search.tuning.optuna_searcher import OptunaSearcher, make_sampler
 from pawtune.search.tuning.recorder import StopSignal
 from pawtune.search.tuning.tune_loop import Trials, run_trials
+from pawtune.search.worker.trial_client import start_writer
 from tests.scripted_trials import ScriptedWorker
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -59,8 +60,9 @@ class Search:
         self.lines: list[str] = []
         reporter = Reporter(quiet=True)
         reporter.say = self.lines.append  # type: ignore[method-assign]
+        writer = start_writer(self.run, "val_accuracy")
         worker = tune.with_parameters(
-            ScriptedWorker, script=script, log_dir=str(folder), run_root=str(self.run.root)
+            ScriptedWorker, script=script, log_dir=str(folder), writer=writer
         )
         self.log = folder / "log"
         self.reason = run_trials(self.config, self.run, trials, worker, reporter)

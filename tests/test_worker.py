@@ -1,8 +1,13 @@
 """A trial on its worker: what it keeps, and that nothing of one trial reaches the next."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,25 +23,29 @@ from pawtune.models.families.conv import ConvSpec
 from pawtune.models.model_spec import TrainSpec
 from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Objective
+from pawtune.search.retraining.training import train_trial
 from pawtune.search.shared_work.pixels import PixelRefs
 from pawtune.search.shared_work.shared_work import SharedWork
-from pawtune.search.storage.attempts import (
+from pawtune.search.storage.retry import StorageError, retry_storage
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder
+from pawtune.search.storage.run_writer import (
     MAX_ATTEMPTS,
     LostWorkerError,
+    RunWriter,
     TakenOverError,
-    begin_attempt,
 )
-from pawtune.search.storage.retry import StorageError, retry_storage
-from pawtune.search.storage.run_folder import RunFolder
-from pawtune.search.worker.epoch_keeper import EpochKeeper, restore_best
+from pawtune.search.storage.trial_writer import KeptEpoch, KeptTrial, TrialWriter
+from pawtune.search.storage.untrusted_files import REQUIRED_METRICS
+from pawtune.search.worker.epoch_keeper import EpochKeeper
 from pawtune.search.worker.trial import TrialWorker, run_trial
+from pawtune.search.worker.trial_client import TrialClient, end_writer, start_writer
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 EPOCHS = 3
 
 
 @pytest.fixture
-def work(tiny_images: Path, tmp_path: Path) -> SharedWork:
+def work(tiny_images: Path) -> SharedWork:
     """The shared work of a search on the small images at 32 px."""
     manifest = build_manifest(tiny_images)
     pixels = {
@@ -44,7 +53,6 @@ def work(tiny_images: Path, tmp_path: Path) -> SharedWork:
         for split in ("train", "validation")
     }
     return SharedWork(
-        run_root=tmp_path / "run",
         metric="val_accuracy",
         threads=1,
         class_names=manifest.class_names,
@@ -60,9 +68,22 @@ def spec(seed: int = 0, **changes: Any) -> TrialSpec:
     return TrialSpec(name="t", model=model, train=train.model_copy(update=changes))
 
 
-def train(work: SharedWork, trial: TrialSpec, name: str) -> list[dict[str, Any]]:
-    folder = RunFolder(work.run_root).new_trial(name)
-    return [report.to_result() for report in run_trial(trial, folder, work)]
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run whose driver is this process."""
+    run = RunFolder(tmp_path / "run")
+    run.trials_dir.mkdir(parents=True)
+    return run
+
+
+def new_trial(run: RunFolder, trial_id: str) -> TrialFolder:
+    folder = run.new_trial(trial_id)
+    folder.root.mkdir()
+    return folder
+
+
+def train(work: SharedWork, trial: TrialSpec, folder: TrialFolder) -> list[dict[str, Any]]:
+    return [report.to_result() for report in train_trial(trial, folder, work)]
 
 
 def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -71,47 +92,49 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_used_worker_gives_what_a_fresh_one_gives(work: SharedWork) -> None:
+def test_a_used_worker_gives_what_a_fresh_one_gives(work: SharedWork, run: RunFolder) -> None:
     # An environment of its own: Ray would give it a process that an earlier test has used.
     fresh = ray.remote(runtime_env={"env_vars": {"PAWTUNE_TEST": "fresh"}})(train)
-    first = ray.get(fresh.remote(work, spec(), "fresh"))
-    train(work, spec(seed=7, optimizer="sgd", precision="mixed_float16"), "before")
-    again = train(work, spec(), "used")
+    first = ray.get(fresh.remote(work, spec(), run.new_trial("fresh")))
+    train(work, spec(seed=7, optimizer="sgd", precision="mixed_float16"), run.new_trial("before"))
+    again = train(work, spec(), run.new_trial("used"))
     assert without_times(again) == without_times(first)
-    assert without_times(train(work, spec(seed=1), "other")) != without_times(first)
+    other = train(work, spec(seed=1), run.new_trial("other"))
+    assert without_times(other) != without_times(first)
 
 
-def test_a_trial_continues_from_its_last_state(work: SharedWork, monkeypatch: Any) -> None:
+def test_a_trial_continues_from_its_last_state(
+    work: SharedWork, run: RunFolder, monkeypatch: Any
+) -> None:
     monkeypatch.setattr("pawtune.search.worker.epoch_keeper.STATE_INTERVAL_S", 0.0)
-    whole = train(work, spec(), "whole")
-    folder = RunFolder(work.run_root).new_trial("cut")
-    epochs = run_trial(spec(), folder, work)
+    whole = train(work, spec(), run.new_trial("whole"))
+    folder = new_trial(run, "cut")
+    epochs = run_trial(spec(), TrialWriter(folder, Objective()), work)
     begun = [next(epochs).to_result(), next(epochs).to_result()]
     epochs.close()  # type: ignore[attr-defined]
-    rest = train(work, spec(), "cut")
+    rest = train(work, spec(), folder)
     assert without_times([*begun, *rest]) == without_times(whole)
     assert [row["epoch"] for row in folder.read_metrics()] == [1, 2, 3]
 
 
-def test_a_damaged_state_is_begun_again(work: SharedWork, monkeypatch: Any) -> None:
+def test_a_damaged_state_is_begun_again(work: SharedWork, run: RunFolder, monkeypatch: Any) -> None:
     monkeypatch.setattr("pawtune.search.worker.epoch_keeper.STATE_INTERVAL_S", 0.0)
-    whole = train(work, spec(), "whole")
-    folder = RunFolder(work.run_root).new_trial("damaged")
-    next(run_trial(spec(), folder, work))
+    whole = train(work, spec(), run.new_trial("whole"))
+    folder = new_trial(run, "damaged")
+    next(run_trial(spec(), TrialWriter(folder, Objective()), work))
     for file in folder.last.glob("*.h5"):
         file.write_bytes(file.read_bytes()[:100])
-    assert without_times(train(work, spec(), "damaged")) == without_times(whole)
+    assert without_times(train(work, spec(), folder)) == without_times(whole)
 
 
-def test_the_best_epoch_is_kept_whatever_follows(work: SharedWork) -> None:
+def test_the_best_epoch_is_kept_whatever_follows(run: RunFolder) -> None:
     import keras
 
     from pawtune.models.training.epoch_metrics import EpochResult
 
-    folder = RunFolder(work.run_root).new_trial("kept")
+    folder = new_trial(run, "kept")
     core = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, use_bias=False)])
-    folder.root.mkdir(parents=True)
-    keeper = EpochKeeper(folder, Objective(), core, save_state=lambda epoch: None, rows=[])
+    keeper = keeper_of(folder, core)
     reports = []
     for epoch, accuracy in enumerate([0.5, 0.9, 0.7], start=1):
         core.set_weights([np.full((2, 2), epoch, np.float32)])
@@ -125,15 +148,31 @@ def test_the_best_epoch_is_kept_whatever_follows(work: SharedWork) -> None:
     assert np.load(folder.best_predictions)[0, 0] == np.float32(0.2)
 
 
-def test_a_process_in_which_something_broke_takes_no_further_trial(work: SharedWork) -> None:
-    RunFolder(work.run_root).new_trial("0001").root.parent.mkdir(parents=True)
-    worker = ray.remote(tune.with_parameters(TrialWorker, work=work))
+def test_a_process_in_which_something_broke_takes_no_further_trial(
+    work: SharedWork, run: RunFolder
+) -> None:
+    """What broke it is on record; the next trial goes elsewhere, and another writer knows it."""
+    new_trial(run, "0001")
+    writer = start_writer(run, "val_accuracy")
+    worker = ray.remote(tune.with_parameters(TrialWorker, work=replace(work, writer=writer)))
     actor = worker.options(num_cpus=1).remote({"trial_id": "0001", "spec": "no specification"})
     assert "ValidationError" in ray.get(actor.step.remote())["failure"]
+    assert "ValidationError" in run.new_trial("0001").error_file.read_text()
     config = {"trial_id": "0002", "spec": spec().model_dump(mode="json")}
     assert ray.get(actor.reset_config.remote(config))
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(actor.step.remote())
+    client = TrialClient(writer, "0001")
+    client.begin()
+    TrialClient(writer, "0001").begin()
+    with pytest.raises(TakenOverError, match="trial 0001 was begun again by another worker"):
+        client.keep(KeptEpoch([EPOCH]))
+    end_writer(writer)
+    with pytest.raises(ray.exceptions.RayError):
+        client.begin()
+
+
+EPOCH = dict.fromkeys(REQUIRED_METRICS, 0.5) | {"epoch": 1}
 
 
 class Weights:
@@ -146,22 +185,31 @@ class Weights:
         filepath.write_text(self.text)
 
 
+def save_state(epoch: int, folder: Path) -> None:
+    (folder / "state.json").write_text(json.dumps({"epoch": epoch}))
+
+
+def keeper_of(
+    folder: TrialFolder, core: Any, rows: Any = (), save: Any = save_state
+) -> EpochKeeper:
+    return EpochKeeper(TrialWriter(folder, Objective()), Objective(), core, save, list(rows))
+
+
 def keep(keeper: EpochKeeper, core: Weights, epoch: int, accuracy: float) -> None:
     core.text = f"epoch {epoch}"
-    names = ("loss", "accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy", "seconds")
+    names = ("loss", "accuracy", "val_loss", "val_balanced_accuracy", "seconds")
     metrics = {**dict.fromkeys(names, 0.5), "val_accuracy": accuracy}
     predictions = np.full((2, 2), epoch, np.float32)
-    keeper.keep(SimpleNamespace(epoch=epoch, metrics=metrics, val_probabilities=predictions), False)
+    result: Any = SimpleNamespace(epoch=epoch, metrics=metrics, val_probabilities=predictions)
+    keeper.keep(result, False)
 
 
 def test_a_trial_that_goes_on_has_the_best_epoch_of_its_last_state(
-    tmp_path: Path, monkeypatch: Any
+    run: RunFolder, monkeypatch: Any
 ) -> None:
     """Best at epoch 1, state after 2, better at 3 and 4, dead: it repeats from 3 on."""
-    folder = RunFolder(tmp_path).new_trial("0001")
-    folder.root.mkdir(parents=True)
-    core = Weights()
-    keeper = EpochKeeper(folder, Objective(), core, lambda epoch: None, [])
+    folder, core = new_trial(run, "0001"), Weights()
+    keeper = keeper_of(folder, core)
     keep(keeper, core, 1, 0.7)
     monkeypatch.setattr("pawtune.search.worker.epoch_keeper.STATE_INTERVAL_S", 0.0)
     keep(keeper, core, 2, 0.6)
@@ -169,71 +217,88 @@ def test_a_trial_that_goes_on_has_the_best_epoch_of_its_last_state(
     keep(keeper, core, 3, 0.8)
     keep(keeper, core, 4, 0.9)
     assert folder.best_weights.read_text() == "epoch 4"
-    rows = folder.read_metrics()[:2]
-    restore_best(folder, int(Objective().best(rows)["epoch"]))
+    kept = TrialWriter(folder, Objective()).begin()
+    assert [row["epoch"] for row in kept.rows] == [1, 2]
+    assert list(kept.state) == ["state.json"]
     assert folder.best_weights.read_text() == "epoch 1"
     assert np.load(folder.best_predictions)[0, 0] == 1
     # The machine differs, and no later epoch is better this time.
-    again = EpochKeeper(folder, Objective(), core, lambda epoch: None, rows)
-    keep(again, core, 3, 0.65)
+    keep(keeper_of(folder, core, kept.rows), core, 3, 0.65)
     assert folder.best_weights.read_text() == "epoch 1"
+    (folder.last / "state.json").write_text("{")
+    assert TrialWriter(folder, Objective()).begin() == KeptTrial()
 
 
-def test_a_worker_whose_trial_another_has_begun_writes_nothing(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path).new_trial("0001")
-    (tmp_path / "trials").mkdir()
-    core = Weights()
-    lost = EpochKeeper(folder, Objective(), core, lambda epoch: None, [], begin_attempt(folder))
-    keep(lost, core, 1, 0.5)
-    mine = EpochKeeper(folder, Objective(), core, lambda epoch: None, [], begin_attempt(folder))
-    keep(mine, core, 1, 0.6)
+def test_a_worker_whose_trial_another_has_begun_writes_nothing(run: RunFolder) -> None:
+    folder = new_trial(run, "0001")
+    writer = RunWriter(run.trials_dir, "val_accuracy", os.getpid())
+    lost, _ = writer.begin("0001")
+    writer.write("0001", lost, "keep", KeptEpoch([EPOCH]))
+    mine, kept = writer.begin("0001")
+    assert kept == KeptTrial()  # no state was kept
     with pytest.raises(TakenOverError, match="trial 0001 was begun again"):
-        keep(lost, core, 2, 0.9)
-    assert [row["val_accuracy"] for row in folder.read_metrics()] == [0.6]
+        writer.write("0001", lost, "keep", KeptEpoch([EPOCH, {**EPOCH, "epoch": 2}]))
+    assert len(folder.read_metrics()) == 1
+    again = RunWriter(run.trials_dir, "val_accuracy", os.getpid())  # Ray started it once more
+    again.write("0001", mine, "keep", KeptEpoch([EPOCH, {**EPOCH, "epoch": 2}]))
+    assert len(folder.read_metrics()) == 2
+    again.end()
+    with pytest.raises(TakenOverError, match="the driver has ended"):
+        again.write("0001", mine, "fail", "too late")
 
 
-def test_a_trial_that_gets_on_may_lose_its_worker_again(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("pawtune.search.worker.epoch_keeper.STATE_INTERVAL_S", 0.0)
-    folder = RunFolder(tmp_path).new_trial("0001")
-    (tmp_path / "trials").mkdir()
-    core = Weights()
+def test_nothing_is_written_once_the_driver_is_dead(run: RunFolder) -> None:
+    new_trial(run, "0001")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as driver:
+        writer = RunWriter(run.trials_dir, "val_accuracy", driver.pid)
+        claim, _ = writer.begin("0001")
+        writer.write("0001", claim, "fail", "")
+        driver.kill()
+    with pytest.raises(TakenOverError, match="the driver has ended"):
+        writer.write("0001", claim, "fail", "")
+
+
+def test_a_trial_that_gets_on_may_lose_its_worker_again(run: RunFolder) -> None:
+    new_trial(run, "0001")
+    writer = RunWriter(run.trials_dir, "val_accuracy", os.getpid())
+    rows: list[dict[str, float]] = []
     for epoch in range(1, 3 * MAX_ATTEMPTS):
-        rows = folder.read_metrics()
-        claim = begin_attempt(folder)
-        keep(EpochKeeper(folder, Objective(), core, lambda e: None, rows, claim), core, epoch, 0.5)
+        claim, kept = writer.begin("0001")
+        assert list(kept.rows) == rows
+        rows = [*rows, {**EPOCH, "epoch": epoch}]
+        state = np.frombuffer(json.dumps({"epoch": epoch}).encode(), np.uint8)
+        writer.write("0001", claim, "keep", KeptEpoch(rows, state={"state.json": state}))
     for _ in range(MAX_ATTEMPTS):
-        begin_attempt(folder)
+        writer.begin("0001")
     with pytest.raises(LostWorkerError, match="died 4 times"):
-        begin_attempt(folder)
+        writer.begin("0001")
 
 
 def test_a_state_that_takes_long_to_save_is_saved_seldom(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pawtune.search.worker.epoch_keeper.STATE_INTERVAL_S", 0.0)
-    folder = RunFolder(tmp_path / "run").new_trial("0001")
-    folder.root.mkdir(parents=True)
     saved: list[int] = []
 
-    def save(epoch: int) -> None:
+    def save(epoch: int, folder: Path) -> None:
         saved.append(epoch)
         time.sleep(0.15 if epoch == 2 else 0)
+        save_state(epoch, folder)
 
     core = Weights()
-    keeper = EpochKeeper(folder, Objective(), core, save, [])
+    keeper = keeper_of(new_trial(run, "0001"), core, save=save)
     for epoch in range(1, 6):
         keep(keeper, core, epoch, 0.5)
     assert saved == [1, 2]
 
 
-def test_a_run_folder_that_is_away_is_waited_for(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run").new_trial("0001")
-    folder.root.mkdir(parents=True)
-    core = Weights()
-    keeper = EpochKeeper(folder, Objective(), core, lambda e: None, [], begin_attempt(folder))
+def test_a_run_folder_that_is_away_is_waited_for(run: RunFolder) -> None:
+    folder, core = new_trial(run, "0001"), Weights()
+    keeper = keeper_of(folder, core)
     keep(keeper, core, 1, 0.5)
-    (tmp_path / "run").rename(tmp_path / "away")
-    back = threading.Timer(1.5, lambda: (tmp_path / "away").rename(tmp_path / "run"))
+    away = run.root.with_name("away")
+    run.root.rename(away)
+    back = threading.Timer(1.5, lambda: away.rename(run.root))
     back.start()
     keep(keeper, core, 2, 0.6)
     back.join()
@@ -256,9 +321,11 @@ def test_only_errors_of_files_are_waited_for(monkeypatch: Any) -> None:
             retry_storage(lambda text=text: fail(RuntimeError(text)))  # type: ignore[misc]
 
 
-def test_a_run_folder_that_stays_away_is_told(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_run_folder_that_stays_away_is_told(run: RunFolder, monkeypatch: Any) -> None:
     monkeypatch.setattr("pawtune.search.storage.retry.PATIENCE_S", 0.2)
-    folder = RunFolder(tmp_path / "gone").new_trial("0001")
+    run.trials_dir.rmdir()
+    run.root.rmdir()
+    writer = RunWriter(run.trials_dir, "val_accuracy", os.getpid())
     with pytest.raises(StorageError, match=r"could not be used for 0.2 s: .* No such file"):
-        begin_attempt(folder)
-    assert not (tmp_path / "gone").exists()
+        writer.begin("0001")
+    assert not run.root.exists()

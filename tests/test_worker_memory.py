@@ -12,12 +12,12 @@ from pawtune.models.families.transfer import TransferSpec
 from pawtune.models.features.augmented_views import make_view_table
 from pawtune.models.model_spec import Optimizer, TrainSpec
 from pawtune.models.spec import TrialSpec
+from pawtune.search.retraining.training import train_trial
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.feature_banks import POOLINGS, BankRefs
 from pawtune.search.shared_work.pixels import PixelRefs
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.run_folder import RunFolder
-from pawtune.search.worker.trial import run_trial
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "adamw", "sgd")
@@ -33,7 +33,6 @@ def make_work(root: Path) -> SharedWork:
     plain = ray.put(rng.normal(size=(IMAGES, FEATURES)).astype(np.float16))
     labels = np.arange(IMAGES, dtype=np.int32) % 2
     return SharedWork(
-        run_root=root,
         metric="val_accuracy",
         threads=1,
         class_names=("a", "b"),
@@ -71,11 +70,11 @@ def train_spec(number: int) -> TrainSpec:
 
 
 @ray.remote(num_cpus=1, max_calls=1)
-def memory_after_trials(specs: list[TrialSpec], work: SharedWork) -> list[float]:
+def memory_after_trials(specs: list[TrialSpec], work: SharedWork, root: Path) -> list[float]:
     """Private megabytes of a new process after each trial."""
     memory = []
     for number, spec in enumerate(specs):
-        for _ in run_trial(spec, RunFolder(work.run_root).new_trial(f"{number:04}"), work):
+        for _ in train_trial(spec, RunFolder(root).new_trial(f"{number:04}"), work):
             pass
         memory.append(private_megabytes())
     return memory
@@ -90,7 +89,7 @@ def growth(specs: list[TrialSpec], folder: Path, warm_up: int) -> float:
     """Of a worker's memory after its first trials, in which TensorFlow takes what it keeps."""
     if not Path("/proc/self/status").exists():
         pytest.skip("this system does not say how much private memory a process has")
-    memory: list[float] = ray.get(memory_after_trials.remote(specs, make_work(folder)))
+    memory: list[float] = ray.get(memory_after_trials.remote(specs, make_work(folder), folder))
     return max(memory[warm_up:]) - memory[warm_up - 1]
 
 

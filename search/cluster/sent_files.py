@@ -1,5 +1,6 @@
-"""Files of the driver's machine that other nodes may not see, sent through Ray's object store."""
+"""Files of the driver's machine that other nodes do not see, sent through Ray's object store."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray
@@ -8,16 +9,33 @@ from pawtune.data_pipeline.cache import cache_dir
 from pawtune.search.storage.run_folder import write_bytes
 
 
-def file_here(file: Path, content: "ray.ObjectRef[bytes] | None") -> Path:
-    """A file on this node: itself where it is seen, else written into the cache.
+@dataclass(frozen=True)
+class SentFile:
+    """A file that every node can have; made by `send_file`.
 
-    Args:
-        file: On the driver's machine.
-        content: Its bytes; None where every node sees it.
+    Attributes:
+        file: On the node that sent it.
+        node: Ray's id of that node.
+        key: A hash that decides on its contents: other nodes keep it under this.
+        content: Its bytes.
     """
-    if content is None or file.exists():
-        return file
-    copy: Path = cache_dir() / "sent" / content.hex() / file.name
-    if not copy.exists():
-        write_bytes(copy, ray.get(content))
-    return copy
+
+    file: Path
+    node: str
+    key: str
+    content: "ray.ObjectRef[bytes]"
+
+    def here(self) -> Path:
+        """The file on this node; elsewhere a copy in the cache."""
+        if ray.get_runtime_context().get_node_id() == self.node:
+            return self.file
+        copy: Path = cache_dir() / "sent" / self.key[:32] / self.file.name
+        if not copy.exists():
+            write_bytes(copy, ray.get(self.content))
+        return copy
+
+
+def send_file(file: Path, key: str) -> SentFile:
+    """Puts a file of this node where workers on all nodes find it."""
+    node = ray.get_runtime_context().get_node_id()
+    return SentFile(file, node, key, ray.put(file.read_bytes()))

@@ -232,7 +232,7 @@ def placed(config: SearchConfig, here: bool, shared: bool) -> SearchConfig:
     runs = Path(config.runs_dir).expanduser()
     if not here and not runs.is_absolute():
         raise UserError(
-            "--runs-dir must be the full path of a folder that every node of the cluster sees, "
+            "--runs-dir must be the full path of a folder on the cluster's head, "
             f"received {config.runs_dir!r}; give for example --runs-dir /shared/runs, or "
             "s3://BUCKET/runs"
         )

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import ray
-
 from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.sources.resolve import resolve_source
@@ -30,6 +28,7 @@ from pawtune.search.progress.reporter import Reporter
 from pawtune.search.shared_work.backbones import (
     Families,
     StoredBackbone,
+    share_backbones,
     store_backbones,
 )
 from pawtune.search.shared_work.features import share_features
@@ -106,12 +105,7 @@ def prepare_retraining(
     names = tuple(sorted({spec.model.family for spec in specs}))
     weights = {key: run.backbone_weights(*key) for key in backbones_of(needs)}
     families = Families(names, weights)
-    backbones = store_backbones(run, families, plan.threads, cache_dir())
-    if run.mirror is not None:  # other nodes do not see the run's local copy
-        backbones = {
-            key: replace(backbone, content=ray.put(backbone.weights.read_bytes()))
-            for key, backbone in backbones.items()
-        }
+    backbones = share_backbones(store_backbones(run, families, plan.threads, cache_dir()))
     pixels = PixelStore(manifest, cache_dir(), reporter.stage, say=reporter.say)
     banks = prepare_banks(
         config,
@@ -132,7 +126,6 @@ def prepare_retraining(
         config,
         manifest,
         plan,
-        run_root=run.root,
         pixels={size: pixels.at(size) for size in live_sizes(needs)},
         backbones=backbones,
         banks=banks,

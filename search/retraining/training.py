@@ -20,16 +20,24 @@ from pawtune.search.cluster.connection import ResourcePlan, claim_process
 from pawtune.search.cluster.remote_task import remote_task
 from pawtune.search.cluster.task_result import result
 from pawtune.search.errors import UserError
+from pawtune.search.objective import Objective
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.retraining.setup import RetrainingSetup
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.run_folder import TrialFolder, write_bytes
+from pawtune.search.storage.trial_writer import TrialWriter
 from pawtune.search.trial_report import TrialReport
 from pawtune.search.worker.trial import run_trial
 
 POLL_S = 1.0
 
 Trainer = Callable[[TrialSpec, TrialFolder, SharedWork], Iterator[TrialReport]]
+
+
+def train_trial(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[TrialReport]:
+    """Trains a trial as a search does, in a folder that this process sees."""
+    folder.root.mkdir(parents=True, exist_ok=True)
+    yield from run_trial(spec, TrialWriter(folder, Objective(work.metric)), work)
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ def train_again(
     setup: RetrainingSetup,
     trainings: Sequence[Training],
     on_epoch: Callable[[Training, TrialReport], None],
-    trainer: Trainer = run_trial,
+    trainer: Trainer = train_trial,
 ) -> Iterator[tuple[Training, Exception | None]]:
     """Trains side by side, as many at once as the plan allows.
 
@@ -111,7 +119,7 @@ def follow_one(
     training: Training,
     stage: str,
     reporter: Reporter,
-    trainer: Trainer = run_trial,
+    trainer: Trainer = train_trial,
 ) -> TrialReport:
     """Trains one trial and shows its epochs; returns the last one's report.
 

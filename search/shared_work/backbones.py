@@ -20,7 +20,7 @@ from pawtune.models.features.feature_bank import file_hash
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import claim_process
 from pawtune.search.cluster.node_check import here
-from pawtune.search.cluster.sent_files import file_here
+from pawtune.search.cluster.sent_files import SentFile, send_file
 from pawtune.search.cluster.task_result import result
 from pawtune.search.config.needs import backbones_of, needs_of_family
 from pawtune.search.config.search_config import SearchConfig
@@ -132,30 +132,29 @@ class StoredBackbone:
         source_hash: Of the file it was read from.
         num_weights: How many there are.
         num_features: Of an image, once pooled.
-        content: The file's bytes, where a worker may not see it.
+        sent: The file for other nodes; None: as it is stored, see `share_backbones`.
     """
 
     weights: Path
     source_hash: str
     num_weights: int
     num_features: int
-    content: "ray.ObjectRef[bytes] | None" = None
+    sent: SentFile | None = None
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """All that the run folder has of it, the weights first."""
+        return self.weights, _facts(self.weights)
 
     def file(self) -> Path:
         """The weights on this node."""
-        return file_here(self.weights, self.content)
+        return self.weights if self.sent is None else self.sent.here()
 
 
-def share_backbones(
-    run: RunFolder, backbones: dict[Backbone, StoredBackbone]
-) -> dict[Backbone, StoredBackbone]:
-    """Puts weights where workers of a run in an object store find them; in a folder they do."""
-    if run.mirror is None:
-        return backbones
-    for backbone in backbones.values():
-        run.keep(backbone.weights, _facts(backbone.weights))
+def share_backbones(backbones: dict[Backbone, StoredBackbone]) -> dict[Backbone, StoredBackbone]:
+    """Puts weights where workers on all nodes find them."""
     return {
-        key: replace(backbone, content=ray.put(backbone.weights.read_bytes()))
+        key: replace(backbone, sent=send_file(backbone.weights, backbone.source_hash))
         for key, backbone in backbones.items()
     }
 

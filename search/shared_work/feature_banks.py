@@ -29,7 +29,7 @@ from pawtune.models.features.feature_bank import (
 from pawtune.search.cluster.connection import claim_process
 from pawtune.search.cluster.remote_task import remote_task
 from pawtune.search.cluster.resource_wait import Progress, wait_for_room
-from pawtune.search.cluster.sent_files import file_here
+from pawtune.search.cluster.sent_files import SentFile
 from pawtune.search.cluster.task_result import result
 
 if TYPE_CHECKING:
@@ -64,21 +64,19 @@ class BankRecipe:
     Attributes:
         backbone: Its name in `keras.applications`.
         image_size: Side in pixels.
-        weights: The backbone's stored weights, on a path that workers see.
+        weights: The backbone's stored weights.
         weights_hash: Hash of the file they were read from.
         policy: Keras dtype policy to compute under.
         seed: Of the views' angles.
-        content: The weights' bytes, where a worker may not see the file.
         device: That computes it, one of `pixels.DEVICES`.
     """
 
     backbone: str
     image_size: int
-    weights: Path
+    weights: SentFile
     weights_hash: str
     policy: str
     seed: int
-    content: "ray.ObjectRef[bytes] | None" = None
     device: str = "cpu"
 
     def folder(self, cache: Path, hashes: Sequence[str], num_views: int) -> Path:
@@ -214,7 +212,5 @@ def _encoder(recipe: BankRecipe, threads: int) -> "ViewEncoder":
     from pawtune.models.features.view_encoder import ViewEncoder
 
     claim_process(threads)
-    backbone = load_backbone(
-        recipe.backbone, recipe.image_size, file_here(recipe.weights, recipe.content)
-    )
+    backbone = load_backbone(recipe.backbone, recipe.image_size, recipe.weights.here())
     return ViewEncoder(backbone, recipe.backbone, recipe.policy, precision.has_gpu())

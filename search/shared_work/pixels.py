@@ -32,6 +32,7 @@ from pawtune.models.model_spec import Precision
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.cluster.node_check import Node
 from pawtune.search.cluster.resource_wait import Progress, StageProgress, silent, wait_for_room
+from pawtune.search.cluster.sent_files import send_file
 from pawtune.search.cluster.task_result import result
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.shared_work.backbones import StoredBackbone
@@ -240,9 +241,8 @@ def prepare_banks(
         recipe = BankRecipe(
             backbone=name,
             image_size=size,
-            weights=backbone.weights,
+            weights=backbone.sent or send_file(backbone.weights, backbone.source_hash),
             weights_hash=backbone.source_hash,
-            content=backbone.content,
             policy=shared_policy(config.speed.precision, plan),
             seed=config.seed,
             device=device_of(plan, ray.nodes()),

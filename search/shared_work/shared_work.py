@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -27,7 +27,6 @@ class SharedWork:
     """Everything a worker is handed besides its own spec.
 
     Attributes:
-        run_root: The run folder, or its address in an object store.
         metric: What decides on a trial's best epoch.
         threads: TensorFlow threads of a trial: its CPUs.
         class_names: Labels by index.
@@ -39,9 +38,9 @@ class SharedWork:
         features: Of the plain images; None where no trial may use any.
         own_families: Classes of one's own that the trials need, sent by value: their module need
             not be where a worker runs.
+        writer: The process that writes trials' folders; None where trials are trained again.
     """
 
-    run_root: Path | str
     metric: Metric
     threads: int
     class_names: tuple[str, ...]
@@ -52,6 +51,7 @@ class SharedWork:
     banks: Mapping[Backbone, BankRefs] = field(default_factory=dict)
     features: FeatureStore | None = None
     own_families: tuple[type, ...] = ()
+    writer: Any = None
 
 
 def share_work(
@@ -59,11 +59,11 @@ def share_work(
     manifest: Manifest,
     plan: ResourcePlan,
     *,
-    run_root: Path | str,
     pixels: Mapping[int, PixelRefs],
     backbones: Mapping[Backbone, StoredBackbone],
     banks: Mapping[Backbone, BankRefs],
     features: FeatureStore | None,
+    writer: Any = None,
 ) -> SharedWork:
     """What every trial of a search is handed, from what stands ready.
 
@@ -71,14 +71,13 @@ def share_work(
         config: The search.
         manifest: Its splits.
         plan: What each trial gets of the cluster.
-        run_root: The run folder, or its address in an object store.
         pixels: By image size, for trials on pixels.
         backbones: Those that some trial may use.
         banks: Their feature banks.
         features: Features of the plain images, made when a trial asks for them.
+        writer: The process that writes trials' folders.
     """
     return SharedWork(
-        run_root=run_root,
         metric=config.metric,
         threads=plan.threads,
         class_names=manifest.class_names,
@@ -89,6 +88,7 @@ def share_work(
         banks=banks,
         features=features,
         own_families=_sent_by_value(config.own_families),
+        writer=writer,
     )
 
 

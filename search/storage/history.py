@@ -99,7 +99,7 @@ def forget_failures(run: RunFolder) -> None:
     """Makes failed trials new again: they will run from their first epoch."""
     for trial in run.trials():
         if trial.read_status().status == "failed":
-            for file in (trial.metrics_file, trial.error_file, trial.attempts_file):
+            for file in (trial.metrics_file, trial.error_file):
                 file.unlink(missing_ok=True)
             trial.drop_last()
             trial.write_status("pending")

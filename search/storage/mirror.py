@@ -14,14 +14,16 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 import weakref
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pawtune.data_pipeline.cache import cache_dir, prepare_cache
+from pawtune.data_pipeline.safe_files import link_or_copy
 from pawtune.data_pipeline.sources.object_store import (
     ObjectStore,
     Stored,
@@ -29,6 +31,7 @@ from pawtune.data_pipeline.sources.object_store import (
     retry_store,
     split,
 )
+from pawtune.search.storage.trial_writer import STATE
 
 if TYPE_CHECKING:
     from pawtune.search.storage.object_store_sync import Uploader
@@ -137,14 +140,15 @@ class Mirror:
                 return  # let go of in this moment
             os.utime(file, ns=(drivers[name].mtime_ns,) * 2)
 
-    def pull_trial(self, trial_id: str, leave: Iterable[str] = ()) -> None:
-        """Copies the small files of one trial, as the store has them now."""
-        folder = f"trials/{trial_id}"
-        listing = self.store.files(folder)
-        left = {f"{folder}/{name}" for name in leave}
-        self._there |= listing
-        newest = max((stored.mtime_ns for stored in listing.values()), default=0)
-        self._get_all([n for n in listing if is_small(n) and n not in left], newest, 0.0)
+    def pull_trial(self, trial_id: str) -> None:
+        """Copies the large files of one trial, those that it continues from among them.
+
+        Raises:
+            DataError: The store was away for PATIENCE_S.
+        """
+        names = [name for name in self._there if name.startswith(f"trials/{trial_id}/")]
+        newest = max((self._there[name].mtime_ns for name in names), default=0)
+        self._get_all([name for name in names if not is_small(name)], newest, PATIENCE_S)
 
     def fetch(self, path: Path) -> Path:
         """A large file of the run: copied now unless the copy is current.
@@ -155,6 +159,8 @@ class Mirror:
         Raises:
             DataError: The store cannot be read.
         """
+        if self.uploader is not None and path.exists():
+            return path  # a search is at work here: nobody else has a later one
         name = self._name(path)
         stored = self._asked(lambda: self.store.stat(name), 0.0)
         if stored is not None:
@@ -222,33 +228,52 @@ class Mirror:
         times = (there.mtime_ns, there.mtime_ns - UNSETTLED_NS)
         return local.size == there.size and local.mtime_ns in times
 
-    def send_changed(self, paths: Iterable[Path]) -> None:
-        """Sends those files that changed since this process sent them; for the driver's thread.
+    def _send(self, name: str, path: Path) -> None:
+        """Sends a file if it changed since this process sent it; for the driver's thread."""
+        local = _stat(path)
+        if local is None or self._sent.get(name) == (local.size, local.mtime_ns):
+            return
+        if name not in self._sent and local == self._there.get(name):
+            return  # as it was pulled
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return  # deleted since it was listed
+        self.store.write(name, content)
+        self._there.setdefault(name, Stored(local.size, 0))
+        self._sent[name] = (local.size, local.mtime_ns)
+
+    def send_trial(self, trial_id: str) -> None:
+        """Sends what changed of a trial, and deletes in the store what was deleted here.
+
+        Weights go before the small files that speak of them, and the state to continue from last
+        of all: whoever reads finds an earlier epoch or this one.
 
         Raises:
             OSError: The store fails; what was sent is not sent again.
         """
-        for path in paths:
-            local = _stat(path)
-            name = self._name(path)
-            if local is None or self._sent.get(name) == (local.size, local.mtime_ns):
-                continue
-            if name not in self._sent and name in self._there and self._is_current(name):
-                continue  # as it was pulled
-            self.store.write(name, path.read_bytes())
-            self._there.setdefault(name, Stored(local.size, 0))
-            self._sent[name] = (local.size, local.mtime_ns)
+        folder = f"trials/{trial_id}"
+        with tempfile.TemporaryDirectory(prefix=".sending-", dir=self.root.parent) as scratch:
+            if not _still_picture(self.root / folder, Path(scratch)):
+                return  # the next round finds it at rest
+            files = {
+                f"{folder}/{path.relative_to(scratch).as_posix()}": path
+                for path in Path(scratch).rglob("*")
+                if path.is_file()
+            }
+            for name in sorted(files, key=_order):
+                self._send(name, files[name])
+        gone = {name for name in self._there if name.startswith(f"{folder}/")} - files.keys()
+        self._delete([name for name in gone if is_small(name) or "/last/" in name])
 
     def send_folder(self, folder: Path) -> None:
-        """Sends what changed in a folder, and deletes in the store what was deleted here.
+        """The same for a folder of small files.
 
         Raises:
             OSError: The store fails.
         """
-        files = (path for path in folder.rglob("*") if path.is_file())
-        self.send_changed(sorted(path for path in files if path.name[0] != "."))
-        prefix = self._name(folder) + "/"
-        self._delete_gone([name for name in self._there if name.startswith(prefix)])
+        files = {self._name(p): p for p in folder.rglob("[!.]*") if p.is_file()}
+        self._send_all(files, [n for n in self._there if n.startswith(self._name(folder) + "/")])
 
     def send_root(self, leave: Container[str]) -> None:
         """The same for the files in the run's folder itself.
@@ -256,23 +281,23 @@ class Mirror:
         Raises:
             OSError: The store fails.
         """
-        files = (path for path in self.root.glob("[!.]*") if path.is_file())
-        self.send_changed(sorted(path for path in files if path.name not in leave))
-        self._delete_gone([n for n in self._there if "/" not in n and n not in leave])
+        files = {p.name: p for p in self.root.glob("[!.]*") if p.is_file() and p.name not in leave}
+        self._send_all(files, [n for n in self._there if "/" not in n and n not in leave])
 
-    def _delete_gone(self, names: list[str]) -> None:
+    def _send_all(self, files: Mapping[str, Path], there: Iterable[str]) -> None:
+        for name in sorted(files):
+            self._send(name, files[name])
+        self._delete([name for name in there if name not in files])
+
+    def _delete(self, names: Iterable[str]) -> None:
         for name in names:
-            if is_small(name) and not (self.root / name).exists():
-                self.store.delete(name)
-                del self._there[name]
-                self._sent.pop(name, None)
+            self.store.delete(name)
+            self._there.pop(name, None)
+            self._sent.pop(name, None)
 
     def delete(self, folder: str = "") -> None:
         """Deletes all files below a folder of the run in the store, but for claims on it."""
-        for name in self.store.files(folder):
-            if not name.startswith(CLAIMS):
-                self.store.delete(name)
-                self._there.pop(name, None)
+        self._delete([n for n in self.store.files(folder) if not n.startswith(CLAIMS)])
 
     def drop(self, names: Iterable[str]) -> None:
         """Deletes those files of trials that are in the store.
@@ -281,20 +306,7 @@ class Mirror:
             OSError: The store fails.
         """
         there = self.store.files("trials")
-        for name in names:
-            if name in there:
-                self.store.delete(name)
-                self._there.pop(name, None)
-
-    def drop_nameless_trials(self) -> None:
-        """Deletes what workers sent of trials that a killed driver had not put on record.
-
-        Their numbers will be given again.
-        """
-        trials = {name.split("/")[1] for name in self._there if name.startswith("trials/")}
-        for trial_id in trials:
-            if f"trials/{trial_id}/spec.json" not in self._there:
-                self.delete(f"trials/{trial_id}")
+        self._delete([name for name in names if name in there])
 
     def discard(self) -> None:
         """Deletes the run, here and in the store."""
@@ -329,6 +341,29 @@ class Mirror:
 
     def _local_files(self) -> list[str]:
         return [self._name(path) for path in self.root.rglob("*") if path.is_file()]
+
+
+def _order(name: str) -> tuple[bool, bool, bool, str]:
+    """Sort key of a trial's files: the specification, large files, small ones, the state's own."""
+    return (not name.endswith("/spec.json"), name.endswith(f"/last/{STATE}"), is_small(name), name)
+
+
+def _still_picture(trial: Path, into: Path) -> bool:
+    """Links a trial's files as they are at one moment; False: its state was just replaced.
+
+    What replaces a file takes its name: the link still leads to the contents of that moment.
+    """
+    state = trial / "last" / STATE
+    before = _stat(state)
+    try:
+        for folder in ("best", ".", "last"):  # a best epoch before what keeps the one before it
+            (into / folder).mkdir(exist_ok=True)
+            for path in (trial / folder).glob("[!.]*"):
+                if path.is_file():
+                    link_or_copy(path, into / folder / path.name)
+    except FileNotFoundError:
+        return False
+    return before == _stat(state)
 
 
 def _stat(path: Path) -> Stored | None:

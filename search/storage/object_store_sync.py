@@ -1,35 +1,32 @@
 """What a running search sends to an object store, and when.
 
-A worker sends a trial's files itself, after an epoch is kept and before that is reported: what was
-reported is in the store. The driver sends what it writes in a thread of its own, so that a store
-that is slow, or away, does not hold up the trials: small files and a study that
-changed every few seconds, the event files when a trial ends, all that is left at the end.
+The run's local copy, on the driver's machine, is written as a run folder is. A thread sends what
+changed every few seconds, so that a store that is slow, or away, does not hold up the trials: of
+trials that run, wait or ended, of the run's folder itself and of the study; event files when a
+trial ends; all that is left at the end.
 """
 
 import sqlite3
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pawtune.data_pipeline.sources.object_store import explained, one_line, retry_store
+from pawtune.data_pipeline.sources.object_store import one_line, retry_store
 from pawtune.search.errors import UserError
 from pawtune.search.storage.lease import StoreLock
 from pawtune.search.storage.mirror import PATIENCE_S, Mirror
-from pawtune.search.storage.run_folder import RunFolder, TrialFolder, must_be_new
+from pawtune.search.storage.run_folder import RunFolder, must_be_new
 
-INTERVAL_S = 2.0  # of the driver's thread, and between two of a worker's sendings
-DRIVERS_OWN = ("spec.json", "status.json")
+INTERVAL_S = 2.0  # between two rounds of the thread
 NOT_SENT = ("study.db", "study.db-journal", "driver.lock")
-AWAIT_S = 30.0  # for the last epochs of a trial that was stopped: its worker sends them when told
 
 
 class Uploader:
-    """Sends what the driver writes, in a thread.
+    """Sends what a search writes, in a thread.
 
     Args:
         run: A run in an object store.
@@ -45,11 +42,9 @@ class Uploader:
         self._say = say
         self._all: set[str] = set()
         self._changed: set[str] = set()
-        self._over: dict[str, tuple[int, float]] = {}  # id: epochs reported, when it ended
-        self._begun: dict[str, int] = {}  # id: epochs reported
+        self._running: set[str] = set()
         self._study_sent = self._study_as_it_is()  # as it was pulled
         self._mutex = threading.Lock()
-        self._sending = threading.Lock()
         self._closing = threading.Event()
         self._away = False
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -71,39 +66,22 @@ class Uploader:
         self._lock.lost.set()
 
     def noted(self, trial_id: str) -> None:
-        """Says that something was written down of a trial, which may wait for a worker."""
+        """Says that something was written down of a trial."""
         with self._mutex:
             self._changed.add(trial_id)
             self._all.add(trial_id)
 
     def began(self, trial_id: str) -> None:
-        """Says that a worker took a trial."""
+        """Says that a worker took a trial: until it ends it changes all the time."""
+        with self._mutex:
+            self._running.add(trial_id)
         self.noted(trial_id)
-        with self._mutex:
-            self._begun.setdefault(trial_id, 0)
-
-    def reached(self, trial_id: str, epoch: int) -> None:
-        """Says that a trial's worker reported an epoch."""
-        with self._mutex:
-            self._begun[trial_id] = epoch
 
     def ended(self, trial_id: str) -> None:
         """Says that a trial ended, in whatever way."""
         with self._mutex:
-            self._changed.add(trial_id)
-            self._over[trial_id] = self._begun.pop(trial_id, 0), time.monotonic()
-
-    def catch_up(self) -> None:
-        """Waits until what the workers sent of all trials is in the copy here."""
-        for trial_id in list(self._begun):
-            self.ended(trial_id)
-        deadline = time.monotonic() + AWAIT_S
-        while self._over and time.monotonic() < deadline and not self.lost:
-            try:
-                self._send_round()
-            except OSError as error:
-                self._tell(error)
-            time.sleep(0.2 if self._over else 0)
+            self._running.discard(trial_id)
+        self.noted(trial_id)
 
     def _work(self) -> None:
         while not self._closing.wait(INTERVAL_S):
@@ -124,34 +102,23 @@ class Uploader:
         """Sends what there is to send; what fails is sent by the next round."""
         if self.lost:
             return
-        with self._sending:
-            with self._mutex:
-                changed, over = set(self._changed), dict(self._over)
-            run, mirror = self._run, self._mirror
-            for trial_id in sorted(changed):
-                trial = TrialFolder(run.trials_dir / trial_id)
-                mirror.send_changed([trial.spec_file, trial.status_file])
-            with self._mutex:
-                self._changed -= changed
+        with self._mutex:
+            changed, self._changed = self._changed, set(self._running)
+        run, mirror = self._run, self._mirror
+        try:
             mirror.send_root(leave=NOT_SENT)
-            for trial_id, (epochs, since) in over.items():
-                self._take_in(trial_id, epochs, since)
+            for trial_id in sorted(changed):
+                mirror.send_trial(trial_id)
+                if trial_id not in self._running:
+                    for folder in run.tensorboard_dir.glob(f"{trial_id}-*"):
+                        mirror.send_folder(folder)
             self._send_study()
             for folder in run.tensorboard_dir.glob("*") if last else ():
                 mirror.send_folder(folder)
-
-    def _take_in(self, trial_id: str, epochs: int, since: float) -> None:
-        """Copies an ended trial, once its worker has sent the epochs that it reported."""
-        trial = TrialFolder(self._run.trials_dir / trial_id)
-        self._mirror.pull_trial(trial_id, leave=DRIVERS_OWN)
-        if len(trial.read_metrics()) < epochs and time.monotonic() < since + AWAIT_S:
-            return
-        if trial.read_status().is_over:
-            self._mirror.delete(f"trials/{trial_id}/last")
-        for folder in self._run.tensorboard_dir.glob(f"{trial_id}-*"):
-            self._mirror.send_folder(folder)
-        with self._mutex:
-            self._over.pop(trial_id, None)
+        except OSError:
+            with self._mutex:
+                self._changed |= changed
+            raise
 
     def _send_study(self) -> None:
         """Sends the study if it changed: some seconds after a trial's end, as StudyFile does.
@@ -210,21 +177,19 @@ class Uploader:
         self._insistently(self._mirror.adopt_store_times)
 
 
-def keep_trials(run: RunFolder, trial_ids: Iterable[str]) -> None:
-    """Sends the records of trials before workers take them again.
+def take_up_trials(run: RunFolder, settled: Iterable[str], unfinished: Iterable[str]) -> None:
+    """Fetches what unfinished trials continue from, and has what is new about all of them sent.
 
     Raises:
         DataError: The store was away for PATIENCE_S.
     """
     mirror = run.mirror
-    if mirror is None:
+    if mirror is None or mirror.uploader is None:
         return
-    for trial_id in trial_ids:
-        folder = run.trials_dir / trial_id
-        try:
-            retry_store(lambda f=folder: mirror.send_folder(f), PATIENCE_S)  # type: ignore[misc]
-        except OSError as error:
-            raise explained(run.place, error) from error
+    for trial_id in unfinished:
+        mirror.pull_trial(trial_id)
+    for trial_id in (*settled, *unfinished):
+        mirror.uploader.noted(trial_id)
 
 
 @contextmanager
@@ -246,6 +211,5 @@ def hold_run(run: RunFolder, say: Callable[[str], None], new: bool = False) -> I
             must_be_new(run)
         else:
             run.mirror.pull()
-            run.mirror.drop_nameless_trials()
         with Uploader(run, lock, say):
             yield

@@ -18,14 +18,15 @@ Result = TypeVar("Result")
 
 
 class StorageError(OSError):
-    """The run folder could not be used for as long as one waits; the text is for people."""
+    """A folder could not be used for as long as one waits; the text is for people."""
 
 
-def retry_storage(use: Callable[[], Result]) -> Result:
-    """Does what reads or writes the run folder, again and again while the storage fails.
+def retry_storage(use: Callable[[], Result], what: str = "the run folder") -> Result:
+    """Does what reads or writes a folder, again and again while the storage fails.
 
     Args:
         use: May be called several times.
+        what: The folder, for people.
 
     Raises:
         StorageError: It failed for PATIENCE_S.
@@ -44,7 +45,7 @@ def retry_storage(use: Callable[[], Result]) -> Result:
             if now >= deadline:
                 reason = " ".join(str(error).split())[:300]
                 raise StorageError(
-                    f"the run folder could not be used for {PATIENCE_S:g} s: {reason}"
+                    f"{what} could not be used for {PATIENCE_S:g} s: {reason}"
                 ) from error
         time.sleep(PAUSE_S)
 

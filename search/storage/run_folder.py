@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from pawtune.search.storage.mirror import Mirror
 from pawtune.search.config.search_config import NAME_RULE
 from pawtune.search.storage.records import RunSummary, Status, TrialFacts, TrialStatus
-from pawtune.search.storage.retry import must_exist
 
 TRIAL_RULE = re.compile(r"[0-9]{1,9}")
 INTEGER_COLUMNS = frozenset({"epoch"})
+BEST_WEIGHTS = "core.weights.h5"
+BEST_PREDICTIONS = "val_predictions.npy"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -99,11 +100,6 @@ class TrialFolder:
         return self.root / "facts.json"
 
     @property
-    def attempts_file(self) -> Path:
-        """How often a worker has begun this trial."""
-        return self.root / "attempts.json"
-
-    @property
     def error_file(self) -> Path:
         return self.root / "error.txt"
 
@@ -114,12 +110,12 @@ class TrialFolder:
 
     @property
     def best_weights(self) -> Path:
-        return _at_hand(self.best / "core.weights.h5", self.mirror)
+        return _at_hand(self.best / BEST_WEIGHTS, self.mirror)
 
     @property
     def best_predictions(self) -> Path:
         """(N_validation, C) float32 probabilities of the best epoch."""
-        return _at_hand(self.best / "val_predictions.npy", self.mirror)
+        return _at_hand(self.best / BEST_PREDICTIONS, self.mirror)
 
     @property
     def last(self) -> Path:
@@ -149,19 +145,6 @@ class TrialFolder:
         if recorded is not None:
             return recorded
         return sum(row.get("seconds", 0.0) for row in self.read_metrics())
-
-    def write_attempts(self, attempts: int, claim: str | None = None) -> None:
-        write_json(self.attempts_file, {"attempts": attempts, "claim": claim})
-
-    def read_attempts(self) -> int:
-        """How often a worker has begun this trial; 0 before the first."""
-        return int(read_json(self.attempts_file)["attempts"]) if self.attempts_file.exists() else 0
-
-    def read_claim(self) -> str | None:
-        """Which worker has this trial."""
-        must_exist(self.root)  # a run folder that is away says nothing about claims
-        content = read_json(self.attempts_file) if self.attempts_file.exists() else {}
-        return content.get("claim")
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Writes all epochs so far: one row an epoch, one column a metric."""

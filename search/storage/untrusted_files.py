@@ -114,13 +114,6 @@ def check_spec(path: Path, content: dict[str, Any]) -> None:
         content.setdefault(key, missing)
 
 
-def check_attempts(path: Path, content: dict[str, Any]) -> None:
-    """How often a trial was begun."""
-    attempts = content.get("attempts")
-    if not isinstance(attempts, int) or not 0 <= attempts < 2**31:
-        _refuse(path, "attempts", "a whole number from 0", attempts)
-
-
 def check_refit(path: Path, content: dict[str, Any]) -> None:
     """What `pawtune refit` wrote."""
     for key in ("epochs", "train_images", "validation_images"):
@@ -144,7 +137,6 @@ def check_ensemble(path: Path, content: dict[str, Any]) -> None:
 
 CHECKS: Mapping[str, Callable[[Path, dict[str, Any]], None]] = {
     "spec.json": check_spec,
-    "attempts.json": check_attempts,
     "refit.json": check_refit,
     "ensemble.json": check_ensemble,
 }

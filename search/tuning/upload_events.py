@@ -7,7 +7,6 @@ from ray import tune
 
 from pawtune.search.storage.object_store_sync import Uploader
 from pawtune.search.storage.run_folder import RunFolder
-from pawtune.search.trial_report import TrialReport
 from pawtune.search.tuning.unsaved import Unsaved
 
 
@@ -31,9 +30,6 @@ class UploadCallback(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is un
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch ended; the moment to see whether the run is still ours."""
-        report = TrialReport.from_result(result)
-        if report.epoch:
-            self._uploader.reached(trial.config["trial_id"], report.epoch)
         if self._uploader.lost:
             self._end("another driver took the run over")
 
@@ -44,10 +40,6 @@ class UploadCallback(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is un
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune gave the trial up."""
         self.on_trial_complete(iteration, trials, trial)
-
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        """The search is over: what is made from its trials needs them here."""
-        self._uploader.catch_up()
 
 
 def upload_callbacks(run: RunFolder, end: Callable[[str], None]) -> list[UploadCallback]:

@@ -1,19 +1,21 @@
 """What a trial keeps after each epoch: the best so far, its metrics, the state to continue from."""
 
 import io
-import os
-import shutil
+import platform
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pawtune.search.objective import Objective
-from pawtune.search.storage.attempts import check_claim
-from pawtune.search.storage.retry import must_exist, retry_storage
-from pawtune.search.storage.run_folder import TrialFolder, write_bytes
+from pawtune.search.storage.records import TrialFacts
+from pawtune.search.storage.retry import retry_storage
+from pawtune.search.storage.run_folder import BEST_PREDICTIONS, BEST_WEIGHTS
+from pawtune.search.storage.trial_writer import Files, KeptEpoch, KeptTrial
 from pawtune.search.trial_report import BestEpoch, TrialReport
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ STATE_INTERVAL_S = 2.0  # epochs shorter than this would spend more on saving th
 # Large states, or slow storage: what takes longer than this to save is saved each 20 times as long.
 SLOW_S = 0.1
 STATE_SHARE = 20
-BEST_BEFORE = "best-before-"  # files beside the state that a later epoch has replaced in `best/`
 
 
 class Core(Protocol):
@@ -33,61 +34,68 @@ class Core(Protocol):
         """Writes them."""
 
 
-class EpochKeeper:
-    """Keeps a trial's best epoch, its metrics, and its state to continue from, in that order.
+class Records(Protocol):
+    """Where a trial is kept: see `TrialWriter`."""
 
-    A trial that dies goes on from its last state, with the best epoch as it was then: what a later
-    epoch replaces is kept beside the state.
+    def begin(self) -> KeptTrial:
+        """What the trial continues from."""
+
+    def describe(self, facts: TrialFacts) -> None:
+        """Keeps what its worker found out."""
+
+    def keep(self, epoch: KeptEpoch) -> None:
+        """Keeps an epoch."""
+
+
+class EpochKeeper:
+    """Hands over what is to be kept of each epoch.
 
     Args:
-        folder: The trial's.
+        records: Where the trial is kept.
         objective: What makes an epoch the best.
         core: The trained part, whose weights are kept.
-        save_state: Writes the state after an epoch to `folder.last`.
+        save_state: (epoch, folder) → writes the state after an epoch into a folder.
         rows: Epochs finished before, where the trial continues.
-        claim: As `begin_attempt` gave it; None: nobody else can have the trial.
     """
 
     def __init__(
         self,
-        folder: TrialFolder,
+        records: Records,
         objective: Objective,
         core: Core,
-        save_state: Callable[[int], None],
+        save_state: Callable[[int, Path], None],
         rows: list[dict[str, float]],
-        claim: str | None = None,
     ) -> None:
-        self._folder = folder
+        self._records = records
         self._objective = objective
         self._core = core
         self._save_state = save_state
         self._rows = rows
-        self._claim = claim
         self._best = objective.best(rows) if rows else None
-        self._has_state = bool(rows)
         self._saved_at = time.monotonic()
         self._pause_s = 0.0
 
     def keep(
         self, result: "EpochResult", done: bool, num_weights: int | None = None
     ) -> TrialReport:
-        """Writes an epoch; returns what is to be reported of it.
+        """Keeps an epoch; returns what is to be reported of it.
 
         Raises:
             TakenOverError: Another worker has this trial.
             StorageError: The run folder cannot be written.
         """
-        if self._claim is not None:
-            check_claim(self._folder, self._claim)
         row = {"epoch": result.epoch, **result.metrics}
+        best: Files = {}
         if self._best is None or self._objective.key(row) > self._objective.key(self._best):
-            retry_storage(lambda: self._keep_best(result))
+            best = self._best_files(result.val_probabilities)
             self._best = row
         self._rows.append(row)
-        retry_storage(self._keep_metrics)
         began = time.monotonic()
+        state: Files = {}
         if not done and began - self._saved_at > max(STATE_INTERVAL_S, self._pause_s):
-            retry_storage(lambda: self._keep_state(result.epoch))
+            state = saved(lambda folder: self._save_state(result.epoch, folder))
+        self._records.keep(KeptEpoch(self._rows, best, state))
+        if state:
             self._saved_at = time.monotonic()
             took = self._saved_at - began
             self._pause_s = STATE_SHARE * took if took > SLOW_S else 0.0
@@ -99,54 +107,23 @@ class EpochKeeper:
             done=done,
         )
 
-    def _keep_metrics(self) -> None:
-        must_exist(self._folder.root)
-        self._folder.write_metrics(self._rows)
-
-    def _keep_state(self, epoch: int) -> None:
-        # One level only: where the run folder is away, none must appear in its place.
-        self._folder.last.mkdir(exist_ok=True)
-        self._save_state(epoch)
-        self._has_state = True
-        for file in self._folder.last.glob(f"{BEST_BEFORE}*"):
-            file.unlink()  # the best epoch up to this state is again the one in `best/`
-        if self._claim is not None:
-            self._folder.write_attempts(0, self._claim)
-
-    def _keep_best(self, result: "EpochResult") -> None:
-        self._folder.best.mkdir(exist_ok=True)
-        if self._has_state and self._best is not None:
-            keep_best_before(self._folder, int(self._best["epoch"]))
-        temporary = self._folder.best / ".new.weights.h5"
-        self._core.save_weights(temporary)
-        temporary.replace(self._folder.best_weights)
+    def _best_files(self, probabilities: NDArray[np.floating]) -> Files:
         predictions = io.BytesIO()
-        np.save(predictions, result.val_probabilities.astype("float32"), allow_pickle=False)
-        write_bytes(self._folder.best_predictions, predictions.getvalue())
+        np.save(predictions, probabilities.astype("float32"), allow_pickle=False)
+        weights = saved(lambda folder: self._core.save_weights(folder / BEST_WEIGHTS))
+        return {**weights, BEST_PREDICTIONS: np.frombuffer(predictions.getbuffer(), np.uint8)}
 
 
-def keep_best_before(folder: TrialFolder, epoch: int) -> None:
-    """Keeps the best epoch that belongs to the last state, before a later one replaces it."""
-    for file in (folder.best_weights, folder.best_predictions):
-        copy = _copy(folder, epoch, file)
-        if any(folder.last.glob(f"{BEST_BEFORE}*.{file.name}")):
-            continue  # that of the state is there; this one came after it
-        temporary = folder.last / f".{copy.name}"
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(file, temporary)  # costs nothing: the file that comes is another one
-        except OSError:
-            shutil.copyfile(file, temporary)
-        temporary.replace(copy)
+def saved(save: Callable[[Path], None]) -> Files:
+    """What a function writes into a folder, which is then gone.
 
+    Raises:
+        StorageError: There is no room for it.
+    """
 
-def restore_best(folder: TrialFolder, epoch: int) -> None:
-    """Puts back the best epoch as it was at the last state, where a later one replaced it."""
-    for file in (folder.best_weights, folder.best_predictions):
-        copy = _copy(folder, epoch, file)
-        if copy.exists():
-            copy.replace(file)
+    def write() -> Files:
+        with tempfile.TemporaryDirectory(prefix="pawtune-") as folder:
+            save(Path(folder))
+            return {file.name: np.fromfile(file, np.uint8) for file in Path(folder).iterdir()}
 
-
-def _copy(folder: TrialFolder, epoch: int, file: Path) -> Path:
-    return folder.last / f"{BEST_BEFORE}{epoch}.{file.name}"
+    return retry_storage(write, f"the temporary folder of {platform.node()}")

@@ -1,0 +1,83 @@
+"""A trial's records on its worker: handed through Ray to the process that writes the run folder."""
+
+import os
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pawtune.search.objective import Metric
+from pawtune.search.storage.records import TrialFacts
+from pawtune.search.storage.retry import StorageError
+from pawtune.search.storage.run_folder import RunFolder
+from pawtune.search.storage.run_writer import LostWorkerError, RunWriter, TakenOverError
+from pawtune.search.storage.trial_writer import KeptEpoch, KeptTrial
+
+END_S = 30.0
+
+
+def start_writer(run: RunFolder, metric: Metric) -> Any:
+    """The process that writes a run's trials, as an actor on this node.
+
+    Should it die, Ray starts it again and repeats what it was doing.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(RunWriter).options(
+        num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here
+    )
+    return actor.remote(run.trials_dir, metric, os.getpid())
+
+
+def end_writer(writer: Any) -> None:
+    """Ends it once what it has been handed is written; what comes later is refused."""
+    with suppress(ray.exceptions.RayError):  # it is gone already, or its storage hangs
+        ray.get(writer.end.remote(), timeout=END_S)
+    ray.kill(writer)
+
+
+class TrialClient:
+    """Keeps a trial as `TrialWriter` does, in the process that writes the run folder.
+
+    Each method returns when what it was given is written. All raise what `RunWriter` raises.
+
+    Args:
+        writer: Of `start_writer`.
+        trial_id: The trial.
+    """
+
+    def __init__(self, writer: Any, trial_id: str) -> None:
+        self._writer = writer
+        self._claim = ""
+        self.trial_id = trial_id
+
+    def begin(self) -> KeptTrial:
+        """Takes the trial; what it continues from."""
+        kept: KeptTrial
+        self._claim, kept = _answer(self._writer.begin.remote(self.trial_id))
+        return kept
+
+    def describe(self, facts: TrialFacts) -> None:
+        """Keeps what this worker found out."""
+        self._write("describe", facts)
+
+    def keep(self, epoch: KeptEpoch) -> None:
+        """Keeps an epoch."""
+        self._write("keep", epoch)
+
+    def fail(self, account: str) -> None:
+        """Keeps what broke the trial, a traceback."""
+        self._write("fail", account)
+
+    def _write(self, what: str, record: Any) -> None:
+        _answer(self._writer.write.remote(self.trial_id, self._claim, what, record))
+
+
+def _answer(call: Any) -> Any:
+    """What the writer answers; its own exceptions as it raised them."""
+    try:
+        return ray.get(call)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        ours = isinstance(cause, StorageError | TakenOverError | LostWorkerError)
+        raise (cause if ours else error) from None

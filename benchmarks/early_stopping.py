@@ -81,7 +81,7 @@ def main() -> None:
 def read_curves(folder: Path) -> tuple[list[Curve], Objective]:
     """The trials of a run."""
     run = open_run(str(folder), ".")
-    objective = Objective(run.config().metric)
+    objective = run.config().objective
     curves = []
     for trial in read_history(run.folder, objective):
         if trial.status != "completed":

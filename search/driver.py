@@ -40,7 +40,6 @@ from pawtune.search.config.search_config import (
     load_config,
 )
 from pawtune.search.errors import UserError, readable_in_python
-from pawtune.search.objective import Objective
 from pawtune.search.process import INTERRUPTIONS, interruptible
 from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.kept_weights import WeightDropper
@@ -177,7 +176,7 @@ def resume_search(
             manifest = _manifest_to_resume(run, config, reporter)
             if retry_failed:
                 forget_failures(run)
-            past = read_history(run, Objective(config.metric))
+            past = read_history(run, config.objective)
             remove_partial_files(run)
             settled = mark_ended(run, past)
             unfinished = [trial.trial_id for trial in past if not trial.over]
@@ -332,7 +331,7 @@ def _prepare(
         backbones=backbones,
         banks=banks,
         features=features,
-        writer=start_writer(run, config.metric),
+        writer=start_writer(run, config.objective),
     )
     board = features.board if features is not None else None
     return Trials(baselines, families.names, len(manifest.class_names), plan, board=board), work
@@ -355,7 +354,7 @@ def _run(
 
 
 def _dropper(run: RunFolder, config: SearchConfig) -> WeightDropper:
-    return WeightDropper(run, Objective(config.metric), config.keep_weights)
+    return WeightDropper(run, config.objective, config.keep_weights)
 
 
 def _finish(
@@ -370,7 +369,7 @@ def _finish(
     def finish() -> None:
         must_exist(run.root)
         drop_states_of_ended(run)
-        rows = rank_trials(run, Objective(config.metric))
+        rows = rank_trials(run, config.objective)
         if rows:
             write_leaderboard(run, rows)
             _dropper(run, config).drop(rows)

@@ -8,7 +8,6 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting.manifest import Manifest, validation_labels
 from pawtune.search.config.search_config import SearchConfig, load_config
 from pawtune.search.errors import readable_in_python
-from pawtune.search.objective import Objective
 from pawtune.search.results import leaderboard as boards
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.model_choice import (
@@ -82,7 +81,7 @@ class Run:
         from pawtune.search.sampling.past_study import make_study
 
         config = self.config()
-        return make_study(read_history(self.folder, Objective(config.metric)), config, self.name)
+        return make_study(read_history(self.folder, config.objective), config, self.name)
 
     def config(self) -> SearchConfig:
         """The resolved configuration that the search ran with."""
@@ -94,7 +93,7 @@ class Run:
 
     def rows(self) -> list[Row]:
         """The leaderboard as typed rows, best first, failed trials last."""
-        return boards.rank_trials(self.folder, Objective(self.config().metric))
+        return boards.rank_trials(self.folder, self.config().objective)
 
     def leaderboard(self) -> "pd.DataFrame":
         """The leaderboard as a DataFrame, best first, failed trials last."""
@@ -147,7 +146,12 @@ class Run:
 
     @readable_in_python
     def choose(
-        self, trial: str | None = None, rank: int | None = None, kind: "Kind" = "trial"
+        self,
+        trial: str | None = None,
+        rank: int | None = None,
+        kind: "Kind" = "trial",
+        *,
+        max_latency_ms: float | None = None,
     ) -> ModelChoice:
         """One of the run's models, to be handed to `best`, `test`, `export` and others.
 
@@ -155,21 +159,34 @@ class Run:
             trial: Id or name of another trial than the best.
             rank: Another rank than 1.
             kind: `trial`; or `refit` or `ensemble`, where they were made.
+            max_latency_ms: The best of the trials that answer within this time, where the search
+                measured it: `objectives=("accuracy", "latency_ms")`.
 
         Raises:
             UserError: No such model, or a trial with no finished epoch.
         """
-        return choose_model(self.folder, self.rows(), trial=trial, rank=rank, kind=kind)
+        return choose_model(
+            self.folder,
+            self.rows(),
+            trial=trial,
+            rank=rank,
+            kind=kind,
+            max_latency_ms=max_latency_ms,
+        )
 
     def _chosen(self, model: ModelChoice | str | None) -> ModelChoice:
         return model if isinstance(model, ModelChoice) else self.choose(model)
 
     @readable_in_python
-    def best(self, model: ModelChoice | str | None = None) -> "keras.Model":
+    def best(
+        self, model: ModelChoice | str | None = None, *, max_latency_ms: float | None = None
+    ) -> "keras.Model":
         """The best trial's best epoch, or another model of the run, as one complete model.
 
         Args:
             model: What `choose` gives, or a trial's id or name; by default the best trial.
+            max_latency_ms: Instead of `model`: the best of the trials that answer within this
+                time, where the search measured it.
 
         Returns:
             (N, H, W, 3) pixels 0 to 255, any size, to (N, C) float32 class probabilities.
@@ -179,6 +196,10 @@ class Run:
         """
         from pawtune.search.results.best_model import load_choice
 
+        if max_latency_ms is not None:
+            model = self.choose(
+                model if isinstance(model, str) else None, max_latency_ms=max_latency_ms
+            )
         return load_choice(self.folder, self._chosen(model), len(self.manifest().class_names))
 
     @readable_in_python

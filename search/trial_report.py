@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Self
 
+COSTS = ("latency_ms", "num_weights", "size_mb")  # of a report, as `Objective` names them
 METRICS = (
     "loss",
     "accuracy",
@@ -52,6 +53,8 @@ class TrialReport:
         metrics: The epoch's, by name, of `METRICS`.
         best: The best epoch so far; None before the first.
         num_weights: Weights of the whole model; None where they are not known.
+        latency_ms: Of one image through the complete model; None where it was not measured.
+        size_mb: Of the complete model's weights; None as well.
         done: Whether nothing follows.
         failure: Why the trial failed, in one line; None where it did not.
         storage: Why the run folder cannot be used, in one line: the trial may be continued.
@@ -64,6 +67,8 @@ class TrialReport:
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: BestEpoch | None = None
     num_weights: int | None = None
+    latency_ms: float | None = None
+    size_mb: float | None = None
     done: bool = False
     failure: str | None = None
     storage: str | None = None
@@ -79,6 +84,12 @@ class TrialReport:
         """The epoch as a row of `metrics.csv`."""
         return {"epoch": self.epoch, **self.metrics}
 
+    @property
+    def costs(self) -> dict[str, float]:
+        """Of the complete model, as far as they are known."""
+        found = {name: getattr(self, name) for name in COSTS}
+        return {name: float(value) for name, value in found.items() if value is not None}
+
     def to_result(self) -> dict[str, Any]:
         """As Tune carries it; keys that have nothing to say are left out."""
         result: dict[str, Any] = {"done": self.done}
@@ -91,7 +102,7 @@ class TrialReport:
                 "best_val_accuracy": self.best.val_accuracy,
                 "best_val_loss": self.best.val_loss,
             }
-        rest = {name: getattr(self, name) for name in ("num_weights", "failure", "storage")}
+        rest = {name: getattr(self, name) for name in (*COSTS, "failure", "storage")}
         return result | {name: value for name, value in rest.items() if value is not None}
 
     @classmethod
@@ -109,7 +120,7 @@ class TrialReport:
             epoch=int(result.get("epoch", 0)),
             metrics={name: float(result[name]) for name in METRICS if name in result},
             best=best,
-            num_weights=result.get("num_weights"),
+            **{name: result.get(name) for name in COSTS},
             done=bool(result.get("done", False)),
             failure=result.get("failure"),
             storage=result.get("storage"),

@@ -34,7 +34,7 @@ from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.models.features.feature_bank import Shard
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import place
-from pawtune.search.objective import Metric, Objective
+from pawtune.search.objective import Metric
 from pawtune.search.storage.records import TrialFacts
 from pawtune.search.storage.run_folder import write_json
 from pawtune.search.storage.run_writer import RunWriter
@@ -121,7 +121,7 @@ class FaultWorker(TrialWorker):
         def save(epoch: int, folder: Path) -> None:
             write_json(folder / "state.json", {"epoch": epoch})
 
-        keeper = EpochKeeper(trial, Objective(self._work.metric), core, save, rows)
+        keeper = EpochKeeper(trial, self._work.objective, core, save, rows)
         for epoch in range(len(rows) + 1, spec.train.epochs + 1):
             time.sleep(settings["epoch_s"])
             core.train(epoch)

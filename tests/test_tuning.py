@@ -26,6 +26,7 @@ from pawtune.search.cluster import ray_internals
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.config.search_config import SamplerConfig, load_config
 from pawtune.search.errors import UserError
+from pawtune.search.objective import Objective
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.sampling import space
 from pawtune.search.storage.run_folder import RunFolder, create_run_folder, read_json
@@ -60,7 +61,7 @@ class Search:
         self.lines: list[str] = []
         reporter = Reporter(quiet=True)
         reporter.say = self.lines.append  # type: ignore[method-assign]
-        writer = start_writer(self.run, "val_accuracy")
+        writer = start_writer(self.run, Objective())
         worker = tune.with_parameters(
             ScriptedWorker, script=script, log_dir=str(folder), writer=writer
         )

@@ -53,7 +53,7 @@ def work(tiny_images: Path) -> SharedWork:
         for split in ("train", "validation")
     }
     return SharedWork(
-        metric="val_accuracy",
+        objective=Objective(),
         threads=1,
         class_names=manifest.class_names,
         train_labels=manifest.labels("train"),
@@ -153,7 +153,7 @@ def test_a_process_in_which_something_broke_takes_no_further_trial(
 ) -> None:
     """What broke it is on record; the next trial goes elsewhere, and another writer knows it."""
     new_trial(run, "0001")
-    writer = start_writer(run, "val_accuracy")
+    writer = start_writer(run, Objective())
     worker = ray.remote(tune.with_parameters(TrialWorker, work=replace(work, writer=writer)))
     actor = worker.options(num_cpus=1).remote({"trial_id": "0001", "spec": "no specification"})
     assert "ValidationError" in ray.get(actor.step.remote())["failure"]
@@ -231,7 +231,7 @@ def test_a_trial_that_goes_on_has_the_best_epoch_of_its_last_state(
 
 def test_a_worker_whose_trial_another_has_begun_writes_nothing(run: RunFolder) -> None:
     folder = new_trial(run, "0001")
-    writer = RunWriter(run.trials_dir, "val_accuracy", os.getpid())
+    writer = RunWriter(run.trials_dir, Objective(), os.getpid())
     lost, _ = writer.begin("0001")
     writer.write("0001", lost, "keep", KeptEpoch([EPOCH]))
     mine, kept = writer.begin("0001")
@@ -239,7 +239,7 @@ def test_a_worker_whose_trial_another_has_begun_writes_nothing(run: RunFolder) -
     with pytest.raises(TakenOverError, match="trial 0001 was begun again"):
         writer.write("0001", lost, "keep", KeptEpoch([EPOCH, {**EPOCH, "epoch": 2}]))
     assert len(folder.read_metrics()) == 1
-    again = RunWriter(run.trials_dir, "val_accuracy", os.getpid())  # Ray started it once more
+    again = RunWriter(run.trials_dir, Objective(), os.getpid())  # Ray started it once more
     again.write("0001", mine, "keep", KeptEpoch([EPOCH, {**EPOCH, "epoch": 2}]))
     assert len(folder.read_metrics()) == 2
     again.end()
@@ -250,7 +250,7 @@ def test_a_worker_whose_trial_another_has_begun_writes_nothing(run: RunFolder) -
 def test_nothing_is_written_once_the_driver_is_dead(run: RunFolder) -> None:
     new_trial(run, "0001")
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as driver:
-        writer = RunWriter(run.trials_dir, "val_accuracy", driver.pid)
+        writer = RunWriter(run.trials_dir, Objective(), driver.pid)
         claim, _ = writer.begin("0001")
         writer.write("0001", claim, "fail", "")
         driver.kill()
@@ -260,7 +260,7 @@ def test_nothing_is_written_once_the_driver_is_dead(run: RunFolder) -> None:
 
 def test_a_trial_that_gets_on_may_lose_its_worker_again(run: RunFolder) -> None:
     new_trial(run, "0001")
-    writer = RunWriter(run.trials_dir, "val_accuracy", os.getpid())
+    writer = RunWriter(run.trials_dir, Objective(), os.getpid())
     rows: list[dict[str, float]] = []
     for epoch in range(1, 3 * MAX_ATTEMPTS):
         claim, kept = writer.begin("0001")
@@ -325,7 +325,7 @@ def test_a_run_folder_that_stays_away_is_told(run: RunFolder, monkeypatch: Any) 
     monkeypatch.setattr("pawtune.search.storage.retry.PATIENCE_S", 0.2)
     run.trials_dir.rmdir()
     run.root.rmdir()
-    writer = RunWriter(run.trials_dir, "val_accuracy", os.getpid())
+    writer = RunWriter(run.trials_dir, Objective(), os.getpid())
     with pytest.raises(StorageError, match=r"could not be used for 0.2 s: .* No such file"):
         writer.begin("0001")
     assert not run.root.exists()

@@ -12,6 +12,7 @@ from pawtune.models.families.transfer import TransferSpec
 from pawtune.models.features.augmented_views import make_view_table
 from pawtune.models.model_spec import Optimizer, TrainSpec
 from pawtune.models.spec import TrialSpec
+from pawtune.search.objective import Objective
 from pawtune.search.retraining.training import train_trial
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.feature_banks import POOLINGS, BankRefs
@@ -33,7 +34,7 @@ def make_work(root: Path) -> SharedWork:
     plain = ray.put(rng.normal(size=(IMAGES, FEATURES)).astype(np.float16))
     labels = np.arange(IMAGES, dtype=np.int32) % 2
     return SharedWork(
-        metric="val_accuracy",
+        objective=Objective(),
         threads=1,
         class_names=("a", "b"),
         train_labels=labels,

@@ -22,6 +22,7 @@ from pawtune.search.cli.options import (
     LabelColumn,
     Labels,
     MinClassSize,
+    Objectives,
     PathColumn,
     Quiet,
     Rank,
@@ -33,6 +34,7 @@ from pawtune.search.cli.options import (
     add_family_option,
     configured,
     kind_of,
+    milliseconds,
 )
 from pawtune.search.cli.output import console, print_json, shortest
 from pawtune.search.cli.runs_verb import runs_app, show_together
@@ -129,6 +131,7 @@ def run(
             help="val_accuracy, val_balanced_accuracy or val_loss.", show_default="val_accuracy"
         ),
     ] = None,
+    objectives: Objectives = None,
     baselines: Annotated[
         bool | None,
         typer.Option(
@@ -369,6 +372,14 @@ def best(
     rank: Rank = None,
     refit: Refit = False,
     ensemble: Ensemble = False,
+    max_latency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="20ms",
+            help="The best of the trials that answer within this time; needs --objectives "
+            "accuracy,latency_ms.",
+        ),
+    ] = None,
     force: Force = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
@@ -380,14 +391,17 @@ def best(
     from pawtune.search.run import open_run
 
     kind = kind_of(refit, ensemble)
+    limit = milliseconds(max_latency) if max_latency is not None else None
     opened = open_run(run, runs_dir)
-    chosen, path = opened.save_best(out, opened.choose(trial, rank, kind), force=force)
+    choice = opened.choose(trial, rank, kind, max_latency_ms=limit)
+    chosen, path = opened.save_best(out, choice, force=force)
     row = chosen.row
     if as_json:
         names = {"trial_id": chosen.trial_id, "name": row.name, "model": kind}
         print_json({"path": str(path), **names})
         return
     about = f"epoch {row.best_epoch}, val_accuracy {row.best_val_accuracy:.4f}"
+    about += f", {row.latency_ms:.1f} ms an image" if row.latency_ms is not None else ""
     print(f"{chosen.title} ({about}) → {path}" if kind == "trial" else f"{chosen.title} → {path}")
     print("It takes raw images of any size. Next:")
     print(f"  pawtune predict {path} IMAGE_OR_FOLDER")

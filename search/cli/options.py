@@ -1,5 +1,6 @@
 """Options that several verbs have, and the search that those of `run` and `submit` describe."""
 
+import re
 from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import Parameter, signature
@@ -37,6 +38,14 @@ MinClassSize = Annotated[
 ]
 MovedData = Annotated[
     str | None, typer.Option("--data", help="Where the images are now, if they moved.")
+]
+Objectives = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="accuracy and, with commas, costs to keep low: latency_ms, num_weights, size_mb.",
+        show_default="accuracy",
+    ),
 ]
 Trial = Annotated[str | None, typer.Option(help="Id or name of another trial than the best.")]
 Rank = Annotated[int | None, typer.Option(help="Another rank than 1.")]
@@ -91,6 +100,23 @@ def _with_families(verb: Callable[..., Any]) -> Callable[..., Any]:
     return with_families
 
 
+def milliseconds(text: str) -> float:
+    """Milliseconds of "20ms", "0.02s" or "20".
+
+    Raises:
+        UserError: No time above zero.
+    """
+    from pawtune.search.errors import UserError
+
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?) ?(ms|s)?", text.strip())
+    time_ms = float(parts[1]) * (1000 if parts[2] == "s" else 1) if parts else 0.0
+    if time_ms <= 0:
+        raise UserError(
+            f"--max-latency must be a time above 0, like 20ms, received {text!r}; give 20ms"
+        )
+    return time_ms
+
+
 def kind_of(refit: bool, ensemble: bool) -> "Kind":
     """Which of a run's models two options name.
 
@@ -119,6 +145,7 @@ def configured(params: Mapping[str, Any]) -> "SearchConfig":
         )
     own = [use_family(place) for place in params["family"] or ()]
     families, sizes, budget = params["families"], params["image_size"], params["time_budget"]
+    objectives = params["objectives"]
     data = ("data", "labels", "label_column", "path_column", "relabel", "min_class_size")
     same = ("name", "trials", "epochs", "weights", "metric", "class_weights", "seed")
     resources = ("concurrency", "gpus_per_trial", "cpus_per_trial", "address")
@@ -127,6 +154,7 @@ def configured(params: Mapping[str, Any]) -> "SearchConfig":
         **{f"resources.{name}": params[name] for name in resources},
         "own_families": own or None,
         "families": families.split(",") if families else None,
+        "objectives": objectives.split(",") if objectives else None,
         "image_size": [_whole(size) for size in sizes.split(",")] if sizes else None,
         "time_budget_s": parse_duration(budget) if budget else None,
         "baselines": (

@@ -40,7 +40,7 @@ from pawtune.search.config.settings import Setting, explain, settings_of
 from pawtune.search.config.space import SpaceConfig, space_type
 from pawtune.search.config.yaml_text import MAX_BYTES, YamlError, read_yaml, write_yaml
 from pawtune.search.errors import UserError, readable_in_python
-from pawtune.search.objective import Metric
+from pawtune.search.objective import COSTS, Cost, Metric, Objective
 
 __all__ = [
     "Choices",
@@ -165,6 +165,14 @@ class SearchConfig(Strict):
         Metric,
         Setting("val_accuracy, val_balanced_accuracy or val_loss", "What the search optimises."),
     ] = "val_accuracy"
+    objectives: Annotated[
+        Annotated[tuple[Literal["accuracy"] | Cost, ...], Field(min_length=1, strict=False)],
+        Setting(
+            f"accuracy, alone or with {', '.join(COSTS)}",
+            "What to optimise together: accuracy, which is `metric`, and costs of the complete "
+            "model to keep low.",
+        ),
+    ] = ("accuracy",)
     baselines: Annotated[
         Literal["on", "off", "only"],
         Setting("on, off or only", "The five tutorial models: before the proposals, not, alone."),
@@ -190,7 +198,7 @@ class SearchConfig(Strict):
     speed: SpeedConfig = SpeedConfig()
     space: Annotated[SerializeAsAny[SpaceConfig], Field(validate_default=True)] = SpaceConfig()
 
-    @field_validator("families", mode="before")
+    @field_validator("families", "objectives", mode="before")
     @classmethod
     def _one_or_with_commas(cls, given: Any) -> Any:
         return tuple(word.strip() for word in given.split(",")) if isinstance(given, str) else given
@@ -250,7 +258,17 @@ class SearchConfig(Strict):
                 )
         return names
 
-    @field_validator("families", "image_size")
+    @field_validator("objectives")
+    @classmethod
+    def _accuracy_leads(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if names[0] != "accuracy":
+            raise ValueError(
+                f"the first must be accuracy, which ranks the trials, received {','.join(names)}; "
+                f"give accuracy,{','.join(name for name in names if name != 'accuracy')}"
+            )
+        return names
+
+    @field_validator("families", "image_size", "objectives")
     @classmethod
     def _nothing_twice(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         twice = [value for n, value in enumerate(values or ()) if value in (values or ())[:n]]
@@ -282,6 +300,11 @@ class SearchConfig(Strict):
         """The families that were asked for, or all."""
         own = own_families(self.own_families)
         return self.families or (*BUILT_IN, *(family.name for family in own))
+
+    @property
+    def objective(self) -> Objective:
+        """What the search optimises."""
+        return Objective(self.metric, tuple(name for name in self.objectives if name != "accuracy"))
 
     @property
     def bank_views(self) -> int:

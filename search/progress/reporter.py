@@ -251,11 +251,17 @@ def leaderboard_table(rows: "list[Row]", title: str) -> Table:
     # The one column that gives way in a narrow terminal.
     table.add_column("name", overflow="ellipsis", max_width=NAME_CHARACTERS)
     table.add_column("status", no_wrap=True)
-    for name in ("val acc", "loss", "train", "epoch", "seconds", "weights"):
+    measured = {"latency_ms": "ms", "size_mb": "MB"}
+    costs = [name for name in measured if any(getattr(row, name) is not None for row in rows)]
+    headings = ("val acc", "loss", "train", "epoch", "seconds", "weights")
+    for name in (*headings, *(measured[cost] for cost in costs)):
         table.add_column(name, justify="right", no_wrap=True)
+    if any(row.on_front for row in rows):
+        table.caption = "* on the Pareto front: no trial is better at no higher cost"
+        table.caption_justify = "left"
     for row in rows:
         table.add_row(
-            str(row.rank or "–"),
+            f"{row.rank or '–'}{'*' if row.on_front else ''}",
             row.trial_id,
             Text(row.name),
             row.state,
@@ -265,6 +271,7 @@ def leaderboard_table(rows: "list[Row]", title: str) -> Table:
             f"{row.best_epoch or '–'}/{row.epochs}",
             _number(row.seconds, ".1f"),
             _number(row.num_weights, ","),
+            *(_number(getattr(row, cost), ".2f") for cost in costs),
         )
     return table
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pawtune.search.config.search_config import load_config
-from pawtune.search.objective import Objective
 from pawtune.search.progress.stages import read_stage
 from pawtune.search.progress.state_file import read_noted, state_file
 from pawtune.search.progress.watch import driver_since, is_running
@@ -133,7 +132,7 @@ def sum_up(counts: Iterable[tuple[str, int]]) -> Counter[str]:
 
 def _read(run: RunFolder) -> _Trials:
     """From the files of every trial."""
-    rows = rank_trials(run, Objective(load_config(run.config_file).metric))
+    rows = rank_trials(run, load_config(run.config_file).objective)
     best = next((row for row in rows if row.best_val_accuracy is not None), None)
     statuses = {row.trial_id: run.trial(row.trial_id).read_status() for row in rows}
     return _Trials(

@@ -189,11 +189,7 @@ def _empty_state(folder: RunFolder) -> SearchState:
 
 
 def _objective(folder: RunFolder) -> Objective:
-    return (
-        Objective(load_config(folder.config_file).metric)
-        if folder.config_file.exists()
-        else Objective()
-    )
+    return load_config(folder.config_file).objective if folder.config_file.exists() else Objective()
 
 
 def _take(state: SearchState, trial: TrialFolder, waits: bool) -> None:

@@ -106,7 +106,7 @@ class ReportData:
 
     @cached_property
     def objective(self) -> Objective:
-        return Objective(self.config.metric)
+        return self.config.objective
 
     @cached_property
     def ranked(self) -> list[TrialView]:

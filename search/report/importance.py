@@ -36,7 +36,7 @@ def rank_parameters(data: ReportData, family: str) -> dict[str, float] | None:
     trials = _frozen(data, [trial for trial in data.of_family(family) if trial.usable])
     if len(trials) < MIN_TRIALS:
         return None
-    study = optuna.create_study(direction=data.objective.direction)
+    study = optuna.create_study(direction=data.objective.directions[0])
     study.add_trials(trials)
     varied = [
         name

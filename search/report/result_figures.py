@@ -33,6 +33,7 @@ from pawtune.search.report.trial_marks import (
 MAX_PARETO_NAMES = 6
 MAX_NUMBERED_CLASSES = 20
 COST_WORDS = {"num_weights": "weights of the model", "training_s": "seconds of training"}
+MEASURED_WORDS = {"latency_ms": "milliseconds for one image", "size_mb": "MB of weights"}
 
 
 def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
@@ -49,12 +50,12 @@ def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
 
 
 def draw_trade_off(data: ReportData, cost: str) -> Drawing | None:
-    """Accuracy against what a trial costs: `num_weights`, or `training_s` in seconds."""
-    words = COST_WORDS[cost]
+    """Accuracy against what a trial costs: a key of `COST_WORDS` or of `MEASURED_WORDS`."""
+    words = {**COST_WORDS, **MEASURED_WORDS}[cost]
     found = [
         (trial, float(value))
         for trial in data.usable
-        if (value := trial.training_s if cost == "training_s" else trial.row.num_weights)
+        if (value := trial.training_s if cost == "training_s" else getattr(trial.row, cost))
     ]
     if len(found) < 2:
         return None

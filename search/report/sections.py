@@ -56,7 +56,10 @@ def build_sections(data: ReportData) -> list[Section]:
         _drawn(
             "cost",
             "Cost",
-            [results.draw_trade_off(data, cost) for cost in results.COST_WORDS],
+            [
+                results.draw_trade_off(data, cost)
+                for cost in (*results.COST_WORDS, *results.MEASURED_WORDS)
+            ],
             "Two trials with a finished epoch are needed to compare size and time.",
         ),
         Section("mistakes", "Mistakes", "The best trial's best epoch on the validation split."),

@@ -1,4 +1,4 @@
-"""Which trials' weights a run keeps: of the best, of each family's best, and of the reference.
+"""Which trials' weights a run keeps: the best, each family's best, the front, the reference.
 
 Ten thousand trials of 10 MB are 100 GB that nobody asks for. Predictions, metrics and the
 specification of every trial stay: the leaderboard and the corrected accuracy are the same, and a
@@ -56,7 +56,7 @@ class WeightDropper:
         for place, row in enumerate(row for row in rows if row.best_epoch is not None):
             is_best_of_family = row.family not in families
             families.add(row.family)
-            if place < self._keep or is_best_of_family or row == reference:
+            if place < self._keep or is_best_of_family or row == reference or row.on_front:
                 continue
             if row.status == "failed":
                 continue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pawtune.models.words import did_you_mean
 from pawtune.search.errors import UserError
-from pawtune.search.objective import Objective
+from pawtune.search.objective import COSTS, Objective, undominated
 from pawtune.search.storage.records import EARLY_STOP, Status
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json, write_text
 
@@ -27,6 +27,10 @@ class Row:
         seconds: Wall time from the start of the trial to its end.
         num_weights: Weights of the whole model, a frozen backbone included.
         reason: Why it ended, where it did not end by itself: `asha` for early stopping.
+        latency_ms: Of one image through the complete model, where the search measured it.
+        size_mb: Of the complete model's weights, where the search measured it.
+        score: What the search optimises, at the best epoch.
+        on_front: Whether it is on the Pareto front; None where the search had one objective.
     """
 
     rank: int | None
@@ -43,6 +47,10 @@ class Row:
     num_weights: int | None
     params: dict[str, Any]
     reason: str | None = None
+    latency_ms: float | None = None
+    size_mb: float | None = None
+    on_front: bool | None = None
+    score: float | None = None
 
     @property
     def state(self) -> str:
@@ -65,7 +73,24 @@ def rank_trials(run: RunFolder, objective: Objective) -> list[Row]:
     """All trials, best first; without a finished epoch next; failed ones last."""
     rows = [(_sort_key(trial, objective), trial) for trial in run.trials()]
     rows.sort(key=lambda item: item[0])
-    return [_row(rank, trial, objective) for rank, (_, trial) in enumerate(rows, start=1)]
+    ranked = [_row(rank, trial, objective) for rank, (_, trial) in enumerate(rows, start=1)]
+    return _with_front(ranked, objective) if objective.costs else ranked
+
+
+def _with_front(rows: Sequence[Row], objective: Objective) -> list[Row]:
+    """Says of each trial whether none is better at no higher cost."""
+    points = {}
+    for row in rows:
+        values = objective.values(row.score or 0.0, _costs(row)) if row.rank else None
+        if values is not None:
+            points[row.trial_id] = objective.point(values)
+    ids = list(points)
+    front = {ids[place] for place in undominated([points[trial_id] for trial_id in ids])}
+    return [replace(row, on_front=row.trial_id in front) for row in rows]
+
+
+def _costs(row: Row) -> dict[str, float]:
+    return {name: value for name in COSTS if (value := getattr(row, name)) is not None}
 
 
 def rank_together(rows: Sequence[Row], objective: Objective) -> list[Row]:
@@ -121,15 +146,27 @@ def _row(place: int, trial: TrialFolder, objective: Objective) -> Row:
         num_weights=facts.num_weights,
         params=spec["params"],
         reason=status.reason,
+        latency_ms=facts.latency_ms,
+        size_mb=facts.size_mb,
+        score=best[objective.metric] if best else None,
     )
 
 
 def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """For `--json`: one dictionary a trial, keys in the order of `Row`; `state` for the reason."""
+    """For `--json`: one dictionary a trial, keys in the order of `Row`; `state` for the reason.
+
+    Costs, and who is on the front, where the search asked for them.
+    """
+    several = {"latency_ms", "size_mb", "on_front"} if not any(map(_has_costs, rows)) else set()
+    left_out = {"reason", "score", *several}
     return [
-        {name: v for name, v in asdict(row).items() if name != "reason"} | {"state": row.state}
+        {name: v for name, v in asdict(row).items() if name not in left_out} | {"state": row.state}
         for row in rows
     ]
+
+
+def _has_costs(row: Row) -> bool:
+    return row.on_front is not None
 
 
 def as_frame(rows: Sequence[Row]) -> "pd.DataFrame":

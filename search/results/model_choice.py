@@ -1,5 +1,6 @@
 """Which of a run's models is meant: a trial's best epoch, its refit, or the soft vote."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ def choose_model(
     trial: str | None = None,
     rank: int | None = None,
     kind: Kind = "trial",
+    max_latency_ms: float | None = None,
 ) -> ModelChoice:
     """The best trial or another, as the search left it or refit; or the ensemble.
 
@@ -63,10 +65,19 @@ def choose_model(
         rank: Another rank than 1.
         kind: Which kind of model. A refit without `trial` and `rank` is that of the best trial,
             or the only one that was made.
+        max_latency_ms: The best of the trials that answer within this time, where the search
+            measured it.
 
     Raises:
         UserError: There is no such model.
     """
+    if max_latency_ms is not None:
+        if trial is not None or rank is not None or kind != "trial":
+            raise UserError(
+                "--max-latency chooses among the trials by itself, received --trial, --rank, "
+                "--refit or --ensemble beside it; leave those out"
+            )
+        trial = _fast_enough(run, rows, max_latency_ms).trial_id
     if kind == "ensemble":
         return _ensemble(run, rows, trial, rank)
     if kind == "refit" and trial is None and rank is None:
@@ -84,6 +95,26 @@ def choose_model(
         )
     record = read_json(refit_folder(run, row.trial_id).root / "refit.json")
     return ModelChoice("refit", row, row.trial_id, size, record)
+
+
+def _fast_enough(run: RunFolder, rows: Sequence[Row], max_latency_ms: float) -> Row:
+    """The best of the trials that answer within a time."""
+    usable = [row for row in rows if row.best_epoch is not None]
+    measured = [(row.latency_ms, row) for row in usable if row.latency_ms is not None]
+    if not measured:
+        raise UserError(
+            f"--max-latency needs latencies that the search measured, and run {run.name} has none; "
+            "search with --objectives accuracy,latency_ms"
+        )
+    for latency, row in measured:  # the best first
+        if latency <= max_latency_ms:
+            return row
+    latency, row = min(measured, key=lambda pair: pair[0])
+    raise UserError(
+        f"--max-latency must leave a trial, received {max_latency_ms:g}ms; the nearest is "
+        f"{row.name} with {latency:g}ms and val_accuracy {row.best_val_accuracy:.4f}: "
+        f"give --max-latency {math.ceil(latency)}ms"
+    )
 
 
 def _ensemble(

@@ -18,7 +18,6 @@ import numpy as np
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.models.model_spec import Precision
 from pawtune.models.spec import TrialSpec
-from pawtune.search.objective import Objective
 from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.validation import read_probabilities
@@ -155,7 +154,7 @@ def reproduce_trial(
         for old, new in zip(recorded, again, strict=True)
     ]
     kept = read_probabilities(folder, setup.manifest)
-    best = [int(Objective(setup.config.metric).best(rows)["epoch"]) for rows in (recorded, again)]
+    best = [int(setup.config.objective.best(rows)["epoch"]) for rows in (recorded, again)]
     difference = None
     if not isinstance(kept, str) and best[0] == best[1]:
         difference = float(np.abs(kept - probabilities).max())

@@ -20,7 +20,6 @@ from pawtune.search.cluster.connection import ResourcePlan, claim_process
 from pawtune.search.cluster.remote_task import remote_task
 from pawtune.search.cluster.task_result import result
 from pawtune.search.errors import UserError
-from pawtune.search.objective import Objective
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.retraining.setup import RetrainingSetup
 from pawtune.search.shared_work.shared_work import SharedWork
@@ -37,7 +36,7 @@ Trainer = Callable[[TrialSpec, TrialFolder, SharedWork], Iterator[TrialReport]]
 def train_trial(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[TrialReport]:
     """Trains a trial as a search does, in a folder that this process sees."""
     folder.root.mkdir(parents=True, exist_ok=True)
-    yield from run_trial(spec, TrialWriter(folder, Objective(work.metric)), work)
+    yield from run_trial(spec, TrialWriter(folder, work.objective), work)
 
 
 @dataclass(frozen=True)

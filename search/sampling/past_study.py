@@ -26,7 +26,7 @@ def make_study(past: Iterable[PastTrial], config: SearchConfig, name: str) -> op
     """
     with quiet_optuna():
         study = optuna.create_study(
-            study_name=name, direction=Objective(config.metric).direction, storage=None
+            study_name=name, directions=config.objective.directions, storage=None
         )
     study.add_trials(
         [freeze_past(trial, config, config.family_names) for trial in past if trial.over]
@@ -37,7 +37,31 @@ def make_study(past: Iterable[PastTrial], config: SearchConfig, name: str) -> op
 def freeze_past(trial: PastTrial, config: SearchConfig, families: Sequence[str]) -> FrozenTrial:
     """A trial of an earlier session; without parameters where it lies outside the space."""
     state = STATES.get(trial.status, TrialState.PRUNED)
-    return freeze(trial.spec, state, trial.values, *locate_spec(trial.spec, config, families))
+    point = final_values(config.objective, trial.values, trial.costs)
+    state = state_with(config.objective, state, point)
+    located = locate_spec(trial.spec, config, families)
+    return freeze(trial.spec, state, trial.values, *located, point)
+
+
+def final_values(
+    objective: Objective, values: Mapping[int, float], costs: Mapping[str, float]
+) -> list[float] | None:
+    """What a trial came to, a value a direction: the last of its running best, and its costs."""
+    return objective.values(values[max(values)], costs) if values else None
+
+
+def state_with(
+    objective: Objective, state: TrialState, point: Sequence[float] | None
+) -> TrialState:
+    """The state that a study of these objectives has for a trial.
+
+    Optuna prunes with one objective only. With several a trial that was stopped early counts as
+    complete at the point that it reached: its best epoch is there to be delivered, and may well be
+    on the Pareto front.
+    """
+    if not objective.costs or state == TrialState.FAIL:
+        return state
+    return TrialState.COMPLETE if point is not None else TrialState.FAIL
 
 
 def locate_spec(
@@ -55,11 +79,12 @@ def freeze(
     values: Mapping[int, float],
     params: space.Params,
     distributions: dict[str, BaseDistribution],
+    point: Sequence[float] | None,
 ) -> FrozenTrial:
-    """An ended trial as Optuna keeps it: with the last value of its running best."""
+    """An ended trial as Optuna keeps it: with what it came to, see `final_values`."""
     return create_trial(
         state=state,
-        value=None if state == TrialState.FAIL or not values else values[max(values)],
+        values=None if state == TrialState.FAIL else point,
         params=params,
         distributions=distributions,
         intermediate_values=dict(values),

@@ -53,7 +53,7 @@ class StudyFile:
         )
         self._storage = storage
         self._study = optuna.create_study(
-            storage=storage, study_name=name, direction=objective.direction
+            storage=storage, study_name=name, directions=objective.directions
         )
         self._let_go()
 

@@ -13,7 +13,7 @@ from pawtune.models.families.family import Backbone
 from pawtune.models.families.own import MAIN
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.config.search_config import SearchConfig, own_families
-from pawtune.search.objective import Metric
+from pawtune.search.objective import Objective
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.feature_banks import BankRefs
 from pawtune.search.shared_work.features import FeatureStore
@@ -27,7 +27,7 @@ class SharedWork:
     """Everything a worker is handed besides its own spec.
 
     Attributes:
-        metric: What decides on a trial's best epoch.
+        objective: What decides on a trial's best epoch, and which costs are measured.
         threads: TensorFlow threads of a trial: its CPUs.
         class_names: Labels by index.
         train_labels: (N_train,) int32.
@@ -41,7 +41,7 @@ class SharedWork:
         writer: The process that writes trials' folders; None where trials are trained again.
     """
 
-    metric: Metric
+    objective: Objective
     threads: int
     class_names: tuple[str, ...]
     train_labels: Labels
@@ -78,7 +78,7 @@ def share_work(
         writer: The process that writes trials' folders.
     """
     return SharedWork(
-        metric=config.metric,
+        objective=config.objective,
         threads=plan.threads,
         class_names=manifest.class_names,
         train_labels=manifest.labels("train"),

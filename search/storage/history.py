@@ -1,7 +1,7 @@
 """What a run has behind it: the trials in its folder, as the next search must know them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Objective
@@ -17,6 +17,7 @@ class PastTrial:
     Attributes:
         values: The running best of the objective, by epoch.
         over: Whether it has ended; else it continues from its last kept state.
+        costs: Of its complete model, as far as they are known.
     """
 
     trial_id: str
@@ -25,6 +26,7 @@ class PastTrial:
     status: Status
     values: Mapping[int, float]
     over: bool
+    costs: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_history(run: RunFolder, objective: Objective) -> list[PastTrial]:
@@ -48,6 +50,7 @@ def read_history(run: RunFolder, objective: Objective) -> list[PastTrial]:
                 status="completed" if all_run else status.status,
                 values=dict(enumerate(values, start=1)),
                 over=all_run or status.is_over,
+                costs=trial.read_facts().costs(),
             )
         )
     return past

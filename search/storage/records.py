@@ -19,6 +19,7 @@ from pydantic import (
 
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.search.errors import UserError
+from pawtune.search.objective import COSTS
 from pawtune.search.storage.untrusted_files import MAX_SECONDS, RESTORE, is_number, read_object
 
 Status = Literal["pending", "running", "completed", "stopped", "failed"]
@@ -45,6 +46,7 @@ def _times_by_name(value: object) -> dict[str, float]:
 Words = Annotated[str, AfterValidator(_plain_words)]
 MaybeWords = Annotated[Words | None, Field(description="words or null")]
 Time = Annotated[float | None, BeforeValidator(_time_or_none)]
+Measured = Annotated[float | None, Field(ge=0, le=MAX_SECONDS, description="a number from 0")]
 Weights = Annotated[
     int | None, Field(ge=0, lt=2**63, description="a whole number from 0 below 2^63")
 ]
@@ -112,6 +114,9 @@ class TrialFacts(Record):
     Attributes:
         num_weights: Weights of the whole model, a frozen backbone included.
         trainable_weights: Weights that training changes.
+        latency_ms: Of one image through the complete model, see `measure_costs`; None where the
+            search did not ask.
+        size_mb: Of the complete model's weights, 10^6 bytes; None as well.
         precision: Keras' policy, such as `mixed_bfloat16`.
         training: How the family trained it, one word: `bank`, `live`.
         code: Version of pawtune's training code; None in records that do not say.
@@ -125,6 +130,8 @@ class TrialFacts(Record):
 
     num_weights: Weights = None
     trainable_weights: Weights = None
+    latency_ms: Measured = None
+    size_mb: Measured = None
     precision: MaybeWords = None
     training: MaybeWords = None
     code: int | None = Field(None, description="a whole number")
@@ -134,6 +141,11 @@ class TrialFacts(Record):
     device: MaybeWords = None
     cpu: MaybeWords = None
     threads: int | None = Field(None, description="a whole number")
+
+    def costs(self) -> dict[str, float]:
+        """Those that are known, by the names that `--objectives` has for them."""
+        found = {name: getattr(self, name) for name in COSTS}
+        return {name: float(value) for name, value in found.items() if value is not None}
 
 
 class RunSummary(Record):

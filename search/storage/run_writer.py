@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pawtune.search.objective import Metric, Objective
+from pawtune.search.objective import Objective
 from pawtune.search.storage.run_folder import TrialFolder
 from pawtune.search.storage.run_lock import process_start
 from pawtune.search.storage.trial_writer import KeptTrial, TrialWriter
@@ -33,13 +33,13 @@ class RunWriter:
 
     Args:
         trials_dir: The run's folder of trials.
-        metric: What makes an epoch the best.
+        objective: What makes an epoch the best.
         driver: The driver's process id; after its death nothing is written.
     """
 
-    def __init__(self, trials_dir: Path, metric: Metric, driver: int) -> None:
+    def __init__(self, trials_dir: Path, objective: Objective, driver: int) -> None:
         self._trials_dir = trials_dir
-        self._objective = Objective(metric)
+        self._objective = objective
         self._driver = driver, process_start(driver)
         self._claims: dict[str, str] = {}
         self._attempts: Counter[str] = Counter()

@@ -34,10 +34,12 @@ class KeptTrial:
     Attributes:
         rows: Metrics of the epochs up to the state; none where the trial begins.
         state: Files of the state after them.
+        costs: Costs of the complete model, by name, as they were measured before.
     """
 
     rows: Sequence[Mapping[str, float]] = ()
     state: Files = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class TrialWriter:
             copy = folder.last / f"{BEST_BEFORE}{best}.{file.name}"
             if copy.exists():
                 copy.replace(file)
-        return KeptTrial(rows, state)
+        return KeptTrial(rows, state, folder.read_facts().costs())
 
     def _keep(self, epoch: KeptEpoch) -> None:
         folder = self._folder

@@ -124,7 +124,7 @@ def rebuild_events(
     run: RunFolder, config: SearchConfig, families: Sequence[str], samples: Samples
 ) -> None:
     """Writes all event files of a run again from `trials/`."""
-    objective = Objective(config.metric)
+    objective = config.objective
     begin_search_events(run, config, families, samples)
     for trial in run.trials():
         TrialEvents(run, trial, objective, samples).end()

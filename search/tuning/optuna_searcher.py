@@ -25,9 +25,14 @@ from pawtune.models.families.table import check_limits, find_family
 from pawtune.models.spec import TrialSpec
 from pawtune.search.config.needs import live_sizes, needs_of_proposals
 from pawtune.search.config.search_config import SamplerConfig, SearchConfig
-from pawtune.search.objective import Objective
 from pawtune.search.sampling import space
-from pawtune.search.sampling.past_study import freeze, freeze_past, locate_spec
+from pawtune.search.sampling.past_study import (
+    final_values,
+    freeze,
+    freeze_past,
+    locate_spec,
+    state_with,
+)
 from pawtune.search.sampling.study_file import StudyFile
 from pawtune.search.storage.history import PastTrial
 from pawtune.search.storage.retry import must_exist, retry_storage
@@ -90,7 +95,7 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         past: Sequence[PastTrial] = (),
         say: Callable[[str], None] = logger.warning,
     ) -> None:
-        self.objective = Objective(config.metric)
+        self.objective = config.objective
         # No metric named: Tune would end the whole search over a result without it, a failure's.
         super().__init__()
         self._config = config
@@ -109,10 +114,11 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         self._asked: dict[str, optuna.Trial] = {}
         self._specs: dict[str, TrialSpec] = {}
         self._values: dict[str, dict[int, float]] = {}
+        self._costs: dict[str, Mapping[str, float]] = {}
         self._started: dict[str, datetime] = {}
         self._study = optuna.create_study(
             sampler=make_sampler(config.sampler, config.seed, len(past)),
-            direction=self.objective.direction,
+            directions=self.objective.directions,
         )
         if not past:
             self._enqueue_portfolio()
@@ -139,7 +145,7 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         """The next trial's configuration, or FINISHED. Called by Tune."""
         unfinished = next(self._unfinished, None)
         if unfinished is not None:
-            self._track(trial_id, unfinished.spec, unfinished.values)
+            self._track(trial_id, unfinished.spec, unfinished.values, unfinished.costs)
             return self._handed_out(unfinished.trial_id, unfinished.spec, unfinished.baseline)
         spec = next(self._baselines, None)
         is_baseline = spec is not None
@@ -161,8 +167,15 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         write_json(folder.spec_file, content)
         folder.write_status("pending")
 
-    def _track(self, trial_id: str, spec: TrialSpec, values: Mapping[int, float]) -> None:
+    def _track(
+        self,
+        trial_id: str,
+        spec: TrialSpec,
+        values: Mapping[int, float],
+        costs: Mapping[str, float] | None = None,
+    ) -> None:
         self._specs[trial_id] = spec
+        self._costs[trial_id] = costs or {}
         self._values[trial_id] = dict(values)
         self._started[trial_id] = datetime.now()
 
@@ -207,10 +220,11 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         if report.best is None or trial_id not in self._specs:
             return
         epoch, value = report.epoch, report.best.objective
+        self._costs[trial_id] = report.costs
         if epoch in self._values[trial_id]:  # a continued trial repeats nothing
             return
         self._values[trial_id][epoch] = value
-        if trial_id in self._asked:
+        if trial_id in self._asked and not self.objective.costs:  # Optuna refuses it with several
             self._asked[trial_id].report(value, step=epoch)
 
     def on_trial_complete(
@@ -233,15 +247,16 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
     def _record(self, trial_id: str, state: TrialState) -> None:
         """Puts an ended trial into the working study and, once, into the study file."""
         spec, values = self._specs.pop(trial_id), self._values.pop(trial_id)
+        point = final_values(self.objective, values, self._costs.pop(trial_id))
+        state = state_with(self.objective, state, point)
         asked = self._asked.pop(trial_id, None)
         if asked is not None:
-            value = values[max(values)] if state == TrialState.COMPLETE else None
-            self._study.tell(asked, value, state=state)
+            self._study.tell(asked, point if state == TrialState.COMPLETE else None, state=state)
             frozen = self._study.get_trials(deepcopy=False)[asked.number]
             params, distributions = frozen.params, dict(frozen.distributions)
         else:
             params, distributions = locate_spec(spec, self._config, self._families)
-        ended = freeze(spec, state, values, params, distributions)
+        ended = freeze(spec, state, values, params, distributions, point)
         ended.datetime_start = self._started.pop(trial_id)
         if asked is None and params:
             self._study.add_trial(ended)

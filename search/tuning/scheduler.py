@@ -9,6 +9,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from pawtune.models.families.table import find_family
 from pawtune.search.objective import Objective
 from pawtune.search.storage.history import PastTrial
+from pawtune.search.tuning.domination import Domination
 from pawtune.search.tuning.outlook import Outlook
 
 HALF_WAY = {"time_attr": "percent", "max_t": 101, "grace_period": 50}
@@ -20,7 +21,8 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
     A transfer head at 0.95 after one epoch must not end every convolutional net, so trials are
     compared with their own family only. A baseline's results enter the rungs, but it is never
     stopped: it is what a search is measured against. A trial that is in a rung without rivals is
-    judged by the best of the other families, see `Outlook`.
+    judged by the best of the other families, see `Outlook`. With several objectives halving still
+    goes by the metric, and a trial that nothing dominates is left alone, see `Domination`.
 
     Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (2020),
     https://arxiv.org/abs/1810.05934.
@@ -50,6 +52,7 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
             reduction_factor=reduction_factor,
         )
         self._families: dict[str, AsyncHyperBandScheduler] = {}
+        self._domination = Domination(objective) if objective.costs else None
         self._open: set[str] = set()
         self._unfinished: dict[str, PastTrial] = {}
         self.stopped: set[str] = set()
@@ -80,7 +83,7 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         """
         result: dict[str, Any] = {}
         for epoch, value in past.values.items():
-            result = {"epoch": epoch, "objective": value}
+            result = {"epoch": epoch, "objective": value, **past.costs}
             self._note(trial, result)
             self._family(trial).on_trial_result(None, trial, _with_percent(trial, result))
         return result
@@ -114,6 +117,9 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         epochs = trial.config["spec"]["train"]["epochs"]
         if "objective" in result and self._outlook.is_hopeless(trial.trial_id, epochs):
             decision = str(TrialScheduler.STOP)
+        if decision == TrialScheduler.STOP and self._domination is not None:
+            is_dominated = self._domination.is_dominated(trial.trial_id)
+            decision = str(TrialScheduler.STOP if is_dominated else TrialScheduler.CONTINUE)
         if decision == TrialScheduler.STOP:
             self.stopped.add(trial.config["trial_id"])
         return decision
@@ -125,6 +131,9 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
                 trial.trial_id, family, int(result["epoch"]), float(result["objective"]),
                 float(result.get("time_total_s", 0.0)),
             )  # fmt: skip
+            if self._domination is not None:
+                epochs = trial.config["spec"]["train"]["epochs"]
+                self._domination.note(trial.trial_id, family, epochs, result)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Records the end of a trial in its family's rungs."""

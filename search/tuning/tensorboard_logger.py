@@ -7,7 +7,6 @@ from typing import Any
 from ray import tune
 
 from pawtune.search.config.search_config import SearchConfig
-from pawtune.search.objective import Objective
 from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.tensorboard.event_pictures import Samples
 from pawtune.search.tensorboard.search_events import (
@@ -38,7 +37,7 @@ class TensorBoardLogger(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is
         self._run = run
         self._config = config
         self._families = families
-        self._objective = Objective(config.metric)
+        self._objective = config.objective
         self._samples = Samples(run)
         self._open: dict[str, TrialEvents] = {}
         self._broken = False

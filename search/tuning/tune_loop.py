@@ -15,7 +15,6 @@ from pawtune.search.cluster.node_events import head_watched
 from pawtune.search.cluster.ray_internals import tune_adapted
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.errors import UserError
-from pawtune.search.objective import Objective
 from pawtune.search.process import STOP_SIGNALS, handling
 from pawtune.search.progress.live_view import TrialEvent
 from pawtune.search.progress.reporter import Reporter
@@ -160,7 +159,7 @@ def _scheduler(config: SearchConfig) -> FamilyScheduler | None:
     if config.scheduler.name == "none":
         return None
     return FamilyScheduler(
-        Objective(config.metric),
+        config.objective,
         epochs=config.epochs,
         grace_period=config.scheduler.grace_period,
         reduction_factor=config.scheduler.reduction_factor,

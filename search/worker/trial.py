@@ -8,8 +8,9 @@ epoch before it reports it; what was reported is on disk.
 import gc
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from pawtune.models.families.own import add_families
 from pawtune.models.families.table import family_of
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import claim_process, place
-from pawtune.search.objective import Objective
+from pawtune.search.objective import MEASURED
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.records import TrialFacts
 from pawtune.search.storage.retry import StorageError
@@ -33,6 +34,7 @@ from pawtune.search.storage.run_folder import write_bytes
 from pawtune.search.storage.run_writer import TakenOverError
 from pawtune.search.storage.trial_writer import KeptTrial
 from pawtune.search.trial_report import TrialReport
+from pawtune.search.worker.costs import measure_costs
 from pawtune.search.worker.epoch_keeper import EpochKeeper, Records
 from pawtune.search.worker.trial_client import TrialClient
 from pawtune.search.worker.trial_data import SharedArrays
@@ -113,19 +115,31 @@ def run_trial(spec: TrialSpec, records: Records, work: SharedWork) -> Iterator[T
     from pawtune.models.training.training_state import save_state
 
     kept = records.begin()
-    policy = begin_session(spec)
+    costs = _measured(spec, work, kept.costs)
+    policy = begin_session(spec)  # after it: what is built there leaves nothing behind
     trial = build_trial(spec, work)
     rows = [dict(row) for row in kept.rows]
     if rows and not _restored(trial, kept):  # damaged: begin again, with new weights
         trial, rows = build_trial(spec, work), []
     core = trial.core
-    facts = describe_training(trial, policy, work)
+    facts = describe_training(trial, policy, work).model_copy(update=costs)
     records.describe(facts)
     keep_state = partial(save_state, core, trial.optimizer)
-    keeper = EpochKeeper(records, Objective(work.metric), core, keep_state, rows)
+    keeper = EpochKeeper(records, work.objective, core, keep_state, rows)
     for result in trial.train(len(rows) + 1):
         done = result.epoch >= spec.train.epochs
-        yield keeper.keep(result, done, facts.num_weights)
+        report = keeper.keep(result, done, facts.num_weights)
+        yield replace(report, latency_ms=facts.latency_ms, size_mb=facts.size_mb)
+
+
+def _measured(spec: TrialSpec, work: SharedWork, known: Mapping[str, float]) -> Mapping[str, float]:
+    """What the search asks of a complete model; of a trial that continues, as it was measured."""
+    asked = [name for name in work.objective.costs if name in MEASURED]
+    if all(name in known for name in asked):
+        return {name: known[name] for name in asked}
+    begin_session(spec)
+    add_families(work.own_families)
+    return measure_costs(spec.model, SharedArrays(work))
 
 
 def begin_session(spec: TrialSpec) -> str:

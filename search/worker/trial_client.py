@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pawtune.search.objective import Metric
+from pawtune.search.objective import Objective
 from pawtune.search.storage.records import TrialFacts
 from pawtune.search.storage.retry import StorageError
 from pawtune.search.storage.run_folder import RunFolder
@@ -17,7 +17,7 @@ from pawtune.search.storage.trial_writer import KeptEpoch, KeptTrial
 END_S = 30.0
 
 
-def start_writer(run: RunFolder, metric: Metric) -> Any:
+def start_writer(run: RunFolder, objective: Objective) -> Any:
     """The process that writes a run's trials, as an actor on this node.
 
     Should it die, Ray starts it again and repeats what it was doing.
@@ -26,7 +26,7 @@ def start_writer(run: RunFolder, metric: Metric) -> Any:
     actor = ray.remote(RunWriter).options(
         num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here
     )
-    return actor.remote(run.trials_dir, metric, os.getpid())
+    return actor.remote(run.trials_dir, objective, os.getpid())
 
 
 def end_writer(writer: Any) -> None:

@@ -23,11 +23,11 @@ from tests.processor import skip_without
 # own, then residual blocks, dense transitions, convolutions or mixed blocks.
 QUICK = {
     "MobileNetV2": (18, 2784),  # 17 bottlenecks and the last convolution
-    "MobileNetV3Small": (13, 1160),  # stem, 11 bottlenecks, last convolution
     "VGG16": (13, 4224),  # its convolutions, pooled where they are
-    "ResNet50": (17, 15168),  # stem, 16 residual blocks
 }
 SLOW = {
+    "MobileNetV3Small": (13, 1160),  # stem, 11 bottlenecks, last convolution
+    "ResNet50": (17, 15168),  # stem, 16 residual blocks
     "DenseNet121": (5, 1984),  # stem, 3 transitions, the last dense block
     "EfficientNetV2B0": (22, 3840),
     "Xception": (16, 11640),

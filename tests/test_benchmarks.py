@@ -24,6 +24,7 @@ def benchmark(name: str, folder: Path, *arguments: object) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.slow
 def test_conv_nets(tmp_path: Path) -> None:
     report = benchmark(
         "conv_nets", tmp_path, "--nets=batch_norm", "--image-size=32", "--images=64", "--rounds=1"
@@ -39,6 +40,7 @@ def test_conv_nets(tmp_path: Path) -> None:
         assert row["images/s"] == pytest.approx(64 / row["s/epoch"], rel=0.01)
 
 
+@pytest.mark.slow
 def test_conv_nets_want_images_to_learn_from(tmp_path: Path) -> None:
     script = str(REPOSITORY / "benchmarks" / "conv_nets.py")
     command = [sys.executable, script, "--accuracy-epochs", "1"]

@@ -171,6 +171,7 @@ def test_the_cache_is_listed_and_cleared(capsys: pytest.CaptureFixture[str]) -> 
     assert "freed" in pawtune(capsys, "cache", "clear").out
 
 
+@pytest.mark.slow
 def test_tensorflow_is_loaded_without_its_banner() -> None:
     code = "from pawtune.search.process import load_tensorflow; load_tensorflow(); import keras"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -217,6 +217,7 @@ def threads_of_a_process(count: int) -> tuple[int, int]:
     return os.getpid(), tf.config.threading.get_intra_op_parallelism_threads()
 
 
+@pytest.mark.slow
 def test_a_process_that_another_search_has_used_makes_room(ray_cluster: dict[str, Any]) -> None:
     pid, threads = ray.get(threads_of_a_process.remote(3))
     assert threads == 3

@@ -485,6 +485,7 @@ def test_uneven_classes_are_shown_with_their_share(root: Path, capsys: Capsys) -
     assert "validation is 83.3% well: a constant answer scores that" in shown.out
 
 
+@pytest.mark.slow
 def test_a_name_wins_over_a_folder_called_so(tmp_path: Path) -> None:
     """`run`, `preview` and `submit` alike, in processes of their own."""
     write_classes(tmp_path / "sample", folders("cat", "dog", each=10))
@@ -515,6 +516,7 @@ def test_names_and_tables_travel_with_a_job(tmp_path: Path) -> None:
     assert (tmp_path / "job" / "labels.csv").read_text() == table.read_text()
 
 
+@pytest.mark.slow
 def test_a_search_with_a_table_predicts_in_the_range_that_it_saw(
     root: Path, capsys: Capsys, ray_cluster: dict[str, Any], runs_dir: Path, tmp_path: Path
 ) -> None:

@@ -205,6 +205,7 @@ def test_show_tells_all_of_a_trial(finished: Path, capsys: pytest.CaptureFixture
     assert details["name"] in pawtune(capsys, "show", finished, "0001").out
 
 
+@pytest.mark.slow
 def test_a_recorded_configuration_runs_again(
     finished: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

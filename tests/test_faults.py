@@ -164,16 +164,11 @@ PHASES: dict[str, tuple[dict[str, float], Callable[[Victim], bool], float]] = {
 }  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 MOMENTS = [(phase, number) for phase in PHASES for number in SIGNALS]
-SAMPLE = {("writing", signal.SIGKILL)}
 
 
-@pytest.mark.parametrize(
-    ("phase", "number"),
-    [
-        pytest.param(*moment, marks=[] if moment in SAMPLE else pytest.mark.slow)
-        for moment in MOMENTS
-    ],
-)
+# `test_resume` kills one driver in the usual run of the tests.
+@pytest.mark.slow
+@pytest.mark.parametrize(("phase", "number"), MOMENTS)
 def test_a_driver_that_dies_at_any_moment(
     phase: str, number: int, address: str, tiny_images: Path, runs_dir: Path
 ) -> None:

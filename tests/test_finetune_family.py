@@ -72,6 +72,7 @@ def test_the_delivered_file_predicts_as_training_did(searched: Run, tmp_path: Pa
     np.testing.assert_allclose(model.predict(pixels, verbose=0), kept, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_it_is_reproduced_refitted_voted_and_reported(
     searched: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -119,6 +119,7 @@ def test_kept_activations_train_as_live_ones_do_and_the_file_predicts_as_trainin
     assert moved > 0.02  # training changed far more than the tolerance hides
 
 
+@pytest.mark.slow
 def test_an_epoch_depends_on_seed_and_state_alone(
     backbone: keras.Model, rounds: list[NDArray[np.float16]]
 ) -> None:

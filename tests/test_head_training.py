@@ -79,6 +79,7 @@ def test_a_continued_head_equals_an_uninterrupted_one(policy: Precision, tmp_pat
         )
 
 
+@pytest.mark.slow
 def test_a_head_on_features_equals_live_training_where_nothing_is_augmented() -> None:
     from pawtune.models.backbones.frozen_backbone import load_backbone
 

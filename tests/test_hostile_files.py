@@ -95,6 +95,7 @@ def test_preview_shows_what_is_left_out_line_by_line(
     assert all(line.isprintable() for line in shown.splitlines())
 
 
+@pytest.mark.slow
 def test_run_then_predict(
     corpus: Path, runs_dir: Path, ray_cluster: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -150,6 +150,7 @@ def test_a_continued_trial_equals_an_uninterrupted_one(
         )
 
 
+@pytest.mark.slow
 def test_a_result_does_not_depend_on_what_the_process_did_before() -> None:
     """A fresh interpreter against this one, in which other tests have trained."""
     settings = TrainSpec(epochs=1, batch_size=16, seed=3)
@@ -164,6 +165,7 @@ def test_a_result_does_not_depend_on_what_the_process_did_before() -> None:
     assert here == pytest.approx(there, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_only_the_head_of_a_transfer_model_changes(backbone: keras.Model) -> None:
     before = backbone.get_weights()
     network = network_of(TRANSFER, backbone)

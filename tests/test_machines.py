@@ -88,6 +88,7 @@ def odd_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return place / ODD / "one", done.stderr
 
 
+@pytest.mark.slow
 def test_a_long_temporary_folder_and_no_home(odd_run: tuple[Path, str]) -> None:
     run, said = odd_run
     (line,) = [line for line in said.splitlines() if line.startswith("Ray uses ")]
@@ -100,6 +101,7 @@ def test_file_names_are_read_alike_in_every_locale(odd_run: tuple[Path, str]) ->
     assert manifest["class_names"] == ["café", "thé"]
 
 
+@pytest.mark.slow
 def test_nothing_is_pasted_into_a_url(odd_run: tuple[Path, str]) -> None:
     run, _ = odd_run
     assert sorted(path.name for path in run.parent.parent.parent.iterdir()) == [
@@ -137,6 +139,7 @@ def check_anywhere(model: Path, home: Path) -> None:
     assert answers["float16"] == answers["float32"]
 
 
+@pytest.mark.slow
 def test_settings_of_keras_are_ours(odd_run: tuple[Path, str]) -> None:
     run, _ = odd_run
     assert len((run / "trials" / "0001" / "metrics.csv").read_text().splitlines()) == 3

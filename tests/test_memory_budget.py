@@ -50,6 +50,7 @@ def test_a_store_that_is_too_small_is_told_with_the_remedy() -> None:
     assert "\n" not in line
 
 
+@pytest.mark.slow
 def test_pixels_larger_than_the_store_go_to_disk_and_come_back(
     manifest: Manifest, tmp_path: Path
 ) -> None:

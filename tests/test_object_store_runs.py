@@ -485,6 +485,7 @@ def search_options(tiny_images: Path, address: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_a_search_lives_in_the_object_store(
     search_options: list[str],
     address: str,

@@ -51,6 +51,7 @@ def forget() -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_the_pages_family_searches_resumes_reports_exports_and_reproduces(
     folder: Path, tiny_images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

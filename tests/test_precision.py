@@ -158,7 +158,10 @@ def test_a_model_that_is_loaded_beside_a_search_takes_memory_as_it_needs_it(
     assert grows == [(card, True) for card in cards]
 
 
-@pytest.mark.parametrize("share", ["0.0", "0.5", "1.0", "None"])
+@pytest.mark.parametrize(
+    "share",
+    ["0.5", *(pytest.param(share, marks=pytest.mark.slow) for share in ("0.0", "1.0", "None"))],
+)
 def test_a_process_without_gpus_takes_any_share(share: str) -> None:
     code = (
         "from pawtune.models import precision as p\n"

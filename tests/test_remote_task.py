@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import os, time
 import ray
@@ -34,6 +36,7 @@ print(len({ray.get(on_cpu.remote())[0] for _ in range(3)}))
 """
 
 
+@pytest.mark.slow
 def test_a_task_with_a_gpu_ends_its_process() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=300)
     assert done.stdout.splitlines() == ["1 True True True"] * 2 + ["1"], done.stderr

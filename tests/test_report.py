@@ -163,6 +163,7 @@ def test_one_trial(maker: RunMaker) -> None:
     assert "no other trial beat the first trial conv-0001" in page.text
 
 
+@pytest.mark.slow
 def test_two_hundred_trials_stay_small(maker: RunMaker) -> None:
     maker.proposals(200)
     page = report(maker.finish("time budget"))

@@ -228,6 +228,7 @@ def tiny_search(tiny_images: Path, runs_dir: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_more_trials_on_a_finished_and_moved_run(
     tiny_search: list[str], tmp_path: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,7 +287,9 @@ def test_a_killed_search_goes_on_where_it_was(
     assert reached < 60
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_signals_end_a_search_in_order(
     tiny_search: list[str], runs_dir: Path, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:

@@ -64,6 +64,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, float]:
     return build_manifest(folder), cpu_s
 
 
+@pytest.mark.slow
 def test_the_whole_sample_is_made_in_time(whole: tuple[Manifest, float]) -> None:
     manifest, cpu_s = whole
     assert cpu_s < 60

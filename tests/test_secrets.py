@@ -120,6 +120,7 @@ def holding(folder: Path, secrets: list[bytes]) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_search_on_a_secret_address_leaves_no_trace_of_the_secret(
     server: Server,
     runs_dir: Path,

@@ -23,6 +23,7 @@ SPECS = (
 )
 
 
+@pytest.mark.slow
 def test_a_vote_is_the_mean_of_its_members_and_needs_nothing_of_ours(tmp_path: Path) -> None:
     backbone = load_backbone("MobileNetV2", 32, None)
     voters, members = [], []

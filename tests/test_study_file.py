@@ -136,6 +136,7 @@ def test_studies_that_somebody_adds_and_deletes_end_no_search(
     ]
 
 
+@pytest.mark.slow
 def test_after_its_end_nothing_is_said_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +179,7 @@ def test_trials_are_written_soon_by_one_thread(
     assert rows(tmp_path / "study.db") == 4
 
 
+@pytest.mark.slow
 def test_a_file_that_is_away_is_written_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,8 @@ from pawtune.search.run import Run, open_run
 from pawtune.search.storage.run_folder import read_json
 from tests.command_line import pawtune
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+# `test_solved_trials` goes through the same verbs with solved heads, in seconds.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 
 def search(folder: Path, data: str) -> Path:

@@ -94,6 +94,7 @@ def growth(specs: list[TrialSpec], folder: Path, warm_up: int) -> float:
     return max(memory[warm_up:]) - memory[warm_up - 1]
 
 
+@pytest.mark.slow
 def test_the_next_trials_take_no_more_memory(tmp_path: Path) -> None:
     """Of three kinds of optimizer each; a leak of one trial in three would be 25 MB."""
     specs = [net(number) for number in range(7)]

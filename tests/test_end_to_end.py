@@ -65,6 +65,8 @@ def finished(
             "trials": 6,
             "families": ["conv", "transfer"],
             "baselines": "off",
+            # As delivered: bfloat16, which some processors have, would round otherwise.
+            "speed.precision": "float32",
         },
     )
     return run_search(config).folder.root
@@ -126,8 +128,8 @@ def test_the_kept_checkpoint_predicts_as_it_did_in_training(finished: Path, fami
     manifest = run.manifest()
     pixels = decode_split(Path(manifest.root), manifest.split("validation"), 32)
     kept = np.load(run.folder.trial(row.trial_id).best_predictions)
-    # Training may have computed in bfloat16: 8 bits of mantissa.
-    np.testing.assert_allclose(run.best(row.trial_id).predict(pixels, verbose=0), kept, atol=0.05)
+    # Features are kept in float16: 11 bits of mantissa.
+    np.testing.assert_allclose(run.best(row.trial_id).predict(pixels, verbose=0), kept, atol=5e-3)
 
 
 def test_test_and_predict_agree_on_every_image(

@@ -167,3 +167,10 @@ def test_predictions_are_read_one_trial_at_a_time(runs_dir: Path, tmp_path: Path
         np.testing.assert_allclose(loss, -np.log(kept[np.arange(len(labels)), labels]), rtol=1e-5)
     one = len(labels) * 30 * 4
     assert peak < 40 * one / 2  # all probabilities at once would be 40
+
+
+def test_images_that_are_all_right_leave_room_for_doubt() -> None:
+    hits = np.ones((2, 200), np.float32)
+    found = correct_selection(hits, 1 - hits, np.zeros(200, np.int32))
+    assert found.accuracy == 1
+    assert found.interval_95 == pytest.approx((0.981, 1.0), abs=5e-4)  # Wilson, 200 of 200

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pawtune.search.objective import Metric
 from pawtune.search.results.leaderboard import Row
-from pawtune.search.results.metrics import LEARNED_NOTHING, Majority
+from pawtune.search.results.metrics import LEARNED_NOTHING, Majority, wilson_interval
 from pawtune.search.results.validation import read_predictions
 from pawtune.search.storage.run_folder import RunFolder
 
@@ -36,7 +36,8 @@ class CorrectedAccuracy:
 
     Attributes:
         accuracy: Mean accuracy of the winner on images that did not choose it.
-        interval_95: Percentiles 2.5 and 97.5 of the bootstrap.
+        interval_95: Percentiles 2.5 and 97.5 of the bootstrap, but no narrower than Wilson's
+            interval of `accuracy` on so many images.
     """
 
     accuracy: float
@@ -176,8 +177,12 @@ def correct_selection(
         right = (hits[winner] * left_out).sum(axis=1)
         scores.append(right / np.maximum(1, left_out.sum(axis=1)))
     all_scores = np.concatenate(scores)
+    accuracy = float(all_scores.mean())
     low, high = np.percentile(all_scores, [2.5, 97.5])
-    return CorrectedAccuracy(float(all_scores.mean()), (float(low), float(high)))
+    # Images that are all right, or nearly, look alike in every draw: the bootstrap has no width.
+    images = hits.shape[1]
+    lowest, highest = wilson_interval(round(accuracy * images), images)
+    return CorrectedAccuracy(accuracy, (float(min(low, lowest)), float(max(high, highest))))
 
 
 def _draws(images: int, bootstraps: int, rng: np.random.Generator) -> Iterator[Floats]:

@@ -16,7 +16,7 @@ def build_lock(folder: Path, waits: Callable[[str], None] = lambda line: None) -
     system that knows no locks, cost time and nothing else: folders appear whole, the first stays.
 
     Args:
-        folder: What is to be built.
+        folder: Folder that is to be built.
         waits: Told where somebody else is at it.
 
     Yields:

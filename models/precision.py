@@ -74,7 +74,7 @@ def share_gpus(share: float | None = None) -> None:
     """Take of the GPUs' memory what is this process's; to be told before it first computes.
 
     Args:
-        share: What the scheduler gave this process. 0: no GPU is used, whatever can be seen. A
+        share: Part of the GPUs given to this process. 0: none is used, whatever can be seen. A
             part of one: TensorFlow may take that part of its memory, and no more. Else, and where
             the memory is not known, memory is taken as it is needed, not the whole card at once.
     """

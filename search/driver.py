@@ -160,7 +160,7 @@ def resume_search(
         data: Where the images are, if they have moved.
         address: A Ray cluster, if another than before.
         reporter: Shows progress; by default a notebook shows it, and a script shows nothing.
-        callbacks: As `run_search` takes them.
+        callbacks: Callbacks, as `run_search` takes them.
 
     Raises:
         UserError, DataError, ModelError: The run is held by another driver, or is damaged, or

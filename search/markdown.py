@@ -14,7 +14,7 @@ def render_markdown(template: Path, values: Mapping[str, Any]) -> str:
 
     Args:
         template: A `.md.j2` file. `{{ name | md }}` writes a value on one line, escaped.
-        values: What the template names; a name that is missing raises.
+        values: Values of the names in the template; a missing name raises.
     """
     environment = jinja2.Environment(  # noqa: S701: Markdown, escaped by the filter
         undefined=jinja2.StrictUndefined,

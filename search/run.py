@@ -184,7 +184,7 @@ class Run:
         """The best trial's best epoch, or another model of the run, as one complete model.
 
         Args:
-            model: What `choose` gives, or a trial's id or name; by default the best trial.
+            model: A choice from `choose`, or a trial's id or name; by default the best trial.
             max_latency_ms: Instead of `model`: the best of the trials that answer within this
                 time, where the search measured it.
 
@@ -209,7 +209,7 @@ class Run:
         """A model of the run, ready to predict as `pawtune predict` does.
 
         Args:
-            model: As `best` takes it.
+            model: Model, as `best` takes it.
             coverage: Also give label sets that hold the true label so often, between 0 and 1.
 
         Raises:
@@ -249,7 +249,7 @@ class Run:
 
         Args:
             images: A file or folder, several of them, or (N, H, W, 3) uint8 pixels.
-            model: As `best` takes it.
+            model: Model, as `best` takes it.
 
         Returns:
             One line an image: `path` (of files), `label`, `confidence`, and each class's
@@ -276,7 +276,7 @@ class Run:
 
         Args:
             out: The file.
-            model: As `best` takes it.
+            model: Model, as `best` takes it.
             force: Replace `out` where it exists; the run's own file is always replaced.
 
         Raises:
@@ -311,7 +311,7 @@ class Run:
         Args:
             out: The file; of a SavedModel a folder.
             format: One of these names.
-            model: As `best` takes it.
+            model: Model, as `best` takes it.
             dynamic: A TFLite file for any number of images of any size, rather than for one image
                 of the side that the model was trained at.
             force: Replace `out` where it exists.
@@ -345,7 +345,7 @@ class Run:
 
         Args:
             data: Where the images are, if they have moved since the search.
-            model: As `best` takes it.
+            model: Model, as `best` takes it.
 
         Raises:
             UserError: There is no such model or no test split, or its images changed.

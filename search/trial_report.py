@@ -30,7 +30,7 @@ class BestEpoch:
         epoch: From 1.
         objective: Its value of what the search optimises.
         val_accuracy: From 0 to 1.
-        val_loss: Of equal objectives the smaller is the better.
+        val_loss: Validation loss; of equal objectives the smaller is the better.
     """
 
     epoch: int
@@ -53,8 +53,8 @@ class TrialReport:
         metrics: The epoch's, by name, of `METRICS`.
         best: The best epoch so far; None before the first.
         num_weights: Weights of the whole model; None where they are not known.
-        latency_ms: Of one image through the complete model; None where it was not measured.
-        size_mb: Of the complete model's weights; None as well.
+        latency_ms: Milliseconds for one image; None where it was not measured.
+        size_mb: Size of the complete model's weights in 10^6 bytes; None as well.
         done: Whether nothing follows.
         failure: Why the trial failed, in one line; None where it did not.
         storage: Why the run folder cannot be used, in one line: the trial may be continued.

@@ -246,6 +246,18 @@ def test_a_package_says_what_it_is_for_and_no_more() -> None:
             assert isinstance(only, ast.Expr), path
 
 
+def test_what_docstrings_list_is_named_by_a_noun() -> None:
+    """ "seed: Of the draws." leaves the reader to guess what of the draws."""
+    lines = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for part in PACKAGES
+        for path in modules(part)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\s+[a-z_0-9]+: (Of|That|What|Those|Who|As|Which) ", line)
+    ]
+    assert lines == []
+
+
 def test_every_package_is_shipped() -> None:
     links = {path.name: path.resolve() for path in (ROOT / "pawtune").iterdir() if path.is_dir()}
     assert {name: links.get(name) for name in PACKAGES} == {name: ROOT / name for name in PACKAGES}

@@ -32,7 +32,7 @@ def pixels_key(hashes: Iterable[str], image_size: int) -> str:
     """32 hexadecimal digits that differ where any pixel might.
 
     Args:
-        hashes: What the images' pixels depend on, in their order: see ManifestEntry.pixels_key.
+        hashes: Hashes of what the pixels depend on, in order: see ManifestEntry.pixels_key.
         image_size: In pixels.
     """
     parts = {

@@ -17,7 +17,7 @@ def check_unchanged(root: Path, entries: Sequence[ManifestEntry], *, what: str) 
 
     Args:
         root: Where the images are now.
-        entries: Those that are needed.
+        entries: Images that are needed.
         what: They are called in the message: "test", "training or validation".
 
     Raises:

@@ -88,7 +88,7 @@ def find_copies(near: Neighbours) -> list[tuple[int, int, float]]:
     """Pairs of images that are far closer than images are thereabouts, the closest first.
 
     Args:
-        near: Of all images among themselves; the last neighbour's distance is the measure.
+        near: Neighbours of all images among themselves; the last one's distance is the measure.
 
     Returns:
         (row, row, distance) of each pair, the lower row first.
@@ -105,7 +105,7 @@ def find_outliers(near: Neighbours, deviations: float = 5.0) -> Rows:
     """Images whose mean distance to their neighbours is far above the median, the farthest first.
 
     Args:
-        near: Of all images among themselves.
+        near: Neighbours of all images among themselves.
         deviations: How far, in median absolute deviations times 1.4826 (standard deviations of a
             normal distribution).
     """

@@ -24,7 +24,7 @@ def set_threshold(
     Args:
         probabilities: (N, C) for images that the model has not seen.
         labels: (N,) true classes.
-        coverage: Of the sets, between 0 and 1, on images like these.
+        coverage: Coverage of the sets, between 0 and 1, on images like these.
 
     Raises:
         ModelError: Fewer images than this coverage needs.

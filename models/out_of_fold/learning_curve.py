@@ -87,7 +87,7 @@ def measure_curve(
         regularisation: λ of `solve_ridge`.
         groups: (N,) numbers; images of one group are never apart.
         repetitions: R, at each size.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     rng = np.random.default_rng(seed)
     sizes = np.array([max(2 * num_classes, round(share * len(labels))) for share in SHARES])
@@ -126,11 +126,11 @@ def forecast(
     """Accuracy at other numbers of training images.
 
     Args:
-        curve: As measured.
+        curve: Measured curve.
         images: The numbers.
         scored_on: How many new images the accuracy would be measured on: the band holds their
             noise. 0: the band is that of the curve alone.
-        seed: Of the refits.
+        seed: Seed of the refits.
     """
     rng = np.random.default_rng(seed)
     errors = 1 - curve.accuracies

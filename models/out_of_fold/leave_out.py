@@ -38,7 +38,7 @@ def leave_out_ridge(
     """Exact logits of each image by the ridge head that was solved without its group.
 
     Args:
-        decomposition: Of the N images' features.
+        decomposition: Decomposition of the N images' features.
         labels: (N,) class indices.
         num_classes: C.
         regularisation: λ of `solve_ridge`.
@@ -91,7 +91,7 @@ def deal_folds(labels: Labels, groups: Labels, folds: int = FOLDS, seed: int = 0
         labels: (N,) class indices.
         groups: (N,) numbers, equal where images belong together.
         folds: How many, at least 2.
-        seed: Of the shuffle.
+        seed: Seed of the shuffle.
 
     Returns:
         (N,) int64, 0 to folds - 1.
@@ -117,7 +117,7 @@ def fold_logistic(
     """(N, C) logits of each image by the logistic head that was solved without its fold.
 
     Args:
-        decomposition: Of the N images' features.
+        decomposition: Decomposition of the N images' features.
         labels: (N,) class indices.
         num_classes: C.
         regularisation: λ of `solve_logistic`.

@@ -186,7 +186,7 @@ def solve_ridge(
     The temperature minimises the log loss of the leave-one-out scores, so it moves no decision.
 
     Args:
-        decomposition: Of the features.
+        decomposition: Decomposition of the features.
         labels: (N,) class indices.
         num_classes: C.
         regularisation: λ > 0 of Σ wᵢ (yᵢ - f(xᵢ))² + λ ‖β‖², for standardised features over √D.
@@ -257,7 +257,7 @@ def solve_logistic(
     """Multinomial logistic regression with an L2 penalty, by L-BFGS in the principal directions.
 
     Args:
-        decomposition: Of the features.
+        decomposition: Decomposition of the features.
         labels: (N,) class indices.
         num_classes: C.
         regularisation: λ > 0 of Σ wᵢ log loss + λ/2 ‖β‖², for standardised features over √D. The

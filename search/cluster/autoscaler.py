@@ -124,7 +124,7 @@ def read_configuration(gcs_address: str) -> str:
     """The configuration that an autoscaler on this machine was started with.
 
     Args:
-        gcs_address: Of its cluster.
+        gcs_address: Address of its cluster's GCS.
     """
     port = gcs_address.rpartition(":")[2]  # hosts have several names
     for process in Path("/proc").glob("[0-9]*"):
@@ -143,7 +143,7 @@ class Question:
     An answer is kept. Only the first asking waits for one; it is taken whenever it comes.
 
     Args:
-        gcs_address: Of the cluster.
+        gcs_address: Address of the cluster's GCS.
     """
 
     def __init__(self, gcs_address: str) -> None:

@@ -30,8 +30,8 @@ class Capacity:
     """What a cluster has, and what its autoscaler may add to it.
 
     Attributes:
-        nodes: Those that are there.
-        addable: What the autoscaler may have, with what it has; empty where nothing scales the
+        nodes: Nodes that are there now.
+        addable: Nodes that the autoscaler may have in all; empty where nothing scales the
             cluster.
         most_added: Nodes that it may have at once, of all kinds together; None: no such limit.
     """

@@ -31,7 +31,7 @@ def load_beside_ray(
     Args:
         load: Is called with a progress function, in a thread where Ray is to be started.
         progress: Takes how far the load is.
-        address: Of a cluster; with one, and where Ray runs already, nothing is started.
+        address: Address of a cluster; with one, and where Ray runs already, nothing is started.
         say: Takes a line for the person who watches.
 
     Returns:

@@ -16,7 +16,7 @@ def probe_head(address: str | None) -> str | None:
     """Notices at once where no head of Ray's listens.
 
     Args:
-        address: As `--address` of `pawtune run`.
+        address: Address, as `--address` of `pawtune run` takes it.
 
     Returns:
         host:port, where one answers; None where only Ray can find the cluster, or will start it.
@@ -95,7 +95,7 @@ def refuse_foreign(address: str | None) -> None:
     So a run folder, which may be a stranger's, does not decide on that.
 
     Args:
-        address: As the folder has it.
+        address: Address that the run folder has recorded.
 
     Raises:
         UserError: It is that of a cluster on another machine.

@@ -50,7 +50,7 @@ def head_watched(run: RunFolder, joined: bool, say: Say) -> Iterator[None]:
     """Says so when the cluster's head is gone; Ray ends the process a minute later, wordless.
 
     Args:
-        run: What can be resumed.
+        run: Run that can be resumed.
         joined: The cluster is another's; one that this process started ends with it anyway.
         say: Takes a line.
     """

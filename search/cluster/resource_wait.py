@@ -41,7 +41,7 @@ def wait_for_room(options: Mapping[str, Any], tell: Callable[[str], None]) -> No
     A task that does nothing goes ahead of the real ones: theirs do not say when they have begun.
 
     Args:
-        options: Of the task, in Ray's words: `num_cpus`, `num_gpus`, where it must run.
+        options: Options of the task in Ray's words: `num_cpus`, `num_gpus`, where it must run.
         tell: Called with what it waits for, every few seconds of a longer wait.
     """
     if not options.get("num_cpus") and not options.get("num_gpus"):

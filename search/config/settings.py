@@ -23,8 +23,8 @@ class Setting:
     """Metadata of one setting, put into its annotation.
 
     Attributes:
-        accepts: What it takes, to follow "must be" or "give".
-        meaning: What it does, as a sentence.
+        accepts: Values that are accepted, in words that follow "must be" or "give".
+        meaning: Effect of the setting, as a sentence.
         check: Raises ValidationError for a value that a model cannot have.
     """
 
@@ -73,7 +73,7 @@ def explain(error: ValidationError, known: Mapping[str, FieldInfo]) -> list[str]
     """Every problem as one line: place, rule, value received, remedy.
 
     Args:
-        error: Of a configuration.
+        error: Error of pydantic about a configuration.
         known: All its settings, see `settings_of`.
     """
     # A list whose items were refused is also called too short: that says nothing new.

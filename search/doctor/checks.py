@@ -46,8 +46,8 @@ def examine(data: str | None = None, address: str | None = None) -> Iterator[Che
     """Checks one thing after another, the quick ones first.
 
     Args:
-        data: As `run --data`; None: no data is looked at.
-        address: As `run --address`.
+        data: Folder of images, as `run --data` takes it; None: no data is checked.
+        address: Address of a cluster, as `run --address` takes it; None: a local Ray.
     """
     yield check_python()
     yield check_temporary_folder()

@@ -65,7 +65,7 @@ def describe_data(run: Run, license: str | None = None) -> dict[str, Any]:
 
     Args:
         run: The run.
-        license: Of the images, as a URL; only their owner knows.
+        license: License of the images, as a URL; only their owner knows it.
 
     Raises:
         DataError: The manifest cannot be read.

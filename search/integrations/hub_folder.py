@@ -19,7 +19,7 @@ def write_hub_folder(
         run: The run.
         out: A new folder.
         choice: The model.
-        data_license: Of the images, as a URL.
+        data_license: License of the images, as a URL.
 
     Returns:
         The files.

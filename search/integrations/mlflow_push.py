@@ -24,7 +24,7 @@ def push_to_mlflow(run: Run, uri: str | None, project: str) -> str:
 
     Args:
         run: The run, finished or not.
-        uri: Of the store, as `http://HOST:5000` or `sqlite:///mlflow.db`; None: as MLflow's own
+        uri: URI of the store, `http://HOST:5000` or `sqlite:///mlflow.db`; None: as MLflow's own
             environment says.
         project: Name of the experiment.
 

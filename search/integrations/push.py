@@ -21,7 +21,7 @@ def push(run: Run, to: str, uri: str | None = None, project: str = "pawtune") ->
     Args:
         run: The run, finished or not.
         to: `mlflow` or `wandb`.
-        uri: Of the tracker's server or store.
+        uri: URI of the tracker's server or store.
         project: MLflow's experiment, or W&B's project.
 
     Returns:

@@ -22,7 +22,7 @@ class TrackedTrial:
         params: Its parameters by name.
         epochs: Metrics by epoch, in order: `epoch` and numbers.
         summary: Its best epoch, size and time.
-        state: What became of it, in words.
+        state: Outcome of the trial, in words.
         over: Whether it has ended.
     """
 
@@ -41,7 +41,7 @@ class TrackedRun:
     """A whole run.
 
     Attributes:
-        settings: Of the search, credentials in addresses removed.
+        settings: Settings of the search, without credentials in addresses.
         summary: Numbers of its result so far.
         best: Its best trial; None before an epoch has ended.
         over: Whether the search has ended.

@@ -45,8 +45,8 @@ class Classifier:
 
     Args:
         content: Bytes of a `.keras` file, so that no node needs to see the driver's disk.
-        title: Of the model, for the page.
-        threads: Of TensorFlow.
+        title: Title of the model, for the page.
+        threads: Number of TensorFlow's threads.
     """
 
     def __init__(self, content: bytes, title: str, threads: int = 1) -> None:

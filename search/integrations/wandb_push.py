@@ -19,7 +19,7 @@ def push_to_wandb(run: Run, uri: str | None, project: str) -> str:
 
     Args:
         run: The run, finished or not.
-        uri: Of a server of one's own; None: as W&B's own environment says.
+        uri: URI of a server of one's own; None: as W&B's own environment says.
         project: Name of the project.
 
     Returns:

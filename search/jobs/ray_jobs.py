@@ -50,7 +50,7 @@ class Job:
         status: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
         run: The run's name; `folder`: its folder, on the cluster.
         started, ended: Seconds since 1970.
-        message: What Ray says about the status.
+        message: Ray's own words about the status.
     """
 
     job_id: str
@@ -73,7 +73,7 @@ def submit(api: JobsApi, config: SearchConfig, *, shared: bool, quiet: bool) -> 
         api: The cluster.
         config: The search; paths as given on this machine.
         shared: Its paths are those of a file system that the cluster has as well.
-        quiet: As `pawtune run --quiet`.
+        quiet: Show nothing but warnings, as `pawtune run --quiet`.
 
     Raises:
         UserError: A path that the cluster cannot see, or a name in use.
@@ -120,7 +120,7 @@ def resume(
         more_trials: Proposed trials on top of those the search was given before.
         retry_failed: Run failed trials again.
         data: Where the images are, if they have moved.
-        quiet: As `pawtune run --quiet`.
+        quiet: Show nothing but warnings, as `pawtune run --quiet`.
         runs_dir: Where a run of that name lies, if no job of the cluster has it.
 
     Raises:

@@ -29,8 +29,8 @@ class ClassNeed:
     """A class, and what its images bring.
 
     Attributes:
-        images: That the run has of it, training and validation.
-        recall: Of the class by heads on 80% of the images.
+        images: Number of its images in training and validation.
+        recall: Recall of the class by heads on 80% of the images.
         gain: By which its recall grew from 45% to 80% of the images.
     """
 

@@ -83,7 +83,7 @@ class Audit:
     Attributes:
         images: How many were looked at.
         accuracy: Share of them whose label the out-of-fold predictions name.
-        backbone: Of the features, with its image size.
+        backbone: Backbone whose features were used, with its image size.
     """
 
     images: int
@@ -109,7 +109,7 @@ def audit_run(
 
     Args:
         run: The run.
-        config: Of the run.
+        config: Configuration of the run.
         manifest: Its splits; `root` is where the images are now.
         rows: The leaderboard, best first.
         progress: Called with (stage, images done, images in all) while features are computed.

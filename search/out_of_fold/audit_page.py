@@ -23,7 +23,7 @@ def write_page(run: RunFolder, audit: Audit, manifest: Manifest) -> Path:
 
     Args:
         run: The run.
-        audit: What was found.
+        audit: Findings of the audit.
         manifest: Its splits; `root` is where the images are now. Where they are gone, the page
             has their names only.
     """

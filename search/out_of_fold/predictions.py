@@ -32,7 +32,7 @@ class OutOfFold:
         probabilities: (N, C) float32, in the order of `SeenImages`.
         accuracy: Share of the images whose label they name.
         regularisation: λ of the head.
-        backbone: Of the features.
+        backbone: Name of the backbone whose features were used.
     """
 
     probabilities: NDArray[np.float32]
@@ -52,10 +52,10 @@ def predict_out_of_fold(
     """Leaves out each image, with its duplicates, from one solution.
 
     Args:
-        features: Of the images.
+        features: Features of the images.
         seen: Their labels and groups.
         num_classes: C.
-        backbone: Of the features.
+        backbone: Name of the backbone whose features were used.
     """
     x = joined(features)
     logits, penalty = choose_penalty(decompose(x, x[:1]), seen.labels, num_classes, seen.groups)

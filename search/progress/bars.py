@@ -21,11 +21,11 @@ class Bar:
     Attributes:
         done: In items, or bytes for downloads; parts of an item count.
         total: None where it is not known.
-        began: Of this session.
+        began: Time at which this session of the stage began.
         at: When `done` was reached: until more is done, the time left runs down from there.
         behind: Was done before `began`, and says nothing about the pace.
         whole: Items that are done as a whole, to be told where `done` counts parts of others.
-        waits: What it waits for, while the cluster has no room.
+        waits: Reason to wait while the cluster has no room; empty otherwise.
     """
 
     name: str

@@ -23,12 +23,12 @@ class TrialEvent:
     """One thing that happened to a trial: its start, an epoch, or its end.
 
     Attributes:
-        trial_id: As `0007`.
-        name: Of the trial.
-        family: Of its architecture.
-        epochs: Of a trial that is not stopped.
+        trial_id: Id of the trial, such as `0007`.
+        name: Name of the trial.
+        family: Name of its architecture family.
+        epochs: Number of epochs of a trial that is not stopped.
         status: `running`, `completed`, `stopped` or `failed`.
-        report: What its worker reported last; empty before the first epoch.
+        report: Latest report of its worker; empty before the first epoch.
         reason: Why it ended, where it did not end by itself: `asha` for early stopping.
         params: Its parameters by name.
     """
@@ -66,7 +66,7 @@ class BestTrial:
     """A trial's best epoch so far.
 
     Attributes:
-        value: What the search optimises.
+        value: Value of the metric that the search optimises.
         accuracy: On validation.
         loss: On validation; of equal values the smaller is the better.
     """
@@ -85,7 +85,7 @@ class SearchState:
 
     Attributes:
         total: Trials to run, baselines included.
-        metric: What the search optimises.
+        metric: Metric that the search optimises.
         train_images: In the training split: what a backbone would see in every epoch.
         val_images: In the validation split: what a backbone would see once a trial.
         saved_epochs: Not run because the scheduler stopped trials.
@@ -144,7 +144,7 @@ class SearchState:
         """Takes what happened to a trial.
 
         Args:
-            event: What happened.
+            event: Event of a trial: its start, an epoch or its end.
             on_bank: Whether the trial trained on the feature bank.
 
         Returns:

@@ -92,10 +92,10 @@ class Reporter:
         """Work before or beside the trials: `done` of `total` (bytes for downloads, else items).
 
         Args:
-            name: Of the stage.
+            name: Name of the stage.
             done: How much is.
             total: None where it is not known.
-            waits: What it waits for, while the cluster has no room.
+            waits: Reason to wait while the cluster has no room; empty otherwise.
         """
         self.stages.take(name, done, total, waits)
         if not waits:

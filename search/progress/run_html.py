@@ -56,7 +56,7 @@ def run_html(
     Args:
         run: The run.
         rows: Its leaderboard, best first.
-        metric: What the search optimised.
+        metric: Metric that the search optimised.
         estimate: The winner's accuracy, corrected; None where there is none.
     """
     usable = [row for row in rows if row.best_epoch is not None]

@@ -21,7 +21,7 @@ class RunLine:
         state: In words; why it cannot be read, where it cannot.
         counts: Trials by outcome.
         best: Validation accuracy of the best trial so far.
-        size_bytes: Of all its files here.
+        size_bytes: Bytes of all its files on this machine.
     """
 
     name: str

@@ -77,7 +77,7 @@ def as_dict(
     """For JSON: one shape for a run and for a job.
 
     Args:
-        name: As it was asked for.
+        name: Name under which the run was asked for.
         run: None where a job has not begun its run, or this machine does not see it.
         job: None where no job was asked for.
     """

@@ -35,11 +35,11 @@ class TrialView:
         row: Its line of the leaderboard.
         baseline: Whether it is one of the tutorial models.
         epochs: All finished epochs, in order.
-        planned_epochs: Of a trial that is not stopped.
+        planned_epochs: Number of epochs of a trial that is not stopped.
         reason: Why it stopped or failed; None where it simply ended.
         started: Unix time in seconds; None where it has not begun.
         finished: Unix time in seconds; None while it runs.
-        facts: What its worker found out.
+        facts: Record of the trial's worker.
     """
 
     row: Row

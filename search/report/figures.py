@@ -28,7 +28,7 @@ class Mark:
 
     Attributes:
         name: CSS variable of its colour on the page, and class of its marker there.
-        colour: As drawn.
+        colour: Colour of the drawn mark.
         marker: Matplotlib's.
     """
 
@@ -96,7 +96,7 @@ class Drawing:
 
     Attributes:
         svg: An `<svg>` element that describes itself to those who cannot see it.
-        caption: What to look at, one or two sentences.
+        caption: One or two sentences that say where to look.
     """
 
     svg: str
@@ -156,8 +156,8 @@ def to_svg(axes: Axes, key: str, alt: str, tips: Mapping[str, str] | None = None
     Args:
         axes: Any axes of the figure.
         key: Unique in the page: identifiers inside the figure begin with it.
-        alt: What the figure shows, in words.
-        tips: What to say of a trial when the pointer is over it, by its id.
+        alt: Description of the figure in words.
+        tips: Text shown when the pointer is over a trial, by trial id.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None

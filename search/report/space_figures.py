@@ -128,7 +128,7 @@ def thin_labels(labels: Mapping[float, str], characters: int = MAX_CHARACTERS) -
 
     Args:
         labels: By place, 0 to 1, in order.
-        characters: That fit on the axis.
+        characters: Number of characters that fit on the axis.
 
     >>> thin_labels({0.0: "16", 0.06: "32", 0.2: "64", 1.0: "256"}, characters=20)
     {0.0: '16', 0.2: '64', 1.0: '256'}

@@ -46,11 +46,11 @@ class EnsembleResult:
 
     Attributes:
         members: Best first.
-        images: Of the validation split.
+        images: Number of images in the validation split.
         correct: Images that the vote names right.
         accuracy: The same as a share.
         best_correct: Images that the best member alone names right.
-        comparison: Of vote and best member, by McNemar's exact test.
+        comparison: Comparison of vote and best member by McNemar's exact test.
         kept: Whether it was made into a model.
     """
 
@@ -87,7 +87,7 @@ def make_ensemble(
         run: The run.
         rows: Its leaderboard, best first.
         manifest: Its splits.
-        metric: What the search optimised.
+        metric: Metric that the search optimised.
         top: How many trials vote; fewer where the run has fewer.
         anyway: Keep it even if it does not win.
 

@@ -69,11 +69,11 @@ class TestResult:
         looks: How many times this run's test split has been looked at, this time included.
         confusion: Images by true and predicted class, in the order of `class_names`.
         calibration_error: Expected calibration error, 15 bins of equal width.
-        baseline: What it is compared with.
+        baseline: Reference that it is compared with.
         comparison: With `baseline`, exact McNemar test; `only_first` counts the images that only
             the trial names right. None where it is the trial itself.
         mistakes: Every image named wrong, the most confident first.
-        model: What was scored: a trial's best epoch, its refit, or the ensemble, whose `trial_id`
+        model: Kind of model that was scored: a trial, its refit, or the ensemble, whose `trial_id`
             joins those of its members by "+".
         title: The same for people.
         majority: The test split's most frequent class.

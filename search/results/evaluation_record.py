@@ -67,7 +67,7 @@ class EvaluationRecord(Record):
         time: When, in ISO 8601.
         accuracy: `correct` of `n` images.
         interval_95: Wilson's interval of the accuracy.
-        trial_id: What was scored; of an ensemble, its members' joined by "+".
+        trial_id: Id of the scored trial; of an ensemble, its members' ids joined by "+".
         model: `trial`, `refit` or `ensemble`.
         title: The same for people; empty in older records.
         looks: Number of this look, from 1.

@@ -20,8 +20,8 @@ class WeightDropper:
 
     Args:
         run: The run.
-        objective: What ranks trials.
-        keep: Of how many trials weights are kept, each family's best and the reference besides.
+        objective: Rule that ranks trials.
+        keep: Number of trials whose weights are kept, beside each family's best and the reference.
     """
 
     def __init__(self, run: RunFolder, objective: Objective, keep: int) -> None:

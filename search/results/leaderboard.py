@@ -27,9 +27,9 @@ class Row:
         seconds: Wall time from the start of the trial to its end.
         num_weights: Weights of the whole model, a frozen backbone included.
         reason: Why it ended, where it did not end by itself: `asha` for early stopping.
-        latency_ms: Of one image through the complete model, where the search measured it.
-        size_mb: Of the complete model's weights, where the search measured it.
-        score: What the search optimises, at the best epoch.
+        latency_ms: Milliseconds for one image, where the search measured it.
+        size_mb: Size of the complete model's weights, where the search measured it.
+        score: Value of the search's metric at the best epoch.
         on_front: Whether it is on the Pareto front; None where the search had one objective.
     """
 

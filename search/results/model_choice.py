@@ -19,11 +19,11 @@ class ModelChoice:
     """A complete model of a run.
 
     Attributes:
-        kind: What it is.
+        kind: Kind of model: a trial, a refit or an ensemble.
         row: The trial; of an ensemble its best member.
-        trial_id: Of the trial; of an ensemble those of its members, joined by "+".
+        trial_id: Id of the trial; of an ensemble those of its members, joined by "+".
         image_size: Side in pixels that it was trained at; None where its members differ.
-        record: What `refit` or `ensemble` wrote about it; empty for a trial.
+        record: Record that `refit` or `ensemble` wrote about it; empty for a trial.
     """
 
     kind: Kind
@@ -63,7 +63,7 @@ def choose_model(
         rows: Its leaderboard, best first.
         trial: Id or name of another trial than the best.
         rank: Another rank than 1.
-        kind: Which kind of model. A refit without `trial` and `rank` is that of the best trial,
+        kind: Kind of model. A refit without `trial` and `rank` is that of the best trial,
             or the only one that was made.
         max_latency_ms: The best of the trials that answer within this time, where the search
             measured it.

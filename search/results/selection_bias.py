@@ -96,10 +96,10 @@ def estimate_validation(
 
     Args:
         run: The run.
-        class_names: Of its manifest.
+        class_names: Class names of its manifest.
         labels: (N,) class of each validation image.
         rows: The leaderboard, best first.
-        metric: What the search optimised.
+        metric: Metric that the search optimised.
     """
     usable = [row for row in rows if row.best_epoch is not None]
     scores = read_scores(run, usable, labels, len(class_names))
@@ -168,7 +168,7 @@ def correct_selection(
         labels: (N,) class of each image.
         metric: How the winner is picked; ties by loss, as in the search.
         bootstraps: How often.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     scores = []
     for drawn in _draws(hits.shape[1], bootstraps, np.random.default_rng(seed)):

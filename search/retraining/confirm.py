@@ -51,8 +51,8 @@ class Confirmed:
     """A trial with its retrained ones.
 
     Attributes:
-        planned_epochs: Of its specification; the search may have stopped it before.
-        searched: As the search had it.
+        planned_epochs: Epochs of its specification; the search may have stopped it before.
+        searched: Score that the search had for it.
         repeats: With other seeds.
         mean: Over all seeds, the search's included.
         deviation: Sample standard deviation over all seeds.
@@ -83,16 +83,16 @@ class Confirmation:
     """What came of it.
 
     Attributes:
-        metric: That trials are ranked by.
+        metric: Metric that trials are ranked by.
         seeds: Other seeds that each trial was given.
         trials: In the order of the leaderboard.
-        noise: What two means may differ by for luck alone (95%); None where too little was
+        noise: Largest difference of two means by luck alone (95%); None where too little was
             trained to tell.
-        first: The trial whose other seeds are best on average.
-        second: What it is compared with: the leaderboard's best, or where it is that itself, the
+        first: Trial whose other seeds are best on average.
+        second: Its rival in the comparison: the leaderboard's best, or where it is that itself, the
             next.
-        lead: Of the mean of the first over that of the second.
-        suggested: What to go on with: the leaderboard's best, unless another beats it by more
+        lead: Mean of the first minus mean of the second.
+        suggested: Trial to go on with: the leaderboard's best, unless another beats it by more
             than noise.
     """
 
@@ -153,7 +153,7 @@ def confirm_trials(
     Args:
         run: The run.
         rows: Its leaderboard, best first.
-        metric: What the search optimised.
+        metric: Metric that the search optimised.
         top: How many trials; fewer where the run has fewer.
         seeds: How many other seeds each.
         data: Where the images are, if they have moved.
@@ -282,8 +282,8 @@ def assess(trials: Sequence[Confirmed], objective: Objective, seeds: int) -> Con
 
     Args:
         trials: In the order of the leaderboard, at least one.
-        objective: What makes a score better.
-        seeds: That each trial was given.
+        objective: Rule by which one score is better than another.
+        seeds: Seeds that each trial was given.
     """
     sign = 1 if objective.mode == "max" else -1
     known = [trial for trial in trials if trial.mean_of_others is not None]

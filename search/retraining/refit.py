@@ -44,8 +44,8 @@ class Refit:
 
     Attributes:
         epochs: All of them; the number that was best on validation.
-        train_images: Of the training split.
-        validation_images: Of the validation split, trained on too.
+        train_images: Number of images in the training split.
+        validation_images: Number of images in the validation split, trained on too.
         loss: On the images trained on, in the last epoch.
         accuracy: On the images trained on, in the last epoch.
     """

@@ -65,11 +65,11 @@ class Reproduction:
         trial_id: The trial.
         name: Its name.
         pairs: Every epoch.
-        tolerance: What was allowed: 0 for every digit.
-        changed: What decides on digits and is not what it was, in words.
-        prediction_difference: Of any validation probability of the best epoch; None where none
+        tolerance: Difference that was allowed: 0 for every digit.
+        changed: Circumstances that decide on digits and have changed, in words.
+        prediction_difference: Largest one of the best epoch's probabilities; None where none
             were kept.
-        first_difference: The first that lies beyond the tolerance, in words; None: it matches.
+        first_difference: First one beyond the tolerance, in words; None: it matches.
     """
 
     trial_id: str
@@ -212,9 +212,9 @@ def first_difference(
 
     Args:
         pairs: Every epoch.
-        tolerance: Of a metric.
+        tolerance: Difference of a metric that is allowed.
         predictions: Largest difference of a validation probability.
-        epoch: That the predictions are of.
+        epoch: Epoch that the predictions belong to.
     """
     for pair in pairs:
         for name, value in pair.recorded.items():

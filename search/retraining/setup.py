@@ -44,12 +44,12 @@ class RetrainingSetup:
     """All that stands ready before trials of a run are trained again.
 
     Attributes:
-        config: Of the search.
-        manifest: Of the search, on the images where they are now.
-        plan: What each training gets of the cluster, and how many run at once.
+        config: Configuration of the search.
+        manifest: Manifest of the search, on the images where they are now.
+        plan: Resources of each training, and how many run at once.
         pixels: Decodes further sizes.
-        backbones: Those of the trials.
-        work: What every training is handed.
+        backbones: Backbones of the trials.
+        work: Shared work that every training is handed.
     """
 
     config: SearchConfig

@@ -51,7 +51,7 @@ class Training:
     """A trial to train again.
 
     Attributes:
-        spec: What to train.
+        spec: Specification of the training.
         folder: Where its records and files are when it has ended, laid out as a trial's folder.
         continues: Whether the worker trains in `folder` itself, which it must see, and continues
             from what an interrupted training left there.
@@ -71,8 +71,8 @@ def train_again(
     """Trains side by side, as many at once as the plan allows.
 
     Args:
-        setup: What stands ready, from `prepare_retraining`.
-        trainings: What to train.
+        setup: Data, resources and shared work, from `prepare_retraining`.
+        trainings: Trainings to run.
         on_epoch: Receives every epoch's report.
         trainer: Trains one in a folder and yields a report an epoch; must be importable.
 

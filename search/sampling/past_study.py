@@ -21,8 +21,8 @@ def make_study(past: Iterable[PastTrial], config: SearchConfig, name: str) -> op
 
     Args:
         past: Trials of a run.
-        config: Of the run: it gives the direction, and the domain of each parameter.
-        name: Of the study.
+        config: Configuration of the run: the direction, and the domain of each parameter.
+        name: Name of the study.
     """
     with quiet_optuna():
         study = optuna.create_study(

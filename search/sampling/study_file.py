@@ -26,8 +26,8 @@ class StudyFile:
     """Writes the trials of one session, a few seconds after they end and at its own end.
 
     Args:
-        path: Of the SQLite file; what lies there is removed.
-        name: Of the study.
+        path: Path of the SQLite file; a file that is there already is removed.
+        name: Name of the study.
         objective: Its direction.
         say: Takes a line for the person who watches; from another thread, too.
     """

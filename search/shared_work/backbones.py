@@ -101,7 +101,7 @@ def baselines_of(
 
     Args:
         config: The search.
-        families: Those that are searched.
+        families: Families that are searched, with their weights.
         num_classes: From 433 on, tutorial_1 has more weights than a net may have.
         say: Receives which of them are left out, and why.
     """
@@ -129,9 +129,9 @@ class StoredBackbone:
 
     Attributes:
         weights: The file, in Keras' own format.
-        source_hash: Of the file it was read from.
+        source_hash: Hash of the file that the weights were read from.
         num_weights: How many there are.
-        num_features: Of an image, once pooled.
+        num_features: Number of features of an image, once pooled.
         sent: The file for other nodes; None: as it is stored, see `share_backbones`.
     """
 

@@ -43,9 +43,9 @@ class Job:
     Attributes:
         name: For people: "features of MobileNetV2 at 224 px".
         folder: In the cache, under a key of all that changes a value.
-        rows: Of the result; where a job has several shards, each array's first axis.
-        shard_rows: Of a shard; as many as rows: one worker makes all of it.
-        unit: What a row is, for people.
+        rows: Number of rows of the result; with several shards, each array's first axis.
+        shard_rows: Number of rows of a shard; as many as `rows`: one worker makes all of it.
+        unit: Name of a row, for people.
     """
 
     name: str
@@ -299,8 +299,8 @@ def obtain(board: Any, job: Job, make: Callable[[int, int], Arrays]) -> dict[str
     """A job's result, in a worker: helps to make it where it is not made yet.
 
     Args:
-        board: Of `start_board`.
-        job: What is needed.
+        board: Board from `start_board`.
+        job: Job whose result is needed.
         make: (start, stop) → arrays of these rows, by name.
 
     Returns:

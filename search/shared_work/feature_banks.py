@@ -67,8 +67,8 @@ class BankRecipe:
         weights: The backbone's stored weights.
         weights_hash: Hash of the file they were read from.
         policy: Keras dtype policy to compute under.
-        seed: Of the views' angles.
-        device: That computes it, one of `pixels.DEVICES`.
+        seed: Seed of the views' angles.
+        device: Device that computes it, one of `pixels.DEVICES`.
     """
 
     backbone: str
@@ -115,7 +115,7 @@ def open_or_build(
     """The bank of a search, from the cache or newly built, in the object store.
 
     Args:
-        recipe: What to compute.
+        recipe: Recipe of the bank to compute.
         train: Gets `num_views` views of each image.
         validation: Gets the plain view.
         num_views: Views of a training image.

@@ -53,9 +53,9 @@ class FeatureStore:
         num_train: Training images.
         num_validation: Validation images.
         policy: Keras dtype policy to compute under, the same on all workers.
-        seed: Of the light views.
+        seed: Seed of the light views.
         threads: TensorFlow threads of a worker.
-        device: That computes them, one of `pixels.DEVICES`.
+        device: Device that computes them, one of `pixels.DEVICES`.
         pixels: By image size in pixels; sizes whose features are in the cache may be missing.
         backbones: By (name, image size).
         whole: Whether the validation images are trained on too, as a refit does; the first of
@@ -99,7 +99,7 @@ class FeatureStore:
         """Something computed of a backbone's plain features, once for all trials.
 
         Args:
-            backbone: Of the features.
+            backbone: Backbone that makes the features.
             what: Names it, with all that it depends on besides them.
             make: Computes it.
         """
@@ -228,11 +228,11 @@ def share_features(
     Args:
         config: The search.
         manifest: Its images.
-        plan: What each trial gets of the cluster.
-        backbones: Those of which some trial uses features.
+        plan: Resources that each trial gets.
+        backbones: Backbones whose features some trial uses.
         pixels: The decoded images.
         cache: pawtune's cache folder.
-        tuned: Those of which some trial uses activations.
+        tuned: Backbones whose activations some trial uses.
     """
     train, validation = manifest.split("train"), manifest.split("validation")
     keys = [entry.pixels_key for entry in (*train, *validation)]

@@ -25,8 +25,8 @@ def bytes_to_share(
     Args:
         manifest: Training and validation images count.
         live_sizes: In pixels, at which trials train on pixels.
-        backbones: Of which banks are made; empty where they are switched off.
-        num_views: Of a training image in a bank.
+        backbones: Backbones that banks are made of; empty where banks are switched off.
+        num_views: Number of views of a training image in a bank.
     """
     counts = {split: len(manifest.split(split)) for split in ("train", "validation")}
     pixels = {size: sum(counts.values()) * size * size * 3 for _, size in backbones}

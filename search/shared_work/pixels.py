@@ -61,10 +61,10 @@ class PixelStore:
     """Decodes a size when it is first asked for.
 
     Args:
-        manifest: Who is in which split.
+        manifest: Images of each split.
         cache: pawtune's cache folder.
         progress: Called with (stage, images done, images in all) while decoding.
-        nodes: That see the images; empty where all do.
+        nodes: Nodes that see the images; empty where all do.
         say: Takes a line for the person who watches.
     """
 
@@ -111,12 +111,12 @@ def decode_pixels(
     """The training and validation splits at one size, from the cache or decoded, for all trials.
 
     Args:
-        manifest: Who is in which split. Test images are not touched.
+        manifest: Images of each split. Test images are not touched.
         root: The image folder, on a path that the decoding nodes see.
         image_size: Side in pixels.
         cache: pawtune's cache folder.
         progress: Called with (images done, images in all) while decoding.
-        nodes: That decode, each its part; empty: any.
+        nodes: Nodes that decode, each its part; empty: any.
         say: Told where the cache has no room; the search goes on without.
 
     Raises:
@@ -272,7 +272,7 @@ def device_of(plan: ResourcePlan, nodes: Iterable[Mapping[str, Any]]) -> str:
 
     Args:
         plan: Whether it is a GPU.
-        nodes: Of `ray.nodes()`, whose resources name the kinds of their GPUs.
+        nodes: Nodes from `ray.nodes()`, whose resources name the kinds of their GPUs.
     """
     if not plan.gpus:
         return "cpu"

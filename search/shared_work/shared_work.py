@@ -27,7 +27,7 @@ class SharedWork:
     """Everything a worker is handed besides its own spec.
 
     Attributes:
-        objective: What decides on a trial's best epoch, and which costs are measured.
+        objective: Rule for a trial's best epoch, and the costs that are measured.
         threads: TensorFlow threads of a trial: its CPUs.
         class_names: Labels by index.
         train_labels: (N_train,) int32.
@@ -35,7 +35,7 @@ class SharedWork:
         pixels: By image size in pixels; only sizes at which some trial may train on pixels.
         backbones: By (name, image size).
         banks: By (name, image size); empty where banks are switched off.
-        features: Of the plain images; None where no trial may use any.
+        features: Features of the plain images; None where no trial may use any.
         own_families: Classes of one's own that the trials need, sent by value: their module need
             not be where a worker runs.
         writer: The process that writes trials' folders; None where trials are trained again.
@@ -70,9 +70,9 @@ def share_work(
     Args:
         config: The search.
         manifest: Its splits.
-        plan: What each trial gets of the cluster.
+        plan: Resources that each trial gets.
         pixels: By image size, for trials on pixels.
-        backbones: Those that some trial may use.
+        backbones: Backbones that some trial may use.
         banks: Their feature banks.
         features: Features of the plain images, made when a trial asks for them.
         writer: The process that writes trials' folders.

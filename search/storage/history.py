@@ -17,7 +17,7 @@ class PastTrial:
     Attributes:
         values: The running best of the objective, by epoch.
         over: Whether it has ended; else it continues from its last kept state.
-        costs: Of its complete model, as far as they are known.
+        costs: Costs of its complete model by name, as far as they are known.
     """
 
     trial_id: str

@@ -78,7 +78,7 @@ class Mirror:
     Attributes:
         root: The copy's folder; its name is the run's.
         store: The run's files in the store.
-        uploader: What sends a running search's files; None while none runs.
+        uploader: Uploader of a running search's files; None while none runs.
     """
 
     def __init__(self, address: str) -> None:

@@ -114,9 +114,9 @@ class TrialFacts(Record):
     Attributes:
         num_weights: Weights of the whole model, a frozen backbone included.
         trainable_weights: Weights that training changes.
-        latency_ms: Of one image through the complete model, see `measure_costs`; None where the
+        latency_ms: Milliseconds for one image, see `measure_costs`; None where the
             search did not ask.
-        size_mb: Of the complete model's weights, 10^6 bytes; None as well.
+        size_mb: Size of the complete model's weights in 10^6 bytes; None as well.
         precision: Keras' policy, such as `mixed_bfloat16`.
         training: How the family trained it, one word: `bank`, `live`.
         code: Version of pawtune's training code; None in records that do not say.

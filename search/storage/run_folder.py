@@ -355,7 +355,7 @@ def create_run_folder(runs_dir: str | Path, name: str) -> RunFolder:
     Args:
         runs_dir: A folder, or an address in an object store, where a run is made by what is first
             written into it: whoever writes asks before, by `must_be_new`.
-        name: Of the run.
+        name: Name of the run.
 
     Raises:
         UserError: The name is unfit or in use, or `runs_dir` cannot be written.

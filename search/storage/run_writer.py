@@ -33,7 +33,7 @@ class RunWriter:
 
     Args:
         trials_dir: The run's folder of trials.
-        objective: What makes an epoch the best.
+        objective: Rule by which one epoch is better than another.
         driver: The driver's process id; after its death nothing is written.
     """
 
@@ -74,7 +74,7 @@ class RunWriter:
 
         Args:
             trial_id: The trial.
-            claim: As `begin` gave it.
+            claim: Claim that `begin` gave the worker.
             what: The method of `TrialWriter` that writes it.
             record: Its argument.
 

@@ -49,7 +49,7 @@ class KeptEpoch:
     Attributes:
         rows: Metrics of all epochs so far, this one the last.
         best: Weights and predictions; none unless the epoch is the best so far.
-        state: What the next epoch starts from, `STATE` among its files; none where none is due.
+        state: Files that the next epoch starts from, with `STATE`; none where none is due.
     """
 
     rows: Sequence[Mapping[str, float]]
@@ -62,7 +62,7 @@ class TrialWriter:
 
     Args:
         folder: The trial's.
-        objective: What makes an epoch the best.
+        objective: Rule by which one epoch is better than another.
 
     Raises:
         StorageError: By every method: the folder could not be used for a minute.

@@ -16,7 +16,7 @@ def outline(
     Args:
         spec: The model.
         num_classes: Logits.
-        facts: What the trial's worker found out: a backbone's width and weights follow from
+        facts: Record of the trial's worker: a backbone's width and weights follow from
             `trainable_weights` and `num_weights`; without them they are shown as 0.
     """
     family = family_of(spec)

@@ -60,7 +60,7 @@ class TrialEvents:
     Args:
         run: The run.
         trial: The trial; its specification must be written.
-        objective: What makes an epoch the best.
+        objective: Rule by which one epoch is better than another.
         samples: Pictures to show.
     """
 

@@ -22,9 +22,9 @@ class Course:
     """A trial so far.
 
     Attributes:
-        family: Of its architecture.
+        family: Name of its architecture family.
         values: The running best by the part of its epochs that was done, 0 to 1.
-        costs: Of its complete model.
+        costs: Costs of its complete model, by name.
     """
 
     family: str

@@ -50,8 +50,8 @@ def make_sampler(
     """The sampler by name; grouped, multivariate TPE is what conditional families need.
 
     Args:
-        config: Which sampler, and its settings.
-        seed: Of the search.
+        config: Name of the sampler, and its settings.
+        seed: Seed of the search.
         num_past: Trials of earlier sessions: a search that is resumed must not draw again what it
             drew at its start.
     """

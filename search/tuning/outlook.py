@@ -50,8 +50,8 @@ class Outlook:
         """Whether a trial that has just reached a rung without rivals had better end.
 
         Args:
-            trial_id: Of a trial whose epoch was noted.
-            epochs: Of the trial, if it is not stopped.
+            trial_id: Id of a trial whose epoch was noted.
+            epochs: Number of epochs that the trial has if it is not stopped.
         """
         course = self._courses[trial_id]
         epoch = max(course.values)

@@ -18,7 +18,7 @@ class WaitingNotes(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
 
     Args:
         run: Where trials are.
-        plan: What a trial asks for.
+        plan: Resources that a trial asks for.
         tell: Told how many trials wait, and for what; with an empty line, that none does any more.
     """
 

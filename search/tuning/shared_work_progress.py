@@ -16,7 +16,7 @@ class SharedWorkProgress(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray i
     """Asks the board how far its jobs are, between Tune's steps.
 
     Args:
-        board: Of `start_board`.
+        board: Board of the shared work, from `start_board`.
         progress: Called with (job, done, total, what it waits for).
     """
 

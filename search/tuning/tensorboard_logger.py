@@ -30,7 +30,7 @@ class TensorBoardLogger(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is
     Args:
         run: The run. Trials' own records must be written before this callback is told.
         config: The search.
-        families: That the search may propose.
+        families: Names of the families that the search may propose.
     """
 
     def __init__(self, run: RunFolder, config: SearchConfig, families: Sequence[str]) -> None:

@@ -38,11 +38,11 @@ class Trials:
 
     Attributes:
         baselines: First, all their epochs, outside the count of `config.trials`.
-        families: That the search may propose.
-        num_classes: Of the data.
-        plan: What a trial gets, and how many run at once.
+        families: Names of the families that the search may propose.
+        num_classes: Number of classes of the data.
+        plan: Resources of a trial, and how many trials run at once.
         past: Trials of earlier sessions.
-        board: Of the work that trials share, see `start_board`; None where they share none.
+        board: Board of the work that trials share, see `start_board`; None: they share none.
     """
 
     baselines: Sequence[TrialSpec]
@@ -68,10 +68,10 @@ def run_trials(
     Args:
         config: The search.
         run: Where trials are kept.
-        trials: What to run.
+        trials: Baselines, families and earlier trials.
         worker: The Tune trainable that trains one.
         reporter: Shows progress.
-        callbacks: Of the user's own, see `OwnCallbacks`.
+        callbacks: The user's own callbacks, see `OwnCallbacks`.
 
     Returns:
         Why the search ended early; None where every trial had its turn.

@@ -14,7 +14,7 @@ class UploadCallback(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is un
     """Tells the uploader what happens; to be called after the records are written.
 
     Args:
-        uploader: Of the run.
+        uploader: Uploader of the run.
         end: Ends the search, for the reason given.
     """
 

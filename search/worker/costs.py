@@ -19,7 +19,7 @@ def measure_costs(spec: ModelSpec, data: TrialData) -> dict[str, float]:
     Weights do not matter to it, so a trial can be judged by its costs from its first epoch on.
 
     Args:
-        spec: Of the model.
+        spec: Specification of the model.
         data: Gives the number of classes, and frozen backbones.
 
     Returns:

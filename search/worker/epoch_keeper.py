@@ -52,7 +52,7 @@ class EpochKeeper:
 
     Args:
         records: Where the trial is kept.
-        objective: What makes an epoch the best.
+        objective: Rule by which one epoch is better than another.
         core: The trained part, whose weights are kept.
         save_state: (epoch, folder) → writes the state after an epoch into a folder.
         rows: Epochs finished before, where the trial continues.

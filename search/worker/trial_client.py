@@ -42,7 +42,7 @@ class TrialClient:
     Each method returns when what it was given is written. All raise what `RunWriter` raises.
 
     Args:
-        writer: Of `start_writer`.
+        writer: Actor from `start_writer`.
         trial_id: The trial.
     """
 

@@ -55,7 +55,7 @@ class Exported:
         path: The file; a folder for a SavedModel.
         max_difference: Largest difference of a probability from the Keras model's, on the images
             of the check.
-        input_shape: What the model takes; None: any number.
+        input_shape: Shape that the model takes; a None in it: any number.
     """
 
     path: Path

@@ -26,7 +26,7 @@ def front_matter(card: Mapping[str, Any]) -> str:
     """The lines between `---`, those included.
 
     Args:
-        card: What `make_card` gives.
+        card: Model card, from `make_card`.
     """
     title = str(card.get("title", card["trial"]["name"]))
     head: dict[str, Any] = {

@@ -64,7 +64,7 @@ def predict_files(
         files: Image files.
         image_size: Side in pixels that the model was trained at; None leaves images as they are,
             for a model of several sizes, which resizes them itself.
-        grey_bits: Of the 16-bit greyscale images that the model was trained on.
+        grey_bits: Bits of the 16-bit greyscale images that the model was trained on.
     """
     remaining = (_as_found(file) for file in files)
     size = BATCH if image_size else BATCH_OF_ORIGINALS

@@ -34,7 +34,7 @@ def make_card(
         rows: The leaderboard, best first.
         choice: The model, of one of `rows` or several.
         manifest: The run's splits.
-        metric: What the search optimised.
+        metric: Metric that the search optimised.
     """
     row = choice.row
     (trial,) = as_dicts([row])

@@ -152,7 +152,7 @@ def write_predictions(
     """Writes records as they come: to a file, whole or not at all, or to stdout.
 
     Args:
-        records: Of `predict_labels`.
+        records: Records from `predict_labels`.
         kind: csv, json, or lines for people.
         out: The file; None: stdout.
         sets: Whether there are label sets: as a column, with | between labels.

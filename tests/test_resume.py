@@ -189,7 +189,9 @@ def test_asha_knows_what_finished_before() -> None:
             model=SimpleNamespace(family="conv"), train=SimpleNamespace(epochs=9)
         )
         values = {1: value, 2: value}
-        return SimpleNamespace(trial_id=f"{number:04d}", spec=spec, values=values, over=True)
+        return SimpleNamespace(
+            trial_id=f"{number:04d}", spec=spec, values=values, costs={}, over=True
+        )
 
     scheduler = FamilyScheduler(Objective(), epochs=9, grace_period=1, reduction_factor=3)
     for number in range(6):
@@ -207,7 +209,9 @@ def test_a_trial_that_continues_enters_the_rungs_where_it_passed_them() -> None:
     scheduler = FamilyScheduler(Objective(), epochs=9, grace_period=1, reduction_factor=3)
     spec = spec_of_nine_epochs()
     past = {1: 0.5, 2: 0.6, 3: 0.7}
-    scheduler.remember(SimpleNamespace(trial_id="0001", spec=spec, values=past, over=False))
+    scheduler.remember(
+        SimpleNamespace(trial_id="0001", spec=spec, values=past, costs={}, over=False)
+    )
 
     def trial(trial_id: str) -> Any:
         config = {"trial_id": trial_id, "baseline": False, "spec": SPEC_OF_NINE_EPOCHS}

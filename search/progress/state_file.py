@@ -14,6 +14,7 @@ from typing import Any
 from pawtune.search.errors import UserError
 from pawtune.search.progress.bars import TRIALS, Bar
 from pawtune.search.progress.live_view import BestTrial, RunningTrial, SearchState
+from pawtune.search.storage.retry import must_exist
 from pawtune.search.storage.run_folder import RunFolder, read_json, write_json
 
 NOTE_S = 2.0
@@ -60,6 +61,7 @@ class StateNotes:
             "noted": time.time(),
         }
         with suppress(OSError, ValueError):
+            must_exist(self._run.root)  # else a folder would be made where it is away
             write_json(state_file(self._run), content)
 
     def over(self) -> None:

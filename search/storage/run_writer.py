@@ -83,8 +83,8 @@ class RunWriter:
             TakenOverError: Another worker has the trial, or the search is over.
         """
         self._check_driver()
-        # After a restart of this process no claim is known: the first that comes is the worker's.
-        if self._claims.setdefault(trial_id, claim) != claim:
+        # A trial that nobody has begun may have broken before: its worker says why.
+        if self._claims.get(trial_id, claim) != claim:
             raise TakenOverError(f"trial {trial_id} was begun again by another worker")
         getattr(self._writer(trial_id), what)(record)
         if what == "keep" and record.state:

@@ -20,12 +20,11 @@ END_S = 30.0
 def start_writer(run: RunFolder, objective: Objective) -> Any:
     """The process that writes a run's trials, as an actor on this node.
 
-    Should it die, Ray starts it again and repeats what it was doing.
+    Ray may not start it again: then Ray's memory monitor would kill it before any worker where a
+    trial takes the memory of this node. A search whose writer is gone ends, and can be resumed.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(RunWriter).options(
-        num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here
-    )
+    actor = ray.remote(RunWriter).options(num_cpus=0, scheduling_strategy=here)
     return actor.remote(run.trials_dir, objective, os.getpid())
 
 
@@ -74,10 +73,17 @@ class TrialClient:
 
 
 def _answer(call: Any) -> Any:
-    """What the writer answers; its own exceptions as it raised them."""
+    """What the writer answers; its own exceptions as it raised them.
+
+    Raises:
+        StorageError: The writer is dead, too.
+    """
     try:
         return ray.get(call)
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         ours = isinstance(cause, StorageError | TakenOverError | LostWorkerError)
         raise (cause if ours else error) from None
+    except ray.exceptions.RayActorError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise StorageError(f"the process that writes the run folder is gone: {reason}") from error

@@ -223,6 +223,8 @@ def replacements(runs_dir: Path) -> list[tuple[Any, str, Any]]:
             type("WorkerOfThis", (FaultWorker,), {"settings": settings}),
         ),
         (pawtune.search.worker.trial_client, "RunWriter", FaultWriter),
+        # The file that is given holds no weights, which `find_weights` would notice.
+        (pawtune.search.shared_work.backbones, "find_weights", lambda name, size, file: file),
         (pawtune.search.shared_work.backbones, "_store", store_nothing),
         (
             pawtune.search.shared_work.feature_banks,

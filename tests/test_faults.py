@@ -56,7 +56,8 @@ class Victim:
             f"--trials={TRIALS}", f"--epochs={EPOCHS}", "--image-size=32", "--quiet",
             f"--weights={weights}", "--set=speed.views=8", "--set=scheduler.name=none",
             # Trials of many epochs, on banks: a solved head would be over before anything dies.
-            "--set=space.head=trained", "--set=space.head_views=weighted", *options,
+            "--set=space.head=trained", "--set=space.head_views=weighted",
+            "--set=space.tune_epochs=24", *options,
         ]  # fmt: skip
         self.environment = {
             **(environment or os.environ),

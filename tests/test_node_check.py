@@ -86,7 +86,7 @@ def test_no_trial_needs_to_see_the_run_folder(
 ) -> None:
     """Three nodes: the driver's runs no trials, and the others do not see where they are kept.
 
-    A trial whose worker is killed goes on from its state all the same.
+    A trial whose worker is killed continues from its state all the same.
     """
     runs_dir.mkdir()
     with (

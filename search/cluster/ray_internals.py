@@ -78,7 +78,7 @@ def address_of_auto() -> str | None:
 
 
 def node_groups() -> Sequence[Any]:
-    """The groups of nodes, with resources and max_count, that an autoscaler has told Ray."""
+    """The groups of nodes, with resources and max_count, that an autoscaler has reported to Ray."""
     config = ray._private.state.state.get_cluster_config()
     return config.node_group_configs if config is not None else ()
 
@@ -151,7 +151,7 @@ class WarmWorkers(Base):  # type: ignore[misc]
 
     def _process_trial_failure(self, trial: Any, exception: Exception) -> None:
         if trial.status == trial.PENDING and isinstance(exception, ray.exceptions.RayActorError):
-            return  # told a second time, for the task: for the worker, the trial was queued again
+            return  # reported again, for the task: for the worker, the trial was queued again
         super()._process_trial_failure(trial, exception)
 
     def _cleanup_cached_actors(self, force_all: bool = False) -> None:

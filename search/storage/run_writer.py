@@ -29,7 +29,7 @@ class RunWriter:
     """Writes what workers keep of a search's trials, each for the worker that began it last.
 
     A worker that was given up for dead, on a machine cut off from the cluster, may go on training
-    for a while: its trial may have been begun anew by then.
+    for a while: another worker may have its trial by then.
 
     Args:
         trials_dir: The run's folder of trials.

@@ -1,6 +1,6 @@
 """A trial's folder, written: its best epoch, its metrics, and the state to continue from.
 
-Files are kept in that order, each whole or not at all. A trial that goes on after its worker died
+Files are kept in that order, each whole or not at all. A trial that continues after its worker died
 does so from its last state, with the best epoch as it was then: what a later epoch replaces in
 `best/` is kept beside the state.
 """

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pawtune.search.config.search_config import load_config
-from pawtune.search.progress.stages import read_stage
+from pawtune.search.progress.stages import read_stage, stage_file
 from pawtune.search.progress.state_file import read_noted, state_file
 from pawtune.search.progress.watch import driver_since, is_running
 from pawtune.search.results.leaderboard import outcome, rank_trials, read_outcomes
@@ -171,7 +171,7 @@ def _noted(run: RunFolder) -> _Trials | None:
 
 def _kept(run: RunFolder) -> _Trials | None:
     """From the leaderboard of a run that ended; None where a driver was killed since."""
-    if state_file(run).exists() or (run.root / "stage.json").exists():
+    if state_file(run).exists() or stage_file(run).exists():
         return None
     outcomes = read_outcomes(run)
     if outcomes is None:

@@ -158,6 +158,8 @@ def test_test_and_predict_agree_on_every_image(
     second = pawtune(capsys, "test", finished, "--json").json
     assert second["looks"] == first["looks"] + 1
     assert f"look {second['looks'] + 1}" in pawtune(capsys, "test", finished).out
+    reference = pawtune(capsys, "test", finished, "--trial", "0001")  # the first trial
+    assert "on the same images" not in reference.out  # it is not compared with itself
 
 
 def test_the_model_needs_nothing_of_ours(finished: Path, tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def resume(
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
-    """Go on with a search: unfinished trials continue, finished ones stand.
+    """Continue a search: unfinished trials go on from their last state, finished ones stay.
 
     Example: pawtune resume pets --trials +20
     """

@@ -25,12 +25,11 @@ def headlines(result: TestResult) -> Iterator[str]:
         nothing = result.majority.is_all_of(result.accuracy)
         yield f"{result.majority}" + (f"; {LEARNED_NOTHING}" if nothing else "")
     yield f"expected calibration error {result.calibration_error:.4f}"
-    if result.baseline is not None:
+    if result.baseline is not None and result.comparison is not None:
         yield (
             f"{result.baseline.kind} {result.baseline.name}: {result.baseline.accuracy:.4f} on the "
             "same images"
         )
-    if result.baseline is not None and result.comparison is not None:
         paired = result.comparison
         against = "baseline" if result.baseline.kind == "best baseline" else "first trial"
         yield (

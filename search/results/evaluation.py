@@ -69,9 +69,9 @@ class TestResult:
         looks: How many times this run's test split has been looked at, this time included.
         confusion: Images by true and predicted class, in the order of `class_names`.
         calibration_error: Expected calibration error, 15 bins of equal width.
-        baseline: Reference that it is compared with.
+        baseline: Reference that it is compared with; None where it is the reference itself.
         comparison: With `baseline`, exact McNemar test; `only_first` counts the images that only
-            the trial names right. None where it is the trial itself.
+            the trial names right.
         mistakes: Every image named wrong, the most confident first.
         model: Kind of model that was scored: a trial, its refit, or the ensemble, whose `trial_id`
             joins those of its members by "+".
@@ -133,12 +133,11 @@ def evaluate(
     reference, kind = reference_of(rows, baselines_among(run, rows))
     if reference is not None:
         against = choose_model(run, rows, trial=reference.trial_id)
-        others_right = right
-        if against != choice:
+        if against != choice:  # a model is not compared with itself
             others = _predict(run, manifest, root, entries, against)
             others_right = others.argmax(axis=1) == labels
             comparison = compare_paired(right, others_right)
-        baseline = BaselineScore(reference.name, float(others_right.mean()), kind)
+            baseline = BaselineScore(reference.name, float(others_right.mean()), kind)
     most = int(np.bincount(labels).argmax())
     confusion = confusion_matrix(labels, predicted, len(manifest.class_names))
     result = TestResult(

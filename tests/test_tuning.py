@@ -275,6 +275,28 @@ def test_no_configuration_runs_twice_and_an_exhausted_space_ends_the_search(
     assert len(search.study()) == 4
 
 
+def test_every_family_that_is_named_gets_a_trial(runs_dir: Path) -> None:
+    def families_of(trials: int, *families: str) -> list[str]:
+        named, heads = f"families=[{', '.join(families)}]", "space.head=[ridge, trained]"
+        search = Search(
+            runs_dir / f"{trials}-{len(families)}",
+            {"*": [0.5] * 3},
+            f"trials={trials}", named, heads, families=families,
+        )  # fmt: skip
+        said.extend(search.lines)
+        return [read_json(trial.spec_file)["model"]["family"] for trial in search.run.trials()]
+
+    said: list[str] = []
+    assert families_of(4, "conv", "transfer") == ["transfer"] * 3 + ["conv"]
+    assert families_of(3, "conv", "transfer", "finetune") == ["transfer", "finetune", "conv"]
+    assert said == []
+    assert families_of(1, "conv", "transfer") == ["transfer"]
+    assert said == [
+        "each family that is named gets a trial if there are enough, received 1 for "
+        "conv, transfer; give 1 more"
+    ]
+
+
 def test_no_proposal_breaks_the_limits(runs_dir: Path) -> None:
     search = Search(
         runs_dir,

@@ -9,7 +9,8 @@ a zombie and may be deleted and rebuilt.
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -120,8 +121,9 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
             sampler=make_sampler(config.sampler, config.seed, len(past)),
             directions=self.objective.directions,
         )
-        if not past:
-            self._enqueue_portfolio()
+        self._first = deque(self._portfolio() if not past else ())
+        of_known = [*baselines, *(trial.spec for trial in past)]
+        self._waiting = self._without_trial({spec.model.family for spec in of_known})
         # `trials/` is the truth: the study file is made anew from it.
         self._file = StudyFile(run.study_file, run.name, self.objective, say)
         for trial in past:
@@ -129,8 +131,8 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
                 self._remember(trial)
         self._file.write()
 
-    def _enqueue_portfolio(self) -> None:
-        """Has the families' strong points proposed first, as far as the space holds them."""
+    def _portfolio(self) -> Iterator[space.Params]:
+        """The families' strong points, as far as the space holds them."""
 
         def trains_on_pixels(family: str) -> bool:
             return bool(live_sizes(needs_of_proposals(self._config, [family])))
@@ -139,7 +141,33 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
             for point in find_family(family).portfolio:
                 for whole in space.completions({"family": family, **point}, self._config):
                     if space.locate(whole, self._config, self._families) is not None:
-                        self._study.enqueue_trial(whole)
+                        yield whole
+
+    def _without_trial(self, tried: Collection[str]) -> list[str]:
+        """The families that were asked for by name and have no trial yet."""
+        asked_for = self._families if self._config.families else ()
+        waiting = [family for family in asked_for if family not in tried]
+        left = self._proposals_left
+        if 0 < left < len(waiting):
+            self._say(
+                f"each family that is named gets a trial if there are enough, received {left} for "
+                f"{', '.join(waiting)}; give {len(waiting) - left} more"
+            )
+        return waiting
+
+    def _next_first(self) -> space.Params | None:
+        """The point to propose before the sampler has its say; None where it has.
+
+        The last trials belong to the families that still have none.
+        """
+        if len(self._waiting) < self._proposals_left or not self._waiting:
+            return self._first.popleft() if self._first else None
+        strong = (point for point in self._first if point["family"] in self._waiting)
+        point = next(strong, None)
+        if point is None:
+            return {"family": self._waiting[0]}
+        self._first.remove(point)
+        return point
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The next trial's configuration, or FINISHED. Called by Tune."""
@@ -192,6 +220,9 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
 
     def _propose(self) -> tuple[optuna.Trial, TrialSpec] | None:
         for _ in range(MAX_ASKS):
+            first = self._next_first()
+            if first is not None:
+                self._study.enqueue_trial(first)
             trial = self._study.ask()
             params = space.propose(trial, self._config, self._families)
             name = f"{params['family']}-{self._next_number:04d}"
@@ -207,6 +238,7 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
                 self._study.tell(trial, state=TrialState.FAIL)
                 continue
             self._known.add(identity)
+            self._waiting = [family for family in self._waiting if family != params["family"]]
             return trial, spec
         self._say(
             f"the search space holds no more new configurations: {MAX_ASKS} proposals in a row "

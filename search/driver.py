@@ -304,7 +304,7 @@ def _prepare(
     cache = cache_dir()
     shrink_cache(cache, cache_limit())
     pixels = PixelStore(manifest, cache, reporter.stage, nodes, reporter.say)
-    stored = store_backbones(run, families, plan.threads, cache, meanwhile=pixels.at)
+    stored = store_backbones(run, families)
     for backbone in stored.values():
         run.keep(*backbone.files)
     backbones = share_backbones(stored)

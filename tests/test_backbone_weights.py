@@ -13,6 +13,7 @@ from pawtune.models.backbones.backbone_weights import (
     BACKBONES,
     cached_weights,
     find_weights,
+    weights_ending,
     weights_file_name,
 )
 from pawtune.models.errors import ModelError
@@ -97,6 +98,8 @@ def own_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_given_file_is_taken_and_a_wrong_one_refused(own_weights: dict[str, Path]) -> None:
     for good in ("new", "old"):
         assert find_weights("mobilenetv2", 160, own_weights[good]) == own_weights[good]
+    assert weights_ending(own_weights["new"]) == ".weights.h5"
+    assert weights_ending(own_weights["old"]) == ".h5"
     for bad, reason in {
         "whole": "cannot be read as HDF5",
         "top": "3,538,984 weights, not 2,257,984",
@@ -117,8 +120,9 @@ def test_a_given_file_is_taken_and_a_wrong_one_refused(own_weights: dict[str, Pa
 @pytest.mark.parametrize("name", ["MobileNetV2", pytest.param("ResNet50", marks=pytest.mark.slow)])
 def test_the_numbers_of_weights_are_kerass(name: str) -> None:
     net = getattr(keras.applications, name)(include_top=False, weights=None)
-    assert net.count_params() == weights._NUM_WEIGHTS[name]
-    assert set(weights._NUM_WEIGHTS) == set(BACKBONES)
+    assert net.count_params() == weights.NUM_WEIGHTS[name]
+    assert net.output_shape[-1] == weights.NUM_FEATURES[name]
+    assert set(weights.NUM_WEIGHTS) == set(weights.NUM_FEATURES) == set(BACKBONES)
 
 
 def test_a_given_file_must_be_there(tmp_path: Path) -> None:

@@ -207,13 +207,21 @@ def resize_bilinear(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     Returns:
         (size, size, 3) uint8.
     """
-    top_rows, bottom_rows, y = _interpolation(image.shape[0], size)
-    left_columns, right_columns, x = _interpolation(image.shape[1], size)
-    top, bottom = image[top_rows], image[bottom_rows]
-    x = x[None, :, None]
-    upper = _mix(top.take(left_columns, axis=1), top.take(right_columns, axis=1), x)
-    lower = _mix(bottom.take(left_columns, axis=1), bottom.take(right_columns, axis=1), x)
-    return np.rint(_mix(upper, lower, y[:, None, None])).astype(np.uint8)
+    height, width = image.shape[:2]
+    top_rows, bottom_rows, y = _interpolation(height, size)
+    left_columns, right_columns, x = _interpolation(width, size)
+    # Rows of single numbers: numpy gathers those in half the time that it takes for pixels.
+    left, right = _channels(left_columns), _channels(right_columns)
+    rows = image.reshape(height, width * 3)
+    top, bottom, x = rows[top_rows], rows[bottom_rows], np.repeat(x, 3)
+    upper = _mix(top.take(left, axis=1), top.take(right, axis=1), x)
+    lower = _mix(bottom.take(left, axis=1), bottom.take(right, axis=1), x)
+    mixed = _mix(upper, lower, y[:, None])
+    return np.rint(mixed, out=mixed).astype(np.uint8).reshape(size, size, 3)
+
+
+def _channels(columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    return (columns[:, None] * 3 + np.arange(3)).ravel()
 
 
 def _mix(

@@ -48,7 +48,7 @@ _FILES = {
 _TRAINED_AT = {"MobileNet": (128, 160, 192, 224), "MobileNetV2": (96, 128, 160, 192, 224)}
 
 # Numbers in such a file, as `count_params` of Keras' model without its top has them.
-_NUM_WEIGHTS = {
+NUM_WEIGHTS = {
     "ConvNeXtBase": 87_566_464,
     "ConvNeXtLarge": 196_230_336,
     "ConvNeXtSmall": 49_454_688,
@@ -89,6 +89,50 @@ _NUM_WEIGHTS = {
     "VGG16": 14_714_688,
     "VGG19": 20_024_384,
     "Xception": 20_861_480,
+}
+
+# Features of an image: the channels of the last layer without the top.
+NUM_FEATURES = {
+    "ConvNeXtBase": 1024,
+    "ConvNeXtLarge": 1536,
+    "ConvNeXtSmall": 768,
+    "ConvNeXtTiny": 768,
+    "ConvNeXtXLarge": 2048,
+    "DenseNet121": 1024,
+    "DenseNet169": 1664,
+    "DenseNet201": 1920,
+    "EfficientNetB0": 1280,
+    "EfficientNetB1": 1280,
+    "EfficientNetB2": 1408,
+    "EfficientNetB3": 1536,
+    "EfficientNetB4": 1792,
+    "EfficientNetB5": 2048,
+    "EfficientNetB6": 2304,
+    "EfficientNetB7": 2560,
+    "EfficientNetV2B0": 1280,
+    "EfficientNetV2B1": 1280,
+    "EfficientNetV2B2": 1408,
+    "EfficientNetV2B3": 1536,
+    "EfficientNetV2L": 1280,
+    "EfficientNetV2M": 1280,
+    "EfficientNetV2S": 1280,
+    "InceptionResNetV2": 1536,
+    "InceptionV3": 2048,
+    "MobileNet": 1024,
+    "MobileNetV2": 1280,
+    "MobileNetV3Large": 960,
+    "MobileNetV3Small": 576,
+    "NASNetLarge": 4032,
+    "NASNetMobile": 1056,
+    "ResNet101": 2048,
+    "ResNet101V2": 2048,
+    "ResNet152": 2048,
+    "ResNet152V2": 2048,
+    "ResNet50": 2048,
+    "ResNet50V2": 2048,
+    "VGG16": 512,
+    "VGG19": 512,
+    "Xception": 2048,
 }
 
 BACKBONES = tuple(sorted(_FILES))
@@ -156,10 +200,10 @@ def _check(name: str, file: Path) -> None:
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         found = f"it cannot be read as HDF5 ({one_line(error)})"
     else:
-        if received == _NUM_WEIGHTS[name]:
+        if received == NUM_WEIGHTS[name]:
             return
-        others = [other for other, number in _NUM_WEIGHTS.items() if number == received]
-        found = f"it has {received:,} weights, not {_NUM_WEIGHTS[name]:,}"
+        others = [other for other, number in NUM_WEIGHTS.items() if number == received]
+        found = f"it has {received:,} weights, not {NUM_WEIGHTS[name]:,}"
         if others:
             found += f": they are {others[0]}'s"
     raise ModelError(
@@ -186,6 +230,19 @@ def _count_weights(file: Path) -> int:
             elif key not in ("optimizer", "optimizer_weights"):
                 node.visititems(add)
     return total
+
+
+def weights_ending(file: Path) -> str:
+    """The ending by which Keras tells its formats apart, whatever the file is called.
+
+    Returns:
+        `.weights.h5` for what `save_weights` writes, `.h5` for older files, as Keras publishes.
+    """
+    import h5py
+
+    with h5py.File(file) as content:
+        published = "layer_names" in content.attrs or "model_weights" in content
+    return ".h5" if published else ".weights.h5"
 
 
 def cached_weights(name: str, image_size: int) -> Path | None:

@@ -1,6 +1,7 @@
 """Features of a run's training and validation images: from the cache by key, or computed again."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from pawtune.search.shared_work.backbones import share_backbones, stored_backbon
 from pawtune.search.shared_work.board import ArrayWriter, Job, load_arrays
 from pawtune.search.shared_work.features import FeatureStore
 from pawtune.search.shared_work.pixels import DEVICES
-from pawtune.search.storage.run_folder import RunFolder
+from pawtune.search.storage.run_folder import RunFolder, backbone_of_file
 from pawtune.search.storage.trial_spec import load_spec
 
 Progress = Callable[[str, int, int], None]
@@ -69,10 +70,9 @@ def choose_backbone(run: RunFolder, rows: list[Row]) -> Backbone:
             for need in family_of(model).needs(model, bank_views=0):
                 if isinstance(need, Backbone):
                     return need
-    for file in sorted(run.backbones_dir.glob("*.weights.h5")):
-        name, _, size = file.name.removesuffix(".weights.h5").rpartition("-")
-        if name and size.isdigit():
-            return Backbone(name, int(size))
+    for file in sorted(run.backbones_dir.glob("*-*.h5")):
+        with suppress(ValueError):  # nothing that a search has put there
+            return Backbone(*backbone_of_file(file))
     raise UserError(
         f"features need a frozen backbone, and run {run.name} has none; search again with the "
         "family transfer (--families transfer, and --weights where there is no network)"

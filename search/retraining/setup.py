@@ -105,7 +105,7 @@ def prepare_retraining(
     names = tuple(sorted({spec.model.family for spec in specs}))
     weights = {key: run.backbone_weights(*key) for key in backbones_of(needs)}
     families = Families(names, weights)
-    backbones = share_backbones(store_backbones(run, families, plan.threads, cache_dir()))
+    backbones = share_backbones(store_backbones(run, families))
     pixels = PixelStore(manifest, cache_dir(), reporter.stage, say=reporter.say)
     banks = prepare_banks(
         config,

@@ -5,26 +5,32 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-import ray
-
 from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.progress import silent
 from pawtune.data_pipeline.sources.object_store import is_address
 from pawtune.data_pipeline.sources.stored_files import stored_file
-from pawtune.models.backbones.backbone_weights import find_weights
+from pawtune.models.backbones.backbone_weights import (
+    NUM_FEATURES,
+    NUM_WEIGHTS,
+    find_weights,
+    weights_ending,
+)
 from pawtune.models.baselines import BASELINES, baseline
 from pawtune.models.errors import ModelError
 from pawtune.models.families.family import Backbone
 from pawtune.models.families.table import check_limits
 from pawtune.models.features.feature_bank import file_hash
 from pawtune.models.spec import TrialSpec
-from pawtune.search.cluster.connection import claim_process
-from pawtune.search.cluster.node_check import here
 from pawtune.search.cluster.sent_files import SentFile, send_file
-from pawtune.search.cluster.task_result import result
 from pawtune.search.config.needs import backbones_of, needs_of_family
 from pawtune.search.config.search_config import SearchConfig
-from pawtune.search.storage.run_folder import RunFolder, read_json, write_bytes, write_json
+from pawtune.search.storage.run_folder import (
+    RunFolder,
+    backbone_of_file,
+    read_json,
+    write_bytes,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -125,10 +131,10 @@ def baselines_of(
 
 @dataclass(frozen=True)
 class StoredBackbone:
-    """A frozen backbone whose weights a worker has read and put into the run folder.
+    """A frozen backbone whose weights are in the run folder.
 
     Attributes:
-        weights: The file, in Keras' own format.
+        weights: The file, in Keras' old format (.h5) or its new one (.weights.h5).
         source_hash: Hash of the file that the weights were read from.
         num_weights: How many there are.
         num_features: Number of features of an image, once pooled.
@@ -159,64 +165,23 @@ def share_backbones(backbones: dict[Backbone, StoredBackbone]) -> dict[Backbone,
     }
 
 
-def store_backbones(
-    run: RunFolder,
-    families: Families,
-    threads: int,
-    cache: Path,
-    meanwhile: Callable[[int], object] = lambda image_size: None,
-) -> dict[Backbone, StoredBackbone]:
-    """Puts each backbone's weights into the run folder, once.
-
-    Reading Keras' published file takes TensorFlow; its converted copy is kept in the cache, so
-    that a later search need not start a worker for it.
-
-    Args:
-        run: Where they go.
-        families: With the weights that were found.
-        threads: TensorFlow's, in the process that reads them.
-        cache: pawtune's cache folder.
-        meanwhile: Called with each image size of which weights are still being read.
-
-    Raises:
-        ModelError: A weights file does not fit its backbone.
-    """
+def store_backbones(run: RunFolder, families: Families) -> dict[Backbone, StoredBackbone]:
+    """Puts each backbone's weights into the run folder, as they were found."""
     found: dict[Backbone, StoredBackbone] = {}
-    pending: dict[Backbone, tuple[ray.ObjectRef[tuple[int, int]], str]] = {}
     for (name, size), file in families.weights.items():
-        target = run.backbone_weights(name, size)
-        if file == target:  # the run is resumed
-            found[Backbone(name, size)] = stored_backbone(target)
-            continue
-        source_hash = file_hash(file)
-        kept = _cached(cache, name, size, source_hash)
-        if _facts(kept).exists():
-            write_bytes(target, kept.read_bytes())
-            write_bytes(_facts(target), _facts(kept).read_bytes())
-            found[Backbone(name, size)] = stored_backbone(target)
-        else:
-            task = _store.options(**here().options()).remote(name, size, file, target, threads)
-            pending[Backbone(name, size)] = task, source_hash
-    for size in sorted({size for _, size in pending}):
-        meanwhile(size)
-    for (name, size), (task, source_hash) in pending.items():
-        num_weights, num_features = result(task)
-        target = run.backbone_weights(name, size)
-        facts = {"num_weights": num_weights, "num_features": num_features}
-        write_json(_facts(target), {"source_hash": source_hash, **facts})
-        kept = _cached(cache, name, size, source_hash)
-        write_bytes(kept, target.read_bytes())
-        write_bytes(_facts(kept), _facts(target).read_bytes())  # last: it says that all is there
+        target = file
+        if file.parent != run.backbones_dir:  # there already where the run is resumed
+            target = run.backbones_dir / f"{name}-{size}{weights_ending(file)}"
+            write_bytes(target, file.read_bytes())
+            facts = {"num_weights": NUM_WEIGHTS[name], "num_features": NUM_FEATURES[name]}
+            write_json(_facts(target), {"source_hash": file_hash(file), **facts})
         found[Backbone(name, size)] = stored_backbone(target)
     return found
 
 
-def _cached(cache: Path, name: str, image_size: int, source_hash: str) -> Path:
-    return cache / "backbones" / f"{name}-{image_size}-{source_hash[:32]}.weights.h5"
-
-
 def _facts(weights: Path) -> Path:
-    return weights.with_name(weights.name.removesuffix(".weights.h5") + ".json")
+    name, size = backbone_of_file(weights)
+    return weights.with_name(f"{name}-{size}.json")
 
 
 def stored_backbone(weights: Path) -> StoredBackbone:
@@ -225,16 +190,3 @@ def stored_backbone(weights: Path) -> StoredBackbone:
     # Older runs do not say how many features there are.
     counts = int(facts["num_weights"]), int(facts.get("num_features", 0))
     return StoredBackbone(weights, str(facts["source_hash"]), *counts)
-
-
-@ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
-def _store(name: str, image_size: int, source: Path, target: Path, threads: int) -> tuple[int, int]:
-    from pawtune.models.backbones.frozen_backbone import load_backbone
-
-    claim_process(threads)  # the process may go on as a trial's worker
-    backbone = load_backbone(name, image_size, source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp.weights.h5")
-    backbone.save_weights(temporary)
-    temporary.replace(target)
-    return int(backbone.count_params()), int(backbone.output_shape[-1])

@@ -34,6 +34,8 @@ from pawtune.search.storage.records import RunSummary, Status, TrialFacts, Trial
 TRIAL_RULE = re.compile(r"[0-9]{1,9}")
 INTEGER_COLUMNS = frozenset({"epoch"})
 BEST_WEIGHTS = "core.weights.h5"
+# Of a backbone: as `save_weights` writes it, and as Keras publishes it.
+WEIGHTS_ENDINGS = (".weights.h5", ".h5")
 BEST_PREDICTIONS = "val_predictions.npy"
 
 
@@ -309,7 +311,12 @@ class RunFolder:
 
     def backbone_weights(self, backbone: str, image_size: int) -> Path:
         """A frozen backbone's weights; Keras ships different ones for some image sizes."""
-        return _at_hand(self.backbones_dir / f"{backbone}-{image_size}.weights.h5", self.mirror)
+        stem = self.backbones_dir / f"{backbone}-{image_size}"
+        for ending in WEIGHTS_ENDINGS:
+            file = _at_hand(stem.with_name(stem.name + ending), self.mirror)
+            if file.exists():
+                break
+        return file
 
     def trial(self, trial_id: str) -> TrialFolder:
         """One trial by its identifier.
@@ -334,6 +341,16 @@ class RunFolder:
         for spec_file in sorted(self.trials_dir.glob("[!.]*/spec.json")):
             check_trial_id(spec_file.parent)
             yield TrialFolder(spec_file.parent, self.mirror)
+
+
+def backbone_of_file(weights: Path) -> tuple[str, int]:
+    """Name and image size of the backbone whose weights a file of `backbones/` holds.
+
+    Raises:
+        ValueError: The file's name is not one of those that a run gives.
+    """
+    name, _, size = weights.name.partition(".")[0].rpartition("-")
+    return name, int(size)
 
 
 def _at_hand(path: Path, mirror: "Mirror | None") -> Path:

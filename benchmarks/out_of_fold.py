@@ -1,10 +1,10 @@
-"""How well wrong labels and copies are found, and forecasts hold, on real photographs.
+"""How well wrong labels and copies are found, probabilities and forecasts hold, on photographs.
 
     python benchmarks/out_of_fold.py --data FOLDER --out out.json
 
-FOLDER holds cats_and_dogs_filtered.zip and MobileNetV2's weights without the top
+FOLDER holds cats_and_dogs_filtered.zip, flowers17.zip and MobileNetV2's weights without the top
 (mobilenet_v2_1.0_224_no_top.h5). Labels are flipped and copies made here; FOLDER stays as it is.
-Flips and copies are printed before the forecasts, which take longest (--draws).
+--only makes some of the parts; forecasts take longest (--draws).
 """
 
 import argparse
@@ -25,11 +25,13 @@ from pawtune.data_pipeline.images.decode import resize_bilinear
 from pawtune.data_pipeline.splitting.image_hashes import read_facts
 from pawtune.data_pipeline.splitting.near_hashes import NEAR_DISTANCE
 from pawtune.models.features.neighbours import UnitScale, find_copies, nearest
+from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.models.out_of_fold.conformal import label_set, set_threshold
 from pawtune.models.out_of_fold.label_errors import find_label_errors, margins
 from pawtune.models.out_of_fold.learning_curve import forecast, measure_curve
-from pawtune.models.training.solved_heads import decompose, solve_ridge
+from pawtune.models.training.solved_heads import decompose, solve_logistic, solve_ridge
 from pawtune.search.out_of_fold.predictions import choose_penalty, joined, softmax
+from pawtune.search.results.metrics import calibration_error
 
 Picture = Image.Image
 Features = dict[str, NDArray[np.float16]]
@@ -41,14 +43,15 @@ SPLITS = 20
 
 
 def read_pictures(archive: Path, most: int) -> tuple[list[Picture], NDArray[np.int64]]:
-    """Photographs in RGB and their classes, in a fixed random order."""
+    """Photographs in RGB and their classes, by folder, in a fixed random order."""
     with zipfile.ZipFile(archive) as stored:
         names = sorted(name for name in stored.namelist() if name.endswith(".jpg"))
         chosen = np.random.default_rng(0).permutation(len(names))[:most]
         pictures = [
             Image.open(io.BytesIO(stored.read(names[place]))).convert("RGB") for place in chosen
         ]
-    return pictures, np.array(["/dogs/" in names[place] for place in chosen], np.int64)
+    folders = [names[place].split("/")[-2] for place in chosen]
+    return pictures, np.unique(folders, return_inverse=True)[1].astype(np.int64)
 
 
 def encode(encoder: Any, pictures: list[Picture]) -> Features:
@@ -202,6 +205,77 @@ def check_label_sets(features: Features, labels: NDArray[np.int64], splits: int)
     }
 
 
+def trained_logits(
+    features: Features, labels: NDArray[np.int64], train: Any, rest: Any, classes: int
+) -> NDArray[np.float64]:
+    """Logits of a head of 128 units that a search might train, 30 epochs of Adam."""
+    from pawtune.models.families.transfer import TransferSpec, build_head
+    from pawtune.models.model_spec import TrainSpec
+    from pawtune.models.training.head_training import train_head
+
+    x = features["average"]
+    head = build_head(TransferSpec(dense_width=128), classes, x.shape[1])
+    spec, given = TrainSpec(epochs=30), labels.astype(np.int32)
+    for _ in train_head(head, lambda _: x[train], given[train], x[rest], given[rest], spec):
+        pass
+    return np.asarray(head.predict_on_batch(x[rest].astype(np.float32)), np.float64)
+
+
+def check_calibration(
+    features: Features, labels: NDArray[np.int64], splits: int
+) -> list[dict[str, Any]]:
+    """Calibration error before and after: heads on half of the photographs, the temperature from
+    a quarter, the error on the last quarter."""
+    x, classes = joined(features), int(labels.max()) + 1
+    half, quarter = len(labels) // 2, len(labels) // 4
+
+    def solved(solve: Any, penalty: float) -> Any:
+        def logits(train: Any, rest: Any) -> NDArray[np.float64]:
+            parts = decompose(x[train], x[rest])
+            found: NDArray[np.float64] = solve(parts, labels[train], classes, penalty).val_logits
+            return found
+
+        return logits
+
+    heads = {
+        "ridge, penalty 3": solved(solve_ridge, 3.0),
+        "logistic, penalty 0.1": solved(solve_logistic, 0.1),
+        "logistic, penalty 0.001": solved(solve_logistic, 0.001),
+        "trained, 128 units": lambda train, rest: trained_logits(
+            features, labels, train, rest, classes
+        ),
+    }
+    rows = []
+    for name, logits_of in heads.items():
+        found = []
+        for split in range(splits):
+            order = np.random.default_rng(split).permutation(len(labels))
+            train, rest = order[:half], order[half:]
+            p, truth = softmax(logits_of(train, rest)).astype(np.float32), labels[rest]
+            temperature = choose_temperature(p[:quarter], truth[:quarter])
+            after = tempered(p[quarter:], temperature)
+            found.append(
+                (
+                    temperature,
+                    calibration_error(p[quarter:], truth[quarter:]),
+                    calibration_error(after, truth[quarter:]),
+                    float((p[quarter:].argmax(axis=1) == truth[quarter:]).mean()),
+                )
+            )
+        temperature, before, after, accuracy = np.mean(found, axis=0)
+        rows.append(
+            {
+                "head": name,
+                "accuracy": round(float(accuracy), 3),
+                "temperature": round(float(temperature), 2),
+                "error before": round(float(before), 4),
+                "error after": round(float(after), 4),
+                "falls by": round(float(1 - after / before), 2),
+            }
+        )
+    return rows
+
+
 def main() -> None:
     """Prints and writes what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -209,6 +283,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--draws", type=int, default=50)
+    parser.add_argument("--only", nargs="*", help="names of parts, such as flips")
     parser.add_argument("--image-size", type=int, default=160)
     options = parser.parse_args()
     from pawtune.models.backbones.frozen_backbone import load_backbone
@@ -219,15 +294,19 @@ def main() -> None:
     archive = options.data / "cats_and_dogs_filtered.zip"
     pictures, labels = read_pictures(archive, options.images)
     features = encode(encoder, pictures)
-    report: dict[str, Any] = {
-        "images": len(pictures),
-        "flips": [find_flips(features, labels, share) for share in (0.05, 0.1, 0.2)],
-        "label sets": check_label_sets(features, labels, SPLITS),
-        "copies": find_made_copies(encoder, features, pictures),
+    flowers, kinds = read_pictures(options.data / "flowers17.zip", options.images)
+
+    parts: dict[str, Callable[[], Any]] = {
+        "flips": lambda: [find_flips(features, labels, share) for share in (0.05, 0.1, 0.2)],
+        "label sets": lambda: check_label_sets(features, labels, SPLITS),
+        "calibration": lambda: check_calibration(encode(encoder, flowers), kinds, SPLITS),
+        "copies": lambda: find_made_copies(encoder, features, pictures),
+        "forecasts": lambda: check_forecasts(features, labels, options.draws),
     }
-    print(report, flush=True)
-    report["forecasts"] = check_forecasts(features, labels, options.draws)
-    print(report["forecasts"])
+    report: dict[str, Any] = {"images": len(pictures)}
+    for name in options.only or parts:
+        report[name] = parts[name]()
+        print(name, report[name], flush=True)
     write_report(options.out, report)
 
 

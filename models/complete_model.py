@@ -40,6 +40,8 @@ def compose_complete(
     num_classes: int,
     core: keras.Model,
     backbones: Mapping[Backbone, keras.Model] | None = None,
+    *,
+    temperature: float = 1.0,
 ) -> keras.Model:
     """The complete model of one core.
 
@@ -48,6 +50,7 @@ def compose_complete(
         num_classes: as `core` was built with.
         core: the trained part, from the family's `build_core`; its weights are copied.
         backbones: those that the family's `needs` names, from `load_backbone`.
+        temperature: what logits are divided by, see `out_of_fold.calibration`.
 
     Returns:
         (N, None, None, 3) pixels → (N, num_classes) probabilities, float32.
@@ -58,6 +61,8 @@ def compose_complete(
     with precision("float32"):
         graph = _Graph(backbones or {})
         logits = _logits(Trained(spec, core), num_classes, graph)
+        if temperature != 1:
+            logits = keras.layers.Rescaling(1 / temperature, name="calibration")(logits)
         probabilities = keras.layers.Softmax(name="probabilities")(logits)
         return keras.Model(graph.raw, probabilities, name="pawtune")
 

@@ -224,9 +224,9 @@ class Run:
         manifest = self.manifest()
         threshold = None
         if coverage is not None:
-            from pawtune.search.results.validation import validation_threshold
+            from pawtune.search.results.calibration import label_set_threshold
 
-            threshold = validation_threshold(self.folder, choice, manifest, coverage)
+            threshold = label_set_threshold(self.folder, choice, manifest, coverage)
         return OpenedModel(
             predictor(self.best(choice)),
             manifest.class_names,

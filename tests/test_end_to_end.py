@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.search.run import open_run
 from tests.command_line import pawtune
 
@@ -128,6 +129,7 @@ def test_the_kept_checkpoint_predicts_as_it_did_in_training(finished: Path, fami
     manifest = run.manifest()
     pixels = decode_split(Path(manifest.root), manifest.split("validation"), 32)
     kept = np.load(run.folder.trial(row.trial_id).best_predictions)
+    kept = tempered(kept, choose_temperature(kept, manifest.labels("validation")))
     # Features are kept in float16: 11 bits of mantissa.
     np.testing.assert_allclose(run.best(row.trial_id).predict(pixels, verbose=0), kept, atol=5e-3)
 

@@ -10,6 +10,7 @@ from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.models.families.family import Activations, Backbone
 from pawtune.models.families.finetune import FINETUNE, FinetuneSpec
 from pawtune.models.model_spec import TrainSpec
+from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.search.config.search_config import load_config
 from pawtune.search.driver import resume_search, run_search
 from pawtune.search.progress.reporter import Reporter
@@ -69,6 +70,7 @@ def test_the_delivered_file_predicts_as_training_did(searched: Run, tmp_path: Pa
     manifest = searched.manifest()
     pixels = decode_split(Path(manifest.root), manifest.split("validation"), 32)
     kept = np.load(searched.folder.trial("0007").best_predictions)
+    kept = tempered(kept, choose_temperature(kept, manifest.labels("validation")))
     np.testing.assert_allclose(model.predict(pixels, verbose=0), kept, atol=2e-3)
 
 

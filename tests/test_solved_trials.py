@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pawtune.data_pipeline.images.decode import decode_split
+from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.search.run import Run
 from tests.command_line import pawtune
 
@@ -72,6 +73,7 @@ def test_the_delivered_model_is_the_head_that_was_solved(
     manifest = searched.manifest()
     pixels = decode_split(Path(manifest.root), manifest.split("validation"), 32)
     kept = np.load(searched.folder.trial(trial_id).best_predictions)
+    kept = tempered(kept, choose_temperature(kept, manifest.labels("validation")))
     # The search's features have the precision of its processor, the delivered model float32.
     np.testing.assert_allclose(model.predict(pixels, verbose=0), kept, atol=1e-2)
 

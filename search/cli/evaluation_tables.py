@@ -24,7 +24,9 @@ def headlines(result: TestResult) -> Iterator[str]:
     if result.majority is not None:
         nothing = result.majority.is_all_of(result.accuracy)
         yield f"{result.majority}" + (f"; {LEARNED_NOTHING}" if nothing else "")
-    yield f"expected calibration error {result.calibration_error:.4f}"
+    before = result.calibration_error_before
+    uncalibrated = "" if before is None else f", {before:.4f} before calibration"
+    yield f"expected calibration error {result.calibration_error:.4f}{uncalibrated}"
     if result.baseline is not None and result.comparison is not None:
         yield (
             f"{result.baseline.kind} {result.baseline.name}: {result.baseline.accuracy:.4f} on the "

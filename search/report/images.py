@@ -7,7 +7,8 @@ from pawtune.data_pipeline.images.pictures import choose_samples, data_uri, read
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.report.data import ReportData
 from pawtune.search.report.figures import Drawing
-from pawtune.search.report.result_figures import draw_confusion
+from pawtune.search.report.result_figures import draw_confusion, draw_reliability
+from pawtune.search.results.calibration import measure_calibration
 from pawtune.search.results.validation import ValidationView, read_validation
 
 MAX_GALLERY = 24
@@ -65,6 +66,7 @@ def validation_content(data: ReportData, images: Path | None) -> dict[str, Any]:
         picture = read_thumbnail(root, mistake.entry)
         if picture is not None:
             gallery.append({"mistake": mistake, "uri": data_uri(picture)})
+    calibration = measure_calibration(data.run.folder, best.trial_id, manifest) if best else None
     wrong = len(view.mistakes)
     shown = f", the {len(gallery)} most confident" if 0 < len(gallery) < wrong else ""
     return {
@@ -73,6 +75,7 @@ def validation_content(data: ReportData, images: Path | None) -> dict[str, Any]:
         "confusion": draw_confusion(view.confusion, manifest.class_names, "validation"),
         "mistakes_title": f"{wrong:,} of {view.num_images:,} wrong{shown}" if wrong else
         f"Not one of {view.num_images:,} wrong",
+        "reliability": draw_reliability(calibration) if calibration else None,
         "gallery": gallery,
         "gallery_note": _images_gone(root) if wrong and not gallery else "",
     }  # fmt: skip

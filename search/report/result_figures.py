@@ -12,6 +12,7 @@ from PIL import Image
 from pawtune.search.report.data import ReportData
 from pawtune.search.report.figures import (
     INK,
+    MUTED,
     RIGHT,
     SURFACE,
     WRONG,
@@ -29,6 +30,7 @@ from pawtune.search.report.trial_marks import (
     stretch_accuracy,
     tips,
 )
+from pawtune.search.results.calibration import Calibration
 
 MAX_PARETO_NAMES = 6
 MAX_NUMBERED_CLASSES = 20
@@ -116,6 +118,39 @@ def draw_confusion_picture(
         target = io.BytesIO()
         figure.savefig(target, format="png", dpi=dpi, facecolor="white")
     return np.asarray(Image.open(target).convert("RGB"))
+
+
+def draw_reliability(calibration: Calibration) -> Drawing:
+    """The share that is right against stated confidence, before and after calibration."""
+    series = (
+        ("before", calibration.bins_before, WRONG, "s"),
+        ("after", calibration.bins_after, RIGHT, "o"),
+    )
+    errors = f"{calibration.error_before:.4f} before, {calibration.error_after:.4f} after"
+    with styled():
+        axes = new_axes(2.8)
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
+        for name, bins, colour, marker in series:
+            most = max(each.images for each in bins)
+            confidences = [each.confidence for each in bins]
+            accuracies = [each.accuracy for each in bins]
+            sizes = [12 + 60 * each.images / most for each in bins]
+            axes.plot(confidences, accuracies, color=colour, alpha=0.6)
+            axes.scatter(
+                confidences, accuracies, sizes, colour, marker=marker, label=name, zorder=3
+            )
+        axes.set_xlabel("stated probability")
+        axes.set_ylabel("share right")
+        axes.legend(loc="upper left")
+        told = f"Reliability diagram; expected calibration error {errors}."
+        svg = to_svg(axes, "reliability", told)
+    return Drawing(
+        svg,
+        f"On the dotted line the share right is as stated; larger marks are more images. Expected "
+        f"calibration error {errors}: each of {calibration.images:,} validation images at the "
+        f"temperature of the other folds. Temperature of the delivered model: "
+        f"{calibration.temperature:.3f}.",
+    )
 
 
 def _confusion_axes(counts: NDArray[np.int64], names: Sequence[str]) -> Axes:

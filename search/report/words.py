@@ -167,7 +167,9 @@ def test_lines(data: ReportData) -> list[str]:
             f"in the {baseline.kind} alone: p = {comparison.p_value:.3g} (McNemar, exact)."
         )
     if look.calibration_error is not None:
-        lines.append(f"Expected calibration error: {look.calibration_error:.4f}.")
+        before = look.calibration_error_before
+        uncalibrated = "" if before is None else f", {before:.4f} before calibration"
+        lines.append(f"Expected calibration error: {look.calibration_error:.4f}{uncalibrated}.")
     if len(data.looks) > 1:
         lines.append(
             f"This was look {len(data.looks)}: a figure chosen after several looks is no longer "

@@ -9,6 +9,7 @@ from pawtune.models.families.table import check_limits, family_of
 from pawtune.models.model_spec import ModelSpec
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
+from pawtune.search.results.calibration import trial_temperature
 from pawtune.search.results.delivery.model_file import open_model
 from pawtune.search.results.model_choice import ModelChoice, ensemble_file, refit_folder
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
@@ -38,7 +39,7 @@ def load_choice(run: RunFolder, choice: ModelChoice, num_classes: int) -> "keras
 
 
 def load_complete(run: RunFolder, trial: TrialFolder, num_classes: int) -> "keras.Model":
-    """A trial's best epoch, or its refit, as a complete model.
+    """A trial's best epoch, or its refit, as a complete model at the trial's temperature.
 
     Returns:
         (N, H, W, 3) uint8 pixels of any size to (N, num_classes) float32 probabilities;
@@ -56,7 +57,8 @@ def load_complete(run: RunFolder, trial: TrialFolder, num_classes: int) -> "kera
         backbones: dict[Backbone, keras.Model] = {}
         load_backbones(run, spec, backbones)
         core = load_core(trial, spec, num_classes, backbones)
-        return compose_complete(spec, num_classes, core, backbones)
+        temperature = trial_temperature(run, trial.trial_id)
+        return compose_complete(spec, num_classes, core, backbones, temperature=temperature)
 
 
 def load_backbones(run: RunFolder, spec: ModelSpec, loaded: "dict[Backbone, keras.Model]") -> None:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from pawtune.data_pipeline.splitting.image_check import check_unchanged
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
+from pawtune.models.out_of_fold.calibration import tempered
 from pawtune.search.errors import UserError
 from pawtune.search.results.best_model import load_choice
+from pawtune.search.results.calibration import choice_temperature
 from pawtune.search.results.delivery.inference import predict_files, predictor
 from pawtune.search.results.evaluation_record import EvaluationRecord, cells_of
 from pawtune.search.results.leaderboard import Row
@@ -69,6 +71,8 @@ class TestResult:
         looks: How many times this run's test split has been looked at, this time included.
         confusion: Images by true and predicted class, in the order of `class_names`.
         calibration_error: Expected calibration error, 15 bins of equal width.
+        calibration_error_before: The same without the temperature that was fitted on validation
+            images; None of a vote, which has none.
         baseline: Reference that it is compared with; None where it is the reference itself.
         comparison: With `baseline`, exact McNemar test; `only_first` counts the images that only
             the trial names right.
@@ -97,6 +101,7 @@ class TestResult:
     model: Kind = "trial"
     title: str = ""
     majority: Majority | None = None
+    calibration_error_before: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -152,6 +157,7 @@ def evaluate(
         classes=score_classes(confusion, manifest.class_names),
         confusion=tuple(tuple(int(count) for count in line) for line in confusion),
         calibration_error=calibration_error(probabilities, labels),
+        calibration_error_before=_error_before(run, choice, probabilities, labels),
         comparison=comparison,
         mistakes=_mistakes(entries, manifest.class_names, probabilities, right),
         model=choice.kind,
@@ -159,6 +165,18 @@ def evaluate(
         majority=Majority(manifest.class_names[most], float(np.mean(labels == most))),
     )
     return replace(result, looks=record_look(run, _record(result)))
+
+
+def _error_before(
+    run: RunFolder,
+    choice: ModelChoice,
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.int32],
+) -> float | None:
+    temperature = choice_temperature(run, choice)
+    if temperature is None:
+        return None
+    return calibration_error(tempered(probabilities, 1 / temperature), labels)
 
 
 def _record(result: TestResult) -> EvaluationRecord:

@@ -87,6 +87,7 @@ class EvaluationRecord(Record):
     title: Words = ""
     looks: Count = 1
     calibration_error: Share | None = None
+    calibration_error_before: Share | None = None
     majority: RecordedMajority | None = None
     baseline: RecordedBaseline | None = None
     comparison: RecordedComparison | None = None

@@ -27,6 +27,21 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
+class ReliabilityBin:
+    """Images of similar confidence.
+
+    Attributes:
+        images: How many.
+        confidence: Mean probability of the class that was named.
+        accuracy: Share of them that is right.
+    """
+
+    images: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two classifiers on the same images, by McNemar's exact test.
 
@@ -104,12 +119,25 @@ def calibration_error(
         labels: (N,) true classes.
         bins: How many.
     """
+    gaps = (
+        each.images * abs(each.accuracy - each.confidence)
+        for each in reliability(probabilities, labels, bins)
+    )
+    return sum(gaps) / len(labels)
+
+
+def reliability(
+    probabilities: Probabilities, labels: Labels, bins: int = CALIBRATION_BINS
+) -> tuple[ReliabilityBin, ...]:
+    """The bins of `calibration_error` that hold images, the least confident first."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     # A bin holds its upper edge: confidence 1 lies in the last.
     places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(places, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    return tuple(
+        ReliabilityBin(int(of.sum()), float(confidence[of].mean()), float(right[of].mean()))
+        for of in (places == place for place in np.unique(places))
+    )
 
 
 def compare_paired(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> Comparison:

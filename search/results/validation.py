@@ -6,11 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
-from pawtune.models.out_of_fold.conformal import set_threshold
-from pawtune.search.errors import UserError
 from pawtune.search.results.metrics import ClassScore, confusion_matrix, score_classes
-from pawtune.search.results.model_choice import ModelChoice
-from pawtune.search.storage.run_folder import RunFolder, TrialFolder
+from pawtune.search.storage.run_folder import TrialFolder
 from pawtune.search.storage.untrusted_files import read_array
 
 
@@ -77,26 +74,6 @@ def read_probabilities(trial: TrialFolder, manifest: Manifest) -> NDArray[np.flo
     """(N, C) a trial's probabilities for the validation split; or, in words, why there are none."""
     images = sum(manifest.counts()["validation"].values())
     return read_predictions(trial, (images, len(manifest.class_names)))
-
-
-def validation_threshold(
-    run: RunFolder, choice: ModelChoice, manifest: Manifest, coverage: float
-) -> float:
-    """The least probability of a label in label sets of this coverage, see `conformal`.
-
-    Raises:
-        UserError: The model is no trial, or kept no validation predictions.
-        ModelError: There are too few validation images for this coverage.
-    """
-    if choice.kind != "trial":
-        raise UserError(
-            f"--coverage needs a model with validation predictions of its own: a trial, received "
-            f"{choice.title}; leave out --{choice.kind}"
-        )
-    found = read_probabilities(run.trial(choice.trial_id), manifest)
-    if isinstance(found, str):
-        raise UserError(f"--coverage needs validation predictions, and {found}; choose another")
-    return set_threshold(found, manifest.labels("validation"), coverage)
 
 
 def read_predictions(trial: TrialFolder, shape: tuple[int, int]) -> NDArray[np.float32] | str:

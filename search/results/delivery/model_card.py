@@ -10,6 +10,7 @@ from typing import Any
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.markdown import render_markdown
 from pawtune.search.objective import Metric
+from pawtune.search.results.calibration import measure_calibration
 from pawtune.search.results.delivery.front_matter import front_matter
 from pawtune.search.results.leaderboard import Row, as_dicts
 from pawtune.search.results.look_ledger import read_ledger
@@ -54,6 +55,7 @@ def make_card(
         "majority": asdict(Majority(*manifest.majority("validation"))),
         "validation": _validation(run, rows, choice, manifest, metric),
         "test": _last_look(run, choice),
+        "calibration": _calibration(run, choice, manifest),
         "facts": facts.as_dict(),
         "hardware": {
             "trained_on": facts.host,
@@ -120,6 +122,14 @@ def _validation(
     }
 
 
+def _calibration(run: RunFolder, choice: ModelChoice, manifest: Manifest) -> dict[str, Any] | None:
+    """The temperature inside, and what it does on validation; a vote has none."""
+    if choice.kind == "ensemble":
+        return None
+    found = measure_calibration(run, choice.trial_id, manifest)
+    return found.as_dict() if found is not None else None
+
+
 def _last_look(run: RunFolder, choice: ModelChoice) -> dict[str, Any] | None:
     """The latest look at the test split with this model; never a new one."""
     ledger = read_ledger(run)
@@ -127,6 +137,7 @@ def _last_look(run: RunFolder, choice: ModelChoice) -> dict[str, Any] | None:
     looks = [look for look in ledger if (look.model, look.trial_id) == this]
     if not looks:
         return None
-    kept = ("time", "accuracy", "correct", "n", "interval_95", "calibration_error", "looks")
+    errors = ("calibration_error", "calibration_error_before")
+    kept = ("time", "accuracy", "correct", "n", "interval_95", *errors, "looks")
     content = looks[-1].as_dict()
     return {key: content[key] for key in kept if key in content} | {"looks_of_run": len(ledger)}

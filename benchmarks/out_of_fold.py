@@ -13,6 +13,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.models.out_of_fold.conformal import label_set, set_threshold
 from pawtune.models.out_of_fold.label_errors import find_label_errors, margins
 from pawtune.models.out_of_fold.learning_curve import forecast, measure_curve
+from pawtune.models.out_of_fold.leave_out import deal_folds, fold_logistic
 from pawtune.models.training.solved_heads import decompose, solve_logistic, solve_ridge
 from pawtune.search.out_of_fold.predictions import choose_penalty, joined, softmax
 from pawtune.search.results.metrics import calibration_error
@@ -225,7 +227,11 @@ def check_calibration(
     features: Features, labels: NDArray[np.int64], splits: int
 ) -> list[dict[str, Any]]:
     """Calibration error before and after: heads on half of the photographs, the temperature from
-    a quarter, the error on the last quarter."""
+    a quarter, the error on the last quarter.
+
+    Of 340 photographs the error is some 0.035 where nothing is miscalibrated; pooled over all
+    splits this floor is lower.
+    """
     x, classes = joined(features), int(labels.max()) + 1
     half, quarter = len(labels) // 2, len(labels) // 4
 
@@ -247,13 +253,14 @@ def check_calibration(
     }
     rows = []
     for name, logits_of in heads.items():
-        found = []
+        found, pooled = [], []
         for split in range(splits):
             order = np.random.default_rng(split).permutation(len(labels))
             train, rest = order[:half], order[half:]
             p, truth = softmax(logits_of(train, rest)).astype(np.float32), labels[rest]
             temperature = choose_temperature(p[:quarter], truth[:quarter])
             after = tempered(p[quarter:], temperature)
+            pooled.append((p[quarter:], after, truth[quarter:]))
             found.append(
                 (
                     temperature,
@@ -263,6 +270,8 @@ def check_calibration(
                 )
             )
         temperature, before, after, accuracy = np.mean(found, axis=0)
+        plain, scaled, truth = (np.concatenate(each) for each in zip(*pooled, strict=True))
+        all_before, all_after = calibration_error(plain, truth), calibration_error(scaled, truth)
         rows.append(
             {
                 "head": name,
@@ -271,9 +280,62 @@ def check_calibration(
                 "error before": round(float(before), 4),
                 "error after": round(float(after), 4),
                 "falls by": round(float(1 - after / before), 2),
+                "pooled before": round(all_before, 4),
+                "pooled after": round(all_after, 4),
+                "pooled falls by": round(1 - all_after / all_before, 2),
             }
         )
     return rows
+
+
+TAPS = (("average",), ("maximum",), ("average", "maximum"))
+PICKED_FROM = 200
+
+
+def check_selection(features: Features, labels: NDArray[np.int64], draws: int) -> dict[str, Any]:
+    """Hidden regret of the pick among 18 heads from 200 photographs, 140 of them training: by
+    validation accuracy, or by that of out-of-fold and validation predictions together; ties go to
+    the lower log loss. Regret: how far the accuracy on all other photographs is below the best."""
+    classes = int(labels.max()) + 1
+    regrets: dict[str, list[float]] = {"validation": [], "out-of-fold too": []}
+    for draw in range(draws):
+        order = np.random.default_rng(draw).permutation(len(labels))
+        train, rest = order[:140], order[140:]
+        seen, given = PICKED_FROM - len(train), labels[train]
+        folds = deal_folds(given, np.arange(len(train)))
+        scores: dict[str, list[tuple[float, float]]] = {name: [] for name in regrets}
+        hidden = []
+        for taps in TAPS:
+            x = np.concatenate([features[name] for name in taps], axis=1)
+            parts = decompose(x[train], x[rest])
+            for penalty in (0.3, 3.0, 30.0):
+                ridge = solve_ridge(parts, given, classes, penalty)
+                logistic = solve_logistic(parts, given, classes, penalty / 300)
+                unseen = fold_logistic(parts, given, classes, penalty / 300, folds)
+                for head, out_of_fold in ((ridge, ridge.loo_logits), (logistic, unseen)):
+                    own = head.val_logits[:seen]
+                    both = np.concatenate([out_of_fold, own])
+                    truth = np.concatenate([given, labels[rest[:seen]]])
+                    scores["validation"].append(rate(own, labels[rest[:seen]]))
+                    scores["out-of-fold too"].append(rate(both, truth))
+                    hidden.append(rate(head.val_logits[seen:], labels[rest[seen:]])[0])
+        for name, found in scores.items():
+            pick = max(range(len(found)), key=found.__getitem__)
+            regrets[name].append(100 * (max(hidden) - hidden[pick]))
+    difference = np.subtract(*regrets.values())
+    return {
+        "draws": draws,
+        "regret in points": {name: round(float(np.mean(r)), 2) for name, r in regrets.items()},
+        "falls by": round(float(difference.mean()), 2),
+        "its standard error": round(float(difference.std(ddof=1) / np.sqrt(draws)), 2),
+    }
+
+
+def rate(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> tuple[float, float]:
+    """Accuracy, and the log loss below zero."""
+    p = softmax(logits)
+    own = np.maximum(p[np.arange(len(truth)), truth], 1e-12)
+    return float((p.argmax(axis=1) == truth).mean()), float(np.log(own).mean())
 
 
 def main() -> None:
@@ -291,19 +353,23 @@ def main() -> None:
 
     backbone = load_backbone("MobileNetV2", options.image_size, options.data / WEIGHTS)
     encoder = TapEncoder(backbone, "MobileNetV2")
-    archive = options.data / "cats_and_dogs_filtered.zip"
-    pictures, labels = read_pictures(archive, options.images)
-    features = encode(encoder, pictures)
-    flowers, kinds = read_pictures(options.data / "flowers17.zip", options.images)
 
+    def read(name: str) -> tuple[list[Picture], Features, NDArray[np.int64]]:
+        pictures, labels = read_pictures(options.data / name, options.images)
+        return pictures, encode(encoder, pictures), labels
+
+    pets = cache(lambda: read("cats_and_dogs_filtered.zip"))
+    flowers = cache(lambda: read("flowers17.zip"))
     parts: dict[str, Callable[[], Any]] = {
-        "flips": lambda: [find_flips(features, labels, share) for share in (0.05, 0.1, 0.2)],
-        "label sets": lambda: check_label_sets(features, labels, SPLITS),
-        "calibration": lambda: check_calibration(encode(encoder, flowers), kinds, SPLITS),
-        "copies": lambda: find_made_copies(encoder, features, pictures),
-        "forecasts": lambda: check_forecasts(features, labels, options.draws),
+        "flips": lambda: [find_flips(*pets()[1:], share) for share in (0.05, 0.1, 0.2)],
+        "label sets": lambda: check_label_sets(*pets()[1:], SPLITS),
+        "calibration": lambda: check_calibration(*flowers()[1:], SPLITS),
+        "selection": lambda: check_selection(*pets()[1:], options.draws),
+        "selection, flowers": lambda: check_selection(*flowers()[1:], options.draws),
+        "copies": lambda: find_made_copies(encoder, pets()[1], pets()[0]),
+        "forecasts": lambda: check_forecasts(*pets()[1:], options.draws),
     }
-    report: dict[str, Any] = {"images": len(pictures)}
+    report: dict[str, Any] = {"images": options.images}
     for name in options.only or parts:
         report[name] = parts[name]()
         print(name, report[name], flush=True)

@@ -40,8 +40,9 @@ class Calibration:
     bins_after: tuple[ReliabilityBin, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For the model card."""
-        return asdict(self)
+        """For the model card, as plain JSON values."""
+        content = asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in content.items()}
 
 
 def trial_temperature(run: RunFolder, trial_id: str) -> float:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pawtune.search.config.search_config import SearchConfig
     from pawtune.search.driver import resume_search, run_search
     from pawtune.search.errors import UserError
+    from pawtune.search.own_metric import use_metric
     from pawtune.search.progress.live_view import TrialEvent
     from pawtune.search.progress.reporter import Reporter
     from pawtune.search.run import Run, open_run
@@ -38,6 +39,7 @@ __all__ = [
     "resume_search",
     "run_search",
     "use_family",
+    "use_metric",
 ]
 
 choose_backend()  # before anything imports Keras
@@ -55,6 +57,7 @@ _MODULES = {
     "resume_search": "pawtune.search.driver",
     "run_search": "pawtune.search.driver",
     "use_family": "pawtune.models.families.own",
+    "use_metric": "pawtune.search.own_metric",
 }
 
 

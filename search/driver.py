@@ -40,6 +40,7 @@ from pawtune.search.config.search_config import (
     load_config,
 )
 from pawtune.search.errors import UserError, readable_in_python
+from pawtune.search.own_metric import metric_in_use, try_metric
 from pawtune.search.process import INTERRUPTIONS, interruptible
 from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.kept_weights import WeightDropper
@@ -108,6 +109,7 @@ def run_search(
     """
     OwnCallbacks(callbacks, print)  # refuses what is none before anything is made
     reporter = reporter or default_reporter()
+    metric_in_use(config.metric)
     config = with_absolute_paths(config)
     run = create_run_folder(config.runs_dir, config.name or default_name(config))
     config = config.model_copy(update={"name": run.name})
@@ -171,6 +173,7 @@ def resume_search(
     started = time.monotonic()
     with hold_run(run, reporter.say), reporter.stages.noted_in(run), interruptible():
         config = _config_to_resume(run, more_trials, data, address)
+        metric_in_use(config.metric)
         try:
             _check_resources(config, reporter)
             manifest = _manifest_to_resume(run, config, reporter)
@@ -295,6 +298,7 @@ def _prepare(
 ) -> tuple[Trials, SharedWork]:
     """All that stands ready before the first trial; what cannot work is found here."""
     reporter.data(manifest)
+    try_metric(config.metric, manifest.labels("validation"), len(manifest.class_names))
     families = find_families(config, reporter.say, run)
     baselines = baselines_of(config, families, len(manifest.class_names), reporter.say)
     cluster.connect(config.resources.address, reporter.say)

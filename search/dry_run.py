@@ -7,6 +7,7 @@ from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.config.needs import live_sizes, needs_of_proposals, needs_of_trials
 from pawtune.search.config.search_config import SearchConfig, dump_config, plain_settings
 from pawtune.search.driver import load_data, with_absolute_paths
+from pawtune.search.own_metric import metric_in_use
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.shared_work.backbones import (
     Families,
@@ -76,6 +77,7 @@ def describe(config: SearchConfig, reporter: Reporter) -> Plan:
     Raises:
         DataError, ModelError, UserError: As the search would.
     """
+    metric_in_use(config.metric)
     config = with_absolute_paths(config)
     refuse_wrong_weights(config)
     manifest = load_data(config, reporter.stage)

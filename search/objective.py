@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Metric = Literal["val_accuracy", "val_balanced_accuracy", "val_loss"]
+from pawtune.search.errors import UserError
+
+Metric = str  # one of METRICS, or the name of one's own, see `own_metric`
+METRICS = ("val_accuracy", "val_balanced_accuracy", "val_loss")
 Cost = Literal["latency_ms", "num_weights", "size_mb"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
 MEASURED = ("latency_ms", "size_mb")  # on the complete model, which a worker builds for it
@@ -20,7 +23,7 @@ class Objective:
     """Ranks epochs, and trials by their best epoch.
 
     Attributes:
-        metric: The validation metric to optimise.
+        metric: Name of the validation metric to optimise, a column of an epoch's row.
         costs: To be kept low besides.
     """
 
@@ -39,9 +42,27 @@ class Objective:
         rest: list[Literal["maximize", "minimize"]] = ["minimize"] * len(self.costs)
         return [first, *rest]
 
+    @property
+    def own_metric(self) -> str | None:
+        """Name of the metric where it is the user's own."""
+        return None if self.metric in METRICS else self.metric
+
+    def value(self, row: EpochRow) -> float:
+        """The metric of an epoch.
+
+        Raises:
+            UserError: The epoch lacks it.
+        """
+        if self.metric not in row:
+            raise UserError(
+                f"epochs of this search must hold {self.metric}, which it optimises, received "
+                f"{', '.join(row):.200}; restore the trial's metrics.csv"
+            )
+        return row[self.metric]
+
     def key(self, row: EpochRow) -> tuple[float, float]:
         """Sort key of an epoch: the better one is the greater."""
-        value = row[self.metric]
+        value = self.value(row)
         return (-value if self.mode == "min" else value, -row["val_loss"])
 
     def best(self, rows: Sequence[EpochRow]) -> EpochRow:

@@ -63,7 +63,7 @@ class Run:
         from pawtune.search.progress.run_html import run_html
 
         rows = self.rows()
-        return run_html(self.folder, rows, self.config().metric, self.validation(rows))
+        return run_html(self.folder, rows, self.config().objective.metric, self.validation(rows))
 
     @property
     def name(self) -> str:
@@ -142,7 +142,9 @@ class Run:
         except DataError:
             return None
         rows = self.rows() if rows is None else rows
-        return estimate_validation(self.folder, class_names, labels, rows, self.config().metric)
+        return estimate_validation(
+            self.folder, class_names, labels, rows, self.config().objective.metric
+        )
 
     @readable_in_python
     def choose(
@@ -334,7 +336,7 @@ class Run:
         from pawtune.search.results.delivery.model_card import make_card
 
         manifest = self.manifest()
-        card = make_card(self.folder, self.rows(), choice, manifest, self.config().metric)
+        card = make_card(self.folder, self.rows(), choice, manifest, self.config().objective.metric)
         return load_choice(self.folder, choice, len(manifest.class_names)), card
 
     @readable_in_python
@@ -383,7 +385,7 @@ class Run:
         confirmation = confirm_trials(
             self.folder,
             self.rows(),
-            self.config().metric,
+            self.config().objective.metric,
             top=top,
             seeds=seeds,
             data=data,
@@ -484,7 +486,7 @@ class Run:
         """
         from pawtune.search.results.ensemble import make_ensemble
 
-        metric = self.config().metric
+        metric = self.config().objective.metric
         vote = make_ensemble(
             self.folder, self.rows(), self.manifest(), metric, top=top, anyway=anyway
         )

@@ -10,6 +10,7 @@ from math import isfinite
 from typing import Any, Self
 
 COSTS = ("latency_ms", "num_weights", "size_mb")  # of a report, as `Objective` names them
+OWN = "own_metric"  # key of a metric of the user's own: its value by name
 METRICS = (
     "loss",
     "accuracy",
@@ -50,7 +51,7 @@ class TrialReport:
 
     Attributes:
         epoch: The epoch that ended, from 1; 0 before the first.
-        metrics: The epoch's, by name, of `METRICS`.
+        metrics: The epoch's, by name: of `METRICS`, and a metric of the user's own.
         best: The best epoch so far; None before the first.
         num_weights: Weights of the whole model; None where they are not known.
         latency_ms: Milliseconds for one image; None where it was not measured.
@@ -94,7 +95,9 @@ class TrialReport:
         """As Tune carries it; keys that have nothing to say are left out."""
         result: dict[str, Any] = {"done": self.done}
         if self.epoch:
-            result |= self.row
+            own = {name: value for name, value in self.metrics.items() if name not in METRICS}
+            result |= {k: v for k, v in self.row.items() if k not in own}
+            result |= {OWN: own} if own else {}  # its name might be one of Tune's
         if self.best is not None:
             result |= {
                 "objective": self.best.objective,
@@ -118,7 +121,10 @@ class TrialReport:
             )
         return cls(
             epoch=int(result.get("epoch", 0)),
-            metrics={name: float(result[name]) for name in METRICS if name in result},
+            metrics={
+                **{name: float(result[name]) for name in METRICS if name in result},
+                **result.get(OWN, {}),
+            },
             best=best,
             **{name: result.get(name) for name in COSTS},
             done=bool(result.get("done", False)),

@@ -139,8 +139,8 @@ REFUSALS = {
         "epochs: must be a whole number from 1, received '20'; leave it out for the default, 20"
     ),
     "metric: val_acc": (
-        "metric: must be val_accuracy, val_balanced_accuracy or val_loss, received 'val_acc'; "
-        "did you mean 'val_accuracy'?"
+        "metric: must be val_accuracy, val_balanced_accuracy, val_loss or module:function, "
+        "received 'val_acc'; did you mean 'val_accuracy'?"
     ),
     "families: [cnov]": (
         "families: must be conv, transfer, finetune, a list of them, or null, received 'cnov'; "

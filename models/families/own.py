@@ -65,7 +65,7 @@ def place_of(family: type) -> str:
 
 
 def code_of(place: str) -> Path:
-    """The file, or the folder of the package, that a family in use was imported from.
+    """The file, or the folder of the package, that code of one's own was imported from.
 
     Raises:
         ModelError: it was defined in a script or a notebook, which is no module.
@@ -73,19 +73,37 @@ def code_of(place: str) -> Path:
     top = sys.modules[place.partition(":")[0].partition(".")[0]]
     if top.__name__ == MAIN or not getattr(top, "__file__", None):
         raise ModelError(
-            f"a family must be defined in a module to be sent elsewhere, received {place}: put it "
-            "into a file of its own"
+            f"code of your own must be defined in a module to be sent elsewhere, received {place}: "
+            "put it into a file"
         )
     file = Path(str(top.__file__))
     return file.parent if hasattr(top, "__path__") else file
 
 
 def _import(place: str) -> type:
+    found = import_place(place, "a family", "a class", "--family nets:Separable")
+    if not isinstance(found, type):
+        raise ModelError(f"a family must be a class, received {place!r}, a {type(found).__name__}")
+    return found
+
+
+def import_place(place: str, what: str, kind: str, example: str) -> Any:
+    """What stands at a place, "package.module:Name", which a person has named.
+
+    Args:
+        place: The place; a module in the current folder is found after those that are installed.
+        what: What it is to be, for messages: "a family".
+        kind: Of which kind that is: "a class".
+        example: An option that names one.
+
+    Raises:
+        ModelError: It cannot be imported.
+    """
     module, colon, name = place.partition(":")
     if not (colon and module and name):
         raise ModelError(
-            f"a family of your own is named package.module:Name, received {place!r}; give for "
-            "example --family nets:Separable for the class Separable in nets.py"
+            f"{what} of your own is named package.module:Name, received {place!r}; give for "
+            f"example {example}"
         )
     here = str(Path.cwd())
     sys.path.append(here)  # last: nothing in the current folder takes the place of a library
@@ -95,13 +113,11 @@ def _import(place: str) -> type:
             found = getattr(found, part)
     except (Exception, SystemExit) as error:  # whatever a module may do when it is imported
         raise ModelError(
-            f"a family must be a class that can be imported, received {place!r}: "
+            f"{what} must be {kind} that can be imported, received {place!r}: "
             f"{type(error).__name__}: {str(error)[:300]}; run pawtune in the folder of its file"
         ) from error
     finally:
         sys.path.remove(here)
-    if not isinstance(found, type):
-        raise ModelError(f"a family must be a class, received {place!r}, a {type(found).__name__}")
     return found
 
 

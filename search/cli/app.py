@@ -32,6 +32,7 @@ from pawtune.search.cli.options import (
     RunsDir,
     Trial,
     add_family_option,
+    add_metric_option,
     configured,
     kind_of,
     milliseconds,
@@ -128,7 +129,8 @@ def run(
     metric: Annotated[
         str | None,
         typer.Option(
-            help="val_accuracy, val_balanced_accuracy or val_loss.", show_default="val_accuracy"
+            help="val_accuracy, val_balanced_accuracy, val_loss, or MODULE:FUNCTION of your own.",
+            show_default="val_accuracy",
         ),
     ] = None,
     objectives: Objectives = None,
@@ -212,7 +214,8 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
         raise typer.Exit(130 if reason == "interrupted" else 1)
     if not as_json:
         best, place = usable[0], shortest(result)
-        print(f"best: {best.name}, val_accuracy {best.best_val_accuracy:.4f}")
+        own = f", {best.own_metric} {best.score:.4f}" if best.own_metric else ""
+        print(f"best: {best.name}{own}, val_accuracy {best.best_val_accuracy:.4f}")
         if estimate is not None:
             print(estimate)
         print(f"kept in {result.folder.place} ({summary['seconds']:.0f} s). Next:")
@@ -735,4 +738,5 @@ def _emit(content: Any, as_json: bool) -> None:
 
 
 add_family_option(app)
+add_metric_option(app)
 add_family_option(runs_app)

@@ -65,6 +65,12 @@ OwnFamily = Annotated[
         "--family", metavar="MODULE:CLASS", help="A family of your own, whose code is run; again."
     ),
 ]
+OwnMetric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric", metavar="MODULE:FUNCTION", help="The search's own metric, whose code is run."
+    ),
+]
 Ensemble = Annotated[
     bool, typer.Option("--ensemble", help="The soft vote that `pawtune ensemble` kept.")
 ]
@@ -91,13 +97,40 @@ def _with_families(verb: Callable[..., Any]) -> Callable[..., Any]:
                 use_family(place)
         return verb(*arguments, **options)
 
+    return _with_option(verb, with_families, "family", OwnFamily)
+
+
+def add_metric_option(app: typer.Typer) -> None:
+    """Gives --metric to the verbs that train a run's trials on: its own metric is named again."""
+    for command in app.registered_commands:
+        verb = command.callback
+        if verb is not None and verb.__name__ in ("resume", "confirm", "reproduce"):
+            command.callback = _with_metric(verb)
+
+
+def _with_metric(verb: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(verb)
+    def with_metric(*arguments: Any, metric: str | None = None, **options: Any) -> Any:
+        if metric is not None:
+            from pawtune.search.own_metric import use_metric
+
+            use_metric(metric)
+        return verb(*arguments, **options)
+
+    return _with_option(verb, with_metric, "metric", OwnMetric)
+
+
+def _with_option(
+    verb: Callable[..., Any], wrapper: Callable[..., Any], name: str, option: Any
+) -> Callable[..., Any]:
+    """A wrapper that Typer sees as the verb with one more option."""
     declared = signature(verb)
-    added = Parameter("family", Parameter.KEYWORD_ONLY, default=None, annotation=OwnFamily)
-    with_families.__signature__ = declared.replace(  # type: ignore[attr-defined]
+    added = Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=option)
+    wrapper.__signature__ = declared.replace(  # type: ignore[attr-defined]
         parameters=[*declared.parameters.values(), added]
     )
-    with_families.__annotations__ = {**verb.__annotations__, "family": OwnFamily}
-    return with_families
+    wrapper.__annotations__ = {**verb.__annotations__, name: option}
+    return wrapper
 
 
 def milliseconds(text: str) -> float:
@@ -137,6 +170,7 @@ def configured(params: Mapping[str, Any]) -> "SearchConfig":
     from pawtune.models.families.own import use_family
     from pawtune.search.config.search_config import load_config, parse_duration
     from pawtune.search.errors import UserError
+    from pawtune.search.own_metric import use_metric
 
     if params["baselines"] is False and params["baselines_only"]:
         raise UserError(
@@ -144,6 +178,8 @@ def configured(params: Mapping[str, Any]) -> "SearchConfig":
             "them"
         )
     own = [use_family(place) for place in params["family"] or ()]
+    if ":" in (params["metric"] or ""):
+        use_metric(params["metric"])
     families, sizes, budget = params["families"], params["image_size"], params["time_budget"]
     objectives = params["objectives"]
     data = ("data", "labels", "label_column", "path_column", "relabel", "min_class_size")

@@ -91,6 +91,7 @@ def show_together(
 
     from pawtune.search.errors import UserError
     from pawtune.search.objective import Objective
+    from pawtune.search.own_metric import metric_name
     from pawtune.search.progress.reporter import leaderboard_table
     from pawtune.search.results.leaderboard import as_csv as to_csv
     from pawtune.search.results.leaderboard import as_dicts, rank_together, sort_rows
@@ -104,7 +105,7 @@ def show_together(
     rows = [
         replace(row, trial_id=f"{run.name}/{row.trial_id}") for run in runs for row in run.rows()
     ]
-    ranked = rank_together(rows, Objective(metrics[0]))
+    ranked = rank_together(rows, Objective(metric_name(metrics[0])))
     shown = sort_rows(ranked, sort)[:top]
     if as_json or as_csv:
         print_json(as_dicts(shown)) if as_json else print(to_csv(shown), end="")

@@ -40,7 +40,8 @@ from pawtune.search.config.settings import Setting, explain, settings_of
 from pawtune.search.config.space import SpaceConfig, space_type
 from pawtune.search.config.yaml_text import MAX_BYTES, YamlError, read_yaml, write_yaml
 from pawtune.search.errors import UserError, readable_in_python
-from pawtune.search.objective import COSTS, Cost, Metric, Objective
+from pawtune.search.objective import COSTS, METRICS, Cost, Objective
+from pawtune.search.own_metric import check_place, metric_name, use_metric
 
 __all__ = [
     "Choices",
@@ -162,8 +163,12 @@ class SearchConfig(Strict):
         Setting("a whole number from 0 to 2147483647", "Of splits, proposals and training."),
     ] = 0
     metric: Annotated[
-        Metric,
-        Setting("val_accuracy, val_balanced_accuracy or val_loss", "What the search optimises."),
+        str,
+        Setting(
+            f"{', '.join(METRICS)} or module:function",
+            "What the search optimises; a function of your own (docs/extending.md) is named with "
+            "--metric each time, a name in a file imports nothing.",
+        ),
     ] = "val_accuracy"
     objectives: Annotated[
         Annotated[tuple[Literal["accuracy"] | Cost, ...], Field(min_length=1, strict=False)],
@@ -217,6 +222,16 @@ class SearchConfig(Strict):
             except ValidationError:
                 raise ValueError(f"a side must be 32 to 1024 px, received {size}") from None
         return sizes
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _by_its_place(cls, given: Any) -> Any:
+        return use_metric(given) if callable(given) else given
+
+    @field_validator("metric")
+    @classmethod
+    def _is_a_metric(cls, name: str) -> str:
+        return check_place(name)
 
     @field_validator("own_families", mode="before")
     @classmethod
@@ -304,7 +319,8 @@ class SearchConfig(Strict):
     @property
     def objective(self) -> Objective:
         """What the search optimises."""
-        return Objective(self.metric, tuple(name for name in self.objectives if name != "accuracy"))
+        costs = tuple(name for name in self.objectives if name != "accuracy")
+        return Objective(metric_name(self.metric), costs)
 
     @property
     def bank_views(self) -> int:

@@ -27,6 +27,7 @@ from pawtune.models.families.table import OWN
 from pawtune.search.config.search_config import SearchConfig, default_name, dump_config
 from pawtune.search.errors import UserError
 from pawtune.search.jobs.api import JobsApi
+from pawtune.search.own_metric import IN_USE
 from pawtune.search.run import open_run
 from pawtune.search.storage.run_lock import refuse_if_held
 
@@ -190,9 +191,10 @@ def _start(
     job_id = f"{name}-{secrets.token_hex(3)}"
     own = [own.place for own in OWN.values()]
     named = [word for place in own for word in ("--family", place)]
+    named += [word for place in IN_USE for word in ("--metric", place)]
     words = ["python", "-m", "pawtune", *command, *named, "--address", "auto"]
     with tempfile.TemporaryDirectory(prefix="pawtune-submit-") as package:
-        pack(Path(package), config, own)
+        pack(Path(package), config, [*own, *IN_USE])
         api.ask(
             "submit_job",
             # exec: the signal to stop reaches Python, with no shell in between to be asked first.
@@ -255,13 +257,13 @@ def _placed_path(given: str, option: str, others: str, here: bool, shared: bool)
     )
 
 
-def pack(folder: Path, config: SearchConfig | None, own_families: Sequence[str] = ()) -> None:
+def pack(folder: Path, config: SearchConfig | None, own_code: Sequence[str] = ()) -> None:
     """Writes what a job needs into an empty folder: the running code, its name card, the search.
 
-    A run that goes on has its configuration already. The code of families of one's own, which the
-    person has named, goes along.
+    A run that continues has its configuration already. The code of families and of a metric of
+    one's own, which the person has named, goes along.
     """
-    for place in own_families:
+    for place in own_code:
         source = code_of(place)
         if source.is_dir():
             ignored = shutil.ignore_patterns("__pycache__")

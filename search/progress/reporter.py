@@ -253,7 +253,8 @@ def leaderboard_table(rows: "list[Row]", title: str) -> Table:
     table.add_column("status", no_wrap=True)
     measured = {"latency_ms": "ms", "size_mb": "MB"}
     costs = [name for name in measured if any(getattr(row, name) is not None for row in rows)]
-    headings = ("val acc", "loss", "train", "epoch", "seconds", "weights")
+    own = next((row.own_metric for row in rows if row.own_metric), None)
+    headings = (*([own] if own else []), "val acc", "loss", "train", "epoch", "seconds", "weights")
     for name in (*headings, *(measured[cost] for cost in costs)):
         table.add_column(name, justify="right", no_wrap=True)
     if any(row.on_front for row in rows):
@@ -265,6 +266,7 @@ def leaderboard_table(rows: "list[Row]", title: str) -> Table:
             row.trial_id,
             Text(row.name),
             row.state,
+            *([_number(row.score, ".4f")] if own else []),
             _number(row.best_val_accuracy, ".4f"),
             _number(row.best_val_loss, ".4f"),
             _number(row.train_accuracy, ".4f"),

@@ -4,6 +4,7 @@ Ten thousand trials are 40,000 files; `status --watch` would read them every two
 is there while trials run. It may come from an untrusted folder: what it cannot be is passed over.
 """
 
+import re
 import time
 from collections import Counter
 from contextlib import suppress
@@ -17,6 +18,7 @@ from pawtune.search.progress.live_view import BestTrial, RunningTrial, SearchSta
 from pawtune.search.storage.retry import must_exist
 from pawtune.search.storage.run_folder import RunFolder, read_json, write_json
 
+METRIC_RULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 NOTE_S = 2.0
 COUNTS = ("total", "train_images", "val_images", "saved_epochs", "saved_passes")
 
@@ -90,7 +92,7 @@ def _state_of(content: dict[str, Any]) -> tuple[SearchState, Bar]:
     state = SearchState()
     for name in COUNTS:
         setattr(state, name, int(content[name]))
-    if content["metric"] in ("val_accuracy", "val_balanced_accuracy", "val_loss"):
+    if METRIC_RULE.fullmatch(str(content["metric"])):
         state.metric = content["metric"]
     state.waits = str(content["waits"])
     state.ended = Counter({str(name): int(n) for name, n in content["ended"].items()})

@@ -37,7 +37,8 @@ def count(number: int, noun: str) -> str:
 
 def metric_words(data: ReportData) -> str:
     """What the search optimises, in words."""
-    return METRIC_WORDS[data.objective.metric]
+    metric = data.objective.metric
+    return METRIC_WORDS.get(metric, metric)
 
 
 def short(name: str, characters: int = NAME_CHARACTERS) -> str:

@@ -31,6 +31,7 @@ class Row:
         size_mb: Size of the complete model's weights, where the search measured it.
         score: Value of the search's metric at the best epoch.
         on_front: Whether it is on the Pareto front; None where the search had one objective.
+        own_metric: Name of the search's metric where it is the user's own.
     """
 
     rank: int | None
@@ -51,6 +52,7 @@ class Row:
     size_mb: float | None = None
     on_front: bool | None = None
     score: float | None = None
+    own_metric: str | None = None
 
     @property
     def state(self) -> str:
@@ -94,17 +96,13 @@ def _costs(row: Row) -> dict[str, float]:
 
 
 def rank_together(rows: Sequence[Row], objective: Objective) -> list[Row]:
-    """Rows of several runs of one objective, ranked by their best epochs.
-
-    Balanced accuracy is not in a row: there each run's own order is kept, and accuracy decides
-    between runs.
-    """
+    """Rows of several runs of one objective, ranked by their best epochs."""
 
     def key(row: Row) -> tuple[int, tuple[float, ...]]:
-        if row.rank is None or row.best_val_accuracy is None or row.best_val_loss is None:
+        if row.rank is None or row.score is None or row.best_val_loss is None:
             return (2 if row.status == "failed" else 1), ()
-        loss, accuracy = row.best_val_loss, row.best_val_accuracy
-        return 0, (loss, -accuracy) if objective.metric == "val_loss" else (-accuracy, loss)
+        best = objective.key({"val_loss": row.best_val_loss, objective.metric: row.score})
+        return 0, tuple(-part for part in best)
 
     ordered = sorted(rows, key=key)
     return [
@@ -149,18 +147,22 @@ def _row(place: int, trial: TrialFolder, objective: Objective) -> Row:
         latency_ms=facts.latency_ms,
         size_mb=facts.size_mb,
         score=best[objective.metric] if best else None,
+        own_metric=objective.own_metric,
     )
 
 
 def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """For `--json`: one dictionary a trial, keys in the order of `Row`; `state` for the reason.
 
-    Costs, and who is on the front, where the search asked for them.
+    Costs, and who is on the front, where the search asked for them; its metric where it is one's
+    own.
     """
     several = {"latency_ms", "size_mb", "on_front"} if not any(map(_has_costs, rows)) else set()
-    left_out = {"reason", "score", *several}
+    left_out = {"reason", "score", "own_metric", *several}
     return [
-        {name: v for name, v in asdict(row).items() if name not in left_out} | {"state": row.state}
+        {name: v for name, v in asdict(row).items() if name not in left_out}
+        | {"state": row.state}
+        | ({f"best_{row.own_metric}": row.score} if row.own_metric else {})
         for row in rows
     ]
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pawtune.search.objective import Metric
+from pawtune.search.objective import METRICS, Metric
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.metrics import LEARNED_NOTHING, Majority, wilson_interval
 from pawtune.search.results.validation import read_predictions
@@ -92,7 +92,8 @@ def estimate_validation(
     rows: Sequence[Row],
     metric: Metric,
 ) -> ValidationEstimate | None:
-    """The winner's accuracy uncorrected and corrected; None where its predictions are not there.
+    """The winner's accuracy uncorrected and corrected; None where its predictions are not there,
+    or the metric is the user's own.
 
     Args:
         run: The run.
@@ -101,6 +102,8 @@ def estimate_validation(
         rows: The leaderboard, best first.
         metric: Metric that the search optimised.
     """
+    if metric not in METRICS:  # a function of the user's own, which is not called again here
+        return None
     usable = [row for row in rows if row.best_epoch is not None]
     scores = read_scores(run, usable, labels, len(class_names))
     if scores is None or len(labels) < 2:

@@ -14,6 +14,7 @@ from pawtune.models.families.own import MAIN
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.config.search_config import SearchConfig, own_families
 from pawtune.search.objective import Objective
+from pawtune.search.own_metric import IN_USE, MetricFunction
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.feature_banks import BankRefs
 from pawtune.search.shared_work.features import FeatureStore
@@ -39,6 +40,7 @@ class SharedWork:
         own_families: Classes of one's own that the trials need, sent by value: their module need
             not be where a worker runs.
         writer: The process that writes trials' folders; None where trials are trained again.
+        own_metric: What the search optimises where that is a function of one's own, sent by value.
     """
 
     objective: Objective
@@ -52,6 +54,7 @@ class SharedWork:
     features: FeatureStore | None = None
     own_families: tuple[type, ...] = ()
     writer: Any = None
+    own_metric: MetricFunction | None = None
 
 
 def share_work(
@@ -89,6 +92,7 @@ def share_work(
         features=features,
         own_families=_sent_by_value(config.own_families),
         writer=writer,
+        own_metric=_metric_by_value(config.metric),
     )
 
 
@@ -96,7 +100,19 @@ def _sent_by_value(places: Sequence[str]) -> tuple[type, ...]:
     """The classes of families of one's own, whose code Ray sends along from now on."""
     classes = tuple(type(family) for family in own_families(places))
     for found in classes:
-        package = sys.modules[found.__module__.partition(".")[0]]
-        if package.__name__ != MAIN:  # which is sent by value anyway
-            ray.cloudpickle.register_pickle_by_value(package)
+        _send_code_of(found)
     return classes
+
+
+def _metric_by_value(metric: str) -> MetricFunction | None:
+    """A metric of one's own; None where the metric is pawtune's, or nobody has named it here."""
+    function = IN_USE.get(metric)
+    if function is not None:
+        _send_code_of(function)
+    return function
+
+
+def _send_code_of(found: Any) -> None:
+    package = sys.modules[found.__module__.partition(".")[0]]
+    if package.__name__ != MAIN:  # which is sent by value anyway
+        ray.cloudpickle.register_pickle_by_value(package)

@@ -40,7 +40,7 @@ def read_history(run: RunFolder, objective: Objective) -> list[PastTrial]:
         status = trial.read_status()
         spec = load_spec(run, trial.trial_id)
         epochs = trial.read_metrics()
-        values = running_best([row[objective.metric] for row in epochs], objective)
+        values = running_best([objective.value(row) for row in epochs], objective)
         all_run = len(epochs) >= spec.train.epochs
         past.append(
             PastTrial(

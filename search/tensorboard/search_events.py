@@ -90,7 +90,7 @@ def begin_search_events(
     file = EventFile(folder)
     columns = parameter_columns(families, config)
     discrete = discrete_values(families, config)
-    file.add_columns(columns, metric_columns(config.metric), SHOWN_FIRST, discrete)
+    file.add_columns(columns, metric_columns(config.objective.metric), SHOWN_FIRST, discrete)
     file.add_layout(LAYOUT)
     file.add_text("configuration", f"```yaml\n{without_secrets(dump_config(config))}```")
     grid = samples.grid()

@@ -34,14 +34,14 @@ METRICS = {
     "trial/stopped_early": "stopped early",
     "trial/failed": "failed",
 }
-BALANCED = "val_balanced_accuracy"
-BALANCED_AT_BEST = {f"trial/{BALANCED}_at_best": f"{BALANCED} (at best)"}
+IN_METRICS = ("val_accuracy", "val_loss")  # others have a curve at best only if optimised
 NAME_CHARACTERS = 40
 
 
 def metric_columns(metric: Metric) -> dict[str, str]:
     """Tags of the metrics in the HParams table, with their headings; what is optimised first."""
-    return {**BALANCED_AT_BEST, **METRICS} if metric == BALANCED else METRICS
+    optimised = {f"trial/{metric}_at_best": f"{metric} (at best)"}
+    return METRICS if metric in IN_METRICS else {**optimised, **METRICS}
 
 
 def run_label(trial_id: str, name: str) -> str:
@@ -141,15 +141,17 @@ class TrialEvents:
         """Writes the `number`-th of the rows."""
         rows = self._rows[:number]
         row, best = rows[-1], self._objective.best(rows)
-        values = {tag: row[tag] for tag in SCALARS if tag in row}
+        metric = self._objective.metric
+        tags = dict.fromkeys((*SCALARS, metric))
+        values = {tag: row[tag] for tag in tags if tag in row}
         values |= {
             "best_val_accuracy": best["val_accuracy"],
             "trial/val_loss_at_best": best["val_loss"],
             "trial/best_epoch": best["epoch"],
             "trial/seconds": sum(known.get("seconds", 0.0) for known in rows),
         }
-        if self._objective.metric == BALANCED:
-            values[f"trial/{BALANCED}_at_best"] = best[BALANCED]
+        if metric not in IN_METRICS:
+            values[f"trial/{metric}_at_best"] = best[metric]
         if num_weights is not None:
             values["trial/weights"] = num_weights
         self._file.add_scalars(values, int(row["epoch"]), wall_time)

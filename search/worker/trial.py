@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
@@ -27,6 +27,7 @@ from pawtune.models.families.table import family_of
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import claim_process, place
 from pawtune.search.objective import MEASURED
+from pawtune.search.own_metric import measure
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.records import TrialFacts
 from pawtune.search.storage.retry import StorageError
@@ -38,6 +39,9 @@ from pawtune.search.worker.costs import measure_costs
 from pawtune.search.worker.epoch_keeper import EpochKeeper, Records
 from pawtune.search.worker.trial_client import TrialClient
 from pawtune.search.worker.trial_data import SharedArrays
+
+if TYPE_CHECKING:
+    from pawtune.models.training.epoch_metrics import EpochResult
 
 
 class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
@@ -126,10 +130,20 @@ def run_trial(spec: TrialSpec, records: Records, work: SharedWork) -> Iterator[T
     records.describe(facts)
     keep_state = partial(save_state, core, trial.optimizer)
     keeper = EpochKeeper(records, work.objective, core, keep_state, rows)
-    for result in trial.train(len(rows) + 1):
+    for trained in trial.train(len(rows) + 1):
+        result = _with_own_metric(trained, work)
         done = result.epoch >= spec.train.epochs
         report = keeper.keep(result, done, facts.num_weights)
         yield replace(report, latency_ms=facts.latency_ms, size_mb=facts.size_mb)
+
+
+def _with_own_metric(result: "EpochResult", work: SharedWork) -> "EpochResult":
+    """An epoch with the user's own metric, where the search has one."""
+    if work.own_metric is None:
+        return result
+    name = work.objective.metric
+    value = measure(work.own_metric, name, work.val_labels, result.val_probabilities)
+    return replace(result, metrics={**result.metrics, name: value})
 
 
 def _measured(spec: TrialSpec, work: SharedWork, known: Mapping[str, float]) -> Mapping[str, float]:

@@ -19,6 +19,7 @@ NAMES = (
     "Reporter",
     "Family",
     "use_family",
+    "use_metric",
     "UserError",
     "DataError",
     "ModelError",

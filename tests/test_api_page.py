@@ -37,8 +37,10 @@ def test_every_example_runs(ray_cluster: object) -> None:
     """In the order of the page, in one folder: the first search is what the others open."""
     page = (DOCS / "api.md").read_text(encoding="utf-8")
     found = re.findall(r"```pycon\n(.*?)```", page, re.DOTALL)
-    # A family of one's own is a file: tests/test_own_families.py uses one.
-    examples = "\n".join(example for example in found if "use_family(" not in example)
+    # A family or a metric of one's own is a file: test_own_families.py and test_own_metric.py.
+    examples = "\n".join(
+        example for example in found if not re.search("use_(family|metric)\\(", example)
+    )
     assert examples.count(">>>") >= 12
     names: dict[str, Any] = {name: getattr(pawtune, name) for name in pawtune.__all__}
     test = doctest.DocTestParser().get_doctest(examples, names, "api.md", None, 0)

@@ -73,6 +73,12 @@ def test_every_command_in_a_sentence_exists_with_its_options(page: str, line: st
         command.make_context(command.name, words)
 
 
+def test_every_python_block_is_one_that_a_test_runs() -> None:
+    """Here, in test_own_metric.py and test_own_families.py; docs/api.md has `pycon`, run too."""
+    found = {page.name: len(blocks(page, "python")) for page in PAGES}
+    assert {name: n for name, n in found.items() if n} == {"README.md": 1, "extending.md": 2}
+
+
 @pytest.mark.slow
 def test_the_python_example_runs(tmp_path: Path) -> None:
     (example,) = blocks(REPOSITORY / "README.md", "python")

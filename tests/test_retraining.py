@@ -11,8 +11,12 @@ import pytest
 
 from pawtune.models.baselines import baseline
 from pawtune.models.errors import ModelError
+from pawtune.models.families.transfer import TransferSpec
+from pawtune.models.model_spec import TrainSpec
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.config.needs import banked_backbones, needs_of_trials
+from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.retraining.setup import RetrainingSetup
 from pawtune.search.retraining.training import Training, train_again
 from pawtune.search.shared_work.shared_work import SharedWork
@@ -28,6 +32,17 @@ def setup(ray_cluster: dict[str, Any]) -> RetrainingSetup:
     plan = ResourcePlan(cpus=1, gpus=0, concurrency=2)
     work = SimpleNamespace(threads=1)
     return cast(RetrainingSetup, SimpleNamespace(plan=plan, work=work))
+
+
+def test_only_a_head_that_sees_views_has_a_bank_made_for_it() -> None:
+    """Retraining makes what its own trials need, whatever the search had."""
+    config = SearchConfig(data="sample")
+    banked = {}
+    for views in ("plain", "weighted"):
+        model = TransferSpec(head="trained", views=views)
+        trial = TrialSpec(name=views, model=model, train=TrainSpec(epochs=2))
+        banked[views] = len(banked_backbones(needs_of_trials(config, [trial])))
+    assert banked == {"plain": 0, "weighted": 1}
 
 
 def spec(name: str, epochs: int) -> TrialSpec:

@@ -9,16 +9,16 @@ from typing import Any
 
 import yaml
 
-# Of the ImageNet weights in keras.applications, by the beginning of the backbone's name; others are
-# "other". A net that was trained from scratch holds nobody else's weights: its licence is for its
-# owner to choose.
+# Of the ImageNet weights, as Keras documented them, backbone by backbone:
+# https://github.com/keras-team/keras/blob/2.2.0/docs/templates/applications.md
+# Nothing is said of later ones (EfficientNet, MobileNetV3, ConvNeXt): theirs is "unknown". A net
+# that was trained from scratch holds nobody else's weights: its licence is for its owner to choose.
 LICENSES = {
-    "MobileNet": "apache-2.0",
-    "EfficientNet": "apache-2.0",
-    "NASNet": "apache-2.0",
-    "Inception": "apache-2.0",
-    "VGG": "cc-by-4.0",
-    "DenseNet": "bsd-3-clause",
+    **dict.fromkeys(("MobileNet", "MobileNetV2", "InceptionV3", "InceptionResNetV2"), "apache-2.0"),
+    **dict.fromkeys(("NASNetMobile", "NASNetLarge"), "apache-2.0"),
+    **dict.fromkeys(("VGG16", "VGG19"), "cc-by-4.0"),
+    **dict.fromkeys(("ResNet50", "Xception"), "mit"),
+    **dict.fromkeys(("DenseNet121", "DenseNet169", "DenseNet201"), "bsd-3-clause"),
 }
 
 
@@ -44,10 +44,10 @@ def front_matter(card: Mapping[str, Any]) -> str:
 def license_of(backbone: str) -> str:
     """The licence of a backbone's weights, as the Hub writes it.
 
-    >>> license_of("MobileNetV2"), license_of("ConvNeXtTiny")
-    ('apache-2.0', 'other')
+    >>> license_of("MobileNetV2"), license_of("MobileNetV3Small")
+    ('apache-2.0', 'unknown')
     """
-    return next((known for start, known in LICENSES.items() if backbone.startswith(start)), "other")
+    return LICENSES.get(backbone, "unknown")
 
 
 def backbones(card: Mapping[str, Any]) -> Iterator[str]:

@@ -47,20 +47,15 @@ def use_metric(metric: str | MetricFunction) -> str:
     found: Any = metric
     if isinstance(metric, str):
         found = import_place(metric, "a metric", "a function", "--metric scores:macro_f1")
-    if not callable(found) or isinstance(found, type):
+    if not callable(found) or isinstance(found, type) or not hasattr(found, "__qualname__"):
         raise ModelError(f"a metric must be a function, received {metric!r:.100}")
-    place = metric if isinstance(metric, str) else _place_of(found)
+    place = metric if isinstance(metric, str) else f"{found.__module__}:{found.__qualname__}"
     try:
         check_place(place)
     except ValueError as error:
         raise ModelError(f"metric: {error}") from None
     IN_USE[place] = found
     return place
-
-
-def _place_of(function: Any) -> str:
-    name = getattr(function, "__qualname__", type(function).__name__)
-    return f"{getattr(function, '__module__', '?')}:{name}"
 
 
 def check_place(text: str) -> str:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from pawtune.models.errors import ModelError
     from pawtune.models.families.family import Family
     from pawtune.models.families.own import use_family
+    from pawtune.search.config.own_metric import use_metric
     from pawtune.search.config.search_config import SearchConfig
     from pawtune.search.driver import resume_search, run_search
     from pawtune.search.errors import UserError
-    from pawtune.search.own_metric import use_metric
     from pawtune.search.progress.live_view import TrialEvent
     from pawtune.search.progress.reporter import Reporter
     from pawtune.search.run import Run, open_run
@@ -57,7 +57,7 @@ _MODULES = {
     "resume_search": "pawtune.search.driver",
     "run_search": "pawtune.search.driver",
     "use_family": "pawtune.models.families.own",
-    "use_metric": "pawtune.search.own_metric",
+    "use_metric": "pawtune.search.config.own_metric",
 }
 
 

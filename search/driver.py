@@ -32,6 +32,7 @@ from pawtune.search.config.needs import (
     needs_of_trials,
     tuned_backbones,
 )
+from pawtune.search.config.own_metric import metric_in_use, try_metric
 from pawtune.search.config.search_config import (
     ResourcesConfig,
     SearchConfig,
@@ -40,7 +41,6 @@ from pawtune.search.config.search_config import (
     load_config,
 )
 from pawtune.search.errors import UserError, readable_in_python
-from pawtune.search.own_metric import metric_in_use, try_metric
 from pawtune.search.process import INTERRUPTIONS, interruptible
 from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.kept_weights import WeightDropper

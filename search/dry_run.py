@@ -5,9 +5,9 @@ from typing import Any
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.config.needs import live_sizes, needs_of_proposals, needs_of_trials
+from pawtune.search.config.own_metric import metric_in_use
 from pawtune.search.config.search_config import SearchConfig, dump_config, plain_settings
 from pawtune.search.driver import load_data, with_absolute_paths
-from pawtune.search.own_metric import metric_in_use
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.shared_work.backbones import (
     Families,

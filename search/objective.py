@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from pawtune.search.errors import UserError
+from pawtune.models.errors import ModelError
 
-Metric = str  # one of METRICS, or the name of one's own, see `own_metric`
+Metric = str  # one of METRICS, or the name of one's own, see `config.own_metric`
 METRICS = ("val_accuracy", "val_balanced_accuracy", "val_loss")
 Cost = Literal["latency_ms", "num_weights", "size_mb"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
@@ -51,10 +51,10 @@ class Objective:
         """The metric of an epoch.
 
         Raises:
-            UserError: The epoch lacks it.
+            ModelError: The epoch lacks it.
         """
         if self.metric not in row:
-            raise UserError(
+            raise ModelError(
                 f"epochs of this search must hold {self.metric}, which it optimises, received "
                 f"{', '.join(row):.200}; restore the trial's metrics.csv"
             )

@@ -18,7 +18,7 @@ HEAVY = ("keras", "matplotlib", "optuna", "pandas", "ray", "tensorboardX", "tens
 
 # A room of search/, or a file beside them, and which of the others its lines may import, late and
 # typing imports included. Those of the vocabulary are open to all.
-VOCABULARY = {"errors", "markdown", "objective", "own_metric", "process", "streams", "trial_report"}
+VOCABULARY = {"errors", "markdown", "objective", "process", "streams", "trial_report"}
 BASE = {"config", "storage"}
 ROOMS = {
     "config": set[str](),

@@ -12,12 +12,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pawtune.models.errors import ModelError
-from pawtune.search import own_metric
+from pawtune.search.config import own_metric
+from pawtune.search.config.own_metric import measure, try_metric, use_metric
 from pawtune.search.config.search_config import SearchConfig, dump_config, load_config
 from pawtune.search.errors import UserError
 from pawtune.search.jobs.ray_jobs import pack
 from pawtune.search.objective import Objective
-from pawtune.search.own_metric import measure, try_metric, use_metric
 from pawtune.search.results.metrics import confusion_matrix, score_classes
 from pawtune.search.run import open_run
 from pawtune.search.trial_report import BestEpoch, TrialReport
@@ -185,7 +185,7 @@ def test_a_report_carries_it_through_tune() -> None:
 
 
 def test_an_epoch_without_it_is_refused() -> None:
-    with pytest.raises(UserError, match=r"must hold macro_f1, which it optimises, received epoch"):
+    with pytest.raises(ModelError, match=r"must hold macro_f1, which it optimises, received epoch"):
         Objective("macro_f1").best([{"epoch": 1, "val_loss": 0.5}])
 
 

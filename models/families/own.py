@@ -92,8 +92,8 @@ def import_place(place: str, what: str, kind: str, example: str) -> Any:
 
     Args:
         place: The place; a module in the current folder is found after those that are installed.
-        what: What it is to be, for messages: "a family".
-        kind: Of which kind that is: "a class".
+        what: Noun for messages: "a family".
+        kind: Kind of thing that must be there: "a class".
         example: An option that names one.
 
     Raises:

@@ -112,7 +112,7 @@ def _with_metric(verb: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(verb)
     def with_metric(*arguments: Any, metric: str | None = None, **options: Any) -> Any:
         if metric is not None:
-            from pawtune.search.own_metric import use_metric
+            from pawtune.search.config.own_metric import use_metric
 
             use_metric(metric)
         return verb(*arguments, **options)
@@ -168,9 +168,9 @@ def kind_of(refit: bool, ensemble: bool) -> "Kind":
 def configured(params: Mapping[str, Any]) -> "SearchConfig":
     """The search that the options of `run` describe; `submit` has the same."""
     from pawtune.models.families.own import use_family
+    from pawtune.search.config.own_metric import use_metric
     from pawtune.search.config.search_config import load_config, parse_duration
     from pawtune.search.errors import UserError
-    from pawtune.search.own_metric import use_metric
 
     if params["baselines"] is False and params["baselines_only"]:
         raise UserError(

@@ -89,9 +89,9 @@ def show_together(
     """
     from dataclasses import replace
 
+    from pawtune.search.config.own_metric import metric_name
     from pawtune.search.errors import UserError
     from pawtune.search.objective import Objective
-    from pawtune.search.own_metric import metric_name
     from pawtune.search.progress.reporter import leaderboard_table
     from pawtune.search.results.leaderboard import as_csv as to_csv
     from pawtune.search.results.leaderboard import as_dicts, rank_together, sort_rows

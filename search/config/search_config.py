@@ -30,6 +30,7 @@ from pawtune.models.families.own import use_family
 from pawtune.models.families.table import BUILT_IN, OWN
 from pawtune.models.model_spec import ModelSpec
 from pawtune.models.words import did_you_mean
+from pawtune.search.config.own_metric import check_place, metric_name, use_metric
 from pawtune.search.config.sections import (
     ResourcesConfig,
     SamplerConfig,
@@ -41,7 +42,6 @@ from pawtune.search.config.space import SpaceConfig, space_type
 from pawtune.search.config.yaml_text import MAX_BYTES, YamlError, read_yaml, write_yaml
 from pawtune.search.errors import UserError, readable_in_python
 from pawtune.search.objective import COSTS, METRICS, Cost, Objective
-from pawtune.search.own_metric import check_place, metric_name, use_metric
 
 __all__ = [
     "Choices",

@@ -24,10 +24,10 @@ from pawtune.data_pipeline.sources.resolve import NAMES, is_path
 from pawtune.data_pipeline.url_credentials import without_secrets
 from pawtune.models.families.own import code_of
 from pawtune.models.families.table import OWN
+from pawtune.search.config.own_metric import IN_USE
 from pawtune.search.config.search_config import SearchConfig, default_name, dump_config
 from pawtune.search.errors import UserError
 from pawtune.search.jobs.api import JobsApi
-from pawtune.search.own_metric import IN_USE
 from pawtune.search.run import open_run
 from pawtune.search.storage.run_lock import refuse_if_held
 

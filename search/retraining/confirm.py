@@ -18,10 +18,10 @@ from typing import Any
 import scipy
 
 from pawtune.models.spec import TrialSpec
+from pawtune.search.config.own_metric import metric_in_use
 from pawtune.search.config.search_config import load_config
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Metric, Objective
-from pawtune.search.own_metric import metric_in_use
 from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.retraining.setup import RetrainingSetup, prepare_retraining

@@ -18,8 +18,8 @@ import numpy as np
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.models.model_spec import Precision
 from pawtune.models.spec import TrialSpec
+from pawtune.search.config.own_metric import metric_in_use
 from pawtune.search.config.search_config import load_config
-from pawtune.search.own_metric import metric_in_use
 from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.validation import read_probabilities

@@ -12,9 +12,9 @@ from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.families.family import Backbone
 from pawtune.models.families.own import MAIN
 from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.config.own_metric import IN_USE, MetricFunction
 from pawtune.search.config.search_config import SearchConfig, own_families
 from pawtune.search.objective import Objective
-from pawtune.search.own_metric import IN_USE, MetricFunction
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.feature_banks import BankRefs
 from pawtune.search.shared_work.features import FeatureStore
@@ -40,7 +40,7 @@ class SharedWork:
         own_families: Classes of one's own that the trials need, sent by value: their module need
             not be where a worker runs.
         writer: The process that writes trials' folders; None where trials are trained again.
-        own_metric: What the search optimises where that is a function of one's own, sent by value.
+        own_metric: Function that the search optimises where it is the user's own, sent by value.
     """
 
     objective: Objective

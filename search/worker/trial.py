@@ -26,8 +26,8 @@ from pawtune.models.families.own import add_families
 from pawtune.models.families.table import family_of
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import claim_process, place
+from pawtune.search.config.own_metric import measure
 from pawtune.search.objective import MEASURED
-from pawtune.search.own_metric import measure
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.records import TrialFacts
 from pawtune.search.storage.retry import StorageError

@@ -2,7 +2,7 @@
 
     python benchmarks/split_leak.py
 
-The recipe: 1,000 validation images in a data set that shuffles anew each time it is gone through,
+The recipe: 1,000 validation images in a data set that shuffles again each time it is gone through,
 in batches of 32; `take(batches // 5)` of it is the test set, `skip(batches // 5)` the validation
 set. Both shuffle for themselves, so both draw from all 1,000. Runs on indices; half a minute.
 """

@@ -2,8 +2,8 @@
 
 
 class ModelError(ValueError):
-    """A model cannot be had as asked; the message is one line: rule, value received, remedy."""
+    """A model cannot be made as asked; the message is one line: rule, value received, remedy."""
 
 
 class DivergedError(ModelError):
-    """The loss of a trial became infinite or NaN: this trial has failed, the search goes on."""
+    """The loss of a trial became infinite or NaN: this trial has failed, the search continues."""

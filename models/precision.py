@@ -71,7 +71,7 @@ def has_gpu() -> bool:
 
 
 def share_gpus(share: float | None = None) -> None:
-    """Take of the GPUs' memory what is this process's; to be told before it first computes.
+    """Take of the GPUs' memory what is this process's; to be set before it first computes.
 
     Args:
         share: Part of the GPUs given to this process. 0: none is used, whatever can be seen. A
@@ -80,7 +80,7 @@ def share_gpus(share: float | None = None) -> None:
     """
     gpus = tf.config.get_visible_devices("GPU")
     if share == 0:
-        with suppress(RuntimeError):  # this process has computed before: told too late
+        with suppress(RuntimeError):  # this process has computed before: too late
             tf.config.set_visible_devices([], "GPU")
         return
     for gpu, limit in zip(gpus, memory_limits(len(gpus), share), strict=True):
@@ -141,7 +141,7 @@ def gpu_megabytes() -> list[int]:
 def limit_threads(count: int) -> None:
     """Let TensorFlow use `count` threads in an operation and as many operations at once.
 
-    A process can be told once, before it first computes; the same number again is accepted.
+    It can be set once in a process, before it first computes; the same number again is accepted.
 
     Raises:
         RuntimeError: TensorFlow already runs with another number.

@@ -287,7 +287,7 @@ def load_data(config: SearchConfig, progress: Progress) -> Manifest:
 
 
 def _check_resources(config: SearchConfig, reporter: Reporter) -> None:
-    """Refuses at once what cannot be had: looking through many images takes minutes."""
+    """Refuses at once resources that are not there: looking through many images takes minutes."""
     if config.resources != ResourcesConfig():
         cluster.connect(config.resources.address, reporter.say)
         cluster.plan_resources(config.resources, cluster.available_resources())

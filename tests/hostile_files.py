@@ -528,7 +528,7 @@ def rewritten(page: str, content: str) -> str:
 
 
 def main() -> None:
-    """Writes the page's table anew."""
+    """Writes the page's table again."""
     files = hostile_files()
     with tempfile.TemporaryDirectory() as scratch:
         root = make_corpus(Path(scratch) / "photos", files)

@@ -17,7 +17,7 @@ class ScriptedWorker(TrialWorker):
 
     A number is the epoch's accuracy; "meet" waits until two trials have begun, "die" kills the
     process, "break" raises, and any other text is how the trial fails; "die handed over", first,
-    kills the process that is to go on with the trial after another one, once. A trial notes when
+    kills the process that is to continue with the trial after another one, once. A trial notes when
     and where it ran in `log_dir`.
     """
 

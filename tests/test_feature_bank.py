@@ -25,7 +25,6 @@ from pawtune.models.features.feature_bank import (
     content_fingerprint,
     file_hash,
     load_bank,
-    save_bank,
 )
 from pawtune.models.features.view_encoder import ViewEncoder
 from pawtune.models.model_spec import TrainSpec
@@ -38,6 +37,13 @@ SIZE = 32
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (10, SIZE, SIZE, 3)).astype(np.uint8)
 TABLE = make_view_table(len(IMAGES), num_views=8)
+
+
+def save_bank(folder: Path, bank: FeatureBank) -> FeatureBank:
+    """Writes a bank as one shard, and opens it from the folder."""
+    with BankWriter(folder, bank.table, bank.average.shape[-1]) as writer:
+        writer.write(0, Shard(bank.average, bank.maximum))
+        return writer.finish()
 
 
 def settle_batch_norms(model: keras.Model) -> keras.Model:

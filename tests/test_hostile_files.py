@@ -75,7 +75,7 @@ def test_every_file_is_used_with_its_pixels_or_left_out_with_its_reason(corpus: 
 
 def test_the_page_says_what_becomes_of_each_kind(corpus: Path) -> None:
     page = hostile_files.PAGE.read_text(encoding="utf-8")
-    stale = "docs/reliability.md is stale; write it anew: python -m tests.hostile_files"
+    stale = "docs/reliability.md is stale; write it again: python -m tests.hostile_files"
     assert page == rewritten(page, table(FILES, build_manifest(corpus))), stale
 
 

@@ -146,7 +146,8 @@ def test_a_node_that_is_killed(tiny_images: Path, runs_dir: Path) -> None:
         out, err = victim.process.communicate(timeout=120)
     assert victim.process.returncode == 0, err
     assert len(json.loads(out)["leaderboard"]) == 4, "stdout is not JSON alone"
-    assert f"the cluster has lost node {LOOPBACK} ({gone[:8]}): its trials go on elsewhere" in err
+    lost = f"the cluster has lost node {LOOPBACK} ({gone[:8]}): its trials continue elsewhere"
+    assert lost in err
     tell("node SIGKILL", victim, killed, trial_id, reached, gone)
     assert_whole(victim.run.root, 4, EPOCHS)
 
@@ -154,9 +155,9 @@ def test_a_node_that_is_killed(tiny_images: Path, runs_dir: Path) -> None:
 def tell(
     fault: str, victim: Victim, killed: float, trial_id: str, reached: int, gone: int | str
 ) -> None:
-    """Prints, and checks, what a trial lost and when it went on.
+    """Prints, and checks, what a trial lost and when it continued.
 
-    Workers of a node that is gone, a process or a node here, go on for some tenths of a second.
+    Workers of a node that is gone, a process or a node here, continue for some tenths of a second.
     """
     after = [
         (t, e)
@@ -166,7 +167,7 @@ def tell(
     again = [(t, e) for t, e in after if e <= reached]
     moment, first = min(after)
     print(
-        f"\n{fault}: trial {trial_id} had {reached} epochs, went on with epoch {first} "
+        f"\n{fault}: trial {trial_id} had {reached} epochs, continued with epoch {first} "
         f"{moment - killed:.1f} s later; {len(again)} epochs ran twice"
     )
     assert len(again) <= 2

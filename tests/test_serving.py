@@ -111,7 +111,7 @@ def test_what_it_refuses_and_how(url: str) -> None:
     assert ask(predict) == (405, {"error": "send the image as the body of a POST"})
     assert ask(f"{url}/etc/passwd")[0] == 404
     assert ask(f"{url}/health", b"x")[0] == 405
-    assert ask(f"{url}/health")[0] == 200, "and goes on answering"
+    assert ask(f"{url}/health")[0] == 200, "and continues answering"
 
 
 def declared(url: str, size: int) -> int:

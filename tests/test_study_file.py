@@ -132,7 +132,7 @@ def test_studies_that_somebody_adds_and_deletes_end_no_search(
     gone = "somebody deleted its study"
     assert lines == [
         f"study.db cannot be written, trying again: {gone}",
-        f"study.db lacks 3 of the trials: {gone}; `pawtune resume` makes it anew",
+        f"study.db lacks 3 of the trials: {gone}; `pawtune resume` makes it again",
     ]
 
 

@@ -187,7 +187,7 @@ def test_tensorboard_itself_shows_epochs_in_time_and_a_resumed_curve_once(
             while points()[-1:] != [(epoch, 0.5)]:
                 assert time.monotonic() - written < 10, "an epoch must be there within 10 s"
                 time.sleep(0.2)
-        # SIGKILL, and a resume that goes on from epoch 3 while TensorBoard keeps running.
+        # SIGKILL, and a resume that continues from epoch 3 while TensorBoard keeps running.
         rows = trial.read_metrics()[:3]
         trial.write_metrics(rows)
         again = resumed(made)
@@ -208,7 +208,7 @@ def an_epoch(number: int, val_accuracy: float) -> dict[str, float]:
 
 
 def test_epochs_that_come_again_replace_what_followed(made: RunMaker) -> None:
-    """A worker died after epoch 4, and the trial went on from the state of epoch 2."""
+    """A worker died after epoch 4, and the trial continued from the state of epoch 2."""
     events = trial_of(made, 1)
     folder = made.folder.tensorboard_dir / "0001-tutorial_1"
     before = read_scalars(folder)["val_accuracy"]
@@ -221,7 +221,7 @@ def test_epochs_that_come_again_replace_what_followed(made: RunMaker) -> None:
 
 
 def test_an_epoch_that_was_kept_but_not_reported_is_in_the_curve(made: RunMaker) -> None:
-    """A worker died between the two, and the trial went on after it."""
+    """A worker died between the two, and the trial continued after it."""
     events = trial_of(made, 1)
     folder = made.folder.new_trial("0001")
     rows = folder.read_metrics()
@@ -264,7 +264,7 @@ def test_a_resumed_run_has_one_continuous_curve_a_trial(made: RunMaker) -> None:
     for label in ("0001-tutorial_1", "0002-tutorial_4"):
         (file,) = (folder / label).glob("events.*")
         file.write_bytes(file.read_bytes()[:-30])
-    # The second trial goes on from epoch 2: its fourth epoch was never reported.
+    # The second trial continues from epoch 2: its fourth epoch was never reported.
     trial = made.folder.trial("0002")
     trial.write_metrics(trial.read_metrics()[:3])
     trial.write_status("running", started=1.0)

@@ -318,7 +318,7 @@ def test_no_proposal_breaks_the_limits(runs_dir: Path) -> None:
 
 
 def test_trials_run_side_by_side_on_reused_workers(runs_dir: Path) -> None:
-    # The first trial goes on when the second worker has begun its own.
+    # The first trial continues when the second worker has begun its own.
     search = Search(runs_dir, {"*": ["meet", 0.5, 0.5]}, "epochs=2", "trials=8", concurrency=2)
     assert search.statuses() == ["completed"] * 8
     notes = [line.split() for line in search.log.read_text().splitlines()]

@@ -87,7 +87,7 @@ def edit(name: str, /, **values: object) -> Craft:
 
 
 def text(name: str, content: str | bytes) -> Craft:
-    """Writes a file anew."""
+    """Writes a file again."""
     data = content.encode() if isinstance(content, str) else content
     return lambda run: (run.root / name).write_bytes(data)
 

@@ -56,7 +56,7 @@ BROKEN = (
     OSError,
     struct.error,
     LookupError,
-    RuntimeError,  # a zip that wants a password; headers that lead to headers without end
+    RuntimeError,  # a zip that needs a password; headers that lead to headers without end
     OverflowError,
     MemoryError,
 )
@@ -99,7 +99,7 @@ def _zip_members(file: zipfile.ZipFile) -> Generator[Member, None, None]:
 
 
 class _Tar(tarfile.TarFile):
-    """A tar that is read from a stranger: it counts what its extended headers take."""
+    """A tar from an untrusted source: it counts what its extended headers take."""
 
     header_bytes = 0
 

@@ -1,4 +1,4 @@
-"""Downloading a file once: resumed where the server can, otherwise begun anew.
+"""Downloading a file once: resumed where the server can, otherwise begun again.
 
 What has come is kept in TARGET.part with the server's name for this version of the file (ETag or
 Last-Modified); the next try asks for the rest of that version, and gets the whole if it changed
@@ -150,4 +150,4 @@ def _receive(
 
 def _broke_off(done: int, total: int | None) -> str:
     whole = f" of {total:,}" if total is not None else ""
-    return f"broke off after {done:,}{whole} bytes; give the same command again to go on"
+    return f"broke off after {done:,}{whole} bytes; give the same command again to continue"

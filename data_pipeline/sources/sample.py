@@ -3,7 +3,7 @@
 Each picture shows fur on a rounded body before a blurred background, under a lamp of random place
 and tint, through a camera of random sharpness and noise. Everything but the pattern is drawn from
 the same distributions for both coats, and the pattern covers the same share of the body, so that
-mean colour tells nothing: a model has to look at shapes.
+the mean colour says nothing: a model has to look at shapes.
 
 The two patterns are made to be close: stripes waver and break up into dashes, spots run together
 and are drawn out, and both come in the same range of sizes.
@@ -69,7 +69,7 @@ def make_sample(
         seed: the same seed gives the same files, also where `per_class` is larger.
         per_class: pictures of each coat by split.
         size_px: side of a picture.
-        progress: told ("sample", pictures done, pictures in all).
+        progress: called with ("sample", pictures done, pictures in all).
 
     Returns:
         The folder.

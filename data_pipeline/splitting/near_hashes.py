@@ -40,7 +40,7 @@ class NearHashes(NamedTuple):
 
     Attributes:
         components: (N,) int64: the component of each hash.
-        crowded: (N,) bool: those compared within fewer bits, for want of time.
+        crowded: (N,) bool: those compared within fewer bits, to save time.
     """
 
     components: Numbers

@@ -206,13 +206,6 @@ def _reserve(file: Path) -> None:
         os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
 
 
-def save_bank(folder: Path, bank: FeatureBank) -> FeatureBank:
-    """Write a bank that is in memory, and return it opened from the folder."""
-    with BankWriter(folder, bank.table, bank.average.shape[-1]) as writer:
-        writer.write(0, Shard(bank.average, bank.maximum))
-        return writer.finish()
-
-
 def load_bank(folder: Path) -> FeatureBank:
     """Open a bank, memory-mapped and read-only.
 

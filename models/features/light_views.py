@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from pawtune.models.features.view_transforms import view_transforms
 
-MAX_ROUNDS = 16
 _NAMESPACE = 0x11657  # keeps these random numbers apart from all others of the same seed
 
 

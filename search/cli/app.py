@@ -251,7 +251,7 @@ def resume(
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
-    """Continue a search: unfinished trials go on from their last state, finished ones stay.
+    """Continue a search: unfinished trials continue from their last state, finished ones stay.
 
     Example: pawtune resume pets --trials +20
     """

@@ -34,11 +34,6 @@ def open_api(address: str | None, insecure: bool) -> "JobsApi":
     return JobsApi(address, insecure)
 
 
-def logs_again(job: "Job") -> tuple[str, ...]:
-    """How to read what a job says: followed for as long as it may say more."""
-    return ("logs",) if job.ended else ("logs", "-f")
-
-
 def times(job: "Job") -> str:
     """When a job began, and for how long it has run."""
     if job.started is None:

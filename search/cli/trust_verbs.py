@@ -56,7 +56,7 @@ def confirm(
     """Train the best trials again with other seeds: how much of their lead was luck.
 
     What is finished is kept in the run folder and not repeated: after Ctrl-C the same command
-    goes on.
+    continues.
 
     Example: pawtune confirm pets --top 3 --seeds 3
     """

@@ -56,14 +56,14 @@ def connect(address: str | None, say: Say | None = None) -> None:
 
     Args:
         address: host:port of a head; `auto`, the one that runs here; `local` or None, a new one.
-        say: Takes a line for the person who watches, when something befalls the cluster.
+        say: Takes a line for the person who watches, when something happens to the cluster.
 
     Raises:
         UserError: No Ray cluster answers there, or it does not let us in, or none can be started.
     """
     if ray.is_initialized():
         return
-    # Without byte code TensorFlow is compiled anew at every worker start: 4 s each.
+    # Without byte code TensorFlow is compiled again at every worker start: 4 s each.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ.update({k: v for k, v in WORKER_ENVIRONMENT.items() if k not in os.environ})
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -179,7 +179,7 @@ def claim_process(threads: int) -> None:
     """Tells TensorFlow what of the machine is this worker's; again is accepted.
 
     A worker that computes with another number of threads already, for an earlier search of the
-    same driver, cannot be told again: it ends, and Ray gives the work to another.
+    same driver, cannot be changed: it ends, and Ray gives the work to another.
     """
     from pawtune.models import precision
 

@@ -92,7 +92,7 @@ def no_cluster(address: str | None, reason: object, found: str | None = None) ->
 def refuse_foreign(address: str | None) -> None:
     """Whoever runs the cluster that a search joins can run code in it, and in this process.
 
-    So a run folder, which may be a stranger's, does not decide on that.
+    So a run folder, which may be untrusted, does not decide on that.
 
     Args:
         address: Address that the run folder has recorded.

@@ -1,4 +1,4 @@
-"""What befalls a cluster while a search runs on it: in a line, to who watches."""
+"""What happens to a cluster while a search runs on it, in a line for the person who watches."""
 
 import re
 import socket
@@ -19,7 +19,7 @@ DEAD_NODE = re.compile(
     r"node with node id: (?P<id>\w+) and address: (?P<address>\S+) .*marked dead", re.DOTALL
 )
 TOLD_ELSEWHERE = (
-    "Raylet is terminated",  # the same death, told again with 20 lines of a log
+    "Raylet is terminated",  # the same death, reported again with 20 lines of a log
     "infeasible resource requests",  # until the autoscaler has added a node; see pending_trials
 )
 
@@ -38,8 +38,8 @@ def _tell(say: Say, messages: Sequence[str]) -> None:
         dead = DEAD_NODE.search(message)
         if dead is not None:
             say(
-                f"the cluster has lost node {dead['address']} ({dead['id'][:8]}): its trials go on "
-                "elsewhere, from their last kept state"
+                f"the cluster has lost node {dead['address']} ({dead['id'][:8]}): its trials "
+                "continue elsewhere, from their last kept state"
             )
         elif not any(words in message for words in TOLD_ELSEWHERE):
             say(f"Ray: {' '.join(message.split())[:300]}")

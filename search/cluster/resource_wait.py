@@ -12,7 +12,7 @@ from pawtune.search.cluster.connection import available_resources
 
 USUAL_S = 15.0  # a worker that starts takes that long on a busy machine
 LOOK_S = 5.0  # between two looks
-LONG_S = 600.0  # a machine of a cloud comes within some minutes, unless there is none to be had
+LONG_S = 600.0  # a machine of a cloud comes within some minutes, unless none is available
 
 
 class Progress(Protocol):

@@ -1,4 +1,4 @@
-"""Which shared work the trials of a search may ask for, told from its configuration alone."""
+"""Which shared work the trials of a search may ask for, by its configuration alone."""
 
 from collections.abc import Iterable
 

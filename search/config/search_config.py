@@ -86,7 +86,7 @@ class SearchConfig(Strict):
     ] = None
     label_column: Annotated[
         str | None,
-        Setting("a column of that file, or null", "Holds the labels; null: told by its name."),
+        Setting("a column of that file, or null", "Holds the labels; null: found by its name."),
     ] = None
     path_column: Annotated[
         str | None,

@@ -61,7 +61,7 @@ class SchedulerConfig(Strict):
     reduction_factor: Annotated[
         int,
         Field(ge=2),
-        Setting("a whole number from 2", "At each rung, one in so many trials goes on."),
+        Setting("a whole number from 2", "At each rung, one in so many trials continues."),
     ] = 3
 
 

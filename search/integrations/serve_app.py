@@ -1,6 +1,6 @@
 """A model behind HTTP on Ray Serve: bytes of a JPEG or PNG in, labels and probabilities out.
 
-No address is ever fetched: a server that fetches what strangers name opens the network that it
+No address is ever fetched: a server that fetches what its clients name opens the network that it
 stands in. Needs the extra `serve`.
 """
 

@@ -13,7 +13,6 @@ from pawtune.search.results.delivery.opened import is_model_path
 from pawtune.search.run import open_run
 
 REQUEST_TIMEOUT_S = 30.0
-MAX_MODEL_BYTES = 2 * 2**30
 
 
 def read_model(name: str, runs_dir: str) -> tuple[bytes, str]:

@@ -19,7 +19,7 @@ from pawtune.data_pipeline.url_credentials import without_secrets
 from pawtune.search.errors import UserError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-TIMEOUT_S = 3.0  # of each of two questions: a wrong address is told within 10 s
+TIMEOUT_S = 3.0  # of each of two questions: a wrong address is reported within 10 s
 HEAD_KNOWN_S = 8.0  # a new cluster's dashboard answers 5 s before it knows its own nodes
 TOKEN_REMEDY = (
     "put the cluster's token into ~/.ray/auth_token, or name its file in RAY_AUTH_TOKEN_PATH"
@@ -49,7 +49,7 @@ class JobsApi:
             )
         self._knock()
         self._headers = {"Authorization": f"Bearer {_token()}"} if with_token else {}
-        self.get("/api/jobs/")  # the version is told to everybody, the jobs are not
+        self.get("/api/jobs/")  # anybody may read the version, but not the jobs
         # Only now: Ray reads what use_token() set while it is imported.
         from ray.job_submission import JobSubmissionClient
 

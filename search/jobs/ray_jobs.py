@@ -113,7 +113,7 @@ def resume(
     quiet: bool = False,
     runs_dir: str = "runs",
 ) -> Job:
-    """Goes on with a search as another job.
+    """Continues with a search as another job.
 
     Args:
         api: The cluster.
@@ -138,8 +138,8 @@ def resume(
     if here and not is_address(folder):
         if not Path(folder).exists():
             raise UserError(
-                f"a run goes on from its folder, received {name!r}, whose folder {folder} is not "
-                "there; bring it back and give its path, or search anew with `pawtune submit`"
+                f"a run continues from its folder, received {name!r}, whose folder {folder} is not "
+                "there; bring it back and give its path, or search again with `pawtune submit`"
             )
         refuse_if_held(open_run(folder).folder)
     command = ["resume", folder, *["--quiet"] * quiet, *["--retry-failed"] * retry_failed]
@@ -385,7 +385,7 @@ def stop(api: JobsApi, job_id: str) -> Job:
             return job
         time.sleep(0.5)
     raise UserError(
-        f"job {job.job_id} has not ended {STOP_WAIT_S + 10} s after it was told to; "
+        f"job {job.job_id} has not ended {STOP_WAIT_S + 10} s after it was asked to; "
         f"ask again: pawtune status {job.job_id} --address {api.shown}"
     )
 

@@ -24,7 +24,7 @@ class Bar:
         began: Time at which this session of the stage began.
         at: When `done` was reached: until more is done, the time left runs down from there.
         behind: Was done before `began`, and says nothing about the pace.
-        whole: Items that are done as a whole, to be told where `done` counts parts of others.
+        whole: Items that are done as a whole, given where `done` counts parts of others.
         waits: Reason to wait while the cluster has no room; empty otherwise.
     """
 

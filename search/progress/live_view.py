@@ -129,7 +129,7 @@ class SearchState:
         self.bests[trial_id], self._leader = best, trial_id
 
     def _rank(self, trial_id: str) -> None:
-        """Finds the best anew, among all trials, only where this one may have changed it."""
+        """Finds the best again, among all trials, only where this one may have changed it."""
         told, best = self.bests.get(trial_id), self.best
         if trial_id != self._leader and (
             told is None or (best is not None and self._key(told) < self._key(best))

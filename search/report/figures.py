@@ -1,7 +1,7 @@
 """Figures for the report: matplotlib drawings as inline SVG that follows the page's colours.
 
 Colours are CSS variables in the page and fall back to the Okabe-Ito palette, which people with
-any common colour blindness can tell apart; family is always told by the marker's shape too.
+any common colour blindness can tell apart; the marker's shape always shows the family too.
 Text stays text: it takes the page's font, can be searched and read aloud.
 """
 
@@ -123,7 +123,7 @@ def kind_marker(kind: str) -> str:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Matplotlib as the report wants it, for the time of a block."""
+    """Matplotlib as the report needs it, for the time of a block."""
     with mpl.rc_context(STYLE):
         yield
 

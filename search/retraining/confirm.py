@@ -94,7 +94,7 @@ class Confirmation:
         second: Its rival in the comparison: the leaderboard's best, or where it is that itself, the
             next.
         lead: Mean of the first minus mean of the second.
-        suggested: Trial to go on with: the leaderboard's best, unless another beats it by more
+        suggested: Trial to continue with: the leaderboard's best, unless another beats it by more
             than noise.
     """
 

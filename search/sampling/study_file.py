@@ -77,7 +77,7 @@ class StudyFile:
         if error is not None:
             self._say(
                 f"study.db lacks {len(self._pending)} of the trials: {error}; "
-                "`pawtune resume` makes it anew"
+                "`pawtune resume` makes it again"
             )
 
     def _write_some(self) -> None:

@@ -55,7 +55,7 @@ def find_families(
     families leaves out those whose backbone has none.
 
     Raises:
-        ModelError: A family was asked for, and its backbone's weights cannot be had.
+        ModelError: A family was asked for, and its backbone's weights cannot be found.
     """
     names: list[str] = []
     weights: dict[Backbone, Path] = {}

@@ -117,7 +117,7 @@ def decode_pixels(
         cache: pawtune's cache folder.
         progress: Called with (images done, images in all) while decoding.
         nodes: Nodes that decode, each its part; empty: any.
-        say: Told where the cache has no room; the search goes on without.
+        say: Called where the cache has no room; the search continues without.
 
     Raises:
         DataError: An image cannot be decoded, or what is in the cache is damaged.

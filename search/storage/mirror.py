@@ -36,7 +36,7 @@ from pawtune.search.storage.trial_writer import STATE
 if TYPE_CHECKING:
     from pawtune.search.storage.object_store_sync import Uploader
 
-PATIENCE_S = 600.0  # once trials run; a first contact that fails is told at once
+PATIENCE_S = 600.0  # once trials run; a first contact that fails is reported at once
 AT_ONCE = 16  # requests; one takes 20 to 100 ms, nearly all of it waiting
 LARGE = (".h5", ".npz", ".npy", ".keras")
 OF_MANY = ("trials/", "backbones/", "best/", "confirm/")  # of these there may be gigabytes

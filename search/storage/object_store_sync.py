@@ -138,7 +138,7 @@ class Uploader:
                 ):
                     source.backup(target)
             except sqlite3.Error:
-                return  # a session that begins makes it anew just now; the next round sees it
+                return  # a session that begins makes it again just now; the next round sees it
             self._mirror.store.write(self._run.study_file.name, copy.read_bytes())
         self._study_sent = study
 

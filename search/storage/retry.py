@@ -1,4 +1,4 @@
-"""Storage that is full, or away for a while: waited for, then told in one line."""
+"""Storage that is full, or away for a while: waited for, then reported in one line."""
 
 import errno
 import os
@@ -60,7 +60,7 @@ def _is_of_storage(error: Exception) -> bool:
 
 
 def must_exist(folder: Path) -> None:
-    """Raises where a folder is away: what looks for a file in it would find none and go on.
+    """Raises where a folder is away: what looks for a file in it would find none and continue.
 
     Raises:
         FileNotFoundError: There is no such folder.

@@ -208,7 +208,7 @@ class RunFolder:
                 self.mirror.pull_root(only) if only else self.mirror.pull()
 
     def follow(self, interval_s: float) -> None:
-        """Goes on fetching what changes, for as long as this process lives."""
+        """Continues fetching what changes, for as long as this process lives."""
         if self.mirror is None:
             return
 

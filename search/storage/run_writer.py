@@ -28,8 +28,8 @@ class TakenOverError(RuntimeError):
 class RunWriter:
     """Writes what workers keep of a search's trials, each for the worker that began it last.
 
-    A worker that was given up for dead, on a machine cut off from the cluster, may go on training
-    for a while: another worker may have its trial by then.
+    A worker that was given up for dead, on a machine cut off from the cluster, may continue
+    training for a while: another worker may have its trial by then.
 
     Args:
         trials_dir: The run's folder of trials.
@@ -91,7 +91,7 @@ class RunWriter:
             self._attempts[trial_id] = 0
 
     def end(self) -> None:
-        """Writes nothing any more: the driver goes on alone."""
+        """Writes nothing any more: the driver continues alone."""
         self._ended = True
 
     def _check_driver(self) -> None:

@@ -1,4 +1,4 @@
-"""A run folder may be a stranger's: what is read from it is what pawtune writes, or it is refused.
+"""A run folder may be untrusted: what is read from it is what pawtune writes, or it is refused.
 
 Files are read up to a limit, never through a symbolic link or from a pipe; JSON is plain values;
 an array has the shape that is due before its first byte is taken. Words lose what a terminal would
@@ -34,7 +34,7 @@ REQUIRED_METRICS = (
     "val_balanced_accuracy",
     "seconds",
 )
-RESTORE = "restore the file, or start the search anew"
+RESTORE = "restore the file, or start the search again"
 RESTORE_TRIAL = "restore the file, or delete the trial's folder"
 
 

@@ -1,6 +1,6 @@
 """What TensorBoard shows of a whole search: a run of its own beside those of the trials.
 
-All event files are derived from `trials/` and can be written anew at any time.
+All event files are derived from `trials/` and can be written again at any time.
 """
 
 import itertools

@@ -1,7 +1,7 @@
 """A trial's curves for TensorBoard, one point an epoch, whatever was killed in between.
 
 The file is derived from the trial's own rows: epochs are added as they end, and whenever that
-would leave a point twice or out of order the file is written anew.
+would leave a point twice or out of order the file is written again.
 """
 
 import re

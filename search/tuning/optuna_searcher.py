@@ -124,7 +124,7 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         self._first = deque(self._portfolio() if not past else ())
         of_known = [*baselines, *(trial.spec for trial in past)]
         self._waiting = self._without_trial({spec.model.family for spec in of_known})
-        # `trials/` is the truth: the study file is made anew from it.
+        # `trials/` is the truth: the study file is made again from it.
         self._file = StudyFile(run.study_file, run.name, self.objective, say)
         for trial in past:
             if trial.over:

@@ -72,7 +72,7 @@ class Outlook:
         return rung == epoch
 
     def _at_most(self, course: Course, epochs: int) -> float:
-        """The value at the last epoch, if it went on rising as in the later half so far."""
+        """The value at the last epoch, if it continued rising as in the later half so far."""
         epoch = max(course.values)
         before = max((known for known in course.values if known <= epoch // 2), default=None)
         if before is None:  # one epoch says nothing of its progress

@@ -64,7 +64,7 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
         self._scheduler = scheduler
         self._stop = stop
         self._show = show
-        self._started: dict[str, tuple[float, float]] = {}  # by the clock; by one that only goes on
+        self._started: dict[str, tuple[float, float]] = {}  # wall clock, monotonic clock
         self._before: dict[str, float] = {}  # seconds in earlier sessions
         self._running: dict[str, Any] = {}
         self._last: dict[str, TrialReport] = {}
@@ -115,7 +115,7 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
     def close(self) -> None:
         """Marks what was still running when the search ended; it can be continued."""
         for trial in list(self._running.values()):
-            with suppress(StorageError):  # it then stays marked as running, which goes on as well
+            with suppress(StorageError):  # it then stays marked as running, which continues as well
                 self._end(trial, "stopped", self._stop.reason or "interrupted")
 
     def _fail(self, trial: Any, reason: str) -> None:

@@ -31,7 +31,7 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         objective: Gives the direction; trials report its running best as `objective`.
         epochs: Length of a full trial.
         grace_period: Epochs that every trial may run.
-        reduction_factor: Only the best 1 / factor of a rung goes on.
+        reduction_factor: Only the best 1 / factor of a rung continues.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         self.on_trial_complete(None, stub, self._replay(past, stub))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Says whether a trial goes on after an epoch."""
+        """Says whether a trial continues after an epoch."""
         decision: str = self._family(trial).on_trial_result(
             tune_controller, trial, _with_percent(trial, result)
         )

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class TensorBoardLogger(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is untyped
     """Writes `tb/`: a run a trial, and one for the search, flushed at every epoch.
 
-    Nothing that goes wrong here ends a search: event files are derived, and are written anew by
+    Nothing that goes wrong here ends a search: event files are derived, and are written again by
     `pawtune tensorboard` or when the search is resumed.
 
     Args:
@@ -43,7 +43,7 @@ class TensorBoardLogger(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is
         self._broken = False
 
     def setup(self, *args: Any, **info: Any) -> None:
-        """The search begins, or goes on."""
+        """The search begins, or continues."""
         self._attempt(self._begin)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -73,7 +73,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
             raise
         except StorageError as error:
             return TrialReport(storage=str(error), done=True).to_result()
-        except Exception as error:  # whatever a trial does, the search goes on
+        except Exception as error:  # whatever a trial does, the search continues
             # A loss that diverged says nothing against the process; an unknown error may.
             self._failed_unexpectedly = not isinstance(error, ModelError)
             with suppress(StorageError, TakenOverError, ray.exceptions.RayError):

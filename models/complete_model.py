@@ -106,9 +106,33 @@ def _logits(
     family, spec = family_of(trained.spec), trained.spec
     core = family.build_core(spec, num_classes, graph.backbones, plain=True)
     core.set_weights(trained.core.get_weights())
-    if name is not None:  # the same layers under a name of their own: Keras saves by name
-        core = keras.Model(core.input, core.output, name=name)
-    return core(family.inputs(spec, graph), training=False)
+    inputs = family.inputs(spec, graph)
+    if name is None:
+        return _named_features(core, inputs)
+    # The same layers under a name of their own: Keras saves by name.
+    return keras.Model(core.input, core.output, name=name)(inputs, training=False)
+
+
+def _named_features(core: keras.Model, inputs: keras.KerasTensor) -> keras.KerasTensor:
+    """Logits; what the dense layers at the end take passes through a layer called `features`."""
+    tail: list[keras.Layer] = []
+    for layer in reversed(core.layers):
+        follows = core.output if not tail else tail[0].input
+        if not isinstance(layer, keras.layers.Dense | keras.layers.Dropout):
+            break
+        if layer.output is not follows:
+            break
+        tail.insert(0, layer)
+    if not tail:
+        return core(inputs, training=False)
+    x = inputs
+    if tail[0].input is not core.input:
+        below = keras.Model(core.input, tail[0].input, name=f"{core.name}_below")
+        x = below(inputs, training=False)
+    x = keras.layers.Activation("linear", name="features")(x)
+    for layer in tail:
+        x = x if isinstance(layer, keras.layers.Dropout) else layer(x)
+    return x
 
 
 class _Graph:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from pawtune.models.features.novelty import Novelty
     from pawtune.search.out_of_fold.advice import Advice
     from pawtune.search.out_of_fold.audit import Audit
     from pawtune.search.progress.reporter import Reporter
@@ -206,20 +207,27 @@ class Run:
 
     @readable_in_python
     def predictor(
-        self, model: ModelChoice | str | None = None, *, coverage: float | None = None
+        self,
+        model: ModelChoice | str | None = None,
+        *,
+        coverage: float | None = None,
+        reporter: "Reporter | None" = None,
     ) -> "OpenedModel":
         """A model of the run, ready to predict as `pawtune predict` does.
+
+        It tells novelty where the run's images are at hand or it was made before.
 
         Args:
             model: Model, as `best` takes it.
             coverage: Also give label sets that hold the true label so often, between 0 and 1.
+            reporter: Shows progress; by default nothing is shown.
 
         Raises:
             UserError: No such model, a trial with no finished epoch, or label sets of a model
                 without validation predictions of its own.
             ModelError: Too few validation images for this coverage.
         """
-        from pawtune.search.results.delivery.inference import predictor
+        from pawtune.search.results.delivery.inference import novelty_predictor, predictor
         from pawtune.search.results.delivery.opened import OpenedModel
 
         choice = self._chosen(model)
@@ -229,13 +237,25 @@ class Run:
             from pawtune.search.results.calibration import label_set_threshold
 
             threshold = label_set_threshold(self.folder, choice, manifest, coverage)
+        complete = self.best(choice)
+        novelty = self._novelty(choice, complete, reporter)
         return OpenedModel(
-            predictor(self.best(choice)),
+            predictor(complete),
             manifest.class_names,
             choice.image_size,
             manifest.grey_bits,
             threshold,
+            novelty_predictor(complete, novelty) if novelty is not None else None,
         )
+
+    def _novelty(
+        self, choice: ModelChoice, complete: "keras.Model", reporter: "Reporter | None"
+    ) -> "Novelty | None":
+        """What novel images are told by, kept in the run or made of its images."""
+        from pawtune.search.results.novelty import find_novelty
+
+        progress = reporter.stage if reporter is not None else None
+        return find_novelty(self.folder, choice, complete, self.manifest(), progress)
 
     @readable_in_python
     def predict(
@@ -273,6 +293,7 @@ class Run:
         model: ModelChoice | str | None = None,
         *,
         force: bool = False,
+        reporter: "Reporter | None" = None,
     ) -> tuple[ModelChoice, Path]:
         """Writes the model as one `.keras` file with its card; by default into the run folder.
 
@@ -280,6 +301,7 @@ class Run:
             out: The file.
             model: Model, as `best` takes it.
             force: Replace `out` where it exists; the run's own file is always replaced.
+            reporter: Shows progress; by default nothing is shown.
 
         Raises:
             UserError: No such model, or `out` exists or cannot be written.
@@ -294,7 +316,7 @@ class Run:
             check_keras_target(target)
             refuse_existing([target, *card_files(target)], force)
         complete, card = self.model_and_card(choice)
-        save_complete(complete, card, target)
+        save_complete(complete, card, target, self._novelty(choice, complete, reporter))
         self.folder.keep_new()
         return choice, target
 

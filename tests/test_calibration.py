@@ -41,10 +41,8 @@ def test_images_that_are_all_right_leave_the_temperature_finite() -> None:
     assert choose_temperature(sure[:0], np.zeros(0, int)) == 1
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def make_run(folder: Path) -> Run:
     """A run of one trial with weights, whose validation predictions are overconfident."""
-    folder = tmp_path_factory.mktemp("calibration")
     maker = RunMaker(folder, make_images(folder / "images", ["a", "b"], 120), image_size=[32])
     maker.proposals(1, ["conv"])
     run = Run(maker.finish())
@@ -59,6 +57,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
         trial.best_weights
     )
     return run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_run(tmp_path_factory.mktemp("calibration"))
 
 
 def test_the_delivered_model_has_it_inside(

@@ -138,6 +138,7 @@ def test_a_usual_run_has_every_section_and_figure(usual: RunMaker) -> None:
         "cost-num_weights",
         "cost-training_s",
         "confusion-validation",
+        "reliability",
         "timeline",
     } <= set(page.figures)
     for heading in ("Leaderboard", "Mistakes", "Data", "Budget", "Failures", "Reproduce"):
@@ -294,6 +295,20 @@ def test_a_changed_image_is_not_shown(small: RunMaker, tiny_images: Path, tmp_pa
     for entry in small.manifest.split("validation"):
         Image.new("RGB", (48, 40)).save(images / entry.path)
     assert not any("taken for" in alt for alt in report(run, images=images).pictures)
+
+
+def test_advice_is_shown_once_it_was_asked_for(small: RunMaker) -> None:
+    run = small.finish()
+    assert "pawtune advise made says what more images would bring" in report(run).text
+    at = [{"images": n, "accuracy": n / 1000, "band": [0.5, 0.95]} for n in (800, 900)]
+    write_json(
+        run.audit_dir / "advice.json", {"forecasts": at, "classes": [{"name": "a", "recall": 0.7}]}
+    )
+    page = report(run).text
+    assert "on 800 training and validation images is right on 80.0%; with 900 images" in page
+    assert "90.0% (90% band 50.0% to 95.0%). Lowest recall, where images" in page
+    write_json(run.audit_dir / "advice.json", {"forecasts": 3})
+    assert "advice.json cannot be read" in report(run).text
 
 
 def test_spoilt_files_are_told(small: RunMaker) -> None:

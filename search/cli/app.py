@@ -391,13 +391,15 @@ def best(
 
     Example: pawtune best pets --out best.keras
     """
+    from pawtune.search.progress.reporter import Reporter
     from pawtune.search.run import open_run
 
     kind = kind_of(refit, ensemble)
     limit = milliseconds(max_latency) if max_latency is not None else None
     opened = open_run(run, runs_dir)
     choice = opened.choose(trial, rank, kind, max_latency_ms=limit)
-    chosen, path = opened.save_best(out, choice, force=force)
+    with Reporter() as reporter:
+        chosen, path = opened.save_best(out, choice, force=force, reporter=reporter)
     row = chosen.row
     if as_json:
         names = {"trial_id": chosen.trial_id, "name": row.name, "model": kind}
@@ -527,6 +529,7 @@ def predict(
     """
     from pawtune.search.cli.predict import predict
     from pawtune.search.errors import UserError
+    from pawtune.search.progress.reporter import Reporter
     from pawtune.search.results.delivery.inference import check_paths
     from pawtune.search.results.delivery.opened import is_model_path, open_delivered
     from pawtune.search.results.delivery.out_files import refuse_existing
@@ -556,7 +559,9 @@ def predict(
             if Path(model).exists():
                 open_delivered(Path(model))  # says why it is no model
             raise
-        opened = run.predictor(run.choose(trial, rank, kind_of(refit, ensemble)), coverage=coverage)
+        choice = run.choose(trial, rank, kind_of(refit, ensemble))
+        with Reporter() as reporter:
+            opened = run.predictor(choice, coverage=coverage, reporter=reporter)
     counts = predict(opened, images, kind, out)
     print(counts, file=sys.stderr)
     if counts.exit_code:

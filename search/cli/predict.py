@@ -8,6 +8,7 @@ from pawtune.search.progress.reporter import Reporter
 from pawtune.search.results.delivery.opened import OpenedModel
 from pawtune.search.results.delivery.predict import (
     Counts,
+    extra_columns,
     predict_labels,
     write_predictions,
 )
@@ -36,7 +37,6 @@ def predict(
 
     try:
         records = predict_labels(model, images, show if watched else None)
-        sets = model.set_threshold is not None
-        return write_predictions(records, kind, out, sets=sets)
+        return write_predictions(records, kind, out, extra_columns(model))
     finally:
         reporter.close()

@@ -9,7 +9,7 @@ from pawtune.search.report.data import ReportData
 from pawtune.search.report.figures import Drawing
 from pawtune.search.report.importance import MIN_TRIALS
 from pawtune.search.report.trial_marks import best_of, count, count_drawn
-from pawtune.search.report.words import NOTHING_TO_TEST
+from pawtune.search.report.words import NOTHING_TO_TEST, advice
 
 REPRODUCE = (
     "The same seed gives the same splits and the same training; proposals also depend on the order "
@@ -64,6 +64,7 @@ def build_sections(data: ReportData) -> list[Section]:
         ),
         Section("mistakes", "Mistakes", "The best trial's best epoch on the validation split."),
         Section("data", "Data"),
+        Section("advice", "More images", advice(data)),
         _drawn(
             "budget",
             "Budget",

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.url_credentials import without_secrets
 from pawtune.search.config.yaml_text import YamlError, read_yaml
 from pawtune.search.report.data import ReportData
 from pawtune.search.report.trial_marks import count
 from pawtune.search.results.metrics import LEARNED_NOTHING, Majority
+from pawtune.search.storage.run_folder import read_json
 
 Card = dict[str, Any]
 NOTHING_TO_TEST = "there is nothing to test yet"
@@ -176,6 +178,33 @@ def test_lines(data: ReportData) -> list[str]:
             "an honest test."
         )
     return lines
+
+
+def advice(data: ReportData) -> str:
+    """What more images would bring, as `pawtune advise` found it; or how to ask."""
+    file = data.run.folder.audit_dir / "advice.json"
+    ask = f"Not asked yet: pawtune advise {data.run.name} says what more images would bring."
+    if not file.exists():
+        return ask
+    content = read_json(file)
+    try:
+        found = [
+            (int(each["images"]), float(each["accuracy"]), *map(float, each["band"]))
+            for each in content["forecasts"]
+        ]
+        needed = [(str(each["name"]), float(each["recall"])) for each in content["classes"]]
+        (now, accuracy, *_), *more = found
+        expected = "; ".join(
+            f"with {images:,} images {mean:.1%} (90% band {low:.1%} to {high:.1%})"
+            for images, mean, low, high in more
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return f"{file.name} cannot be read. {ask}"
+    lowest = ", ".join(f"{shown(name)} {recall:.1%}" for name, recall in needed[:5])
+    return (
+        f"A linear head on {now:,} training and validation images is right on {accuracy:.1%}; "
+        f"{expected}. Lowest recall, where images are most needed: {lowest}."
+    )
 
 
 def recorded(data: ReportData, config_text: str) -> list[tuple[str, str]]:

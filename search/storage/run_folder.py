@@ -249,6 +249,11 @@ class RunFolder:
         return self.root / "audit"
 
     @property
+    def novelty_dir(self) -> Path:
+        """Features of training images by delivered models, which `predict` compares with."""
+        return self.root / "novelty"
+
+    @property
     def trials_dir(self) -> Path:
         return self.root / "trials"
 

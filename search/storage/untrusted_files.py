@@ -187,14 +187,23 @@ def read_array(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
         FileNotFoundError: There is none.
         ValueError: It is no such array; nothing of it was unpickled, or allocated by its header.
     """
-    size = math.prod(shape)
-    limit = 8 * size + 20_000
+    limit = 8 * math.prod(shape) + 20_000
     try:
         data = read_regular(path, limit, follow_links=False)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
+    return parse_array(data, shape)
+
+
+def parse_array(data: bytes, shape: Sequence[int]) -> NDArray[np.float32]:
+    """The same from bytes.
+
+    Raises:
+        ValueError: They are no such array.
+    """
+    size = math.prod(shape)
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)

@@ -15,6 +15,7 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.images.decode import open_image, read_file, resize_bilinear
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.splitting.folder_tree import walk_files
+from pawtune.models.features.novelty import Novelty
 
 if TYPE_CHECKING:
     import keras
@@ -47,6 +48,25 @@ class FoundFile:
 def predictor(model: "keras.Model") -> Predict:
     """How a Keras model predicts."""
     return lambda pixels: np.asarray(model.predict_on_batch(pixels))
+
+
+def features_of(model: "keras.Model") -> "keras.KerasTensor | None":
+    """(N, D) what a complete model's dense layers at the end take; None where none is named."""
+    named = [layer.output for layer in model.layers if layer.name == "features"]
+    return named[0] if named and len(named[0].shape) == 2 else None
+
+
+def novelty_predictor(model: "keras.Model", novelty: Novelty) -> Predict:
+    """How a Keras model predicts with novelty: (N, C) probabilities, and a column of it."""
+    import keras
+
+    both = keras.Model(model.input, [model.output, features_of(model)])
+
+    def predict(pixels: Pixels) -> NDArray[np.float32]:
+        probabilities, features = both.predict_on_batch(pixels)
+        return np.column_stack([probabilities, novelty.score(features)])
+
+    return predict
 
 
 def predict_files(

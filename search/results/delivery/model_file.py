@@ -9,26 +9,36 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pawtune.data_pipeline.images.decode import GREY_BITS
 from pawtune.data_pipeline.safe_files import shown
+from pawtune.models.features.novelty import Novelty
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
+from pawtune.search.results.delivery.inference import features_of
 from pawtune.search.results.delivery.model_card import card_markdown
+from pawtune.search.results.delivery.novelty_file import (
+    novelty_bytes,
+    novelty_record,
+    parse_novelty,
+)
 from pawtune.search.results.delivery.out_files import card_files
 from pawtune.search.storage.run_folder import write_json, write_text
+from pawtune.search.storage.untrusted_files import parse_array
 
 if TYPE_CHECKING:
     import keras
 
 CARD_MEMBER = "pawtune.json"  # inside the .keras archive; Keras itself passes over it
+NOVELTY_MEMBER = "novelty.npy"  # the same; not in every file
 MAX_MEMBER_BYTES = {
     "metadata.json": 2**20,
     "config.json": 64 * 2**20,
     CARD_MEMBER: 16 * 2**20,
+    NOVELTY_MEMBER: 32 * 2**20,
     "model.weights.h5": 4 * 2**30,
 }
 MAX_RATIO = 10  # weights hardly shrink
@@ -85,15 +95,37 @@ def open_model(model_file: Path) -> tuple["keras.Model", dict[str, Any]]:
     return model, card
 
 
-def save_complete(model: "keras.Model", card: dict[str, Any], out: Path) -> None:
+def read_novelty(model_file: Path, model: "keras.Model", card: Mapping[str, Any]) -> Novelty | None:
+    """What a model file of `open_model` keeps to tell novel images; None where it keeps nothing.
+
+    Raises:
+        UserError: It is not what pawtune writes.
+    """
+    features = features_of(model)
+    if card.get("novelty") is None or features is None:
+        return None
+    try:
+        with zipfile.ZipFile(model_file) as archive:
+            packed = archive.read(NOVELTY_MEMBER)
+        width = int(features.shape[-1])
+        return parse_novelty(card["novelty"], lambda shape: parse_array(packed, shape), width)
+    except Exception as error:  # zipfile raises as many types as there are ways to break a zip
+        raise refused(model_file, f"its {NOVELTY_MEMBER}: {error}") from error
+
+
+def save_complete(
+    model: "keras.Model", card: dict[str, Any], out: Path, novelty: Novelty | None = None
+) -> None:
     """Writes `out` (.keras) whole or not at all; its card inside it, and beside it twice.
 
-    `best.keras` gets `best.json` and, for people, `best.md`.
+    `best.keras` gets `best.json` and, for people, `best.md`. `novelty` goes inside too.
 
     Raises:
         UserError: `out` does not end in .keras, or cannot be written.
     """
     check_keras_target(out)
+    if novelty is not None:
+        card = {**card, "novelty": novelty_record(novelty)}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.stem}.", suffix=".keras")
@@ -103,6 +135,8 @@ def save_complete(model: "keras.Model", card: dict[str, Any], out: Path) -> None
             model.save(temporary)
             with zipfile.ZipFile(temporary, "a") as archive:
                 archive.writestr(CARD_MEMBER, json.dumps(card, allow_nan=False))
+                if novelty is not None:
+                    archive.writestr(NOVELTY_MEMBER, novelty_bytes(novelty))
             temporary.chmod(0o644)
             os.replace(temporary, out)
         finally:
@@ -150,9 +184,10 @@ def _check_members(archive: zipfile.ZipFile, size: int) -> None:
             raise ValueError(f"it holds {shown(info.filename)!r}, which no model of pawtune's has")
         if info.file_size > min(limit, MAX_RATIO * size + 2**20):
             raise ValueError(f"its {info.filename} says it unpacks to {info.file_size:,} bytes")
-    names = archive.namelist()
-    if sorted(names) != sorted(MAX_MEMBER_BYTES):
-        missing = [name for name in MAX_MEMBER_BYTES if name not in names]
+    names = [name for name in archive.namelist() if name != NOVELTY_MEMBER]
+    needed = [name for name in MAX_MEMBER_BYTES if name != NOVELTY_MEMBER]
+    if sorted(names) != sorted(needed):
+        missing = [name for name in needed if name not in names]
         raise ValueError(f"it lacks {', '.join(missing)}" if missing else "it holds a member twice")
 
 

@@ -9,7 +9,7 @@ import importlib
 import json
 import warnings
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,17 @@ from pawtune.data_pipeline.safe_files import read_regular
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
 from pawtune.search.results.delivery.graph_check import check_functions
-from pawtune.search.results.delivery.inference import Pixels, Predict, predictor
+from pawtune.search.results.delivery.inference import (
+    Pixels,
+    Predict,
+    novelty_predictor,
+    predictor,
+)
 from pawtune.search.results.delivery.model_file import (
     CARD_MEMBER,
     check_card,
     open_model,
+    read_novelty,
     refused,
 )
 
@@ -43,6 +49,8 @@ class OpenedModel:
         class_names: The C labels.
         image_size: Side in pixels to resize images to; None: it takes any size itself.
         grey_bits: Bits of 16-bit greyscale images that the data set used.
+        predict_novelty: The same with a column more: novelty, above 1 for images farther from the
+            training images than 95% of the validation images; None: it is not known.
         set_threshold: Least probability of a label in a label set; None: no sets are asked for.
     """
 
@@ -51,6 +59,7 @@ class OpenedModel:
     image_size: int | None
     grey_bits: int = 16
     set_threshold: float | None = None
+    predict_novelty: Predict | None = None
 
 
 def is_model_path(path: Path) -> bool:
@@ -78,7 +87,11 @@ def open_delivered(path: Path) -> OpenedModel:
 def open_keras(path: Path) -> OpenedModel:
     """A `.keras` file."""
     model, card = open_model(path)
-    return _opened(predictor(model), card)
+    opened = _opened(predictor(model), card)
+    novelty = read_novelty(path, model, card)
+    if novelty is None:
+        return opened
+    return replace(opened, predict_novelty=novelty_predictor(model, novelty))
 
 
 def open_savedmodel(path: Path) -> OpenedModel:

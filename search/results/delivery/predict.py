@@ -22,6 +22,7 @@ from pawtune.search.results.delivery.opened import OpenedModel
 
 FORMATS = ("csv", "json")
 CSV_COLUMNS = ("path", "label", "confidence", "reason")
+NOVELTY = "novelty"  # the column of novelty, where the model keeps what to compare with
 SETS = "labels"  # the column of label sets, where they are asked for
 REPORTED_EVERY = 16  # files between two moves of the progress bar
 
@@ -50,7 +51,8 @@ class Counts:
 def predict_labels(
     model: OpenedModel, images: Sequence[Path], progress: Progress | None = None
 ) -> Iterator[Record]:
-    """Streams one record a file: `path`, `label`, `confidence`, `probabilities` by class name.
+    """Streams one record a file: `path`, `label`, `confidence`, `probabilities` by class name, and
+    `novelty` where the model tells it.
 
     A file that cannot be read has no label, confidence or probabilities, and a `reason`. Bytes of
     a path that are no UTF-8 are written as in manifest.csv.
@@ -66,7 +68,8 @@ def predict_labels(
     check_paths(images)
     total = sum(1 for _ in find_files(images)) if progress else 0
     files = find_files(images)
-    found = predict_files(model.predict, files, model.image_size, model.grey_bits)
+    predict = model.predict_novelty or model.predict
+    found = predict_files(predict, files, model.image_size, model.grey_bits)
     for done, item in enumerate(found, start=1):
         record: Record = {"path": escape(item.path), "label": None, "confidence": None}
         if item.probabilities is None:
@@ -103,16 +106,17 @@ def _predict_pixels(model: OpenedModel, pixels: NDArray[np.uint8]) -> list[Recor
             "images must be (N, H, W, 3) uint8 pixels, or paths, received an array of shape "
             f"{pixels.shape}, {pixels.dtype}; convert it, or give the files"
         )
-    size = model.image_size
+    size, predict = model.image_size, model.predict_novelty or model.predict
     records = []
     for image in pixels:
         fitting = resize_bilinear(image, size) if size else image
-        records.append(_labelled(model, model.predict(fitting[None])[0]))
+        records.append(_labelled(model, predict(fitting[None])[0]))
     return [_flat(record) for record in records]
 
 
-def _labelled(model: OpenedModel, probabilities: NDArray[np.float32]) -> Record:
+def _labelled(model: OpenedModel, row: NDArray[np.float32]) -> Record:
     names = model.class_names
+    probabilities = row[: len(names)]
     best = int(np.argmax(probabilities))
     values = (float(p) for p in probabilities)
     record: Record = {
@@ -120,6 +124,8 @@ def _labelled(model: OpenedModel, probabilities: NDArray[np.float32]) -> Record:
         "confidence": float(probabilities[best]),
         "probabilities": dict(zip(names, values, strict=True)),
     }
+    if model.predict_novelty is not None:
+        record[NOVELTY] = float(row[-1])
     if model.set_threshold is not None:
         chosen = label_set(probabilities, model.set_threshold)
         record[SETS] = [names[place] for place in chosen]
@@ -147,7 +153,7 @@ def choose_format(kind: str | None, out: Path | None) -> str:
 
 
 def write_predictions(
-    records: Iterable[Record], kind: str, out: Path | None = None, *, sets: bool = False
+    records: Iterable[Record], kind: str, out: Path | None = None, columns: Sequence[str] = ()
 ) -> Counts:
     """Writes records as they come: to a file, whole or not at all, or to stdout.
 
@@ -155,24 +161,23 @@ def write_predictions(
         records: Records from `predict_labels`.
         kind: csv, json, or lines for people.
         out: The file; None: stdout.
-        sets: Whether there are label sets: as a column, with | between labels.
+        columns: Those beside `CSV_COLUMNS`: `novelty`, `labels` (with | between labels).
 
     Raises:
         UserError: `out` cannot be written.
     """
     if out is None:
-        return _write(records, kind, sys.stdout, sets)
+        return _write(records, kind, sys.stdout, columns)
     try:
         with replacing(out) as part, part.open("w", encoding="utf-8", newline="") as stream:
-            return _write(records, kind, stream, sets)
+            return _write(records, kind, stream, columns)
     except OSError as error:
         raise UserError(
             f"--out must be a file that can be written, received {shown(out)!r}: {error.strerror}"
         ) from error
 
 
-def _write(records: Iterable[Record], kind: str, stream: TextIO, sets: bool) -> Counts:
-    columns = (*CSV_COLUMNS, SETS) if sets else CSV_COLUMNS
+def _write(records: Iterable[Record], kind: str, stream: TextIO, columns: Sequence[str]) -> Counts:
     if kind == "json":
         write = _json_writer(stream)
     else:
@@ -191,9 +196,22 @@ def _joined_set(record: Record) -> str:
     return "|".join(record.get(SETS, ()))
 
 
+def _shown_novelty(record: Record) -> str:
+    return f"{record[NOVELTY]:.2f}" if NOVELTY in record else ""
+
+
+_EXTRA = {NOVELTY: _shown_novelty, SETS: _joined_set}
+
+
+def extra_columns(model: OpenedModel) -> tuple[str, ...]:
+    """The columns that a model's records have beside `CSV_COLUMNS`."""
+    novelty = (NOVELTY,) if model.predict_novelty is not None else ()
+    return (*novelty, SETS) if model.set_threshold is not None else novelty
+
+
 def _csv_writer(stream: TextIO, columns: Sequence[str]) -> Callable[[Record], object]:
     # Its usual line end, a carriage return and a line feed, has it quote either in a name.
-    writer = csv.DictWriter(stream, columns, extrasaction="ignore")
+    writer = csv.DictWriter(stream, (*CSV_COLUMNS, *columns), extrasaction="ignore")
     writer.writeheader()
     return lambda record: writer.writerow({**record, SETS: _joined_set(record)})
 
@@ -210,7 +228,7 @@ def _json_writer(stream: TextIO) -> Callable[[Record], object]:
 
 def _line_writer(stream: TextIO, columns: Sequence[str]) -> Callable[[Record], object]:
     """The columns of CSV with tabs between, names escaped so that each file takes one line."""
-    print("\t".join(columns), file=stream)
+    print("\t".join((*CSV_COLUMNS, *columns)), file=stream)
 
     def write(record: Record) -> None:
         confidence = record["confidence"]
@@ -219,7 +237,7 @@ def _line_writer(stream: TextIO, columns: Sequence[str]) -> Callable[[Record], o
             record["label"] or "",
             "" if confidence is None else f"{confidence:.4f}",
             record.get("reason", ""),
-            *((_joined_set(record),) if SETS in columns else ()),
+            *(_EXTRA[name](record) for name in columns),
         )
         print("\t".join(shown(cell) for cell in cells), file=stream)
 

@@ -161,7 +161,7 @@ def write_predictions(
         records: Records from `predict_labels`.
         kind: csv, json, or lines for people.
         out: The file; None: stdout.
-        columns: Those beside `CSV_COLUMNS`: `novelty`, `labels` (with | between labels).
+        columns: Columns beside `CSV_COLUMNS`: `novelty`, `labels` (with | between labels).
 
     Raises:
         UserError: `out` cannot be written.

@@ -26,7 +26,7 @@ class Novelty:
     """What images are compared with.
 
     Attributes:
-        scale: What makes features comparable.
+        scale: Scale that makes features comparable.
         units: (M, D) float32, training images on that scale.
         threshold: Distance from which an image is novel, above 0.
     """

@@ -46,6 +46,7 @@ from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.kept_weights import WeightDropper
 from pawtune.search.results.leaderboard import rank_trials, write_leaderboard
 from pawtune.search.run import Run
+from pawtune.search.sampling.earlier_runs import Lessons, learn_from
 from pawtune.search.shared_work.backbones import (
     baselines_of,
     find_families,
@@ -70,6 +71,7 @@ from pawtune.search.storage.retry import must_exist, retry_storage
 from pawtune.search.storage.run_folder import (
     RunFolder,
     create_run_folder,
+    open_run_folder,
     remove_run_folder,
     write_bytes,
     write_text,
@@ -111,6 +113,8 @@ def run_search(
     reporter = reporter or default_reporter()
     metric_in_use(config.metric)
     config = with_absolute_paths(config)
+    teachers = [open_run_folder(earlier, config.runs_dir) for earlier in config.learn_from]
+    config = config.model_copy(update={"learn_from": tuple(t.place for t in teachers)})
     run = create_run_folder(config.runs_dir, config.name or default_name(config))
     config = config.model_copy(update={"name": run.name})
     started = time.monotonic()
@@ -337,8 +341,27 @@ def _prepare(
         features=features,
         writer=start_writer(run, config.objective),
     )
-    board = features.board if features is not None else None
-    return Trials(baselines, families.names, len(manifest.class_names), plan, board=board), work
+    trials = Trials(
+        baselines,
+        families.names,
+        len(manifest.class_names),
+        plan,
+        lessons=_lessons(config, families.names, manifest, reporter),
+        board=features.board if features is not None else None,
+    )
+    return trials, work
+
+
+def _lessons(
+    config: SearchConfig, families: Sequence[str], manifest: Manifest, reporter: Reporter
+) -> Lessons:
+    runs = []
+    for earlier in config.learn_from:
+        try:
+            runs.append(open_run_folder(earlier, config.runs_dir))
+        except UserError:  # it was there when the search began
+            reporter.say(f"learns nothing from {earlier}, which is gone")
+    return learn_from(runs, config, families, manifest, reporter.say)
 
 
 def _run(

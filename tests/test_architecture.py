@@ -37,7 +37,8 @@ ROOMS = {
     "report": BASE | {"run", "sampling", "results"},
     "jobs": BASE | {"run"},
     "integrations": BASE | {"run", "results"},
-    "driver": BASE | {"cluster", "progress", "results", "run", "shared_work", "tuning", "worker"},
+    "driver": BASE
+    | {"cluster", "progress", "results", "run", "sampling", "shared_work", "tuning", "worker"},
     "doctor": BASE | {"cluster"},
     "dry_run": BASE | {"driver", "progress", "shared_work"},
 }

@@ -31,6 +31,20 @@ def run(runs_dir: Path, tmp_path: Path) -> Run:
     return Run(maker.finish())
 
 
+def test_one_objective_gives_the_columns_that_it_always_gave(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Programs read them: what several objectives or a metric of one's own add, they add alone."""
+    known = ["rank", "trial_id", "name", "family", "status", "best_val_accuracy", "best_val_loss"]
+    known += ["train_accuracy", "best_epoch", "epochs", "seconds", "num_weights"]
+    rows = pawtune(capsys, "leaderboard", run.folder.root, "--json").json
+    assert [list(row) for row in rows] == [[*known, "params", "state"]] * 5
+    lines = pawtune(capsys, "leaderboard", run.folder.root, "--csv").out.splitlines()
+    head = next(csv.reader(lines))
+    assert head[: len(known) + 1] == [*known, "state"]
+    assert all(name.startswith("params.") for name in head[len(known) + 1 :])
+
+
 def test_only_trials_with_an_epoch_have_a_rank(run: Run) -> None:
     rows = run.rows()
     assert [row.name for row in rows] == ["better", "good", "cut", "none", "bad"]

@@ -21,6 +21,7 @@ from pawtune.search.cli.options import (
     Json,
     LabelColumn,
     Labels,
+    LearnFrom,
     MinClassSize,
     Objectives,
     PathColumn,
@@ -134,6 +135,7 @@ def run(
         ),
     ] = None,
     objectives: Objectives = None,
+    learn_from: LearnFrom = None,
     baselines: Annotated[
         bool | None,
         typer.Option(

@@ -65,6 +65,12 @@ OwnFamily = Annotated[
         "--family", metavar="MODULE:CLASS", help="A family of your own, whose code is run; again."
     ),
 ]
+LearnFrom = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--learn-from", metavar="RUN", help="An earlier run that teaches this one; again."
+    ),
+]
 OwnMetric = Annotated[
     str | None,
     typer.Option(
@@ -189,6 +195,7 @@ def configured(params: Mapping[str, Any]) -> "SearchConfig":
         **{name: params[name] for name in (*data, *same, "runs_dir")},
         **{f"resources.{name}": params[name] for name in resources},
         "own_families": own or None,
+        "learn_from": params["learn_from"] or None,
         "families": families.split(",") if families else None,
         "objectives": objectives.split(",") if objectives else None,
         "image_size": [_whole(size) for size in sizes.split(",")] if sizes else None,

@@ -197,6 +197,14 @@ class SearchConfig(Strict):
             "Of how many of the best trials weights are kept, each family's best besides.",
         ),
     ] = 50
+    learn_from: Annotated[
+        tuple[str, ...],
+        Field(strict=False),
+        Setting(
+            "a list of runs: names in `runs_dir`, folders or addresses",
+            "Earlier runs that teach the sampler; on other images they say where to begin.",
+        ),
+    ] = ()
     resources: ResourcesConfig = ResourcesConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     sampler: SamplerConfig = SamplerConfig()

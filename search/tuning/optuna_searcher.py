@@ -27,6 +27,7 @@ from pawtune.models.spec import TrialSpec
 from pawtune.search.config.needs import live_sizes, needs_of_proposals
 from pawtune.search.config.search_config import SamplerConfig, SearchConfig
 from pawtune.search.sampling import space
+from pawtune.search.sampling.earlier_runs import NO_LESSONS, Lessons
 from pawtune.search.sampling.past_study import (
     final_values,
     freeze,
@@ -82,6 +83,7 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         baselines: Run before the first proposal, outside the count of `config.trials`.
         past: Trials of earlier sessions. Those that are over teach the sampler, the others are
             continued before anything new is proposed.
+        lessons: Lessons of earlier runs.
         say: Takes a line for the person who watches.
     """
 
@@ -94,6 +96,7 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         num_classes: int,
         baselines: Sequence[TrialSpec] = (),
         past: Sequence[PastTrial] = (),
+        lessons: Lessons = NO_LESSONS,
         say: Callable[[str], None] = logger.warning,
     ) -> None:
         self.objective = config.objective
@@ -118,10 +121,13 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         self._costs: dict[str, Mapping[str, float]] = {}
         self._started: dict[str, datetime] = {}
         self._study = optuna.create_study(
-            sampler=make_sampler(config.sampler, config.seed, len(past)),
+            sampler=make_sampler(config.sampler, config.seed, len(past) + len(lessons.observed)),
             directions=self.objective.directions,
         )
-        self._first = deque(self._portfolio() if not past else ())
+        self._known |= lessons.known
+        if lessons.observed:
+            self._study.add_trials(lessons.observed)
+        self._first = deque(() if past else (*lessons.first, *self._portfolio()))
         of_known = [*baselines, *(trial.spec for trial in past)]
         self._waiting = self._without_trial({spec.model.family for spec in of_known})
         # `trials/` is the truth: the study file is made again from it.

@@ -18,6 +18,7 @@ from pawtune.search.errors import UserError
 from pawtune.search.process import STOP_SIGNALS, handling
 from pawtune.search.progress.live_view import TrialEvent
 from pawtune.search.progress.reporter import Reporter
+from pawtune.search.sampling.earlier_runs import Lessons
 from pawtune.search.sampling.optuna_log import quiet_optuna
 from pawtune.search.storage.history import PastTrial
 from pawtune.search.storage.retry import storage_error
@@ -42,6 +43,7 @@ class Trials:
         num_classes: Number of classes of the data.
         plan: Resources of a trial, and how many trials run at once.
         past: Trials of earlier sessions.
+        lessons: Lessons of earlier runs.
         board: Board of the work that trials share, see `start_board`; None: they share none.
     """
 
@@ -50,6 +52,7 @@ class Trials:
     num_classes: int
     plan: ResourcePlan
     past: Sequence[PastTrial] = ()
+    lessons: Lessons = Lessons()
     board: Any = None
 
 
@@ -99,6 +102,7 @@ def run_trials(
         num_classes=trials.num_classes,
         baselines=trials.baselines,
         past=trials.past,
+        lessons=trials.lessons,
         say=reporter.say,
     )
     keeper = RecordKeeper(run, scheduler, stop, show)

@@ -15,10 +15,8 @@ from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.families.family import Backbone
 from pawtune.models.out_of_fold.leave_out import leave_out_ridge
 from pawtune.models.training.solved_heads import Decomposition, decompose
-from pawtune.search.errors import UserError
 from pawtune.search.out_of_fold.run_features import Features, SeenImages
-from pawtune.search.storage.run_folder import RunFolder, read_json, write_bytes, write_json
-from pawtune.search.storage.untrusted_files import read_array
+from pawtune.search.storage.run_folder import RunFolder, write_bytes, write_json
 
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 ARRAYS = ("average", "maximum")
@@ -101,34 +99,3 @@ def keep(run: RunFolder, found: OutOfFold, manifest: Manifest) -> None:
     }
     write_json(run.audit_dir / "out_of_fold.json", record)
     run.keep_new()
-
-
-def read_kept(run: RunFolder, manifest: Manifest) -> OutOfFold | None:
-    """Predictions that were kept for these splits; None where there are none.
-
-    Raises:
-        UserError: They are damaged.
-    """
-    file = run.audit_dir / "out_of_fold.json"
-    if not file.exists():
-        return None
-    record = read_json(file)
-    if record.get("fingerprint") != manifest.fingerprint:
-        return None
-    images = len(SeenImages.of(manifest).entries)
-    try:
-        probabilities = read_array(
-            run.audit_dir / "out_of_fold.npy", (images, len(manifest.class_names))
-        )
-        name, size = record["backbone"]
-        return OutOfFold(
-            probabilities,
-            float(record["accuracy"]),
-            float(record["regularisation"]),
-            Backbone(str(name), int(size)),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{run.audit_dir} must hold whole predictions, received {error}; delete the folder, "
-            "`pawtune audit` makes it again"
-        ) from error

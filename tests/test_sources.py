@@ -266,7 +266,8 @@ def overlapping_zip(path: Path) -> None:
         (zip_with(("../../evil.txt", b"x")), r"member '../../evil.txt' leaves the folder: refused"),
         (zip_with(("a/../../evil.txt", b"x")), "leaves the folder: refused"),
         (zip_with(("/tmp/evil.txt", b"x")), "leaves the folder: refused"),
-        (zip_with((r"..\evil.txt", b"x")), "holds a backslash or a drive letter: refused"),
+        (zip_with((r"..\evil.txt", b"x")), "member '../evil.txt' leaves the folder: refused"),
+        (zip_with((r"a/..\evil.txt", b"x")), "holds a backslash or a drive letter: refused"),
         (zip_with(("C:/evil.txt", b"x")), "holds a backslash or a drive letter: refused"),
         (zip_with((zip_link(), b"/etc/passwd")), "member 'set/link' is a link or a device"),
         (tar_with("../evil.txt"), "member '../evil.txt' leaves the folder"),
@@ -293,6 +294,20 @@ def test_bad_archives_are_refused(
         resolve_source(str(tmp_path / "archive"), cache=cache)
     assert list_cache(cache) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "cache"]
+
+
+def test_a_zip_written_on_windows(tmp_path: Path, cache: Path) -> None:
+    """Backslashes between folders, names in UTF-8 without the flag that says so."""
+    archive = tmp_path / "pets.zip"
+    content = picture_bytes(tmp_path)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("pets\\", b"")
+        for name in ("caf@@\\1.png", "dog\\1.png", "Thumbs.db"):
+            file.writestr(f"pets\\{name}", content)
+    archive.write_bytes(archive.read_bytes().replace(b"caf@@", "café".encode()))
+    folder = resolve_source(str(archive), cache=cache)
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {"café/1.png", "dog/1.png", "Thumbs.db"}
 
 
 def test_names_that_differ_in_case_are_two_files(tmp_path: Path, cache: Path) -> None:

@@ -1,6 +1,7 @@
 """Unpacking an archive that may come from anybody.
 
-Refused whole: a member whose path is absolute, climbs with "..", or holds a backslash or a drive;
+Refused whole: a member whose path is absolute, climbs with "..", or holds a backslash or a drive
+(a zip whose members hold backslashes alone was written on Windows: they are taken for slashes);
 a path that comes twice; links, devices and pipes; sparse members; encryption; more than MAX_FILES
 members or MAX_BYTES of content; content of more than MAX_RATIO times the archive beyond the first
 MAX_FREE_BYTES (photos hardly shrink; a bomb shrinks a thousandfold); extended headers of more than
@@ -40,6 +41,8 @@ EXTENDED_HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
+
+UTF8_FLAG = 0x800  # of a member of a zip
 
 Member = tuple[str, IO[bytes] | None]
 """A path in the archive and its content; None for a folder."""
@@ -85,17 +88,33 @@ def unpack(archive: Path, folder: Path, *, progress: Progress | None = None) -> 
 
 
 def _zip_members(file: zipfile.ZipFile) -> Generator[Member, None, None]:
+    # Some programs of Windows write a backslash between folders, against the format's rule.
+    backslashes = not any("/" in info.filename for info in file.infolist())
     for info in file.infolist():
+        name = _zip_name(info)
+        if backslashes:
+            name = name.replace("\\", "/")
         kind = info.external_attr >> 16 & 0o170000
         if kind not in (0, 0o100000, 0o040000):
             raise DataError(f"member {info.filename!r} is a link or a device: refused")
         if info.flag_bits & 1:
             raise DataError(f"member {info.filename!r} is encrypted; unpack it yourself")
-        if info.is_dir():
-            yield info.filename, None
+        if name.endswith("/"):
+            yield name, None
         else:
             with file.open(info) as content:
-                yield info.filename, content
+                yield name, content
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """A member's name. Without the flag for UTF-8 the format says CP437; many write UTF-8 all the
+    same, which CP437 hardly ever is by chance."""
+    if info.flag_bits & UTF8_FLAG or info.filename.isascii():
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 class _Tar(tarfile.TarFile):

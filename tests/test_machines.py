@@ -16,6 +16,7 @@ from typing import IO, Any
 import pytest
 
 from pawtune.search.cluster.local_ray import MAX_BYTES
+from pawtune.search.cluster.worker_start import worker_error
 from tests.image_files import write_classes
 
 PAWTUNE = (sys.executable, "-m", "pawtune")
@@ -287,6 +288,28 @@ def broken_python(tmp_path: Path) -> dict[str, str | None]:
         f"    sys.exit({LIBRARY!r})\n"
     )
     return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"SystemExit: {LIBRARY}",
+        "MemoryError",
+        "google.protobuf.message.DecodeError: truncated",
+        "python3: error while loading shared libraries: libz.so.1: cannot open shared object file",
+        "Fatal Python error: init_import_site: Failed to import the site module",
+        "what():  std::bad_alloc",
+        "/bin/sh: 1: exec: /opt/venv/bin/python: Permission denied",
+        "bash: conda: command not found",
+    ],
+)
+def test_the_last_error_of_a_worker_is_found(tmp_path: Path, line: str) -> None:
+    log = tmp_path / "logs" / "raylet.err"
+    log.parent.mkdir()
+    log.write_text("[2026-01-01 E 1 1] (raylet) a worker has not registered in time\n")
+    assert worker_error(tmp_path) is None
+    log.write_bytes(log.read_bytes() + b"OSError: first\n  " + line.encode() + b"\n\xff and more\n")
+    assert worker_error(tmp_path) == line
 
 
 @pytest.mark.slow

@@ -4,7 +4,13 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-ERROR_LINE = re.compile(r"^(\w+\.)*\w*(Error|Exception|SystemExit)\b.*")
+# Python's last line; what the loader, the shell, C++ and Python itself say before they end.
+ERROR_LINE = re.compile(
+    r"(\w+\.)*\w*(Error|Exception|SystemExit)\b.*"
+    r"|Fatal Python error: .+|terminate called .+|what\(\): .+|Segmentation fault.*|Killed"
+    r"|\S+: error while loading shared libraries: .+"
+    r"|.*\b(?i:cannot allocate memory|not found|permission denied)$"
+)
 PATIENCE_S = 20.0  # Ray starts a worker again whose first start failed
 TAIL_BYTES = 65_536
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -127,7 +128,8 @@ def check_tensorflow() -> Check:
         return Check("TensorFlow", "wrong", str(error), "pip install --force-reinstall tensorflow")
     steps = found["step_ms"]
     times = ", ".join(f"{name} {value} ms" for name, value in steps.items())
-    text = f"{found['version']}, {found['gpus']} GPUs; a step of two convolutions: {times}"
+    gpus = f"{found['gpus']} GPUs" if found["gpus"] else "no GPU is seen"
+    text = f"{found['version']}, {gpus}; a step of two convolutions: {times}"
     fastest = min(steps, key=lambda name: steps[name])
     if found["gpus"] and steps[found["auto"]] > 1.2 * steps[fastest]:
         remedy = f"auto takes {found['auto']}; faster: --set speed.precision={fastest}"
@@ -157,7 +159,9 @@ def check_data(data: str) -> Check:
         root = resolve_source(data, cache=cache, progress=silent)
         manifest = build_manifest(root, seed=0, cache=cache, progress=silent)
     except (DataError, UserError) as error:
-        return Check("data", "wrong", str(error), f"see all of it: pawtune preview {data}")
+        return Check(
+            "data", "wrong", str(error), f"see all of it: pawtune preview {shlex.quote(data)}"
+        )
     sums = {split: sum(labels.values()) for split, labels in manifest.counts().items()}
     counts = ", ".join(f"{number} {split}" for split, number in sums.items())
     found = f"{len(manifest.class_names)} classes; {counts}; {len(manifest.rejects)} left out"

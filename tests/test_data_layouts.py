@@ -73,6 +73,7 @@ def splits(*names: str, each: int = 4) -> dict[str, int]:
         (splits("photos/v2", each=20), (28, 6, 6), "class folders were found in photos/v2"),
         (folders("cat/train", "cat/test", "dog/train", "dog/test", each=20), (34, 6, 40), "inside"),
         (folders("bus", "train", each=10), (12, 4, 4), None),
+        (splits("trainval", "test", each=20), (34, 6, 40), "no validation split"),
     ],
 )
 def test_usual_names_and_places_are_understood(
@@ -141,6 +142,25 @@ def test_system_folders_are_listed_and_no_data(root: Path, capsys: Capsys, above
         ({**splits("copy"), "cat": 3, "dog": 3}, "copy holds folders called like those beside it"),
         (folders("train", "test"), "holds 4 images and no class folders; expected ROOT/<class>"),
         (
+            {**splits("train"), "unlabeled": 4},
+            "train holds folders (cat, dog) and stands beside unlabeled; did you mean ",
+        ),
+        (
+            {f"patient{n}/{label}": 1 for n in range(12) for label in ("0", "1")},
+            "12 folders (patient0, patient1, patient10, patient11, patient2, patient3 and 6 more) "
+            "hold the same folders (0, 1), so which of both are the classes is not clear; give",
+        ),
+        (folders("images", "masks"), "images and masks look like images and their masks, and not"),
+        (splits("images", "masks"), "images and masks look like images and their masks, and not"),
+        (
+            folders("cat/train", "cat/test", "dog"),
+            "every class folder must hold the same splits, but cat holds test, train and dog none",
+        ),
+        (
+            folders("cat/train", "cat/val", "dog/train", "dog/val", "dog/test"),
+            "splits, but dog holds test, train, validation and cat train, validation; give it",
+        ),
+        (
             {"train/a": 3, "train/b": 3, "val/a": 3, "val/c": 3},
             "every split must have the same class folders; 'b' is in train and not in val (2 such)",
         ),
@@ -180,6 +200,26 @@ def test_unlabelled_test_images_beside_class_folders(root: Path, capsys: Capsys)
     assert found["class_names"] == ["cat", "dog"]
 
 
+def test_folders_named_as_unlabelled_beside_classes(root: Path, capsys: Capsys) -> None:
+    write_classes(root, {"cat": 10, "dog": 10, "unlabeled": 5, "to_predict": 5})
+    found = understood(capsys, root)
+    assert found["class_names"] == ["cat", "dog"]
+    assert [note.partition(":")[0] for note in found["notes"]] == ["to_predict", "unlabeled"]
+
+
+def test_classes_that_may_be_none_are_named(root: Path, capsys: Capsys) -> None:
+    write_classes(root, {"Cat": 10, "cat": 10, "dog ": 10, "docs": 3})
+    shutil.copytree(root / "cat", root / "wandb" / "media")
+    found = understood(capsys, root)
+    assert found["class_names"] == ["Cat", "cat", "docs", "dog "]
+    assert found["notes"] == [
+        "class names that differ in case, blanks or invisible characters alone: 'Cat', 'cat'; they "
+        "stay different classes: use one name if they are one",
+        "counted as classes, but named as folders of documents or output: docs (3); move them out "
+        "of the data if they are",
+    ]
+
+
 def test_masks_beside_images_are_refused_with_counts(root: Path, capsys: Capsys) -> None:
     names = ("cat/images", "cat/masks", "dog/images", "dog/masks")
     line = refusal(capsys, write_classes(root, folders(*names)))
@@ -194,6 +234,19 @@ def test_mask_files_beside_images_are_refused_with_counts(root: Path, capsys: Ca
         write_image(root / label / f"case ({number})_mask.png", 100 + number)
     line = refusal(capsys, root)
     assert "but 12 of 24 are named as the mask of another (benign/case (0)_mask.png); move" in line
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"), [("img_{}", "mask_{}"), ("{}_image", "{}_label"), ("{}", "{}-gt1")]
+)
+def test_mask_files_by_other_names_are_refused(
+    root: Path, capsys: Capsys, image: str, mask: str
+) -> None:
+    for number in range(12):
+        label = ("benign", "malignant")[number % 2]
+        for seed, name in ((number, image), (100 + number, mask)):
+            write_image(root / label / f"{name.format(f'case{number}')}.png", seed)
+    assert "but 12 of 24 are named as the mask of another" in refusal(capsys, root)
 
 
 def test_masks_may_be_classes(root: Path, capsys: Capsys) -> None:
@@ -401,6 +454,14 @@ def test_deep_grey_is_scaled_from_the_range_of_the_set(
     assert told in found["notes"]
     drawn = np.asarray(Image.open(tmp_path / "out" / "samples.png").convert("L"))
     assert 20 < np.median(drawn[drawn < 250]) < 200  # neither black nor white
+
+
+def test_one_bright_image_does_not_leave_the_others_black(root: Path, capsys: Capsys) -> None:
+    deep_grey(root, 16)
+    Image.fromarray(np.full((32, 32), 65535, np.uint16)).save(root / "clear" / "burnt.png")
+    line = refusal(capsys, root)
+    assert "must share one range, but 20 of 21 use 12 bits or fewer (such as clear/0.png)" in line
+    assert "and clear/burnt.png uses 16, which would leave them nearly black; scale the f" in line
 
 
 def test_near_duplicates_are_confirmed_on_pixels(root: Path, capsys: Capsys) -> None:

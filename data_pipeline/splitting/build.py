@@ -44,6 +44,7 @@ from pawtune.data_pipeline.splitting.splits import (
 
 THINNED_SHARE = 0.1  # of a class: more than that left out is worth a warning
 SHOWN_CLASSES = 10
+DARK_BITS = 4  # unused bits that leave an image a 16th of the brightness
 
 Kept = dict[str, Candidate]
 
@@ -112,6 +113,7 @@ def build_manifest(
     _check_enough(root, layout, names, kept, groups, rejects)
     notes += _describe_dealing(layout)
     bits = max((facts[path].grey_bits for path in kept), default=0) or 16
+    _check_range(root, {path: facts[path].grey_bits for path in kept}, bits)
     if bits < 16:
         notes.append(
             f"16-bit greyscale images use {bits} bits (0 to {(1 << bits) - 1:,}) and are scaled "
@@ -139,6 +141,20 @@ def build_manifest(
     )
     _check_splits_filled(manifest)
     return manifest
+
+
+def _check_range(root: Path, used: Mapping[str, int], bits: int) -> None:
+    """One range for the set must not leave most 16-bit images nearly black (a 16th or less)."""
+    deep = {path: own for path, own in used.items() if own}
+    dark = {path: own for path, own in deep.items() if own <= bits - DARK_BITS}
+    if 2 * len(dark) > len(deep):
+        least, most = min(dark, key=lambda path: dark[path]), max(deep, key=lambda path: deep[path])
+        raise DataError(
+            f"{shown(root)}: 16-bit greyscale images must share one range, but {len(dark):,} of "
+            f"{len(deep):,} use {max(dark.values())} bits or fewer (such as {shown(least)}) and "
+            f"{shown(most)} uses {bits}, which would leave them nearly black; scale the files to "
+            "one range, or remove those that differ"
+        )
 
 
 def _entries(

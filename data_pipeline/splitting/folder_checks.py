@@ -23,10 +23,14 @@ from pawtune.data_pipeline.splitting.split_names import (
     EXTRA_FOLDERS,
     is_mask_name,
     is_part_name,
+    split_of_name,
     words_of,
 )
 
-MASK_STEM = re.compile(r"(?i)(.+?)[ ._-]*(mask|masks|seg|segmentation|gt|groundtruth)[ ._-]?\d*$")
+_MASK = "(mask|masks|seg|segmentation|gt|groundtruth|label|labels|annotation|trimap|contour)"
+MASK_STEM = re.compile(rf"(?i)(?P<base>.+?)[ ._-]*{_MASK}[ ._-]?\d*")
+MASK_PREFIX = re.compile(rf"(?i){_MASK}[ ._-]*(?P<base>.+)")
+IMAGE_WORD = re.compile(r"(?i)[ ._-]*(image|img|photo|original|rgb)$|^(image|img|photo)[ ._-]*")
 CONTAINER_WORDS = {"data", "dataset", "images", "imgs", "photos", "pictures"}
 MOST_SPLITS = 10  # folders at the top; more are classes for certain
 SHOWN_NAMES = 6
@@ -85,6 +89,10 @@ def holes(folder: Folder) -> list[Found]:
     ]
 
 
+def _is_container(name: str) -> bool:
+    return bool(words_of(name)) and not set(words_of(name)) - CONTAINER_WORDS
+
+
 def check_structure(place: str, classes: Mapping[str, Folder]) -> None:
     """Refuses folders that may be splits, copies or wrappers instead of classes.
 
@@ -101,19 +109,47 @@ def check_structure(place: str, classes: Mapping[str, Folder]) -> None:
                 f"({listing(sorted(copied))}); move it away if it is a copy, or the others into "
                 "a train folder if it is a split"
             )
-        is_container = bool(words_of(name)) and not set(words_of(name)) - CONTAINER_WORDS
-        if is_container and len(inner) > 1 and len(deep) < len(classes):
+        holds_classes = _is_container(name) or split_of_name(name) is not None
+        if holds_classes and len(inner) > 1 and len(deep) < len(classes):
             raise DataError(
                 f"{place}: {shown(name)} holds folders ({listing(sorted(inner))}) and stands "
                 f"beside {listing(sorted(set(classes) - {name}))}; did you mean "
                 f"{place}/{shown(name)}?"
             )
+    _refuse_masks_for_classes(place, classes)
+    if len(deep) == len(classes) > MOST_SPLITS and _same_few(inside.values()):
+        raise DataError(
+            f"{place}: {len(classes):,} folders ({listing(classes)}) hold the same folders "
+            f"({listing(sorted(next(iter(inside.values()))))}), so which of both are the classes "
+            "is not clear; give the labels with --labels FILE.csv, or lay images of one class "
+            "into one folder"
+        )
     if len(deep) == len(classes) <= MOST_SPLITS and _share(inside.values()):
         raise DataError(
             f"{place}: {listing(classes)} hold the same folders "
             f"({listing(sorted(next(iter(inside.values()))))}), so they look like splits and not "
             "like classes; name them train, validation and test, or give one of them with --data"
         )
+
+
+def _refuse_masks_for_classes(place: str, classes: Mapping[str, Folder]) -> None:
+    """Two folders `images` and `masks` are a data set for segmentation, not two classes."""
+    masks = [name for name in classes if is_mask_name(name)]
+    others = [name for name in classes if name not in masks]
+    if masks and others and all(map(_is_container, others)):
+        raise DataError(
+            f"{place}: {listing(others)} and {listing(masks)} look like images and their masks, "
+            "and not like classes; give a folder of class folders, or the labels of the images "
+            "with --labels FILE.csv"
+        )
+
+
+def _same_few(inside: Collection[set[str]]) -> bool:
+    """Whether nearly all hold the same two or more folders, as sites or patients with labels do."""
+    holders = Counter(name for names in inside for name in names)
+    if all(is_part_name(name) for name in holders):
+        return False
+    return len(holders) <= MOST_SPLITS and all(2 * n > len(inside) for n in holders.values())
 
 
 def _share(inside: Collection[set[str]]) -> bool:
@@ -143,6 +179,40 @@ def describe_subfolders(classes: Sequence[Folder]) -> list[str]:
         "every class folder holds the same subfolders" if same else "class folders hold subfolders"
     )
     return [f"{head}, whose images all count for their class: {', '.join(listed)}{more}"]
+
+
+def describe_alike(names: Sequence[str]) -> list[str]:
+    """A sentence about class names that may be one class: Cat, cat and "cat "."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        plain = "".join(
+            c for c in unicodedata.normalize("NFKC", name).casefold() if c.isprintable()
+        )
+        alike.setdefault(" ".join(plain.split()), []).append(name)
+    same = [", ".join(map(repr, found)) for found in alike.values() if len(found) > 1]
+    if not same:
+        return []
+    return [
+        f"class names that differ in case, blanks or invisible characters alone: "
+        f"{'; '.join(same)}; they stay different classes: use one name if they are one"
+    ]
+
+
+def describe_odd_one(classes: Mapping[str, Folder]) -> list[str]:
+    """A sentence about folders named as documents and output, with few images beside classes."""
+    sizes = sorted(folder.num_images for folder in classes.values())
+    odd = [
+        f"{shown(name)} ({folder.num_images:,})"
+        for name, folder in classes.items()
+        if words_of(name) and not set(words_of(name)) - EXTRA_FOLDERS
+        if folder.num_images * 3 < sizes[len(sizes) // 2]
+    ]
+    if not odd or len(classes) < 3:
+        return []
+    return [
+        f"counted as classes, but named as folders of documents or output: {', '.join(odd)}; move "
+        "them out of the data if they are"
+    ]
 
 
 def refuse_masks(root: str, classes: Sequence[Folder]) -> None:
@@ -182,11 +252,13 @@ def _refuse_mask_files(root: str, classes: Sequence[Folder], total: int) -> None
 
 
 def _mask_files(folder: Folder) -> Iterator[str]:
-    """Files `x_mask.png` beside `x.png`, at any depth."""
+    """Files `x_mask.png` beside `x.png`, or `mask_x.png` beside `image_x.png`, at any depth."""
     stems = {PurePosixPath(found.path).stem for found in folder.files}
+    bases = stems | {IMAGE_WORD.sub("", stem) for stem in stems}
     for found in folder.files:
-        match = MASK_STEM.match(PurePosixPath(found.path).stem)
-        if match and match[1] in stems and may_be_image(found.path):
+        stem = PurePosixPath(found.path).stem
+        match = MASK_STEM.fullmatch(stem) or MASK_PREFIX.fullmatch(stem)
+        if match and match["base"] in bases and may_be_image(found.path):
             yield found.path
     for inner in folder.folders.values():
         yield from _mask_files(inner)

@@ -21,6 +21,8 @@ from pawtune.data_pipeline.splitting.folder_checks import (
     check_structure,
     class_name,
     data_folders,
+    describe_alike,
+    describe_odd_one,
     describe_subfolders,
     holes,
     listing,
@@ -32,6 +34,7 @@ from pawtune.data_pipeline.splitting.split_names import (
     TEST,
     TRAIN,
     VALIDATION,
+    is_unlabelled_name,
     splits_of_names,
 )
 
@@ -119,6 +122,10 @@ class _Reading:
         self._notes += describe_subfolders([found.folder for found in classes])
         candidates, rejects = self._sort_files(classes)
         names = tuple(sorted({found.label for found in classes}))
+        self._notes += describe_alike(names)
+        self._notes += describe_odd_one(
+            {found.folder.name: found.folder for found in classes if not found.split}
+        )
         name = layout_name(found.split for found in classes)
         return Layout(name, names, tuple(candidates), tuple(rejects), tuple(self._notes))
 
@@ -269,27 +276,41 @@ class _Reading:
                     self._leave_for_predict(classes.pop(name))
                 elif split == VALIDATION and flat:
                     raise self._flat(name, filled[name])
+            for name in list(filled):
+                if len(classes) > 2 and is_unlabelled_name(name) and name in classes:
+                    self._leave_for_predict(classes.pop(name))
         if len(classes) < 2:
             raise self._one_class(top, next(iter(classes)))
-        inside = self._splits_inside(classes)
+        inside = self._splits_inside(top, classes)
         if inside:
             return inside
         refuse_masks(shown(self._root), list(classes.values()))
         check_structure(self._at(top), classes)
         return [ClassFolder(folder, class_name(name), None) for name, folder in classes.items()]
 
-    def _splits_inside(self, classes: dict[str, Folder]) -> list[ClassFolder]:
+    def _splits_inside(self, top: Folder, classes: dict[str, Folder]) -> list[ClassFolder]:
         """Class folders that hold splits: cat/train, cat/test, dog/train, dog/test."""
         found = []
-        given = set()
+        given: dict[str, list[str]] = {}
         for label, folder in classes.items():
             inner = data_folders(folder)[0]
             splits = splits_of_names(inner)
-            if folder.own_images or len(splits) < len(inner) or TRAIN not in splits.values():
-                return []
-            given.add(frozenset(splits.values()))
+            whole = not folder.own_images and len(splits) == len(inner)
+            given[label] = sorted(splits.values()) if whole and TRAIN in splits.values() else []
             found += [ClassFolder(inner[n], class_name(label), s) for n, s in splits.items()]
-        if len(given) != 1 or len(given.pop()) * len(classes) != len(found):
+        usual = max(given, key=lambda label: len(given[label]))
+        if len(given[usual]) < 2:
+            return []
+        for other in given:
+            if given[other] == given[usual]:
+                continue
+            raise DataError(
+                f"{self._at(top)}: every class folder must hold the same splits, but "
+                f"{shown(usual)} holds {listing(given[usual])} and {shown(other)} "
+                f"{listing(given[other]) or 'none'}; give it the same, or use train, validation "
+                "and test folders of class folders"
+            )
+        if len(set(given[usual])) < len(given[usual]):
             return []
         self._notes.append("the splits were found inside the class folders")
         return found

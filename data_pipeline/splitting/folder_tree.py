@@ -27,8 +27,11 @@ MAX_ITEMS = 5_000_000
 MADE_UP = ("/proc", "/sys", "/dev")
 
 SYSTEM_FOLDERS = {
-    "#recycle", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle", "@tmp", "__macosx",
-    "__pycache__", "lost+found", "recycler", "system volume information",
+    "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle",
+    "@sharebin", "@tmp", "__macosx", "__pycache__", "found.000", "lost+found", "recycler",
+    "system volume information",
+    # of other programs, which leave pictures there
+    "lightning_logs", "mlartifacts", "mlruns", "node_modules", "site-packages", "tb_logs", "wandb",
 }  # fmt: skip
 OUTPUT_MARK = "made-by-pawtune.txt"
 """A file that `pawtune preview` writes beside its pictures, and nothing else does."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 WORDS = {
-    "train": TRAIN, "training": TRAIN, "trn": TRAIN,
+    "train": TRAIN, "training": TRAIN, "trn": TRAIN, "trainval": TRAIN,
     "validation": VALIDATION, "validate": VALIDATION, "valid": VALIDATION, "val": VALIDATION,
     "dev": VALIDATION, "devel": VALIDATION, "development": VALIDATION,
     "test": TEST, "testing": TEST, "tst": TEST,
@@ -31,9 +31,13 @@ EXTRA_FOLDERS = {
     "script", "scripts", "splits", "src", "temp", "tmp", "tools", "utils", "weights", "xml", "xmls",
 }  # fmt: skip
 MASK_WORDS = {
-    "annotation", "annotations", "bbox", "contour", "contours", "groundtruth", "gt", "label",
-    "labels", "mask", "masks", "matte", "mattes", "seg", "segmentation", "segmentations", "segs",
-    "trimap", "trimaps",
+    "annotation", "annotations", "bbox", "contour", "contours", "groundtruth", "gt", "heatmap",
+    "heatmaps", "label", "labels", "mask", "masks", "matte", "mattes", "seg", "segmentation",
+    "segmentations", "segs", "trimap", "trimaps",
+}  # fmt: skip
+UNLABELLED_WORDS = {
+    "inference", "pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "unsup",
+    "unsupervised",
 }  # fmt: skip
 # Of subfolders that divide the images of one class.
 PART_WORDS = {
@@ -111,7 +115,18 @@ def is_mask_name(name: str) -> bool:
     return bool(words) and not words - MASK_WORDS - {"ground", "truth"}
 
 
+def is_unlabelled_name(name: str) -> bool:
+    """Whether a folder is named as one of images without labels (`unlabeled`, `to_predict`)."""
+    words = {word for word in words_of(name) if word not in (*FILLERS, "to", "for")}
+    return bool(words) and not words - UNLABELLED_WORDS
+
+
 def is_part_name(name: str) -> bool:
-    """Whether a subfolder divides a class (`front`, `2019`, `images`), and is no class itself."""
+    """Whether a subfolder divides a class (`front`, `2019`, `images`), and is no class itself.
+
+    A number of one or two digits is more often a label.
+    """
+    if re.fullmatch(r"\d\d?", name):
+        return False
     words = words_of(name)
     return all(word in PART_WORDS or word in FILLERS for word in words)

@@ -20,6 +20,7 @@ from pawtune.search.errors import UserError
 from pawtune.search.results.delivery.export import export_model
 from pawtune.search.results.delivery.model_card import make_card
 from pawtune.search.results.delivery.model_file import MODULES
+from pawtune.search.results.delivery.out_files import move_into_place
 from pawtune.search.results.model_choice import choose_model
 from pawtune.search.run import Run
 from pawtune.search.storage.run_folder import RunFolder
@@ -168,6 +169,8 @@ def test_a_savedmodel_that_writes_files_is_refused(
             "format must be one of keras, savedmodel, onnx, tflite",
         ),
         ("tflite", "a.keras", r"out must end in \.tflite .* received '.*a\.keras'"),
+        ("keras", "a.tflite", r"for example out a\.keras, or format tflite$"),
+        ("savedmodel", "a.onnx", r"out must be a folder's name .* out a, or format onnx$"),
         ("savedmodel", "", "out must be a name that is not in use, received the folder"),
     ],
 )
@@ -177,6 +180,22 @@ def test_what_cannot_be_written_is_refused(
     with pytest.raises(UserError, match=message):
         Run(folder).export(tmp_path / name, kind)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("there", ["file", "folder", "link"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_written_takes_the_place_of_all_kinds(
+    tmp_path: Path, there: str, kind: str
+) -> None:
+    (tmp_path / "old").mkdir()
+    out, written = tmp_path / "out", tmp_path / "scratch" / "new"
+    written.parent.mkdir()
+    {"file": out.touch, "folder": out.mkdir, "link": lambda: out.symlink_to("old")}[there]()
+    (written.touch if kind == "file" else written.mkdir)()
+    move_into_place(written, out)
+    assert out.is_file() if kind == "file" else out.is_dir()
+    assert not out.is_symlink()
+    assert (tmp_path / "old").is_dir()
 
 
 def test_missing_libraries_are_one_line_before_any_work(

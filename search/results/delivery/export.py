@@ -77,10 +77,17 @@ def check_target(kind: str, out: Path, *, dynamic: bool = False, force: bool = F
             f"--dynamic is for --format tflite, received {kind}, whose models take any number of "
             "images of any size; leave it out"
         )
-    if SUFFIX[kind] and out.suffix != SUFFIX[kind]:
+    named = next((name for name, suffix in SUFFIX.items() if suffix and suffix == out.suffix), None)
+    if SUFFIX[kind] and named != kind:
+        other = f", or --format {named}" if named else ""
         raise UserError(
             f"--out must end in {SUFFIX[kind]} for --format {kind}, received {str(out)!r}; "
-            f"for example --out {out.stem or 'best'}{SUFFIX[kind]}"
+            f"for example --out {out.stem or 'best'}{SUFFIX[kind]}{other}"
+        )
+    if kind == "savedmodel" and named:
+        raise UserError(
+            f"--out must be a folder's name for --format savedmodel, received {str(out)!r}; for "
+            f"example --out {out.stem}, or --format {named}"
         )
     beside = card_files(out) if SUFFIX[kind] else ()
     refuse_existing([out, *beside], force)

@@ -1,5 +1,6 @@
 """One rule for every file that a person names: what exists is replaced only where that is asked."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,6 @@ def card_files(model_file: Path) -> tuple[Path, Path]:
 
 def move_into_place(written: Path, out: Path) -> None:
     """Moves a file or folder over what may be there."""
-    if out.is_dir() and not out.is_symlink():
+    if os.path.lexists(out) and (out.is_dir() or written.is_dir()):
         shutil.move(out, written.with_name("replaced"))
     written.replace(out)

@@ -102,6 +102,25 @@ def test_time_to_accuracy(tmp_path: Path, tiny_images: Path) -> None:
     assert figure.stat().st_size > 5_000
 
 
+@pytest.mark.slow
+def test_learn_from(tmp_path: Path, tiny_images: Path) -> None:
+    import keras
+
+    weights = tmp_path / "untrained.weights.h5"
+    keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    ).save_weights(weights)
+    report = benchmark(
+        "learn_from",
+        tmp_path,
+        *("--data", tiny_images, "--weights", weights, "--image-size=32", "--trials=3"),
+        *("--epochs=1", "--seeds=1"),
+    )
+    taught = [row["taught by"] for row in report["rows"]]
+    assert taught == ["nobody", "other images", "same images", "misleading"]
+    assert any(row["trials until 99%"] for row in report["rows"])
+
+
 NEAREST_MEAN = """
 import numpy as np
 

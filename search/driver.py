@@ -20,6 +20,7 @@ from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.data_pipeline.splitting.label_table import MAX_TABLE_BYTES, LabelFile
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.data_pipeline.splitting.relabel import read_corrections
+from pawtune.models.backbones.backbone_weights import map_weights
 from pawtune.search.cluster import connection as cluster
 from pawtune.search.cluster.early_start import load_beside_ray
 from pawtune.search.cluster.head_address import refuse_foreign
@@ -246,16 +247,18 @@ def _told(error: OSError) -> UserError:
 
 def with_absolute_paths(config: SearchConfig) -> SearchConfig:
     """The same search from any folder: workers and later commands run elsewhere."""
-    given = {"runs_dir": config.runs_dir, "weights": config.weights, "relabel": config.relabel}
+    given = {"runs_dir": config.runs_dir, "relabel": config.relabel}
     for key, place in {"data": config.data, "labels": config.labels}.items():
         if place and is_path(place) and Path(place).expanduser().exists():
             given[key] = place
-    update = {
-        key: str(Path(place).expanduser().resolve())
-        for key, place in given.items()
-        if place and not is_address(place)
-    }
+    update = {key: _absolute(place) for key, place in given.items() if place}
+    if config.weights:
+        update["weights"] = map_weights(config.weights, _absolute)
     return config.model_copy(update=update)
+
+
+def _absolute(place: str) -> str:
+    return place if is_address(place) else str(Path(place).expanduser().resolve())
 
 
 def _keep_labels(config: SearchConfig, run: RunFolder) -> None:

@@ -7,16 +7,20 @@ from typing import Any
 
 import keras
 import pytest
+from typer.testing import CliRunner
 
 from pawtune.models.backbones import backbone_weights as weights
 from pawtune.models.backbones.backbone_weights import (
     BACKBONES,
     cached_weights,
     find_weights,
+    map_weights,
+    weights_by_backbone,
     weights_ending,
     weights_file_name,
 )
 from pawtune.models.errors import ModelError
+from pawtune.search.cli.app import app
 
 
 @pytest.fixture
@@ -115,6 +119,32 @@ def test_a_given_file_is_taken_and_a_wrong_one_refused(own_weights: dict[str, Pa
         assert time.monotonic() - began < 2
     with pytest.raises(ModelError, match="they are MobileNetV2's; give the .h5 .* for VGG16"):
         find_weights("VGG16", 160, own_weights["old"])
+
+
+def test_each_backbone_may_have_its_file(own_weights: dict[str, Path], tmp_path: Path) -> None:
+    path = own_weights["new"]
+    both = ["--backbones", "mobilenetv2,VGG16"]
+    image = tmp_path / "data" / "cat"
+    image.mkdir(parents=True)
+    for options, reason in {
+        (f"mobilenetV2={path},VGG166={path}", *both): "received 'VGG166'; did you mean 'VGG16'",
+        (f"MobileNetV2={path},VGG16={path}", *both): "for VGG16, or leave it out",
+        (f"MobileNetV2={path},MobileNetV2=a", *both): "after another for it; give MobileNetV2=PATH",
+        (f"MobileNetV2={path},VGG16=", *both): "received 'VGG16='; give VGG16=PATH once",
+        (str(path), *both): "give --weights MobileNetV2=PATH,VGG16=PATH, or only those",
+        (f"VGG16={path}",): "received VGG16's; the search has MobileNetV2: add it to --backbones",
+        (str(path), "--backbones", "MobilNetV2"): "did you mean 'MobileNetV2'",
+    }.items():
+        command = ["run", "--dry-run", "--data", str(image.parent), "--families", "transfer"]
+        result = CliRunner().invoke(app, [*command, "--weights", *options])
+        said = " ".join(str(result.exception or result.output).split())
+        assert result.exit_code, said
+        assert reason in said
+    given = f"mobilenetv2={path},VGG16=s3://bucket/b.h5?x=1"
+    places = {"MobileNetV2": str(path), "VGG16": "s3://bucket/b.h5?x=1"}
+    assert weights_by_backbone(given) == places
+    assert weights_by_backbone("some,file.h5") == {"": "some,file.h5"}
+    assert map_weights("VGG16=b", str.upper) == "VGG16=B"
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", pytest.param("ResNet50", marks=pytest.mark.slow)])

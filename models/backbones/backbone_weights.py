@@ -6,10 +6,12 @@ The search for a local file is plain Python, so that a search can ask before it 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from pawtune.models.errors import ModelError
@@ -149,6 +151,39 @@ def backbone_name(name: str) -> str:
             return known
     hint = did_you_mean(name, BACKBONES) or f"; give one of {', '.join(BACKBONES)}"
     raise ModelError(f"a backbone is a model of keras.applications, received {name!r}{hint}")
+
+
+def weights_by_backbone(given: str | None) -> dict[str, str]:
+    """The places of weights that a person gave, by backbone.
+
+    Args:
+        given: "NAME=PATH,NAME=PATH"; a path alone is that of the only backbone, under "".
+
+    Raises:
+        ModelError: an unknown backbone, one that is named twice, or one without a path.
+
+    >>> weights_by_backbone("mobilenetv2=a.h5,VGG16=b.h5")
+    {'MobileNetV2': 'a.h5', 'VGG16': 'b.h5'}
+    """
+    if not given or not re.match(r"\s*\w+\s*=", given):
+        return {"": given} if given else {}
+    places: dict[str, str] = {}
+    for part in re.split(r",(?=\s*\w+\s*=)", given):
+        word, _, place = (text.strip() for text in part.partition("="))
+        name = backbone_name(word)
+        if not place or name in places:
+            raise ModelError(
+                f"each backbone has one weights file, received {part.strip()!r}"
+                f"{' after another for it' if name in places else ''}; give {name}=PATH once"
+            )
+        places[name] = place
+    return places
+
+
+def map_weights(given: str, change: Callable[[str], str]) -> str:
+    """The same text with each place of `weights_by_backbone` changed."""
+    places = weights_by_backbone(given)
+    return ",".join(f"{name}={change(p)}" if name else change(p) for name, p in places.items())
 
 
 def weights_file_name(name: str, image_size: int) -> str:

@@ -106,8 +106,16 @@ def run(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="The backbone's weights file, without the top.",
+            help="The backbone's weights file, without the top, or NAME=FILE,NAME=FILE.",
             show_default="Keras' cache, else a download",
+        ),
+    ] = None,
+    backbones: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Models of keras.applications, with commas.",
+            show_default="MobileNetV2",
         ),
     ] = None,
     image_size: Annotated[

@@ -188,6 +188,7 @@ def configured(params: Mapping[str, Any]) -> "SearchConfig":
         use_metric(params["metric"])
     families, sizes, budget = params["families"], params["image_size"], params["time_budget"]
     objectives = params["objectives"]
+    backbones = params["backbones"]
     data = ("data", "labels", "label_column", "path_column", "relabel", "min_class_size")
     same = ("name", "trials", "epochs", "weights", "metric", "class_weights", "seed")
     resources = ("concurrency", "gpus_per_trial", "cpus_per_trial", "address")
@@ -197,6 +198,7 @@ def configured(params: Mapping[str, Any]) -> "SearchConfig":
         "own_families": own or None,
         "learn_from": params["learn_from"] or None,
         "families": families.split(",") if families else None,
+        **(_backbone_choices(backbones) if backbones else {}),
         "objectives": objectives.split(",") if objectives else None,
         "image_size": [_whole(size) for size in sizes.split(",")] if sizes else None,
         "time_budget_s": parse_duration(budget) if budget else None,
@@ -208,6 +210,14 @@ def configured(params: Mapping[str, Any]) -> "SearchConfig":
     }
     given = {key: value for key, value in options.items() if value is not None}
     return load_config(params["config"], params["overrides"] or [], given)
+
+
+def _backbone_choices(names: str) -> dict[str, Any]:
+    """The settings that --backbones stands for: every family with a backbone searches all."""
+    from pawtune.models.backbones.backbone_weights import backbone_name
+
+    choices = {"choices": [backbone_name(name.strip()) for name in names.split(",")]}
+    return {"space.backbone": choices, "space.tune_backbone": dict(choices)}
 
 
 def _whole(text: str) -> int | str:

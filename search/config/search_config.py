@@ -24,6 +24,7 @@ from pydantic import (
 
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.url_credentials import without_secrets
+from pawtune.models.backbones.backbone_weights import weights_by_backbone
 from pawtune.models.families.domains import Choices, FloatRange, IntRange, Strict
 from pawtune.models.families.family import Family
 from pawtune.models.families.own import use_family
@@ -137,8 +138,9 @@ class SearchConfig(Strict):
     weights: Annotated[
         str | None,
         Setting(
-            "a file, here or at s3:// or gs://, or null",
-            "The backbone's weights, without its top; null: Keras' cache, else a download.",
+            "a file, here or at s3:// or gs://, or NAME=FILE,NAME=FILE, or null",
+            "The backbone's weights, without its top, or each one's; those not given: Keras' "
+            "cache, else a download.",
         ),
     ] = None
     image_size: Annotated[
@@ -298,6 +300,12 @@ class SearchConfig(Strict):
         if twice:
             raise ValueError(f"a value may be given once, received {twice[0]!r} twice")
         return values
+
+    @field_validator("weights")
+    @classmethod
+    def _of_known_backbones(cls, text: str | None) -> str | None:
+        weights_by_backbone(text)
+        return text
 
     @field_validator("data", "runs_dir", "weights", "labels", "relabel")
     @classmethod

@@ -22,6 +22,7 @@ import pawtune
 from pawtune.data_pipeline.sources.object_store import is_address, join
 from pawtune.data_pipeline.sources.resolve import NAMES, is_path
 from pawtune.data_pipeline.url_credentials import without_secrets
+from pawtune.models.backbones.backbone_weights import map_weights
 from pawtune.models.families.own import code_of
 from pawtune.models.families.table import OWN
 from pawtune.search.config.own_metric import IN_USE
@@ -227,8 +228,13 @@ def placed(config: SearchConfig, here: bool, shared: bool) -> SearchConfig:
     if is_path(config.data):
         names = f"a name ({', '.join(NAMES)}), a URL or "
         update["data"] = _placed_path(config.data, "--data", names, here, shared)
-    if config.weights and not is_address(config.weights):
-        update["weights"] = _placed_path(config.weights, "--weights", "", here, shared)
+    if config.weights:
+        update["weights"] = map_weights(
+            config.weights,
+            lambda place: (
+                place if is_address(place) else _placed_path(place, "--weights", "", here, shared)
+            ),
+        )
     if is_address(config.runs_dir):
         return config.model_copy(update=update)
     runs = Path(config.runs_dir).expanduser()

@@ -1,6 +1,6 @@
 """Which families can run: a frozen backbone needs its ImageNet weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from pawtune.models.backbones.backbone_weights import (
     NUM_FEATURES,
     NUM_WEIGHTS,
     find_weights,
+    weights_by_backbone,
     weights_ending,
 )
 from pawtune.models.baselines import BASELINES, baseline
@@ -59,10 +60,11 @@ def find_families(
     """
     names: list[str] = []
     weights: dict[Backbone, Path] = {}
+    given = weights_by_backbone(config.weights)
     for name in config.family_names:
         keys = backbones_of(needs_of_family(config, name))
         try:
-            weights |= {key: _find(key, config.weights, run) for key in keys}
+            weights |= {key: _find(key, given.get(key.name, given.get("")), run) for key in keys}
         except ModelError as error:
             if config.families is not None or config.weights:
                 raise
@@ -72,6 +74,22 @@ def find_families(
     return Families(tuple(names), weights)
 
 
+def _refuse_unassigned(given: Mapping[str, str], backbones: Sequence[str]) -> None:
+    """Each file that was given must be that of one of the search's backbones."""
+    if "" in given and len(backbones) > 1:
+        names = ",".join(f"{name}=PATH" for name in backbones)
+        raise ModelError(
+            f"--weights with several backbones must say whose each file is, received "
+            f"{given['']}; give --weights {names}, or only those that you have"
+        )
+    for name in given:
+        if name and name not in backbones:
+            raise ModelError(
+                f"--weights must be of a backbone that is searched, received {name}'s; the search "
+                f"has {', '.join(backbones) or 'none'}: add it to --backbones, or leave it out"
+            )
+
+
 def refuse_wrong_weights(config: SearchConfig) -> None:
     """Looks at a weights file that was given, before the images, which may take minutes.
 
@@ -79,6 +97,9 @@ def refuse_wrong_weights(config: SearchConfig) -> None:
         ModelError: It cannot hold the weights of the search's backbones.
     """
     if config.weights:
+        needs = (needs_of_family(config, name) for name in config.family_names)
+        backbones = {key.name for need in needs for key in backbones_of(need)}
+        _refuse_unassigned(weights_by_backbone(config.weights), sorted(backbones))
         find_families(config, lambda line: None)
 
 

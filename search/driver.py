@@ -58,6 +58,7 @@ from pawtune.search.shared_work.backbones import (
 from pawtune.search.shared_work.features import share_features
 from pawtune.search.shared_work.memory_budget import bytes_to_share, smallest_store, too_small
 from pawtune.search.shared_work.pixels import PixelStore, prepare_banks
+from pawtune.search.shared_work.scout import keep_best_backbones
 from pawtune.search.shared_work.shared_work import SharedWork, share_work
 from pawtune.search.storage.history import (
     drop_states_of_ended,
@@ -127,7 +128,7 @@ def run_search(
             refuse_wrong_weights(config)
             _check_resources(config, reporter)
             manifest = _load_beside_ray(config, reporter)
-            trials, work = _prepare(config, run, manifest, reporter)
+            config, trials, work = _prepare(config, run, manifest, reporter)
         except INTERRUPTIONS:
             reason: str | None = "interrupted"
         except Exception as error:
@@ -189,7 +190,7 @@ def resume_search(
             settled = mark_ended(run, past)
             unfinished = [trial.trial_id for trial in past if not trial.over]
             take_up_trials(run, settled, unfinished)
-            trials, work = _prepare(config, run, manifest, reporter)
+            config, trials, work = _prepare(config, run, manifest, reporter)
         except INTERRUPTIONS:
             reason: str | None = "interrupted"
         except OSError as error:
@@ -302,8 +303,8 @@ def _check_resources(config: SearchConfig, reporter: Reporter) -> None:
 
 def _prepare(
     config: SearchConfig, run: RunFolder, manifest: Manifest, reporter: Reporter
-) -> tuple[Trials, SharedWork]:
-    """All that stands ready before the first trial; what cannot work is found here."""
+) -> tuple[SearchConfig, Trials, SharedWork]:
+    """All that stands ready before the first trial, and the search among what the scout kept."""
     reporter.data(manifest)
     try_metric(config.metric, manifest.labels("validation"), len(manifest.class_names))
     families = find_families(config, reporter.say, run)
@@ -319,6 +320,9 @@ def _prepare(
     for backbone in stored.values():
         run.keep(*backbone.files)
     backbones = share_backbones(stored)
+    config = keep_best_backbones(
+        config, run, families.names, backbones, pixels, manifest, plan.threads, reporter.say
+    )
     needs = needs_of_trials(config, baselines) | needs_of_proposals(config, families.names)
     sizes = live_sizes(needs)
     in_banks = {key: backbones[key] for key in banked_backbones(needs)}
@@ -352,7 +356,7 @@ def _prepare(
         lessons=_lessons(config, families.names, manifest, reporter),
         board=features.board if features is not None else None,
     )
-    return trials, work
+    return config, trials, work
 
 
 def _lessons(

@@ -13,7 +13,7 @@ from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.backbones.frozen_backbone import load_backbone
 from pawtune.models.backbones.tuned_top import build_tuned
 from pawtune.models.complete_model import compose_complete
-from pawtune.models.errors import ModelError
+from pawtune.models.errors import DivergedError, ModelError
 from pawtune.models.families.family import Backbone
 from pawtune.models.families.finetune import FinetuneSpec
 from pawtune.models.features.activations import (
@@ -158,6 +158,18 @@ def test_a_solved_head_is_where_training_starts(
     assert (first.epoch, first.metrics["learning_rate"]) == (1, 0)
     np.testing.assert_allclose(first.val_probabilities, keras.ops.softmax(logits), atol=1e-5)
     assert first.metrics["accuracy"] == first.metrics["val_accuracy"]
+
+
+def test_the_epoch_that_diverged_is_named_by_its_number_in_the_trial(
+    backbone: keras.Model, rounds: list[NDArray[np.float16]]
+) -> None:
+    network = new_network(backbone)
+    network.layers[-1].kernel.assign(np.full(network.layers[-1].kernel.shape, np.nan))
+    epochs = finetune(
+        network, KeptActivations(rounds), LABELS, rounds[0][:9], LABELS[:9], RECIPE, epochs_before=1
+    )
+    with pytest.raises(DivergedError, match="received nan in epoch 2: try a learning_rate below"):
+        next(epochs)
 
 
 def test_a_head_on_all_trained_blocks_starts_where_it_was_solved_and_learns(

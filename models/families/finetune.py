@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -268,7 +267,7 @@ class FinetuneFamily:
                 )
             if train.epochs == 1:
                 return
-            for result in finetune(
+            yield from finetune(
                 network,
                 activations.source,
                 data.train_labels,
@@ -277,8 +276,8 @@ class FinetuneFamily:
                 recipe,
                 optimizer=optimizer,
                 start_epoch=max(start_epoch - 1, 1),
-            ):
-                yield replace(result, epoch=result.epoch + 1)
+                epochs_before=1,
+            )
 
         kind = "activations" if activations.kind == "kept" else "live"
         return BuiltTrial(kind, network, optimizer, train_from, frozen_weights=below.count_params())

@@ -128,6 +128,7 @@ def finetune(
     *,
     optimizer: keras.optimizers.Optimizer | None = None,
     start_epoch: int = 1,
+    epochs_before: int = 0,
 ) -> Iterator[EpochResult]:
     """Train epoch by epoch; the caller may stop, save or prune between them.
 
@@ -141,6 +142,7 @@ def finetune(
         recipe: how.
         optimizer: one of `make_optimizer` that was restored; a new one by default.
         start_epoch: the first epoch to train, from 1.
+        epochs_before: epochs of the trial before the first of the recipe, for its numbers.
 
     Yields:
         The result of each epoch from `start_epoch` to `recipe.epochs`; its loss is that of
@@ -174,7 +176,7 @@ def finetune(
         trained = perf_counter()
         val_logits = predict(val_activations)
         yield epoch_result(
-            epoch,
+            epochs_before + epoch,
             loss=loss,
             accuracy=accuracy,
             val_logits=val_logits,

@@ -95,6 +95,15 @@ class SpeedConfig(Strict):
         Field(ge=1, le=256),
         Setting("a whole number from 1 to 256", "Augmented views of each image in the bank."),
     ] = DEFAULT_NUM_VIEWS
+    keep_backbones: Annotated[
+        int,
+        Field(ge=1),
+        Setting(
+            "a whole number from 1",
+            "Of several backbones, how many are searched: the best by a head solved on a few "
+            "images, without those that are clearly behind.",
+        ),
+    ] = 2
     reuse_workers: Annotated[
         bool,
         Setting("true or false", "Keep worker processes between trials; false: one each."),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pawtune.search.report.data import ReportData, TrialView
 from pawtune.search.report.trial_marks import count
 from pawtune.search.report.words import duration
+from pawtune.search.storage.run_folder import read_json
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ def budget(data: ReportData) -> Budget:
 
 def _budget_lines(data: ReportData) -> list[str]:
     lines = []
+    if data.run.folder.scout_file.exists():
+        ranking = str(read_json(data.run.folder.scout_file)["ranking"])
+        lines.append(f"{ranking[0].upper()}{ranking[1:]}.")
     starts = [trial.started for trial in data.trials if trial.started]
     ends = [trial.finished for trial in data.trials if trial.finished]
     whole = data.summary.seconds if data.summary else None

@@ -278,6 +278,11 @@ class RunFolder:
         """A `RunSummary`."""
         return self.root / "summary.json"
 
+    @property
+    def scout_file(self) -> Path:
+        """How the scout ranked several backbones; absent where there was one."""
+        return self.root / "scout.json"
+
     def write_summary(self, summary: RunSummary) -> None:
         write_json(self.summary_file, summary.as_dict())
 

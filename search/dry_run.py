@@ -1,6 +1,6 @@
 """What a search would do and cost, without training anything."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
@@ -15,6 +15,7 @@ from pawtune.search.shared_work.backbones import (
     find_families,
     refuse_wrong_weights,
 )
+from pawtune.search.shared_work.price import SharedPart, price_shared_work
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Plan:
     families: Families
     num_baselines: int
     sizes: tuple[int, ...]
+    shared: tuple[SharedPart, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -35,6 +37,7 @@ class Plan:
             "rejects": len(self.manifest.rejects),
             "families": list(self.families.names),
             "cost": self.cost(),
+            "shared_work": [asdict(part) for part in self.shared],
         }
 
     def cost(self) -> dict[str, Any]:
@@ -68,6 +71,10 @@ class Plan:
             f"{cost['epochs_at_most']} epochs, {cost['image_passes_at_most']:,} image passes; "
             f"{cost['decoded_megabytes']} MB of decoded pixels in the object store"
         )
+        if self.shared:
+            print("shared work, made when a trial first asks for it, times on these CPUs:")
+        for part in self.shared:
+            print(f"  {part}")
         print("nothing was trained (--dry-run)")
 
 
@@ -84,4 +91,8 @@ def describe(config: SearchConfig, reporter: Reporter) -> Plan:
     families = find_families(config, reporter.say)
     baselines = baselines_of(config, families, len(manifest.class_names), reporter.say)
     needs = needs_of_trials(config, baselines) | needs_of_proposals(config, families.names)
-    return Plan(config, manifest, families, len(baselines), live_sizes(needs))
+    counts = {split: len(manifest.split(split)) for split in ("train", "validation")}
+    shared = price_shared_work(
+        needs, families.weights, counts["train"], counts["validation"], config.bank_views
+    )
+    return Plan(config, manifest, families, len(baselines), live_sizes(needs), tuple(shared))

@@ -13,6 +13,7 @@ from pawtune.models.model_spec import TrainSpec
 from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.search.config.search_config import load_config
 from pawtune.search.driver import resume_search, run_search
+from pawtune.search.dry_run import describe
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.run import Run
 from tests.command_line import pawtune
@@ -61,6 +62,22 @@ def test_fine_tuned_trials_follow_the_heads_and_share_their_activations(searched
     stages = searched.summary()["stages"]
     made = [name for name in stages if name.startswith("activations of MobileNetV2 at 32 px")]
     assert made  # a job that ends between two looks of the driver has no stage
+
+
+def test_a_dry_run_prices_what_trials_share(
+    searched: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = describe(searched.config().model_copy(update={"name": None}), Reporter(quiet=True))
+    shared = {part.name: part for part in plan.shared}
+    counts = {split: len(searched.manifest().split(split)) for split in ("train", "validation")}
+    features = shared["features of MobileNetV2 at 32 px"]
+    assert features.passes == sum(counts.values())
+    assert all(part.seconds > 0 for part in plan.shared)
+    cuts = [part for name, part in shared.items() if name.startswith("activations")]
+    assert cuts
+    assert cuts[0].passes == 5 * counts["train"] + counts["validation"]
+    plan.show(None)
+    assert f"  {features}" in capsys.readouterr().out
 
 
 def test_the_delivered_file_predicts_as_training_did(searched: Run, tmp_path: Path) -> None:

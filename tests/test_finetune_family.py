@@ -1,5 +1,6 @@
 """The family `finetune` through a real search: its cache, its file, resume and reproduction."""
 
+import re
 from pathlib import Path
 
 import keras
@@ -15,6 +16,8 @@ from pawtune.search.config.search_config import load_config
 from pawtune.search.driver import resume_search, run_search
 from pawtune.search.dry_run import describe
 from pawtune.search.progress.reporter import Reporter
+from pawtune.search.report.budget import budget
+from pawtune.search.report.data import read_report_data
 from pawtune.search.run import Run
 from tests.command_line import pawtune
 
@@ -62,6 +65,15 @@ def test_fine_tuned_trials_follow_the_heads_and_share_their_activations(searched
     stages = searched.summary()["stages"]
     made = [name for name in stages if name.startswith("activations of MobileNetV2 at 32 px")]
     assert made  # a job that ends between two looks of the driver has no stage
+
+
+def test_the_report_says_what_each_way_of_training_brought(searched: Run) -> None:
+    lines = budget(read_report_data(searched)).lines
+    (line,) = [line for line in lines if line.startswith("Best validation accuracy by stage: ")]
+    solved, trained, tuned = line.removeprefix("Best validation accuracy by stage: ").split("; ")
+    assert re.fullmatch(r"solved \d\.\d{3} \(4 trials, .* s\)", solved)
+    assert re.fullmatch(r"trained \d\.\d{3}, [+-]\d+\.\d points \(1 trial, .*\)", trained)
+    assert re.fullmatch(r"fine-tuned \d\.\d{3}, [+-]\d+\.\d points \(2 trials, .*\)\.", tuned)
 
 
 def test_a_dry_run_prices_what_trials_share(

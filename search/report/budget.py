@@ -7,6 +7,8 @@ from pawtune.search.report.trial_marks import count
 from pawtune.search.report.words import duration
 from pawtune.search.storage.run_folder import read_json
 
+STAGES = ("solved", "trained", "fine-tuned")  # ways to train, the cheapest first
+
 
 @dataclass(frozen=True)
 class BudgetRow:
@@ -70,6 +72,7 @@ def _budget_lines(data: ReportData) -> list[str]:
             what = "starting Ray and TensorFlow" if stages else "reading, decoding, feature bank"
             line += f"{told}; the rest ({what}, ranking): {duration(rest)}"
         lines.append(f"{line}.")
+    lines += _stage_lines(data)
     saved = saved_epochs(data)
     if saved:
         planned = sum(trial.planned_epochs for trial in data.trials)
@@ -83,6 +86,30 @@ def _budget_lines(data: ReportData) -> list[str]:
             f"making it takes {made:,}, once for all searches on these images."
         )
     return lines
+
+
+def _stage_lines(data: ReportData) -> list[str]:
+    """What each way of training brought, against the best of those before it; none for one way."""
+    told: list[str] = []
+    best = 0.0
+    for stage in STAGES:
+        trials = [trial for trial in data.usable if _stage_of(trial) == stage]
+        if not trials:
+            continue
+        reached = max(trial.row.best_val_accuracy or 0.0 for trial in trials)
+        seconds = sum(trial.row.seconds or 0.0 for trial in trials)
+        gain = f", {100 * (reached - best):+.1f} points" if told else ""
+        told.append(
+            f"{stage} {reached:.3f}{gain} ({count(len(trials), 'trial')}, {duration(seconds)})"
+        )
+        best = max(best, reached)
+    return [f"Best validation accuracy by stage: {'; '.join(told)}."] if len(told) > 1 else []
+
+
+def _stage_of(trial: TrialView) -> str:
+    if trial.facts.training == "solved":
+        return "solved"
+    return "fine-tuned" if trial.row.family == "finetune" else "trained"
 
 
 def read_stages(data: ReportData) -> dict[str, float]:

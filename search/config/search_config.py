@@ -24,7 +24,6 @@ from pydantic import (
 
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.url_credentials import without_secrets
-from pawtune.models.backbones.backbone_weights import weights_by_backbone
 from pawtune.models.families.domains import Choices, FloatRange, IntRange, Strict
 from pawtune.models.families.family import Family
 from pawtune.models.families.own import use_family
@@ -300,12 +299,6 @@ class SearchConfig(Strict):
         if twice:
             raise ValueError(f"a value may be given once, received {twice[0]!r} twice")
         return values
-
-    @field_validator("weights")
-    @classmethod
-    def _of_known_backbones(cls, text: str | None) -> str | None:
-        weights_by_backbone(text)
-        return text
 
     @field_validator("data", "runs_dir", "weights", "labels", "relabel")
     @classmethod

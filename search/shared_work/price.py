@@ -22,10 +22,10 @@ class SharedPart:
     """Work that is done once, when the first trial that needs it asks.
 
     Attributes:
-        name: What it is.
+        name: Name of the work.
         passes: Images that go through (a part of) a backbone.
         seconds: About what they take on all CPUs of this machine, if none is in the cache.
-        megabytes: Of what is kept.
+        megabytes: Size of what is kept.
     """
 
     name: str
@@ -54,7 +54,7 @@ def price_shared_work(
         weights: The weights file of each backbone, which is loaded.
         num_train: Training images.
         num_validation: Validation images.
-        views: Of an image in a feature bank.
+        views: Views of an image in a feature bank.
 
     Raises:
         ModelError: A file does not hold its backbone's weights.

@@ -111,11 +111,11 @@ def rank_backbones(
 
     Args:
         backbones: By name, at one image size.
-        image_size: That size, in pixels.
+        image_size: Side of the images in pixels.
         pixels: At that size.
         labels: (N,) class indices of the training images.
         keep: How many may be kept; of them those that are clearly behind the best are not.
-        seed: Of the sample.
+        seed: Seed of the sample.
         threads: TensorFlow's.
     """
     chosen = stratified_sample(labels, sample_size(len(labels)), seed)

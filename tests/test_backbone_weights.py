@@ -52,12 +52,12 @@ def test_every_backbone_of_keras_is_known() -> None:
         ("MobileNet", 128),
         ("MobileNetV3Small", 64),
         ("EfficientNetB0", 64),
-        ("EfficientNetV2B0", 64),
+        pytest.param("EfficientNetV2B0", 64, marks=pytest.mark.slow),
         ("ResNet50V2", 64),
         ("VGG16", 64),
         ("ConvNeXtTiny", 64),
-        ("NASNetMobile", 64),
-        ("DenseNet121", 64),
+        pytest.param("NASNetMobile", 64, marks=pytest.mark.slow),
+        pytest.param("DenseNet121", 64, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.input_shape. is undefined or non-square:UserWarning")

@@ -125,8 +125,10 @@ STEPS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize(
     ("step", "policy"),
-    [(step, policy) for step in STEPS for policy in ("float32", "mixed_float16")]
-    + [("live, adam", "mixed_bfloat16"), ("fine-tuning", "mixed_bfloat16")],
+    [(step, "mixed_float16") for step in STEPS]
+    + [pytest.param(step, "float32", marks=pytest.mark.slow) for step in STEPS]
+    + [("live, adam", "mixed_bfloat16")]
+    + [pytest.param("fine-tuning", "mixed_bfloat16", marks=pytest.mark.slow)],
 )
 def test_a_step_stays_on_the_gpu(step: str, policy: str) -> None:
     with precision(policy):

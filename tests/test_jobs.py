@@ -217,6 +217,7 @@ class Refusing(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+@pytest.mark.slow
 def test_a_job_whose_bucket_is_shut_to_us(guarded: Head, tmp_path: Path) -> None:
     where = ("--address", guarded.address.removeprefix("http://"))
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as store:

@@ -18,9 +18,16 @@ import pytest
 from pawtune.search.cluster.local_ray import MAX_BYTES
 from pawtune.search.cluster.worker_start import worker_error
 from tests.image_files import write_classes
+from tests.run_folders import RunMaker
 
 PAWTUNE = (sys.executable, "-m", "pawtune")
 ODD = "why? a%20b/job%2Fmain"
+ASCII: dict[str, str | None] = {
+    "LC_ALL": "C",
+    "PYTHONUTF8": "0",
+    "PYTHONCOERCECLOCALE": "0",
+    "PYTHONIOENCODING": "ascii",
+}
 
 
 def search(data: Path, *options: object) -> tuple[str, ...]:
@@ -75,10 +82,7 @@ def odd_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
             "HOME": os.devnull,
             "XDG_CACHE_HOME": None,
             "RAY_AUTH_TOKEN_PATH": None,
-            "LC_ALL": "C",
-            "PYTHONUTF8": "0",
-            "PYTHONCOERCECLOCALE": "0",
-            "PYTHONIOENCODING": "ascii",
+            **ASCII,
             "KERAS_HOME": str(place / "keras"),
             "KERAS_BACKEND": "jax",
             "KERAS_MAX_EPOCHS": "1",
@@ -97,9 +101,17 @@ def test_a_long_temporary_folder_and_no_home(odd_run: tuple[Path, str]) -> None:
     assert sorted(label for label in json.loads((run / "manifest.json").read_text())["class_names"])
 
 
-def test_file_names_are_read_alike_in_every_locale(odd_run: tuple[Path, str]) -> None:
+@pytest.mark.slow
+def test_a_search_writes_names_alike_in_every_locale(odd_run: tuple[Path, str]) -> None:
     manifest = json.loads((odd_run[0] / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["class_names"] == ["café", "thé"]
+
+
+def test_file_names_are_read_alike_in_every_locale(photos: Path) -> None:
+    words = ("run", "--data", photos, "--families=conv", "--dry-run", "--json")
+    done = command(*words, environment=ASCII)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["counts"]["train"]) == {"café", "thé"}
 
 
 @pytest.mark.slow
@@ -176,9 +188,11 @@ def test_odd_names_resume(odd_run: tuple[Path, str]) -> None:
     assert len(list((run / "trials").iterdir())) == 2
 
 
-def test_streams_that_cannot_be_written(odd_run: tuple[Path, str]) -> None:
-    run, _ = odd_run
-    for shell in (">&-", "<&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full"):
+def test_streams_that_cannot_be_written(tiny_images: Path, runs_dir: Path) -> None:
+    maker = RunMaker(runs_dir, tiny_images)
+    maker.proposals(1, ["conv"])
+    run = maker.finish().root
+    for shell in (">&-", "<&- >&- 2>&-", "2>/dev/full"):
         assert command("leaderboard", run, shell=shell).returncode == 0
     assert json.loads(command("leaderboard", run, "--json", shell="<&- 2>&-").stdout)
     with open("/dev/full", "w") as full:

@@ -543,6 +543,7 @@ def real_photos(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder / "cats_and_dogs_filtered"
 
 
+@pytest.mark.slow
 def test_real_set(real_photos: Path, tmp_path: Path) -> None:
     manifest = build_manifest(real_photos, cache=tmp_path)
     assert manifest.counts() == {

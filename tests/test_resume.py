@@ -9,6 +9,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -258,7 +260,7 @@ def test_more_trials_on_a_finished_and_moved_run(
 def test_a_killed_search_goes_on_where_it_was(
     tiny_search: list[str], runs_dir: Path, capsys: pytest.CaptureFixture[str], ray_cluster: object
 ) -> None:
-    """SIGKILL to the driver, in a process of its own with a Ray of its own."""
+    """SIGKILL to the driver, in a process of its own with a Ray of its own; then Ctrl-C here."""
     driver = subprocess.Popen(
         [sys.executable, "-m", "pawtune", *tiny_search, "--trials=3", "--epochs=60"],
         stdout=subprocess.DEVNULL,
@@ -273,6 +275,10 @@ def test_a_killed_search_goes_on_where_it_was(
         driver.wait(timeout=30)
     reached = max(_epochs(run))
     assert pawtune(capsys, "leaderboard", run.root, "--json").code == 0
+    epochs = sum(_epochs(run))
+    with _interrupted_when(lambda: sum(_epochs(run)) > epochs):
+        ended = pawtune(capsys, "resume", run.root)
+    check_interrupted(run, ended.code, ended.out, ended.err)
     ended = pawtune(capsys, "resume", run.root)
     assert ended.code == 0, ended
     rows = open_run(run.root).rows()
@@ -291,9 +297,8 @@ def test_a_killed_search_goes_on_where_it_was(
     assert reached < 60
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_a_search_in_order(
     tiny_search: list[str], runs_dir: Path, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
@@ -307,7 +312,11 @@ def test_signals_end_a_search_in_order(
     _wait_for(lambda: bool(_epochs(run)) and max(_epochs(run)) >= 2, driver)
     driver.send_signal(number)
     out, err = driver.communicate(timeout=60)
-    assert driver.returncode == 130, err
+    check_interrupted(run, driver.returncode, out, err)
+
+
+def check_interrupted(run: RunFolder, code: int, out: str, err: str) -> None:
+    assert code == 130, err
     assert "finished epochs are kept" in err
     assert "pawtune resume" in out
     statuses = [trial.read_status() for trial in run.trials()]
@@ -315,6 +324,26 @@ def test_signals_end_a_search_in_order(
     assert "interrupted" in {status.reason for status in statuses}
     assert not (run.root / "driver.lock").exists()
     assert not (run.root / ".tune").exists()
+
+
+@contextmanager
+def _interrupted_when(condition: Any) -> Iterator[None]:
+    """Ctrl-C to this process as soon as the condition holds."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            if condition():
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _epochs(run: RunFolder) -> list[int]:

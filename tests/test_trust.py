@@ -12,6 +12,8 @@ import pytest
 
 from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.sources.sample import make_sample
+from pawtune.models.out_of_fold.calibration import tempered
+from pawtune.search.results.calibration import trial_temperature
 from pawtune.search.run import Run, open_run
 from pawtune.search.storage.run_folder import read_json
 from tests.command_line import pawtune
@@ -230,7 +232,12 @@ def test_a_vote_is_kept_scored_retrieved_and_used(
         root / "ensemble" / "model.keras", compile=False, safe_mode=True
     )
     pixels = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), dtype=np.uint8)
-    expected = np.mean([pets.best(one).predict(pixels, verbose=0) for one in ids], axis=0)
+    # A vote has no temperature: that of each member is taken out again.
+    members = [
+        tempered(pets.best(one).predict(pixels, verbose=0), 1 / trial_temperature(pets.folder, one))
+        for one in ids
+    ]
+    expected = np.mean(members, axis=0)
     np.testing.assert_allclose(model.predict(pixels, verbose=0), expected, atol=1e-5)
     look = pawtune(capsys, "test", root, "--ensemble", "--json").json
     assert (look["model"], look["trial_id"]) == ("ensemble", "+".join(ids))

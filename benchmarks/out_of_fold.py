@@ -309,8 +309,9 @@ def noise(count: int) -> list[Picture]:
 def check_novelty(
     features: Features, labels: NDArray[np.int64], others: dict[str, Features]
 ) -> list[dict[str, Any]]:
-    """How well images of another kind are told from photographs held out, by AUROC, in what three
-    heads take: 2,000 photographs of training, 500 for the threshold, the rest held out."""
+    """How well novelty separates images of another kind from photographs held out, by AUROC, in
+    what three heads take: 2,000 photographs of training, 500 for the threshold, the rest held out.
+    """
     from pawtune.models.families.transfer import TransferSpec, build_head
     from pawtune.models.model_spec import TrainSpec
     from pawtune.models.training.head_training import train_head

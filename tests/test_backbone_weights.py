@@ -160,10 +160,15 @@ def test_a_given_file_must_be_there(tmp_path: Path) -> None:
         find_weights("MobileNetV2", 160, tmp_path / "none.h5")
 
 
-def test_kerass_cache_is_searched(keras_home: Path, offline: None) -> None:
+def test_kerass_cache_is_searched_and_checked(
+    keras_home: Path, offline: None, own_weights: dict[str, Path]
+) -> None:
     name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_160_no_top.h5"
     file = keras_home / "models" / name
     file.touch()
+    with pytest.raises(ModelError, match="cannot be read as HDF5 .*delete a damaged one"):
+        find_weights("mobilenetv2", 160)
+    file.write_bytes(own_weights["old"].read_bytes())
     assert find_weights("mobilenetv2", 160) == file
     assert cached_weights("MobileNetV2", 192) is None
 

@@ -210,8 +210,8 @@ def find_weights(
         timeout_s: how long to wait for a connection, so that being offline is noticed soon.
 
     Raises:
-        ModelError: an unknown backbone, a file at `path` that is not its weights, or nothing
-            cached and no download.
+        ModelError: an unknown backbone, a file at `path` or in the cache that is not its weights,
+            or nothing cached and no download.
     """
     name = backbone_name(name)
     if path is not None:
@@ -222,7 +222,9 @@ def find_weights(
             )
         _check(name, path)
         return path.resolve()
-    return cached_weights(name, image_size) or _download(name, image_size, timeout_s)
+    found = cached_weights(name, image_size) or _download(name, image_size, timeout_s)
+    _check(name, found)
+    return found
 
 
 def _check(name: str, file: Path) -> None:
@@ -243,7 +245,8 @@ def _check(name: str, file: Path) -> None:
             found += f": they are {others[0]}'s"
     raise ModelError(
         f"weights must be those of {name} without the top, received {file}: {found}; give the "
-        f".h5 file that Keras publishes for {name}, or leave it out"
+        f".h5 file that Keras publishes for {name}, or leave it out; delete a damaged one in "
+        "Keras' cache"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 
 from pawtune.models.out_of_fold.leave_out import deal_folds
 
@@ -37,7 +38,7 @@ def choose_temperature(probabilities: Probabilities, labels: Labels) -> float:
     logits, rows = _log(probabilities), np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:
-        log_p = _log_softmax(logits * np.exp(-log_temperature))
+        log_p = log_softmax(logits * np.exp(-log_temperature), axis=1)
         return float(-log_p[rows, labels].sum()) + log_temperature**2 / (2 * PRIOR_DEVIATION**2)
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
@@ -45,7 +46,8 @@ def choose_temperature(probabilities: Probabilities, labels: Labels) -> float:
 
 def tempered(probabilities: Probabilities, temperature: float) -> NDArray[np.float32]:
     """(N, C) the same probabilities at another temperature."""
-    return np.exp(_log_softmax(_log(probabilities) / temperature)).astype(np.float32)
+    found: NDArray[np.float32] = softmax(_log(probabilities) / temperature, axis=1)
+    return found.astype(np.float32)
 
 
 def cross_fitted(
@@ -69,9 +71,3 @@ def cross_fitted(
 
 def _log(probabilities: Probabilities) -> Array:
     return np.log(np.maximum(probabilities.astype(np.float64), LEAST_PROBABILITY))
-
-
-def _log_softmax(logits: Array) -> Array:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    result: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result

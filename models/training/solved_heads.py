@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_softmax
 
 from pawtune.models.errors import ModelError
 
@@ -242,7 +243,7 @@ def fit_temperature(scores: Array, labels: NDArray[np.integer], weights: Array) 
     targets = targets * (1 - off)[:, None] + (1 - targets) * (off / (num_classes - 1))[:, None]
 
     def loss(log_temperature: float) -> float:
-        log_p = _log_softmax(np.exp(log_temperature) * scores)
+        log_p = log_softmax(np.exp(log_temperature) * scores, axis=1)
         return float(-weights @ (targets * log_p).sum(axis=1))
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 6), method="bounded").x))
@@ -276,7 +277,7 @@ def solve_logistic(
     def loss(packed: Array) -> tuple[float, Array]:
         theta = packed.reshape(rank + 1, num_classes)
         logits = (scaled @ theta[:rank].astype(np.float32)).astype(np.float64) + theta[rank]
-        log_p = _log_softmax(logits)
+        log_p = log_softmax(logits, axis=1)
         beta = steps[:, None] * theta[:rank]
         value = -w @ (log_p * targets).sum(axis=1) + regularisation / 2 * (beta**2).sum()
         error = w[:, None] * (np.exp(log_p) - targets)
@@ -293,12 +294,6 @@ def solve_logistic(
     )
     theta = found.x.reshape(rank + 1, num_classes)
     return _folded(decomposition, steps[:, None] * theta[:rank], theta[rank], None)
-
-
-def _log_softmax(logits: Array) -> Array:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    result: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
 
 
 def _folded(

@@ -90,7 +90,7 @@ def _budget_lines(data: ReportData) -> list[str]:
 
 def _stage_lines(data: ReportData) -> list[str]:
     """What each way of training brought, against the best of those before it; none for one way."""
-    told: list[str] = []
+    stages: list[str] = []
     best = 0.0
     for stage in STAGES:
         trials = [trial for trial in data.usable if _stage_of(trial) == stage]
@@ -98,12 +98,12 @@ def _stage_lines(data: ReportData) -> list[str]:
             continue
         reached = max(trial.row.best_val_accuracy or 0.0 for trial in trials)
         seconds = sum(trial.row.seconds or 0.0 for trial in trials)
-        gain = f", {100 * (reached - best):+.1f} points" if told else ""
-        told.append(
+        gain = f", {100 * (reached - best):+.1f} points" if stages else ""
+        stages.append(
             f"{stage} {reached:.3f}{gain} ({count(len(trials), 'trial')}, {duration(seconds)})"
         )
         best = max(best, reached)
-    return [f"Best validation accuracy by stage: {'; '.join(told)}."] if len(told) > 1 else []
+    return [f"Best validation accuracy by stage: {'; '.join(stages)}."] if len(stages) > 1 else []
 
 
 def _stage_of(trial: TrialView) -> str:

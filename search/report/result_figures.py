@@ -142,8 +142,8 @@ def draw_reliability(calibration: Calibration) -> Drawing:
         axes.set_xlabel("stated probability")
         axes.set_ylabel("share right")
         axes.legend(loc="upper left")
-        told = f"Reliability diagram; expected calibration error {errors}."
-        svg = to_svg(axes, "reliability", told)
+        label = f"Reliability diagram; expected calibration error {errors}."
+        svg = to_svg(axes, "reliability", label)
     return Drawing(
         svg,
         f"On the dotted line the share right is as stated; larger marks are more images. Expected "

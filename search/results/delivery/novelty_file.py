@@ -1,4 +1,4 @@
-"""What novelty is told by, as bytes with a record: in run folders and inside `.keras` files."""
+"""What novelty is measured against, as bytes and a record: in run folders and `.keras` files."""
 
 import io
 from collections.abc import Callable

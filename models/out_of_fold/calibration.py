@@ -46,7 +46,7 @@ def choose_temperature(probabilities: Probabilities, labels: Labels) -> float:
 
 def tempered(probabilities: Probabilities, temperature: float) -> NDArray[np.float32]:
     """(N, C) the same probabilities at another temperature."""
-    found: NDArray[np.float32] = softmax(_log(probabilities) / temperature, axis=1)
+    found: Array = softmax(_log(probabilities) / temperature, axis=1)
     return found.astype(np.float32)
 
 

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 import pytest
 
 from pawtune.models.baselines import baseline
-from pawtune.search.cli.trust_tables import confirmation_lines
+from pawtune.search.cli.tables.trust import confirmation_lines
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Metric, Objective
 from pawtune.search.retraining.confirm import (

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.stats import binomtest
 
-from pawtune.search.cli.evaluation_tables import headlines, tables
+from pawtune.search.cli.tables.evaluation import headlines, tables
 from pawtune.search.results.evaluation import BaselineScore, TestMistake, TestResult
 from pawtune.search.results.metrics import (
     Comparison,

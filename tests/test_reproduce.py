@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pawtune.models.baselines import baseline
-from pawtune.search.cli.trust_tables import reproduction_lines
+from pawtune.search.cli.tables.trust import reproduction_lines
 from pawtune.search.retraining.reproduce import (
     EpochPair,
     Reproduction,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pawtune.search.cli.job_options import times
+from pawtune.search.cli.jobs.options import times
 from pawtune.search.jobs.ray_jobs import Job
 from pawtune.search.run import Run, open_run
 from pawtune.search.storage.run_folder import read_json, write_json

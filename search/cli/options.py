@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import Parameter, signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,6 +39,9 @@ MinClassSize = Annotated[
 ]
 MovedData = Annotated[
     str | None, typer.Option("--data", help="Where the images are now, if they moved.")
+]
+MovedFolder = Annotated[
+    Path | None, typer.Option("--data", help="Where the images are now, if they moved.")
 ]
 Objectives = Annotated[
     str | None,

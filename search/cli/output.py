@@ -15,6 +15,14 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
+def emit(content: Any, as_json: bool) -> None:
+    """Prints what has an `as_dict`, and a `show` for a console, in one of the two ways."""
+    if as_json:
+        print_json(content.as_dict())
+    else:
+        content.show(console())
+
+
 def console() -> Any:
     """A `rich.console.Console` on stdout; 120 columns wide where that is no terminal."""
     from rich.console import Console

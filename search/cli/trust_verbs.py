@@ -37,12 +37,6 @@ def note_of(run: "Run", trial_id: str) -> str | None:
     )
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the verbs."""
-    for verb in (confirm, refit, ensemble, audit, advise, reproduce):
-        app.command()(verb)
-
-
 def confirm(
     run: RunArgument,
     top: Annotated[int, typer.Option(min=1, help="How many of the best trials.")] = 3,
@@ -60,7 +54,7 @@ def confirm(
 
     Example: pawtune confirm pets --top 3 --seeds 3
     """
-    from pawtune.search.cli.trust_tables import confirmation_lines, confirmation_table
+    from pawtune.search.cli.tables.trust import confirmation_lines, confirmation_table
     from pawtune.search.progress.reporter import Reporter
     from pawtune.search.run import open_run
 
@@ -98,7 +92,7 @@ def refit(
 
     Example: pawtune refit pets
     """
-    from pawtune.search.cli.trust_tables import refit_lines
+    from pawtune.search.cli.tables.trust import refit_lines
     from pawtune.search.progress.reporter import Reporter
     from pawtune.search.run import open_run
 
@@ -132,7 +126,7 @@ def ensemble(
 
     Example: pawtune ensemble pets --top 5
     """
-    from pawtune.search.cli.trust_tables import vote_lines, vote_table
+    from pawtune.search.cli.tables.trust import vote_lines, vote_table
     from pawtune.search.run import open_run
 
     opened = open_run(run, runs_dir)
@@ -175,7 +169,7 @@ def reproduce(
 
     Example: pawtune reproduce pets --trial 0007
     """
-    from pawtune.search.cli.trust_tables import reproduction_lines, reproduction_table
+    from pawtune.search.cli.tables.trust import reproduction_lines, reproduction_table
     from pawtune.search.progress.reporter import Reporter
     from pawtune.search.run import open_run
 

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pawtune.search.cli.job_options import (
+from pawtune.search.cli.jobs.options import (
     Address,
     Insecure,
-    Json,
     open_api,
     times,
     where,
 )
+from pawtune.search.cli.options import Json, RunsDir
 from pawtune.search.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def status(
     name: Annotated[str, typer.Argument(metavar="RUN|JOB", help="A run, its folder, or a job.")],
     address: Address = None,
     insecure: Insecure = False,
-    runs_dir: Annotated[str, typer.Option("--runs-dir", help="Where runs are kept.")] = "runs",
+    runs_dir: RunsDir = "runs",
     watch: Annotated[bool, typer.Option("--watch", help="Follow a run; Ctrl-C leaves it.")] = False,
     as_json: Json = False,
 ) -> None:

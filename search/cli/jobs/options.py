@@ -20,7 +20,6 @@ Address = Annotated[
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Go on without a token on an address elsewhere.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
 
 
 def open_api(address: str | None, insecure: bool) -> "JobsApi":

@@ -5,31 +5,19 @@ from typing import Annotated, Any
 
 import typer
 
-from pawtune.search.cli.job_options import (
+from pawtune.search.cli.jobs.options import (
     Address,
     Insecure,
-    Json,
     open_api,
     print_next,
     times,
 )
-from pawtune.search.cli.options import configured
+from pawtune.search.cli.options import Json, configured
 from pawtune.search.cli.output import print_json
-from pawtune.search.cli.status_verb import status
 
 JobArgument = Annotated[
     str, typer.Argument(metavar="JOB", help="As `list` names it, or the name of its run.")
 ]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Registers the verbs."""
-    # Options that submit does not know are left over, and are read as those of run.
-    leave = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command(context_settings=leave)(submit)
-    app.command("list")(list_jobs)
-    for verb in (status, logs, stop):
-        app.command()(verb)
 
 
 def submit(

@@ -21,7 +21,8 @@ IMAGE_SIZE ?= 96
 NAME ?= $(DATA)-$(shell date +%Y%m%d-%H%M%S)
 # Coats are photographed upright: turning them far, as the default space may, hides what stripes are.
 SEARCH_OPTIONS ?= --no-baselines --set space.rotation_factor.high=0.1 --set scheduler.grace_period=4
-PYTEST_OPTIONS ?=
+# Two processes, each with the tests of whole modules: most of a test is a search, which waits a lot.
+PYTEST_OPTIONS ?= --numprocesses 2 --dist loadfile
 
 .PHONY: setup search test slow check format clean
 .DELETE_ON_ERROR:

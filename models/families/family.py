@@ -250,8 +250,9 @@ class Family(Protocol[S]):
             several families share are the same object.
         baselines: models that are trained before the first proposal where a search asks for
             them, by name.
-        portfolio: points that are good almost everywhere, proposed first, the cheapest first;
-            `image_size` left out.
+        portfolio: points that are good almost everywhere, proposed first, the most telling first:
+            those after the fifth wait until the other families have had their turn. `image_size`
+            is left out.
     """
 
     @property

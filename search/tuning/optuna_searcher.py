@@ -43,6 +43,7 @@ from pawtune.search.trial_report import TrialReport
 from pawtune.search.tuning.unsaved import Unsaved
 
 logger = logging.getLogger(__name__)
+FIRST_TURN = 5  # points of a portfolio before the other families have their turn
 MAX_ASKS = 200  # a space that gives only known points that often is taken as exhausted
 
 
@@ -138,16 +139,21 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         self._file.write()
 
     def _portfolio(self) -> Iterator[space.Params]:
-        """The families' strong points, as far as the space holds them."""
+        """The families' strong points, as far as the space holds them.
+
+        The first of each family come before the others, so that a short search sees them all.
+        """
 
         def trains_on_pixels(family: str) -> bool:
             return bool(live_sizes(needs_of_proposals(self._config, [family])))
 
-        for family in sorted(self._families, key=trains_on_pixels):  # the others are cheaper
-            for point in find_family(family).portfolio:
-                for whole in space.completions({"family": family, **point}, self._config):
-                    if space.locate(whole, self._config, self._families) is not None:
-                        yield whole
+        families = sorted(self._families, key=trains_on_pixels)  # the others are cheaper
+        for turn in (slice(FIRST_TURN), slice(FIRST_TURN, None)):
+            for family in families:
+                for point in find_family(family).portfolio[turn]:
+                    for whole in space.completions({"family": family, **point}, self._config):
+                        if space.locate(whole, self._config, self._families) is not None:
+                            yield whole
 
     def _without_trial(self, tried: Collection[str]) -> list[str]:
         """The families that were asked for by name and have no trial yet."""

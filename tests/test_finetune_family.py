@@ -22,7 +22,8 @@ from pawtune.search.run import Run
 from tests.command_line import pawtune
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
-TRIALS = 7  # the portfolio of heads, then that of fine-tuning
+TRIALS = 7  # the first heads of the portfolio, that of fine-tuning, and a proposal
+FIRST_PENALTIES = [1.0, 0.3, 0.01, 0.003]  # of heads: those that would come next are left out
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def searched(
             "data": str(tiny_images), "name": "tuned", "runs_dir": str(folder / "runs"),
             "weights": str(weights), "image_size": [32], "families": ["transfer", "finetune"],
             "trials": TRIALS, "epochs": 2, "speed.precision": "float32",
-            "scheduler.name": "none",
+            "scheduler.name": "none", "space.regularisation": {"choices": FIRST_PENALTIES},
         },
     )  # fmt: skip
     return run_search(config, Reporter(quiet=True))

@@ -152,6 +152,7 @@ def test_after_its_end_nothing_is_said_any_more(
         lines.append(line)
 
     file = StudyFile(tmp_path / "study.db", "run", Objective(), say)
+    assert file.write() is None
     (tmp_path / "study.db").unlink()
     file.add(*ended_trials())
     assert told.wait(10)
@@ -168,6 +169,9 @@ def test_trials_are_written_soon_by_one_thread(
 ) -> None:
     monkeypatch.setattr(study_file, "INTERVAL_S", 0.2)
     file = StudyFile(tmp_path / "study.db", "run", Objective(), pytest.fail)
+    assert not (tmp_path / "study.db").exists()
+    file.start()
+    wait_for(lambda: file._timer is None)
     threads = threading.active_count()
     with file._writing:  # nothing is written, however long this takes
         for trial in ended_trials():
@@ -188,6 +192,7 @@ def test_a_file_that_is_away_is_written_when_it_is_back(
     folder = tmp_path / "run"
     folder.mkdir()
     file = StudyFile(folder / "study.db", "run", Objective(), lines.append)
+    assert file.write() is None
     folder.rename(tmp_path / "elsewhere")
     first, *others = ended_trials()
     file.add(first)

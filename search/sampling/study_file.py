@@ -2,7 +2,8 @@
 
 Nothing reads it but people's tools: it is derived from `trials/`, and each session makes it again.
 A trial takes Optuna some 22 ms; a thread writes those that end within some seconds of each other
-one after the other, so neither that nor a slow file system holds up the search.
+one after the other, so neither that nor a slow file system holds up the search. It also makes the
+file: to load what Optuna needs for that takes two seconds.
 """
 
 import sqlite3
@@ -45,26 +46,22 @@ class StudyFile:
         self._timer: threading.Timer | None = None
         self._fails = False
         self._closed = False
-        path.touch()
-        storage = optuna.storages.RDBStorage(
-            # A path is never pasted into an address, where "?" and "%" mean something.
-            "sqlite:///study.db",
-            engine_kwargs={"creator": self._connect},
-        )
-        self._storage = storage
-        self._study = optuna.create_study(
-            storage=storage, study_name=name, directions=objective.directions
-        )
-        self._let_go()
+        self._name = name
+        self._directions = objective.directions
+        self._study: optuna.Study | None = None
+        self._storage: optuna.storages.RDBStorage | None = None
+
+    def start(self) -> None:
+        """Has the file made now, by the thread."""
+        with self._mutex:
+            self._write_after(0.0)
 
     def add(self, *trials: FrozenTrial) -> None:
         """Has ended trials written within INTERVAL_S."""
         with self._mutex:
             self._pending += trials
             if self._pending and self._timer is None and not self._closed:
-                self._timer = threading.Timer(INTERVAL_S, self._write_some)
-                self._timer.daemon = True
-                self._timer.start()
+                self._write_after(INTERVAL_S)
 
     def close(self) -> None:
         """Writes what is left. A file that cannot be written ends no search."""
@@ -79,6 +76,11 @@ class StudyFile:
                 f"study.db lacks {len(self._pending)} of the trials: {error}; "
                 "`pawtune resume` makes it again"
             )
+
+    def _write_after(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._write_some)
+        self._timer.daemon = True
+        self._timer.start()
 
     def _write_some(self) -> None:
         error = self.write()
@@ -96,16 +98,30 @@ class StudyFile:
             Why that failed, in one line; the trials are then kept for another attempt.
         """
         with self._writing, self._not_kept_open():
-            while trial := self._next():
-                try:
-                    self._study.add_trial(trial)
-                except KeyError:
-                    return DELETED
-                except (sqlite3.Error, StorageInternalError, OSError) as error:
-                    return _reason(error)
-                with self._mutex:
-                    del self._pending[0]
+            try:
+                study = self._study or self._make()
+                while trial := self._next():
+                    study.add_trial(trial)
+                    with self._mutex:
+                        del self._pending[0]
+            except KeyError:
+                return DELETED
+            except (sqlite3.Error, StorageInternalError, OSError) as error:
+                return _reason(error)
             return None
+
+    def _make(self) -> optuna.Study:
+        """The empty study."""
+        self._path.touch()
+        self._storage = optuna.storages.RDBStorage(
+            # A path is never pasted into an address, where "?" and "%" mean something.
+            "sqlite:///study.db",
+            engine_kwargs={"creator": self._connect},
+        )
+        self._study = optuna.create_study(
+            storage=self._storage, study_name=self._name, directions=self._directions
+        )
+        return self._study
 
     @contextmanager
     def _not_kept_open(self) -> Iterator[None]:
@@ -113,11 +129,9 @@ class StudyFile:
         try:
             yield
         finally:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+            if self._storage is not None:
+                self._storage.remove_session()
+                self._storage.engine.dispose()
 
     def _next(self) -> FrozenTrial | None:
         with self._mutex:

@@ -133,10 +133,10 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         self._waiting = self._without_trial({spec.model.family for spec in of_known})
         # `trials/` is the truth: the study file is made again from it.
         self._file = StudyFile(run.study_file, run.name, self.objective, say)
+        self._file.start()
         for trial in past:
             if trial.over:
                 self._remember(trial)
-        self._file.write()
 
     def _portfolio(self) -> Iterator[space.Params]:
         """The families' strong points, as far as the space holds them.

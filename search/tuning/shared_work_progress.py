@@ -24,20 +24,30 @@ class SharedWorkProgress(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray i
         self._board = board
         self._progress = progress
         self._shown: dict[str, tuple[int, str]] = {}
-        self._looked_at = 0.0
+        self._asked_at = 0.0
+        self._answer: Any = None  # what the board was asked for and has not been shown
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Called by Tune some ten times a second."""
-        if time.monotonic() - self._looked_at >= LOOK_S:
-            self.look()
+        """Called by Tune some ten times a second; waits for nothing."""
+        if self._answer is None and time.monotonic() - self._asked_at >= LOOK_S:
+            self._ask()
+        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
+            self._show()
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Shows what was finished last."""
-        self.look()
+        self._ask()
+        self._show()
 
-    def look(self) -> None:
-        """Shows what has changed since the last look; work found in the cache is never shown."""
-        for job in ray.get(self._board.progress.remote()):
+    def _ask(self) -> None:
+        self._asked_at = time.monotonic()
+        self._answer = self._board.progress.remote()
+
+    def _show(self) -> None:
+        """Shows what has changed since the last time; work found in the cache is never shown."""
+        jobs = ray.get(self._answer)
+        self._answer = None
+        for job in jobs:
             now = job.done, job.waits
             is_found = job.name not in self._shown and job.done == job.total
             if not is_found and self._shown.get(job.name) != now:
@@ -45,4 +55,3 @@ class SharedWorkProgress(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray i
                     self._progress(job.name, 0, job.total)  # from here its seconds count
                 self._shown[job.name] = now
                 self._progress(job.name, job.done, job.total, job.waits)
-        self._looked_at = time.monotonic()

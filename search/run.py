@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pawtune.data_pipeline.errors import DataError
-from pawtune.data_pipeline.splitting.manifest import Manifest, validation_labels
+from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.config.search_config import SearchConfig, load_config
 from pawtune.search.errors import readable_in_python
 from pawtune.search.results import leaderboard as boards
@@ -14,7 +13,6 @@ from pawtune.search.results.model_choice import (
     ModelChoice,
     choose_model,
     choose_row,
-    default_file,
 )
 from pawtune.search.storage.history import read_history
 from pawtune.search.storage.records import RunSummary
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from pawtune.models.features.novelty import Novelty
     from pawtune.search.out_of_fold.advice import Advice
     from pawtune.search.out_of_fold.audit import Audit
     from pawtune.search.progress.reporter import Reporter
@@ -138,14 +135,8 @@ class Run:
         """
         from pawtune.search.results.selection_bias import estimate_validation
 
-        try:
-            class_names, labels = validation_labels(self.folder.root)
-        except DataError:
-            return None
         rows = self.rows() if rows is None else rows
-        return estimate_validation(
-            self.folder, class_names, labels, rows, self.config().objective.metric
-        )
+        return estimate_validation(self.folder, rows, self.config().objective.metric)
 
     @readable_in_python
     def choose(
@@ -215,7 +206,8 @@ class Run:
     ) -> "OpenedModel":
         """A model of the run, ready to predict as `pawtune predict` does.
 
-        It tells novelty where the run's images are at hand or it was made before.
+        Its predictions include novelty where the run's images are at hand, or novelty was measured
+        before.
 
         Args:
             model: Model, as `best` takes it.
@@ -227,35 +219,10 @@ class Run:
                 without validation predictions of its own.
             ModelError: Too few validation images for this coverage.
         """
-        from pawtune.search.results.delivery.inference import novelty_predictor, predictor
-        from pawtune.search.results.delivery.opened import OpenedModel
-
-        choice = self._chosen(model)
-        manifest = self.manifest()
-        threshold = None
-        if coverage is not None:
-            from pawtune.search.results.calibration import label_set_threshold
-
-            threshold = label_set_threshold(self.folder, choice, manifest, coverage)
-        complete = self.best(choice)
-        novelty = self._novelty(choice, complete, reporter)
-        return OpenedModel(
-            predictor(complete),
-            manifest.class_names,
-            choice.image_size,
-            manifest.grey_bits,
-            threshold,
-            novelty_predictor(complete, novelty) if novelty is not None else None,
-        )
-
-    def _novelty(
-        self, choice: ModelChoice, complete: "keras.Model", reporter: "Reporter | None"
-    ) -> "Novelty | None":
-        """What novel images are told by, kept in the run or made of its images."""
-        from pawtune.search.results.novelty import find_novelty
+        from pawtune.search.results.delivery.run_model import open_choice
 
         progress = reporter.stage if reporter is not None else None
-        return find_novelty(self.folder, choice, complete, self.manifest(), progress)
+        return open_choice(self.folder, self._chosen(model), self.manifest(), coverage, progress)
 
     @readable_in_python
     def predict(
@@ -306,18 +273,13 @@ class Run:
         Raises:
             UserError: No such model, or `out` exists or cannot be written.
         """
-        from pawtune.search.results.delivery.model_file import check_keras_target, save_complete
-        from pawtune.search.results.delivery.out_files import card_files, refuse_existing
+        from pawtune.search.results.delivery.run_model import keras_target, save_choice
 
         choice = self._chosen(model)
-        target = default_file(self.folder, choice)
-        if out is not None:
-            target = Path(out).expanduser()
-            check_keras_target(target)
-            refuse_existing([target, *card_files(target)], force)
+        target = keras_target(self.folder, choice, out, force)
         complete, card = self.model_and_card(choice)
-        save_complete(complete, card, target, self._novelty(choice, complete, reporter))
-        self.folder.keep_new()
+        progress = reporter.stage if reporter is not None else None
+        save_choice(self.folder, choice, self.manifest(), complete, card, target, progress)
         return choice, target
 
     @readable_in_python
@@ -404,7 +366,7 @@ class Run:
         """
         from pawtune.search.retraining.confirm import confirm_trials
 
-        confirmation = confirm_trials(
+        return confirm_trials(
             self.folder,
             self.rows(),
             self.config().objective.metric,
@@ -414,8 +376,6 @@ class Run:
             address=address,
             reporter=reporter,
         )
-        self.folder.keep_new()
-        return confirmation
 
     @readable_in_python
     def refit(
@@ -440,9 +400,7 @@ class Run:
         from pawtune.search.retraining.refit import refit_trial
 
         row = self._chosen(model).row
-        refit = refit_trial(self.folder, row, data=data, address=address, reporter=reporter)
-        self.folder.keep_new()
-        return refit
+        return refit_trial(self.folder, row, data=data, address=address, reporter=reporter)
 
     @readable_in_python
     def audit(
@@ -462,16 +420,14 @@ class Run:
         """
         from pawtune.search.out_of_fold.audit import audit_run
         from pawtune.search.out_of_fold.audit_page import write_page
-        from pawtune.search.progress.reporter import Reporter
+        from pawtune.search.progress.reporter import default_reporter
         from pawtune.search.retraining.setup import locate_images
 
-        reporter = reporter or Reporter(quiet=True)
+        reporter = reporter or default_reporter()
         config = self.config()
         manifest = locate_images(self.folder, config, data, reporter)
         found = audit_run(self.folder, config, manifest, self.rows(), reporter.stage)
-        page = write_page(self.folder, found, manifest)
-        self.folder.keep_new()
-        return found, page
+        return found, write_page(self.folder, found, manifest)
 
     @readable_in_python
     def advise(self, *, data: str | None = None, reporter: "Reporter | None" = None) -> "Advice":
@@ -485,15 +441,13 @@ class Run:
             UserError, DataError: The run has no frozen backbone, or too few images.
         """
         from pawtune.search.out_of_fold.advice import advise_run
-        from pawtune.search.progress.reporter import Reporter
+        from pawtune.search.progress.reporter import default_reporter
         from pawtune.search.retraining.setup import locate_images
 
-        reporter = reporter or Reporter(quiet=True)
+        reporter = reporter or default_reporter()
         config = self.config()
         manifest = locate_images(self.folder, config, data, reporter)
-        found = advise_run(self.folder, config, manifest, self.rows(), reporter.stage)
-        self.folder.keep_new()
-        return found
+        return advise_run(self.folder, config, manifest, self.rows(), reporter.stage)
 
     @readable_in_python
     def ensemble(self, top: int = 3, anyway: bool = False) -> "EnsembleResult":
@@ -509,11 +463,9 @@ class Run:
         from pawtune.search.results.ensemble import make_ensemble
 
         metric = self.config().objective.metric
-        vote = make_ensemble(
+        return make_ensemble(
             self.folder, self.rows(), self.manifest(), metric, top=top, anyway=anyway
         )
-        self.folder.keep_new()
-        return vote
 
     @readable_in_python
     def reproduce(

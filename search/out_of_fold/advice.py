@@ -106,4 +106,5 @@ def advise_run(
         classes=tuple(sorted(needs, key=lambda need: need.recall)),
     )
     write_json(run.audit_dir / "advice.json", advice.as_dict())
+    run.keep_new()
     return advice

@@ -43,6 +43,7 @@ def write_page(run: RunFolder, audit: Audit, manifest: Manifest) -> Path:
     )  # fmt: skip
     target = run.audit_dir / "index.html"
     write_text(target, page)
+    run.keep_new()
     return target
 
 

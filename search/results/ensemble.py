@@ -119,6 +119,7 @@ def make_ensemble(
     ensemble_record(run).unlink(missing_ok=True)  # the earlier one; the record is written last
     save_complete(model, card, ensemble_file(run))
     write_json(ensemble_record(run), record)
+    run.keep_new()
     return vote
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.splitting.manifest import validation_labels
 from pawtune.search.objective import METRICS, Metric
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.metrics import LEARNED_NOTHING, Majority, wilson_interval
@@ -86,23 +88,24 @@ class ValidationEstimate:
 
 
 def estimate_validation(
-    run: RunFolder,
-    class_names: Sequence[str],
-    labels: NDArray[np.int32],
-    rows: Sequence[Row],
-    metric: Metric,
+    run: RunFolder, rows: Sequence[Row], metric: Metric
 ) -> ValidationEstimate | None:
-    """The winner's accuracy uncorrected and corrected; None where its predictions are not there,
-    or the metric is the user's own.
+    """The winner's accuracy uncorrected and corrected.
 
     Args:
         run: The run.
-        class_names: Class names of its manifest.
-        labels: (N,) class of each validation image.
         rows: The leaderboard, best first.
         metric: Metric that the search optimised.
+
+    Returns:
+        None where the manifest or the winner's predictions cannot be read, or the metric is the
+        user's own.
     """
     if metric not in METRICS:  # a function of the user's own, which is not called again here
+        return None
+    try:
+        class_names, labels = validation_labels(run.root)
+    except DataError:
         return None
     usable = [row for row in rows if row.best_epoch is not None]
     scores = read_scores(run, usable, labels, len(class_names))

@@ -190,6 +190,7 @@ def confirm_trials(
         seeds,
     )
     write_json(run.confirm_dir / "confirm.json", result.as_dict())
+    run.keep_new()
     return result
 
 

@@ -114,6 +114,7 @@ def refit_trial(
         write_json(folder.spec_file, spec.model_dump(mode="json"))
         # Last: where it is, the refit is whole.
         write_json(folder.root / RECORD, refit.as_dict())
+    run.keep_new()
     return refit
 
 

@@ -108,9 +108,7 @@ def _validation(
     accuracy = choice.row.best_val_accuracy or 0.0
     if choice.kind == "ensemble":
         accuracy = float(choice.record["accuracy"])
-    estimate = estimate_validation(
-        run, manifest.class_names, manifest.labels("validation"), rows, metric
-    )
+    estimate = estimate_validation(run, rows, metric)
     is_winner = estimate is not None and estimate.trial_id == choice.trial_id
     return {
         "accuracy": accuracy,

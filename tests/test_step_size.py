@@ -63,10 +63,10 @@ def test_not_even_one() -> None:
 def test_encoders_give_the_same_features_in_smaller_steps() -> None:
     taps = TapEncoder(backbone(), "MobileNetV2")
     expected = taps.encode(IMAGES)
-    taps._encode = small_memory(taps._encode, 3)
+    taps._pass._encode = small_memory(taps._pass._encode, 3)
     for name, features in taps.encode(IMAGES).items():
         np.testing.assert_allclose(features, expected[name], rtol=2e-3, atol=1e-3)
-    assert taps._images_per_step == 2
+    assert taps._pass.images_per_step == 2
     table = make_view_table(len(IMAGES), 8)
     views = ViewEncoder(backbone(), "MobileNetV2")
     whole = views.encode(IMAGES, table)
@@ -77,9 +77,9 @@ def test_encoders_give_the_same_features_in_smaller_steps() -> None:
     assert views._views_per_step == 8
     below = ActivationEncoder(backbone(), "MobileNetV2", 3)
     plain = below.encode(IMAGES)
-    below._encode = small_memory(below._encode, 3)
+    below._pass._encode = small_memory(below._pass._encode, 3)
     np.testing.assert_allclose(below.encode(IMAGES), plain, rtol=2e-3, atol=1e-3)
-    assert below._images_per_step == 2
+    assert below._pass.images_per_step == 2
 
 
 @pytest.mark.parametrize(

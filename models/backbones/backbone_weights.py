@@ -13,6 +13,9 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from pawtune.models.errors import ModelError
 from pawtune.models.words import did_you_mean
@@ -151,6 +154,13 @@ def backbone_name(name: str) -> str:
             return known
     hint = did_you_mean(name, BACKBONES) or f"; give one of {', '.join(BACKBONES)}"
     raise ModelError(f"a backbone is a model of keras.applications, received {name!r}{hint}")
+
+
+BackboneName = Annotated[
+    str,
+    AfterValidator(backbone_name),
+    Field(description="the name of a keras.applications model"),
+]
 
 
 def weights_by_backbone(given: str | None) -> dict[str, str]:

@@ -44,6 +44,17 @@ class Backbone(NamedTuple):
     image_size: int
 
 
+def backbone_among(loaded: Mapping[Backbone, keras.Model], wanted: Backbone) -> keras.Model:
+    """The backbone that a model's core is built on.
+
+    Raises:
+        ValueError: It is not among those that are loaded.
+    """
+    if wanted not in loaded:
+        raise ValueError(f"the model needs its backbone, {wanted.name}, received none")
+    return loaded[wanted]
+
+
 @dataclass(frozen=True)
 class Pixels:
     """Request for the decoded images at one side in pixels."""

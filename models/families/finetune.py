@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from pawtune.models.backbones.backbone_weights import backbone_name
+from pawtune.models.backbones.backbone_weights import BackboneName
 from pawtune.models.families.domains import (
     Choices,
     Domain,
@@ -25,8 +25,10 @@ from pawtune.models.families.family import (
     PlainFeatures,
     Request,
     TrialData,
+    backbone_among,
 )
-from pawtune.models.families.parameters import Parameter, of_model, params_of, spec_of
+from pawtune.models.families.layers import reported_weights
+from pawtune.models.families.parameters import Parameter, of_model, of_training, params_of, spec_of
 from pawtune.models.model_spec import Dropout, ModelSpec, Params, TrainSpec
 
 if TYPE_CHECKING:
@@ -51,11 +53,7 @@ class FinetuneSpec(ModelSpec):
     is_scheduled: ClassVar[bool] = True
 
     family: Literal["finetune"] = "finetune"
-    backbone: Annotated[
-        str,
-        AfterValidator(backbone_name),
-        Field(description="the name of a keras.applications model"),
-    ] = "MobileNetV2"
+    backbone: BackboneName = "MobileNetV2"
     share_above: Annotated[
         float, Field(gt=0, le=1, description="a part of the arithmetic, above 0 to 1")
     ] = 0.3
@@ -74,85 +72,62 @@ class FinetuneSpec(ModelSpec):
     ] = 0.01
 
 
+def _tuned(field: str, default: Domain, meaning: str, *, name: str = "") -> Parameter:
+    """A parameter of the family: its names begin with `tune_`, apart from those of `transfer`."""
+    return of_model(FinetuneSpec, field, default, meaning, name=f"tune_{name or field}")
+
+
 PARAMETERS = (
-    of_model(
-        FinetuneSpec,
-        "backbone",
-        Choices(choices=("MobileNetV2",)),
-        "The network whose top is trained.",
-        name="tune_backbone",
-    ),
-    of_model(
-        FinetuneSpec,
+    _tuned("backbone", Choices(choices=("MobileNetV2",)), "The network whose top is trained."),
+    _tuned(
         "share_above",
         Choices(choices=(0.25, 0.3)),
         "Part of the backbone's arithmetic that is trained; whole blocks from the top.",
-        name="tune_share",
+        name="share",
     ),
-    Parameter(
-        "tune_learning_rate",
+    of_training(
+        "learning_rate",
         FloatRange(low=3e-5, high=5e-4, log=True),
         "Highest rate of the head; it is lower from block to block downwards.",
-        TrainSpec.model_fields["learning_rate"],
-        "train",
-        "learning_rate",
+        name="tune_learning_rate",
     ),
-    of_model(
-        FinetuneSpec,
+    _tuned(
         "layer_decay",
         FloatRange(low=0.6, high=1.0, step=0.1),
         "Factor of the rate from one block to the next below it.",
-        name="tune_layer_decay",
     ),
-    Parameter(
-        "tune_epochs",
+    of_training(
+        "epochs",
         IntRange(low=4, high=15),
         "Epochs of the whole schedule, no more than `epochs`; the first is the solved head.",
-        TrainSpec.model_fields["epochs"],
-        "train",
-        "epochs",
+        name="tune_epochs",
     ),
-    of_model(
-        FinetuneSpec,
+    _tuned(
         "views",
         Choices(choices=(3, 5)),
         "Views of an image that take turns, the plain one included.",
-        name="tune_views",
     ),
-    of_model(
-        FinetuneSpec,
+    _tuned(
         "label_smoothing",
         FloatRange(low=0.0, high=0.1, step=0.05),
         "Share of a label that is spread over all classes.",
-        name="tune_label_smoothing",
     ),
-    of_model(
-        FinetuneSpec,
-        "dropout",
-        FloatRange(low=0.0, high=0.4, step=0.1),
-        "Dropout before the head.",
-        name="tune_dropout",
-    ),
-    of_model(
-        FinetuneSpec,
+    _tuned("dropout", FloatRange(low=0.0, high=0.4, step=0.1), "Dropout before the head."),
+    _tuned(
         "weight_decay",
         FloatRange(low=1e-3, high=0.2, log=True),
         "Decoupled weight decay of kernels.",
-        name="tune_weight_decay",
     ),
-    of_model(
-        FinetuneSpec,
+    _tuned(
         "head_features",
         Choices(choices=("blocks",)),
         "Averages that the head takes: of the last layer, or of all blocks that are trained.",
-        name="tune_features",
+        name="features",
     ),
-    of_model(
-        FinetuneSpec,
+    _tuned(
         "head_regularisation",
         FloatRange(low=3e-3, high=0.3, log=True),
         "L2 penalty of the head that training starts from.",
-        name="tune_head_regularisation",
     ),
 )
 
@@ -301,10 +276,8 @@ class FinetuneFamily:
 
         from pawtune.models.backbones.tuned_top import build_tuned
 
-        key = _backbone_of(model)
-        if key not in backbones:
-            raise ValueError(f"a fine-tuned model needs its backbone, {key.name}, received none")
-        ends, _, above = _split(backbones[key], model, keras.config.dtype_policy().name)
+        backbone = backbone_among(backbones, _backbone_of(model))
+        ends, _, above = _split(backbone, model, keras.config.dtype_policy().name)
         width = _width(ends if model.head_features == "blocks" else ends[-1:])
         kernel = np.zeros((width, num_classes), "float32")
         blocks = _blocks_of(model, ends)
@@ -318,8 +291,7 @@ class FinetuneFamily:
         self, model: FinetuneSpec, num_classes: int, facts: Mapping[str, Any]
     ) -> Iterator[Layer]:
         """The two parts of the backbone and the head; sizes are 0 until a worker reported them."""
-        trained = int(facts.get("trainable_weights", 0))
-        frozen = int(facts.get("num_weights", trained)) - trained
+        frozen, trained = reported_weights(facts)
         yield Layer("below", model.backbone, "frozen, with its preprocessing", (), frozen)
         detail = f"fine-tuned, {model.share_above:.0%} of the arithmetic, and its head"
         yield Layer("above", model.backbone, detail, (num_classes,), trained)

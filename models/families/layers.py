@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pawtune.models.families.family import Layer
+
+
+def reported_weights(facts: Mapping[str, Any]) -> tuple[int, int]:
+    """Numbers of frozen and of trained weights; 0 until a worker has reported them."""
+    trained = int(facts.get("trainable_weights", 0))
+    return int(facts.get("num_weights", trained)) - trained, trained
 
 
 def dense_outline(features: int, dense_width: int, num_classes: int) -> Iterator[Layer]:

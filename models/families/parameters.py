@@ -92,9 +92,10 @@ def of_model(
     return Parameter(name or field, default, meaning, rule, "model", field, only_if)
 
 
-def of_training(field: str, default: Domain, meaning: str) -> Parameter:
-    """A parameter that is a field of `TrainSpec`."""
-    return Parameter(field, default, meaning, TrainSpec.model_fields[field], "train", field)
+def of_training(field: str, default: Domain, meaning: str, *, name: str = "") -> Parameter:
+    """A parameter that is a field of `TrainSpec`, by default under its name."""
+    rule = TrainSpec.model_fields[field]
+    return Parameter(name or field, default, meaning, rule, "train", field)
 
 
 def computed(name: str, default: Domain, meaning: str, rule: Any) -> Parameter:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+import numpy as np
+from pydantic import Field
 
-from pawtune.models.backbones.backbone_weights import backbone_name
+from pawtune.models.backbones.backbone_weights import BackboneName
 from pawtune.models.families.domains import Choices, Domain, FloatRange, values_of
 from pawtune.models.families.family import (
     Backbone,
@@ -21,8 +22,9 @@ from pawtune.models.families.family import (
     Request,
     TrialData,
     ViewBank,
+    backbone_among,
 )
-from pawtune.models.families.layers import dense_outline
+from pawtune.models.families.layers import dense_outline, reported_weights
 from pawtune.models.families.parameters import (
     BATCH_SIZE,
     FLIP,
@@ -39,6 +41,8 @@ from pawtune.models.model_spec import Dropout, ModelSpec, Params, TrainSpec
 if TYPE_CHECKING:
     import keras
 
+    from pawtune.models.training.epoch_metrics import EpochResult
+
 
 class TransferSpec(ModelSpec):
     """A frozen `keras.applications` backbone with a small head.
@@ -49,11 +53,7 @@ class TransferSpec(ModelSpec):
     """
 
     family: Literal["transfer"] = "transfer"
-    backbone: Annotated[
-        str,
-        AfterValidator(backbone_name),
-        Field(description="the name of a keras.applications model"),
-    ] = "MobileNetV2"
+    backbone: BackboneName = "MobileNetV2"
     pooling: Annotated[Literal["average", "max"], Field(description="average or max")] = "average"
     dense_width: Annotated[
         int, Field(ge=0, le=2048, description="0 (no dense layer) to 2048 units")
@@ -265,54 +265,20 @@ class TransferFamily:
     def _build_on_features(
         self, model: TransferSpec, train: TrainSpec, data: TrialData
     ) -> BuiltTrial:
-        from pawtune.models.build import make_optimizer
-        from pawtune.models.training.head_training import train_head
-
-        request = PlainFeatures(backbone_of(model))
         name = {"average": "average", "max": "maximum"}[model.pooling]
+        request = PlainFeatures(backbone_of(model))
         features, val_features = (part[name] for part in data.features(request))
-        head = build_head(model, data.num_classes, features.shape[-1], train.seed)
-        optimizer = make_optimizer(train)
-
-        def train_from(start_epoch: int) -> Iterator[Any]:
-            return train_head(
-                head,
-                lambda epoch: features,
-                data.train_labels,
-                val_features,
-                data.val_labels,
-                train,
-                optimizer=optimizer,
-                start_epoch=start_epoch,
-            )
-
-        return BuiltTrial("features", head, optimizer, train_from, (request.backbone,))
+        return _head_trial("features", model, train, data, lambda epoch: features, val_features)
 
     def _build_on_bank(
         self, model: TransferSpec, train: TrainSpec, data: TrialData, request: ViewBank
     ) -> BuiltTrial:
-        from pawtune.models.build import make_optimizer
         from pawtune.models.features.augmented_views import ViewSampler
-        from pawtune.models.training.head_training import train_head
 
         bank = data.bank(request)
         sampler = ViewSampler(bank.table, model.flip, model.rotation_factor, train.seed)
-        head = build_head(model, data.num_classes, bank.train.shape[-1], train.seed)
-        optimizer = make_optimizer(train)
-
-        def train_from(start_epoch: int) -> Iterator[Any]:
-            return train_head(
-                head,
-                partial(sampler.features_for_epoch, bank.train),
-                data.train_labels,
-                bank.validation,
-                data.val_labels,
-                train,
-                optimizer=optimizer,
-                start_epoch=start_epoch,
-            )
-
-        return BuiltTrial("bank", head, optimizer, train_from, (request.backbone,))
+        views = partial(sampler.features_for_epoch, bank.train)
+        return _head_trial("bank", model, train, data, views, bank.validation)
 
     def _build_on_pixels(
         self, model: TransferSpec, train: TrainSpec, data: TrialData
@@ -338,16 +304,14 @@ class TransferFamily:
         Raises:
             ValueError: the backbone is missing.
         """
-        key = backbone_of(model)
-        if key not in backbones:
-            raise ValueError(f"a transfer model needs its backbone, {key.name}, received none")
+        backbone = backbone_among(backbones, backbone_of(model))
         if model.is_solved:
             from pawtune.models.backbones.backbone_graph import tap_widths
             from pawtune.models.training.solved_trial import ARRAYS, build_linear
 
-            widths = tap_widths(backbones[key])
+            widths = tap_widths(backbone)
             return build_linear(sum(widths[name] for name in ARRAYS[model.taps]), num_classes)
-        return build_head(model, num_classes, backbones[key].output_shape[-1], seed)
+        return build_head(model, num_classes, backbone.output_shape[-1], seed)
 
     def inputs(self, model: TransferSpec, graph: PixelGraph) -> keras.KerasTensor:
         """Pooled features of the frozen backbone."""
@@ -365,21 +329,17 @@ class TransferFamily:
         self, model: TransferSpec, num_classes: int, facts: Mapping[str, Any]
     ) -> Iterator[Layer]:
         """Backbone, pooling and head; before a worker has reported sizes, they are shown as 0."""
-        trained = int(facts.get("trainable_weights", 0))
+        frozen, trained = reported_weights(facts)
+        detail = "frozen, with its preprocessing"
         if model.is_solved:
             width = max(0, trained // num_classes - 1)
-            frozen = int(facts.get("num_weights", trained)) - trained
-            detail = "frozen, with its preprocessing"
             yield Layer("backbone", model.backbone, detail, (width,), frozen)
             yield Layer("logits", "Dense", f"solved, {model.head}", (num_classes,), trained)
             return
-        frozen = int(facts.get("num_weights", trained)) - trained
         # The head's first layer has (features + 1) weights for each of its outputs.
         after = (model.dense_width + 1) * num_classes if model.dense_width else 0
         features = max(0, (trained - after) // (model.dense_width or num_classes) - 1)
-        yield Layer(
-            "backbone", model.backbone, "frozen, with its preprocessing", (features,), frozen
-        )
+        yield Layer("backbone", model.backbone, detail, (features,), frozen)
         yield Layer("pooling", f"Global{model.pooling.capitalize()}Pooling2D", "", (features,))
         if model.dropout:
             yield Layer("dropout", "Dropout", f"{model.dropout:g}", (features,))
@@ -387,10 +347,38 @@ class TransferFamily:
 
 
 def backbone_of(model: TransferSpec) -> Backbone:
-    """The frozen network of a model, under the name that Keras has for it."""
-    from pawtune.models.backbones.backbone_weights import backbone_name
+    """The frozen network of a model."""
+    return Backbone(model.backbone, model.image_size)
 
-    return Backbone(backbone_name(model.backbone), model.image_size)
+
+def _head_trial(
+    kind: str,
+    model: TransferSpec,
+    train: TrainSpec,
+    data: TrialData,
+    features_for_epoch: Callable[[int], np.ndarray[Any, Any]],
+    val_features: np.ndarray[Any, Any],
+) -> BuiltTrial:
+    """A head on (N, F) features of each epoch, scored on (M, F) features."""
+    from pawtune.models.build import make_optimizer
+    from pawtune.models.training.head_training import train_head
+
+    head = build_head(model, data.num_classes, val_features.shape[-1], train.seed)
+    optimizer = make_optimizer(train)
+
+    def train_from(start_epoch: int) -> Iterator[EpochResult]:
+        return train_head(
+            head,
+            features_for_epoch,
+            data.train_labels,
+            val_features,
+            data.val_labels,
+            train,
+            optimizer=optimizer,
+            start_epoch=start_epoch,
+        )
+
+    return BuiltTrial(kind, head, optimizer, train_from, (backbone_of(model),))
 
 
 def build_extractor(model: TransferSpec, backbone: keras.Model) -> keras.Model:

@@ -19,11 +19,9 @@ from numpy.typing import NDArray
 
 from pawtune.models.backbones.backbone_graph import split_at
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
-from pawtune.models.backbones.frozen_backbone import preprocess
-from pawtune.models.errors import ModelError
+from pawtune.models.features.frozen_pass import FrozenPass, preparation_of
 from pawtune.models.features.light_views import round_transforms
-from pawtune.models.features.step_size import images_per_step, in_steps
-from pawtune.models.features.tap_encoder import compile_passes
+from pawtune.models.features.step_size import images_per_step
 
 Activations = NDArray[np.float16]
 # (B,) images and (B,) rounds, int64 → (B, h, w, c)
@@ -56,12 +54,8 @@ class ActivationEncoder:
         below.trainable = False
         self.image_size = int(backbone.input_shape[1])
         self.shape: tuple[int, int, int] = below.output_shape[1:]
-        self._images_per_step = CPU_IMAGES
-        if has_gpu:
-            self._images_per_step = images_per_step(self.image_size, has_gpu)
-        pixels = keras.Input(backbone.input_shape[1:], dtype="float32", name="pixels")
-        preparation = keras.Model(pixels, preprocess(name, pixels))
-        self._encode, self._encode_views = compile_passes(preparation, below, not has_gpu)
+        images = images_per_step(self.image_size, has_gpu) if has_gpu else CPU_IMAGES
+        self._pass = FrozenPass(preparation_of(backbone, name), below, images, has_gpu)
 
     def encode(
         self, images: NDArray[np.uint8], transforms: NDArray[np.float32] | None = None
@@ -75,22 +69,7 @@ class ActivationEncoder:
         Raises:
             ModelError: images of another size.
         """
-        side = self.image_size
-        if images.shape[1:] != (side, side, 3) or images.dtype != np.uint8:
-            raise ModelError(
-                f"images must be (n, {side}, {side}, 3) uint8, received {images.shape} "
-                f"{images.dtype}: decode them at {side} px"
-            )
-        activations = np.empty((len(images), *self.shape), np.float16)
-
-        def encode(part: slice) -> None:
-            if transforms is None:
-                activations[part] = self._encode(images[part]).numpy()
-            else:
-                activations[part] = self._encode_views(images[part], transforms[part]).numpy()
-
-        self._images_per_step = in_steps(encode, len(images), self._images_per_step)
-        return activations
+        return self._pass(images, transforms)
 
 
 class KeptActivations:

@@ -19,10 +19,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
-from pawtune.models.backbones.frozen_backbone import preprocess
 from pawtune.models.errors import ModelError
 from pawtune.models.features.augmented_views import ViewTable
 from pawtune.models.features.feature_bank import Shard
+from pawtune.models.features.frozen_pass import preparation_of
 from pawtune.models.features.step_size import images_per_step, in_steps
 from pawtune.models.features.view_rendering import render_views
 from pawtune.models.features.view_transforms import view_transforms
@@ -45,9 +45,8 @@ class ViewEncoder:
         self.image_size = int(backbone.input_shape[1])
         self.feature_width = int(backbone.output_shape[-1])
         self._views_per_step = images_per_step(self.image_size, has_gpu)
-        inputs = keras.Input(backbone.input_shape[1:], dtype="float32", name="pixels")
         self._encode = _compile(
-            keras.Model(inputs, preprocess(name, inputs)),
+            preparation_of(backbone, name),
             fold_backbone(backbone, policy),
             compile_rendering=not has_gpu,
         )

@@ -1,6 +1,8 @@
-"""A model of a specification behind its augmentation, as a trial on pixels trains it."""
+"""Networks for tests: of a specification behind its augmentation, and untrained backbones."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import keras
 
@@ -9,6 +11,14 @@ from pawtune.models.families.family import Backbone
 from pawtune.models.families.table import family_of
 from pawtune.models.families.transfer import TransferSpec, build_extractor
 from pawtune.models.model_spec import ModelSpec
+
+
+def save_random_backbone(file: Path, image_size: int = 32) -> None:
+    """Weights of a MobileNetV2 as its initialisation left them, the same ones every time."""
+    keras.utils.set_random_seed(0)
+    side = (image_size, image_size, 3)
+    net = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=side)
+    net.save_weights(file)
 
 
 def network_of(

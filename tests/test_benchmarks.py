@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.networks import save_random_backbone
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -73,12 +75,8 @@ def test_overhead(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_time_to_accuracy(tmp_path: Path, tiny_images: Path) -> None:
-    import keras
-
     weights = tmp_path / "untrained.weights.h5"
-    keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=(32, 32, 3)
-    ).save_weights(weights)
+    save_random_backbone(weights)
     # Stands in for scikit-learn, which only this benchmark needs: the script's own code runs.
     stand_in = tmp_path / "expert" / "sklearn" / "linear_model.py"
     stand_in.parent.mkdir(parents=True)
@@ -104,12 +102,8 @@ def test_time_to_accuracy(tmp_path: Path, tiny_images: Path) -> None:
 
 @pytest.mark.slow
 def test_learn_from(tmp_path: Path, tiny_images: Path) -> None:
-    import keras
-
     weights = tmp_path / "untrained.weights.h5"
-    keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=(32, 32, 3)
-    ).save_weights(weights)
+    save_random_backbone(weights)
     report = benchmark(
         "learn_from",
         tmp_path,

@@ -13,6 +13,7 @@ from pawtune.search.run import Run, open_run
 from pawtune.search.tensorboard.trial_events import run_label
 from tests.board import fetch, free_port, run_board
 from tests.browser import Browser, run_browser
+from tests.networks import save_random_backbone
 from tests.run_folders import RunMaker
 
 IMAGE_SIZE = 32
@@ -32,16 +33,13 @@ def finished(
     ray_cluster: object,
 ) -> Run:
     """A finished search: two conv nets, two heads on an untrained backbone."""
-    import keras
 
     from pawtune.search.config.search_config import load_config
     from pawtune.search.driver import run_search
 
     folder = tmp_path_factory.mktemp("browser")
     weights = folder / "mobilenet_v2.weights.h5"
-    keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=(IMAGE_SIZE, IMAGE_SIZE, 3)
-    ).save_weights(weights)
+    save_random_backbone(weights, IMAGE_SIZE)
     space = ["conv_depth=2", "filters=[8]", "conv_dense_width=0", "head_dense_width=[0, 16]"]
     space += ["head=trained", "head_views=weighted"]  # curves of several epochs
     config = load_config(

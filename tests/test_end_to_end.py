@@ -14,6 +14,7 @@ from PIL import Image
 from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.search.run import open_run
 from tests.command_line import pawtune
+from tests.networks import save_random_backbone
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -32,9 +33,7 @@ QUICK = [
 def backbone_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of an untrained MobileNetV2: tests have no network."""
     path = tmp_path_factory.mktemp("weights") / "mobilenet_v2.weights.h5"
-    keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=(32, 32, 3)
-    ).save_weights(path)
+    save_random_backbone(path)
     return path
 
 

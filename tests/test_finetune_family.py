@@ -20,6 +20,7 @@ from pawtune.search.report.budget import budget
 from pawtune.search.report.data import read_report_data
 from pawtune.search.run import Run
 from tests.command_line import pawtune
+from tests.networks import save_random_backbone
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 TRIALS = 7  # the first heads of the portfolio, that of fine-tuning, and a proposal
@@ -33,10 +34,7 @@ def searched(
     """A search on a backbone with random weights."""
     folder = tmp_path_factory.mktemp("tuned")
     weights = folder / "backbone.weights.h5"
-    keras.utils.set_random_seed(0)
-    keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=(32, 32, 3)
-    ).save_weights(weights)
+    save_random_backbone(weights)
     config = load_config(
         None,
         [],

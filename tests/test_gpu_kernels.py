@@ -76,7 +76,7 @@ def views_of_a_bank() -> Any:
 
 def features_of_blocks() -> Any:
     encoder = TapEncoder(backbone(), "MobileNetV2", "mixed_bfloat16", has_gpu=True)
-    return encoder._encode_views.get_concrete_function()  # type: ignore[attr-defined]
+    return encoder._pass._encode_views.get_concrete_function()
 
 
 def top_of_a_backbone() -> tuple[keras.Model, Any]:
@@ -94,7 +94,7 @@ def fine_tuning() -> Any:
 def activations_below_a_cut() -> Any:
     policy = keras.config.dtype_policy().name
     encoder = ActivationEncoder(backbone(), "MobileNetV2", 13, policy, has_gpu=True)
-    return encoder._encode_views.get_concrete_function()
+    return encoder._pass._encode_views.get_concrete_function()
 
 
 def averages() -> Any:

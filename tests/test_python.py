@@ -19,15 +19,7 @@ from pawtune.search.progress.notebook import as_html
 from pawtune.search.run import Run, open_run
 from pawtune.search.storage.run_folder import read_json, write_json
 from tests.run_folders import RunMaker, make_images
-
-TINY: dict[str, Any] = {
-    "families": "conv",
-    "image_size": 32,
-    "epochs": 2,
-    "trials": 2,
-    "space": {"conv_depth": 2, "filters": [8], "conv_dense_width": [0]},
-    "resources": {"concurrency": 2},
-}
+from tests.tiny_run import TINY
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.search.run import Run
 from tests.command_line import pawtune
+from tests.networks import save_random_backbone
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -25,10 +26,7 @@ def searched(
 
     folder = tmp_path_factory.mktemp("solved")
     weights = folder / "backbone.weights.h5"
-    keras.utils.set_random_seed(0)
-    keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=(32, 32, 3)
-    ).save_weights(weights)
+    save_random_backbone(weights)
     config = load_config(
         None,
         [],

@@ -17,6 +17,7 @@ from pawtune.search.results.calibration import trial_temperature
 from pawtune.search.run import Run, open_run
 from pawtune.search.storage.run_folder import read_json
 from tests.command_line import pawtune
+from tests.networks import save_random_backbone
 
 # `test_solved_trials` goes through the same verbs with solved heads, in seconds.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
@@ -28,10 +29,7 @@ def search(folder: Path, data: str) -> Path:
     from pawtune.search.driver import run_search
 
     weights = folder / "mobilenet_v2.weights.h5"
-    keras.utils.set_random_seed(0)
-    keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=(32, 32, 3)
-    ).save_weights(weights)
+    save_random_backbone(weights)
     space = ["conv_depth=2", "filters=[8, 16]", "conv_dense_width=[0, 16]", "head_dense_width=16"]
     space += ["head=trained", "head_views=weighted"]  # not the solved heads of the portfolio
     options = {

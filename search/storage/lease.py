@@ -11,21 +11,24 @@ moments, BEAT_S at most, both may write.
 """
 
 import json
-import os
 import platform
 import random
 import secrets
 import threading
 import time
-from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Self
 
-from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.sources.object_store import Stored, explained, retry_store
 from pawtune.search.errors import UserError
 from pawtune.search.storage.mirror import CLAIMS, Mirror
-from pawtune.search.storage.run_lock import BEAT_S, STALE_S, process_start
+from pawtune.search.storage.run_lock import (
+    BEAT_S,
+    STALE_S,
+    described,
+    process_start,
+    refusal,
+    this_process,
+)
 
 HESITATION_S = 1.5  # so long a claim may be that of somebody who is about to withdraw
 TAKEN = ".taken"
@@ -50,14 +53,7 @@ class StoreLock:
         self._folder = f"{CLAIMS}/{what}"
         self._claim = self._new_claim()
         self._wait_s = wait_s
-        self._content = json.dumps(
-            {
-                "host": platform.node(),
-                "pid": os.getpid(),
-                "process": process_start(os.getpid()),
-                "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-        ).encode()
+        self._content = json.dumps(this_process()).encode()
         self._dead: set[str] = set()
         self._read: dict[str, dict[str, Any]] = {}
         self._released = threading.Event()
@@ -133,13 +129,12 @@ class StoreLock:
 
     def _refusal(self, holder: dict[str, Any]) -> str:
         name = self._mirror.root.name
-        pid, host, since = (shown(str(holder.get(key))) for key in ("pid", "host", "since"))
-        who = f"process {pid} on {host} since {since}"
-        if self._wait_s:
-            return f"{name} is held by {who}, for more than {self._wait_s:g} s; try again later"
+        pid, host, since = (holder.get(key) for key in ("pid", "host", "since"))
+        if not self._wait_s:
+            return refusal(name, pid, host, since)
         return (
-            f"a run has one driver at a time, and {name} is held by {who}; wait for it, or stop it "
-            f"(kill -INT {pid} there) first"
+            f"{name} is held by {described(pid, host, since)}, for more than {self._wait_s:g} s; "
+            "try again later"
         )
 
     def _beat(self) -> None:
@@ -153,12 +148,7 @@ class StoreLock:
             except OSError as error:  # the store is away for a while: the next beat may reach it
                 self.failing = error
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._released.set()
         self._thread.join(timeout=2 * BEAT_S)
         try:

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from pawtune.data_pipeline.sources.object_store import one_line, retry_store
@@ -160,12 +159,7 @@ class Uploader:
                 f"pawtune resume '{self._run.place}'"
             ) from error
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._closing.set()
         self._thread.join()
         self._mirror.uploader = None

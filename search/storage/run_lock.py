@@ -9,8 +9,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pawtune.data_pipeline.file_lock import build_lock
 from pawtune.data_pipeline.safe_files import read_regular, shown
@@ -41,13 +40,7 @@ class RunLock:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Self:
-        content = {
-            "host": platform.node(),
-            "pid": os.getpid(),
-            "process": process_start(os.getpid()),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            "token": self._token,
-        }
+        content = {**this_process(), "token": self._token}
         try:
             with self._file.open("x", encoding="utf-8") as stream:
                 json.dump(content, stream)
@@ -78,11 +71,7 @@ class RunLock:
         else:
             held = self._beats()
         if held:
-            raise UserError(
-                f"a run has one driver at a time, and {self._run.name} is held by process {pid} on "
-                f"{shown(str(host))} since {shown(str(since))}; wait for it, or stop it "
-                f"(kill -INT {pid} there) first"
-            )
+            raise UserError(refusal(self._run.name, pid, host, since))
 
     def _beats(self) -> bool:
         age = self._age()
@@ -108,16 +97,34 @@ class RunLock:
             except OSError:  # storage is away for a while: the next beat may reach it
                 continue
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._released.set()
         self._thread.join(timeout=BEAT_S)
         with suppress(OSError):  # a lock whose process is gone holds nobody up
             self._file.unlink(missing_ok=True)
+
+
+def this_process() -> dict[str, Any]:
+    """What a lock says of the process that holds it."""
+    return {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "process": process_start(os.getpid()),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def described(pid: object, host: object, since: object) -> str:
+    """The process that holds a lock, in words."""
+    return f"process {shown(str(pid))} on {shown(str(host))} since {shown(str(since))}"
+
+
+def refusal(run: str, pid: object, host: object, since: object) -> str:
+    """The message for a run that another driver holds."""
+    return (
+        f"a run has one driver at a time, and {run} is held by {described(pid, host, since)}; "
+        f"wait for it, or stop it (kill -INT {shown(str(pid))} there) first"
+    )
 
 
 def refuse_if_held(run: RunFolder) -> None:

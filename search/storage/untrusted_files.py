@@ -20,19 +20,15 @@ from pydantic import ValidationError
 from pawtune.data_pipeline.safe_files import read_regular, shown
 from pawtune.models.spec import TrialSpec, explain
 from pawtune.search.errors import UserError
+from pawtune.search.trial_report import METRICS
 
 MAX_JSON_BYTES = 64 * 2**20
 MAX_CSV_BYTES = 64 * 2**20
 MAX_TEXT_BYTES = 2**20
 MAX_SECONDS = 1e12  # of a time or a duration: far beyond any, and safe to calculate with
 RATIOS = frozenset({"accuracy", "val_accuracy", "val_balanced_accuracy"})
-REQUIRED_METRICS = (
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "val_balanced_accuracy",
-    "seconds",
+REQUIRED_METRICS = tuple(
+    name for name in METRICS if name not in ("learning_rate", "images_per_second")
 )
 RESTORE = "restore the file, or start the search again"
 RESTORE_TRIAL = "restore the file, or delete the trial's folder"

@@ -13,17 +13,10 @@ from pawtune.search.objective import Metric, Objective
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
 from pawtune.search.tensorboard.event_files import EventFile, remove_event_files
 from pawtune.search.tensorboard.event_pictures import Samples
+from pawtune.search.trial_report import METRICS as REPORTED
 
 Epoch = Mapping[str, float]
-SCALARS = (
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "val_balanced_accuracy",
-    "learning_rate",
-    "images_per_second",
-)
+SCALARS = tuple(name for name in REPORTED if name != "seconds")
 # HParams shows the last value of a curve: what belongs to the best epoch needs curves of its own.
 METRICS = {
     "best_val_accuracy": "best_val_accuracy",

@@ -17,7 +17,7 @@ def build_lock(folder: Path, waits: Callable[[str], None] = lambda line: None) -
 
     Args:
         folder: Folder that is to be built.
-        waits: Told where somebody else is at it.
+        waits: Called where another process holds the lock.
 
     Yields:
         The file that stands for the turn.

@@ -1,4 +1,4 @@
-"""How long work tells its caller how far it has come."""
+"""How long-running work reports its progress to the caller."""
 
 from collections.abc import Callable
 

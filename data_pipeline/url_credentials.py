@@ -19,7 +19,7 @@ SECRET = re.compile(
 
 
 def without_secrets(text: str) -> str:
-    """The text with what looks like a credential in an address blotted out.
+    """The text with everything that looks like a credential in an address masked.
 
     >>> without_secrets("https://me:pw@host/a.zip?sig=abc&version=2")
     'https://***@host/a.zip?sig=***&version=2'
@@ -30,7 +30,7 @@ def without_secrets(text: str) -> str:
 
 
 def has_secrets(address: str) -> bool:
-    """Whether an address holds credentials, or their blots."""
+    """Whether an address holds credentials, or their mask."""
     return SECRET.search(address) is not None
 
 

@@ -1,4 +1,4 @@
-"""A finished or running search, opened from its folder: what Python users hold."""
+"""`Run`: a finished or running search and its results, for use from Python."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,7 +86,7 @@ class Run:
         return load_config(self.folder.config_file, [], {})
 
     def manifest(self) -> Manifest:
-        """Who is in which split."""
+        """The manifest: which image is in which split."""
         return Manifest.load(self.folder.root)
 
     def rows(self) -> list[Row]:
@@ -124,13 +124,13 @@ class Run:
         return RunSummary.read(self.folder.summary_file).as_dict()
 
     def validation(self, rows: Sequence[Row] | None = None) -> "ValidationEstimate | None":
-        """The winner's validation accuracy, as seen and corrected for the choice among many.
+        """The best trial's validation accuracy, uncorrected and corrected for choosing among many.
 
         Args:
-            rows: The leaderboard, where it is at hand.
+            rows: The leaderboard, if it was read before; by default it is read now.
 
         Returns:
-            None where no trial has finished an epoch, or where the winner's predictions or the
+            None where no trial has finished an epoch, or where the best trial's predictions or the
             manifest cannot be read.
         """
         from pawtune.search.results.selection_bias import estimate_validation

@@ -311,7 +311,7 @@ def test_a_run_that_no_job_made_goes_on_as_a_job_by_its_name(
 
 def test_the_port_that_workers_join_is_no_dashboard(guarded: Head, tmp_path: Path) -> None:
     done = guarded.pawtune("list", "--address", guarded.gcs_address, cwd=tmp_path)
-    refused(done, f"received http://{guarded.gcs_address}: what answers there speaks no HTTP")
+    refused(done, f"received http://{guarded.gcs_address}: that port does not speak HTTP")
 
 
 def test_no_such_job(guarded: Head, tmp_path: Path) -> None:
@@ -428,7 +428,7 @@ def test_a_server_that_is_no_cluster(capsys: pytest.CaptureFixture[str], tmp_pat
     assert outcome.code == 2
     assert "it answered 404" in outcome.err
     assert page.code == 2
-    assert "what answers there is no dashboard of Ray's" in page.err
+    assert "that page is not the Ray dashboard" in page.err
 
 
 def test_elsewhere_without_a_token_only_if_one_insists(

@@ -92,7 +92,7 @@ def test_an_address_where_nothing_listens(tiny_images: Path, runs_dir: Path) -> 
 def test_addresses_that_are_no_head(tiny_images: Path, silent: str, chatty: str) -> None:
     assert "timed out" in refused(*search(tiny_images, f"--address={silent}"))
     said = refused(*search(tiny_images, f"--address={chatty}"))
-    assert "is no head of Ray's" in said
+    assert "it is probably the Ray dashboard" in said
     assert f"take as http://{chatty};" in said
     assert "use `pawtune submit`" in refused(*search(tiny_images, "--address=ray://127.0.0.1:1"))
     assert "host:port" in refused(*search(tiny_images, "--address=somewhere"))

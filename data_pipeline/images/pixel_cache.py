@@ -107,7 +107,7 @@ class PixelWriter:
         self._file.seek(self._start + start * math.prod(self._shape[1:]))
         self._file.write(np.ascontiguousarray(shard).data)
         if self._on_disk.done():
-            self._on_disk.result()  # a disk tells of an error once
+            self._on_disk.result()  # raises what writing to the disk raised
             self._on_disk = self._disk.submit(os.fsync, self._file.fileno())
 
     def finish(self) -> NDArray[np.uint8]:

@@ -124,7 +124,7 @@ class _Tar(tarfile.TarFile):
 
 
 class _Replayed:
-    """Stands in for a tar's file for one read, whose content is at hand."""
+    """Stands in for a tar's file during one read whose content was read before."""
 
     def __init__(self, tar: _Tar, file: Any, content: bytes) -> None:
         self._tar, self._file, self._content = tar, file, content

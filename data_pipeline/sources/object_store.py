@@ -81,7 +81,7 @@ def retry_store(
     Args:
         use: May be called several times.
         patience_s: How long; 0 for one attempt. pyarrow itself tries for some 6 s.
-        say: Told once that the store is away, and that it is back.
+        say: Called once when the store stops answering, and once when it answers again.
 
     Raises:
         OSError: The last failure. A file that is not there is not waited for.
@@ -196,7 +196,7 @@ class ObjectStore:
         )
 
     def version(self, name: str = "") -> str:
-        """What tells this version of a file from others: the store's tag, or size and time."""
+        """Identifies this version of a file: the store's tag, or size and time."""
         with self._open(name) as stream:
             metadata = stream.metadata() or {}
         tag = metadata.get(b"ETag") or metadata.get(b"etag") or metadata.get(b"md5Hash")

@@ -1,4 +1,4 @@
-"""Which subfolders may be classes, and what tells that they are none: the same folders inside,
+"""Which subfolders may be classes, and what shows that they are not: the same folders inside,
 masks beside images."""
 
 import re

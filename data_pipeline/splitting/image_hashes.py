@@ -138,7 +138,7 @@ def _store_path(cache: Path, root: Path) -> Path:
 
 
 def _load(store: Path) -> dict[str, Row]:
-    """Rows by path. A store that cannot be read counts as empty: it is only a saving of time."""
+    """Rows by path. A store that cannot be read counts as empty: it only saves time."""
     try:
         content = json.loads(store.read_bytes())
         if content["version"] != CACHE_VERSION:

@@ -263,7 +263,7 @@ def _read_columns(path: Path) -> Columns:
 
 
 def _plain_columns(text: str) -> Columns | None:
-    """The columns of a table without quotes; None where only careful reading tells."""
+    """The columns of a table without quotes; None where a quoted table needs the CSV reader."""
     names = tuple(EntryRow.model_fields)
     head = ",".join(names) + "\n"
     body = text[len(head) :]

@@ -112,7 +112,7 @@ def _masks(hashes: Hashes, distance: int) -> list[np.uint64]:
 def _pairs_of_short_runs(
     hashes: Hashes, order: Numbers, starts: Numbers, lengths: Numbers, distance: int
 ) -> Iterator[tuple[Numbers, Numbers]]:
-    """Near pairs within runs of equal keys, all runs at once, by how far apart they stand.
+    """Near pairs within runs of equal keys, all runs at once, by their offset in the run.
 
     Yields:
         First and second ends, a few for each hash at most: of look-alikes there may be billions.
@@ -146,7 +146,7 @@ def _count_up(lengths: Numbers) -> Numbers:
 
 
 def _outside_of_largest(components: Numbers) -> Numbers:
-    """Places of those that are not in the component that most are in."""
+    """Indices of the members outside the largest component."""
     values, counts = np.unique(components, return_counts=True)
     return np.flatnonzero(components != values[counts.argmax()])
 

@@ -1,4 +1,4 @@
-"""Who is in which split, decided by content and seed alone.
+"""Which image is in which split, decided by content and seed alone.
 
 Groups of duplicates are put in the order of a hash of (seed, group) and dealt out in that order:
 to test while its quota lasts, then to validation, the rest to train. Quotas are counted per class.
@@ -22,7 +22,7 @@ VALIDATION_OF_TRAIN = {"validation": Fraction(15, 100)}
 
 @dataclass(frozen=True)
 class Member:
-    """An image to be dealt out."""
+    """An image to be assigned to a split."""
 
     label: str
     group: str

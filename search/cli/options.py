@@ -111,7 +111,7 @@ def _with_families(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def add_metric_option(app: typer.Typer) -> None:
-    """Gives --metric to the verbs that train a run's trials on: its own metric is named again."""
+    """Gives --metric to the verbs that continue training: a metric of one's own is named again."""
     for command in app.registered_commands:
         verb = command.callback
         if verb is not None and verb.__name__ in ("resume", "confirm", "reproduce"):

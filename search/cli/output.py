@@ -31,6 +31,6 @@ def console() -> Any:
 
 
 def shortest(run: "Run") -> str:
-    """A run as one types it, quoted for a shell: its name below ./runs, else its place."""
+    """A run as one types it, quoted for a shell: its name if it is in ./runs, else its path."""
     default = Path("runs").resolve() / run.name
     return shlex.quote(run.name if default == run.folder.root else run.folder.place)

@@ -1,4 +1,4 @@
-"""`pawtune predict`: labels as a stream, with a progress bar where somebody watches."""
+"""`pawtune predict`: labels as a stream, with a progress bar on a terminal."""
 
 import sys
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from pawtune.search.results.delivery.predict import (
 def predict(
     model: OpenedModel, images: Sequence[Path], kind: str, out: Path | None = None
 ) -> Counts:
-    """Labels files as `pawtune predict` does: with a progress bar where somebody watches.
+    """Labels files as `pawtune predict` does, with a progress bar on a terminal.
 
     Args:
         model: A delivered model, or one of a run.
@@ -29,7 +29,7 @@ def predict(
         UserError, DataError: As `predict_labels` and `write_predictions`.
     """
     reporter = Reporter()
-    # Lines on the same terminal tell how far it is; a pipe has no use for a bar.
+    # No bar where the lines themselves show the progress on the same terminal, or in a pipe.
     watched = reporter.console.is_terminal and (out is not None or not sys.stdout.isatty())
 
     def show(done: int, total: int) -> None:

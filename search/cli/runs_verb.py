@@ -153,7 +153,7 @@ def describe(run: "Run") -> dict[str, Any]:
 
 
 def fingerprint_of(run: "Run") -> str | None:
-    """Of contents, labels and splits; None where the manifest cannot be read."""
+    """Fingerprint of contents, labels and splits; None where the manifest cannot be read."""
     from pawtune.data_pipeline.errors import DataError
 
     try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def note_of(run: "Run", trial_id: str) -> str | None:
-    """What `confirm` has to say against a trial; None: nothing."""
+    """A warning where `confirm` found another trial better; None: nothing speaks against it."""
     from pawtune.search.config.search_config import NAME_RULE
     from pawtune.search.storage.run_folder import read_json
 
@@ -278,6 +278,6 @@ def advise(
 
 
 def _next(run: "Run", verb: str, options: str = "", *, note: str) -> None:
-    """A command to type next, the way this run was named."""
+    """Prints a command to type next, with this run's name."""
     command = " ".join(filter(None, ["pawtune", verb, shortest(run), options]))
     print(f"  {command:<44}  # {note}")

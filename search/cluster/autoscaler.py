@@ -33,7 +33,7 @@ Addable = tuple[tuple[NodeKind, ...], int | None]
 def nodes_to_come() -> Addable:
     """What the autoscaler of the joined cluster may have, and how many nodes at once.
 
-    Nothing and None where there is no autoscaler, or where nobody tells.
+    Nothing and None where there is no autoscaler, or its configuration is unknown.
 
     Raises:
         UserError: What is declared cannot be read.
@@ -70,12 +70,12 @@ def addable_nodes(configuration: str) -> Addable:
             count = node_type.get("max_workers", 0 if name == head else most)
             kinds.append(_kind(node_type.get("resources") or {}, -1 if count is None else count))
     except (yaml.YAMLError, AttributeError, TypeError, ValueError):
-        return (), None  # another form of it than Ray's own, which does not tell
+        return (), None  # not the file that `ray up` writes: it does not say
     return _usable(kinds), most
 
 
 def _usable(kinds: Iterable[NodeKind]) -> tuple[NodeKind, ...]:
-    """Without those that are not there, or known only when a node of them is there."""
+    """The kinds that may be added and whose CPUs or GPUs are known before one is started."""
     return tuple(kind for kind in kinds if kind.count and (kind.cpus or kind.gpus))
 
 

@@ -14,7 +14,7 @@ from pawtune.search.cluster.autoscaler import nodes_to_come
 from pawtune.search.cluster.capacity import Capacity, NodeKind, amount
 from pawtune.search.cluster.head_address import head_here, no_cluster, probe_head
 from pawtune.search.cluster.local_ray import prepare_local_ray
-from pawtune.search.cluster.node_events import Say, hear_news
+from pawtune.search.cluster.node_events import Say, report_node_events
 from pawtune.search.cluster.ray_internals import check_token, session_folder
 from pawtune.search.cluster.worker_start import PATIENCE_S, worker_error
 from pawtune.search.config.search_config import ResourcesConfig
@@ -84,7 +84,7 @@ def connect(address: str | None, say: Say | None = None) -> None:
         raise (_not_started(error) if door is None else no_cluster(address, error, door)) from error
     if door is None:
         _await_worker()
-    hear_news(say)
+    report_node_events(say)
 
 
 def _await_worker() -> None:
@@ -116,12 +116,12 @@ def _not_started(error: Exception) -> UserError:
 
 
 def _show_token(address: str) -> None:
-    """Notices at once that a head does not let us in; `ray.init` would ask it for 20 s.
+    """Fails at once where a head refuses our token; `ray.init` would ask it for 20 s.
 
     Raises:
         ValueError: It does not.
     """
-    with held_back_stderr():  # Ray's own code tells of a refusal, too
+    with held_back_stderr():  # Ray's own code prints the refusal, too
         try:
             check_token(address)
         except ray.exceptions.AuthenticationError as error:
@@ -176,7 +176,7 @@ def plan_resources(config: ResourcesConfig, capacity: Capacity) -> ResourcePlan:
 
 
 def claim_process(threads: int) -> None:
-    """Tells TensorFlow what of the machine is this worker's; again is accepted.
+    """Limits TensorFlow to this worker's share of the machine; may be called again.
 
     A worker that computes with another number of threads already, for an earlier search of the
     same driver, cannot be changed: it ends, and Ray gives the work to another.

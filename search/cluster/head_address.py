@@ -1,4 +1,4 @@
-"""Knocks at an address before Ray, which takes seconds to load, would try for half a minute."""
+"""Probes an address first: Ray takes seconds to load and would then try for half a minute."""
 
 import os
 import re
@@ -13,7 +13,7 @@ HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, HTTP2_SETTIN
 
 
 def probe_head(address: str | None) -> str | None:
-    """Notices at once where no head of Ray's listens.
+    """Fails at once where no Ray head listens at the address.
 
     Args:
         address: Address, as `--address` of `pawtune run` takes it.
@@ -72,19 +72,25 @@ def _call(address: str) -> None:
         answer = door.recv(9)
         if answer.startswith(b"HTTP/1"):
             raise ValueError(
-                "what answers there is no head of Ray's but perhaps its dashboard, which `pawtune "
-                f"submit` and `pawtune resume` take as http://{address}"
+                "that port answers HTTP: it is probably the Ray dashboard, which `pawtune submit` "
+                f"and `pawtune resume` take as http://{address}"
             )
         if len(answer) < 4 or answer[3] != HTTP2_SETTINGS:
-            raise ValueError("what answers there is no head of Ray's")
+            raise ValueError("that port answers, but not as a Ray head")
 
 
 def no_cluster(address: str | None, reason: object, found: str | None = None) -> UserError:
-    """What is said where no cluster can be joined; `found`: the head that `auto` came upon."""
-    told = " ".join(str(reason).split())[:300]
+    """The error where no cluster can be joined.
+
+    Args:
+        address: The address, as given.
+        reason: Why not.
+        found: The head that `auto` resolved to.
+    """
+    why = " ".join(str(reason).split())[:300]
     received = f"{address!r}, here {found}" if found not in (None, address) else repr(address)
     return UserError(
-        f"--address must be that of a running Ray cluster, received {received}: {told}; give "
+        f"--address must be that of a running Ray cluster, received {received}: {why}; give "
         "host:port of its head (ray start says it), or `local` to use this machine alone"
     )
 

@@ -18,7 +18,7 @@ SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 def prepare_local_ray(say: Say) -> None:
-    """Gives Ray, before it starts here, places that it can use where the usual ones cannot be.
+    """Chooses other folders for a local Ray where the usual ones cannot be used.
 
     Args:
         say: Takes a line where another temporary folder is used than the one that was set.
@@ -70,7 +70,7 @@ def _no_folder(reason: str) -> UserError:
 
 
 def _token_without_home() -> None:
-    """Ray keeps the token of a local cluster in ~/.ray; where that cannot be, here."""
+    """Ray keeps the token of a local cluster in ~/.ray; where it cannot be written, here."""
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return
     with suppress(OSError, RuntimeError):

@@ -1,4 +1,4 @@
-"""What happens to a cluster while a search runs on it, in a line for the person who watches."""
+"""Events of a cluster's nodes while a search runs on it, reported in one line each."""
 
 import re
 import socket
@@ -18,22 +18,22 @@ ANSWER_S = 3.0
 DEAD_NODE = re.compile(
     r"node with node id: (?P<id>\w+) and address: (?P<address>\S+) .*marked dead", re.DOTALL
 )
-TOLD_ELSEWHERE = (
+REPORTED_ELSEWHERE = (
     "Raylet is terminated",  # the same death, reported again with 20 lines of a log
     "infeasible resource requests",  # until the autoscaler has added a node; see pending_trials
 )
 
 
-def hear_news(say: Say) -> None:
-    """Takes what Ray tells of its nodes, which it would print on stdout, where `--json` is alone.
+def report_node_events(say: Say) -> None:
+    """Reports Ray's messages about nodes, which Ray would print on stdout into the JSON.
 
     Args:
         say: Takes a line; called in a thread of Ray's.
     """
-    take_messages(partial(_tell, say))
+    take_messages(partial(_report, say))
 
 
-def _tell(say: Say, messages: Sequence[str]) -> None:
+def _report(say: Say, messages: Sequence[str]) -> None:
     for message in messages:
         dead = DEAD_NODE.search(message)
         if dead is not None:
@@ -41,13 +41,13 @@ def _tell(say: Say, messages: Sequence[str]) -> None:
                 f"the cluster has lost node {dead['address']} ({dead['id'][:8]}): its trials "
                 "continue elsewhere, from their last kept state"
             )
-        elif not any(words in message for words in TOLD_ELSEWHERE):
+        elif not any(words in message for words in REPORTED_ELSEWHERE):
             say(f"Ray: {' '.join(message.split())[:300]}")
 
 
 @contextmanager
 def head_watched(run: RunFolder, joined: bool, say: Say) -> Iterator[None]:
-    """Says so when the cluster's head is gone; Ray ends the process a minute later, wordless.
+    """Warns when the cluster's head is gone: a minute later Ray ends the process without a word.
 
     Args:
         run: Run that can be resumed.
@@ -68,18 +68,18 @@ def head_watched(run: RunFolder, joined: bool, say: Say) -> Iterator[None]:
 
 
 def _watch(head: str, run: RunFolder, say: Say, done: threading.Event) -> None:
-    told, missed = False, 0
+    reported, missed = False, 0
     while not done.wait(LOOK_S):
         missed = 0 if _answers(head) else missed + 1
-        if missed == 2 and not told:
-            told = True
+        if missed == 2 and not reported:
+            reported = True
             say(
                 f"the cluster's head at {head} does not answer; if it stays away, Ray ends this "
                 "search within a minute. All finished epochs are kept: on another head, "
                 f"`pawtune resume {run.place} --address HOST:PORT`"
             )
-        elif told and not missed:
-            told = False
+        elif reported and not missed:
+            reported = False
             say(f"the cluster's head at {head} answers again")
 
 

@@ -42,7 +42,7 @@ def wait_for_room(options: Mapping[str, Any], tell: Callable[[str], None]) -> No
 
     Args:
         options: Options of the task in Ray's words: `num_cpus`, `num_gpus`, where it must run.
-        tell: Called with what it waits for, every few seconds of a longer wait.
+        tell: Called every few seconds of a longer wait with what is missing.
     """
     if not options.get("num_cpus") and not options.get("num_gpus"):
         return  # there always is

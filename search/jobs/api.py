@@ -101,13 +101,11 @@ class JobsApi:
         except OSError as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(self._no_cluster(reason)) from None
-        except http.client.HTTPException:  # it has the bytes that came, which no terminal shows
-            reason = "what answers there speaks no HTTP, as the port that workers join"
+        except http.client.HTTPException:  # its text holds raw bytes
+            reason = "that port does not speak HTTP: it may be the one that workers join"
             raise UserError(self._no_cluster(reason)) from None
         except ValueError:
-            raise UserError(
-                self._no_cluster("what answers there is no dashboard of Ray's")
-            ) from None
+            raise UserError(self._no_cluster("that page is not the Ray dashboard")) from None
 
     def ask(self, method: str, *arguments: Any, **options: Any) -> Any:
         """What a method of Ray's client returns.

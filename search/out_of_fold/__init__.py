@@ -1,4 +1,4 @@
-"""What predictions for unseen images tell of a run's data: wrong labels, calibration, advice.
+"""What out-of-fold predictions show about a run's data: wrong labels, calibration, advice.
 
 It may import `results`, `shared_work`, `cluster`, `storage` and `config`. It starts no Ray.
 """

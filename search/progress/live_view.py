@@ -1,4 +1,4 @@
-"""What there is to tell of a search that runs, and how a terminal shows it."""
+"""The state of a running search, and how a terminal shows it."""
 
 from collections import Counter
 from collections.abc import Mapping

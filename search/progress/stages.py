@@ -26,7 +26,7 @@ class Stages:
 
     @contextmanager
     def noted_in(self, run: RunFolder) -> Iterator[None]:
-        """For the time of a block, `read_stage` tells the stage of the moment."""
+        """Within the block, `read_stage` gives the stage that is running."""
         self._file = stage_file(run)
         try:
             yield

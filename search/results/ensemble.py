@@ -1,10 +1,10 @@
 """A soft vote of the best trials: whether it is worth having, and the one model it becomes.
 
-The validation predictions of every trial are kept, so what a vote of them would have said costs
-no training and no image. It is offered when it names more validation images right than the best
-trial does and McNemar's exact test finds the two to differ (p below 0.05): a vote costs more than
-one model at every image it ever sees, so luck is not enough. The best trial was picked on these
-same images, which favours it; a vote that wins all the same has earned it.
+The validation predictions of every trial are kept, so evaluating a vote needs neither training nor
+images. The vote is kept when it classifies more validation images correctly than the best trial and
+McNemar's exact test finds the two to differ (p below 0.05): for each image, a vote costs as much as
+all its members together, so an advantage by chance is not enough. The best trial was chosen on
+these same images, which favours it: the test is conservative.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""What images are compared with for novelty: features of a run's images by one of its models.
+"""The reference for novelty: features of a run's images, computed by one of its models.
 
-They are computed once for a model, where the images are at hand, and kept in the run folder.
+They are computed once for a model, while the images can be read, and kept in the run folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ def find_novelty(
     manifest: Manifest,
     progress: Progress | None = None,
 ) -> Novelty | None:
-    """What the run keeps for a model, or makes of its images and keeps.
+    """The novelty reference of a model: kept in the run, or computed now from its images and kept.
 
     Args:
         run: The run.
@@ -49,7 +49,7 @@ def find_novelty(
         progress: Called with (name, images done, images in all).
 
     Returns:
-        None for a model without features of its own (a vote), or where the images are not at hand.
+        None for a model without features of its own (a vote), or where images cannot be read.
 
     Raises:
         UserError: What the run keeps is damaged.
@@ -100,7 +100,7 @@ def _measure(
 
 
 def _sample(entries: Sequence[ManifestEntry], most: int) -> list[ManifestEntry]:
-    """At most so many, the same ones every time."""
+    """At most `most` of the entries, always the same ones."""
     rows = np.random.default_rng(0).permutation(len(entries))[:most]
     return [entries[row] for row in np.sort(rows)]
 

@@ -128,7 +128,7 @@ def estimate_validation(
 def read_scores(
     run: RunFolder, rows: Sequence[Row], labels: NDArray[np.int32], classes: int
 ) -> tuple[Floats, Floats] | None:
-    """What trials' stored predictions come to, one trial's probabilities in memory at a time.
+    """Hits and losses of stored predictions; one trial's probabilities are in memory at a time.
 
     Args:
         run: The run.

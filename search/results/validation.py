@@ -1,4 +1,4 @@
-"""What a trial's stored validation predictions tell: confusion, classes, worst mistakes."""
+"""A trial's stored validation predictions evaluated: confusion, classes, worst mistakes."""
 
 from dataclasses import dataclass
 

@@ -1,12 +1,12 @@
 """The best trials trained again with other seeds: how much of a trial's lead was luck.
 
-A trial's place on the leaderboard rests on one seed: of its first weights, dropout, the order of
-images, the draws of augmentation. The retrained ones share everything else with the search: the
-splits, the decoded pixels, the feature banks. They run all epochs of their specification, even
-where ASHA had stopped the trial, and their best epoch is chosen on validation as in the search.
+A trial's place on the leaderboard depends on one seed: for its initial weights, dropout, the order
+of images and augmentation. The repetitions share everything else with the search: the splits, the
+decoded pixels, the feature banks. They run all epochs of their specification, even where ASHA
+stopped the trial, and their best epoch is chosen on validation as in the search.
 
-They lie in `confirm/`, one folder each, laid out as a trial's; neither the leaderboard nor the
-sampler ever sees them. Finished ones are not repeated, unfinished ones continue.
+Each repetition has a folder in `confirm/`, laid out as a trial's; neither the leaderboard nor the
+sampler reads them. Finished ones are not repeated, unfinished ones continue.
 """
 
 from collections.abc import Sequence
@@ -82,7 +82,7 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What came of it.
+    """The best trials with other seeds, and whether their order holds.
 
     Attributes:
         metric: Metric that trials are ranked by.
@@ -208,7 +208,7 @@ def _train_all(
     objective: Objective,
     reporter: Reporter,
 ) -> None:
-    """Trains what is to be trained; one's failure is no reason to end the others."""
+    """Trains the repetitions that are not finished; where one fails, the others continue."""
     repeats = {repeat.folder.root: repeat for repeat in todo}
     epochs = dict.fromkeys(repeats, 0)
     total = sum(repeat.spec.train.epochs for repeat in todo)
@@ -318,7 +318,7 @@ def assess(trials: Sequence[Confirmed], objective: Objective, seeds: int) -> Con
 
 
 def noise_of_means(trials: Sequence[Confirmed], first: int, second: int) -> float | None:
-    """What the means of two trials over so many seeds may differ by for luck alone (95%).
+    """By how much the means of two trials over so many seeds may differ by chance (95%).
 
     Two-sided Student t interval of a difference, with the spread pooled over all trials: a few
     seeds of one trial alone say too little about it.

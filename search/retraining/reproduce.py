@@ -61,7 +61,7 @@ class EpochPair:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of it.
+    """A trial as recorded and as trained again, compared epoch by epoch.
 
     Attributes:
         trial_id: The trial.

@@ -41,7 +41,7 @@ LOCAL = "local"  # an address: a cluster started on this machine
 
 @dataclass(frozen=True)
 class RetrainingSetup:
-    """All that stands ready before trials of a run are trained again.
+    """What trials of a run need to be trained again: data, resources and shared work.
 
     Attributes:
         config: Configuration of the search.
@@ -140,7 +140,7 @@ def locate_images(
     """The recorded splits on the images where they are now: as given, as then, or made again.
 
     Raises:
-        UserError: They are nowhere.
+        UserError: The images are not found.
     """
     manifest = Manifest.load(run.root)
     if data is None and Path(manifest.root).is_dir():

@@ -86,7 +86,7 @@ class StoreLock:
             time.sleep(random.uniform(0.1, 0.3))
         for name in self._dead:
             self._store.delete(name)
-        for name in self._stale(claims):  # a note tells a driver that only slept
+        for name in self._stale(claims):  # the note is for a driver that was only suspended
             self._store.write(name + TAKEN, self._content)
 
     def _new_claim(self) -> str:

@@ -30,7 +30,7 @@ class Uploader:
     Args:
         run: A run in an object store.
         lock: Held on it. Where another driver took it over, nothing more is sent.
-        say: Told that the store is away, and that it is back.
+        say: Called with a message when the store stops answering, and when it answers again.
     """
 
     def __init__(self, run: RunFolder, lock: StoreLock, say: Callable[[str], None]) -> None:

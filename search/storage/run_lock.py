@@ -128,7 +128,7 @@ def refusal(run: str, pid: object, host: object, since: object) -> str:
 
 
 def refuse_if_held(run: RunFolder) -> None:
-    """Looks before Ray is loaded, which takes seconds; the lock is taken later, and decides.
+    """Refuses a held run before Ray is loaded, which takes seconds; the lock itself comes later.
 
     Raises:
         UserError: Another driver holds the run.
@@ -150,7 +150,7 @@ def driver_died_here(run: RunFolder) -> bool:
 
 
 def process_start(pid: int) -> str | None:
-    """When a process started, which tells it from a later one of the same number; None: gone."""
+    """When a process started: a later process may have its number. None: it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

@@ -94,7 +94,7 @@ def check_spec(path: Path, content: dict[str, Any]) -> None:
     try:
         TrialSpec.model_validate(spec)
     except ValidationError as error:
-        # Of a stranger's file every line break would come through.
+        # The text comes from an untrusted file: its line breaks must not reach the terminal.
         told = shown(explain(error))[:600]
         raise UserError(
             f"trial {path.parent.name}'s spec.json is not valid: {told}; {RESTORE_TRIAL}"

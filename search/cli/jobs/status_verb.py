@@ -93,9 +93,9 @@ def _job_status(
 
 
 def _run_of(job: "Job") -> "tuple[Run | None, str]":
-    """A job's run; None if it has not begun, or lies where this machine does not see it.
+    """A job's run; None if it has not begun, or this machine cannot read its folder.
 
-    The text says what keeps this machine from reading it, as a bucket without credentials does.
+    The text says why it cannot be read: a bucket without credentials, for example.
     """
     from pawtune.data_pipeline.errors import DataError
     from pawtune.search.errors import UserError
@@ -118,7 +118,7 @@ def _watch(run: "Run") -> None:
 
 
 def _message(job: "Job") -> str:
-    """What Ray says about a job, in one line; it adds all that a failed one printed."""
+    """Ray's message about a job in one line; for a failed job, Ray appends its whole output."""
     said, _, printed = job.message.partition(", last available logs")
     last = printed.strip().rpartition("\n")[2]
     return " ".join((f"{said}: {last}" if last else said).split())

@@ -66,7 +66,7 @@ def resume_as_job(
     runs_dir: str,
     as_json: bool,
 ) -> None:
-    """`pawtune resume` where its --address is a dashboard's URL."""
+    """Resumes a run as a Ray job: `pawtune resume` with a dashboard's URL as --address."""
     from pawtune.search.jobs import ray_jobs as jobs
 
     api = open_api(address, insecure)

@@ -1,4 +1,4 @@
-"""What came of reproducing, confirming, refitting and voting, in words and tables."""
+"""Results of reproduce, confirm, refit and ensemble as tables and sentences."""
 
 from collections.abc import Iterator
 
@@ -92,7 +92,7 @@ def _score(outcome: Outcome, planned_epochs: int) -> str:
 
 
 def confirmation_lines(result: Confirmation) -> Iterator[str]:
-    """Whether the order at the top holds, and how far that is known."""
+    """Whether the order at the top holds, and how certain that is."""
     leader = result.trials[0]
     for trial in result.trials:
         for repeat in trial.repeats:
@@ -129,7 +129,7 @@ def _order(result: Confirmation) -> str:
 
 
 def refit_lines(refit: Refit) -> Iterator[str]:
-    """What was trained, and what is not known of it."""
+    """What was trained, and why no validation score exists."""
     images = refit.train_images + refit.validation_images
     yield (
         f"{refit.trial_id} {refit.name}: trained on {images} images ({refit.train_images} "

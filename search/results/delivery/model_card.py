@@ -76,7 +76,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
 
 
 def _facts(run: RunFolder, choice: ModelChoice) -> TrialFacts:
-    """What the worker found out that trained it; of an ensemble, its best member's."""
+    """Facts recorded by the worker that trained it; for an ensemble, those of its best member."""
     folder = run.trial(choice.row.trial_id)
     if choice.kind == "refit":
         folder = refit_folder(run, choice.trial_id)
@@ -100,7 +100,7 @@ def _spec(run: RunFolder, choice: ModelChoice) -> dict[str, Any]:
 def _validation(
     run: RunFolder, rows: Sequence[Row], choice: ModelChoice, manifest: Manifest, metric: Metric
 ) -> dict[str, Any]:
-    """As seen with Wilson's interval; corrected for the choice where this trial is the winner.
+    """Uncorrected with Wilson's interval; corrected for the choice where this trial is the best.
 
     A refit has no validation images left: the figures are the trial's before.
     """

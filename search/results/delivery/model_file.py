@@ -96,7 +96,7 @@ def open_model(model_file: Path) -> tuple["keras.Model", dict[str, Any]]:
 
 
 def read_novelty(model_file: Path, model: "keras.Model", card: Mapping[str, Any]) -> Novelty | None:
-    """What a model file of `open_model` keeps to tell novel images; None where it keeps nothing.
+    """The novelty reference in a model file; None where the file has none.
 
     Raises:
         UserError: It is not what pawtune writes.

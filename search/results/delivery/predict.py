@@ -52,7 +52,7 @@ def predict_labels(
     model: OpenedModel, images: Sequence[Path], progress: Progress | None = None
 ) -> Iterator[Record]:
     """Streams one record a file: `path`, `label`, `confidence`, `probabilities` by class name, and
-    `novelty` where the model tells it.
+    `novelty` where the model gives it.
 
     A file that cannot be read has no label, confidence or probabilities, and a `reason`. Bytes of
     a path that are no UTF-8 are written as in manifest.csv.

@@ -134,7 +134,7 @@ def run_search(
         except Exception as error:
             remove_run_folder(run)  # made a moment ago, and no trial has started
             if isinstance(error, OSError):
-                raise _told(error) from error
+                raise _storage_trouble(error) from error
             raise
         else:
             reason = _run(config, run, trials, work, reporter, callbacks)
@@ -194,7 +194,7 @@ def resume_search(
         except INTERRUPTIONS:
             reason: str | None = "interrupted"
         except OSError as error:
-            raise _told(error) from error
+            raise _storage_trouble(error) from error
         else:
             trials = replace(trials, past=past)
             reason = _run(config, run, trials, work, reporter, callbacks)
@@ -238,8 +238,8 @@ def _manifest_to_resume(run: RunFolder, config: SearchConfig, reporter: Reporter
     return replace(manifest, root=str(root))
 
 
-def _told(error: OSError) -> UserError:
-    """A full or absent disk in words for people."""
+def _storage_trouble(error: OSError) -> UserError:
+    """The error for a disk that is full or absent, in plain words."""
     return UserError(
         f"the files of a search must be readable and its folders writable: {error}; make room, or "
         "bring the storage back, and give the command again"
@@ -295,7 +295,7 @@ def load_data(config: SearchConfig, progress: Progress) -> Manifest:
 
 
 def _check_resources(config: SearchConfig, reporter: Reporter) -> None:
-    """Refuses at once resources that are not there: looking through many images takes minutes."""
+    """Refuses missing resources at once: reading many images takes minutes."""
     if config.resources != ResourcesConfig():
         cluster.connect(config.resources.address, reporter.say)
         cluster.plan_resources(config.resources, cluster.available_resources())
@@ -304,7 +304,7 @@ def _check_resources(config: SearchConfig, reporter: Reporter) -> None:
 def _prepare(
     config: SearchConfig, run: RunFolder, manifest: Manifest, reporter: Reporter
 ) -> tuple[SearchConfig, Trials, SharedWork]:
-    """All that stands ready before the first trial, and the search among what the scout kept."""
+    """Makes what the trials share; the search is narrowed to the backbones that the scout kept."""
     reporter.data(manifest)
     try_metric(config.metric, manifest.labels("validation"), len(manifest.class_names))
     families = find_families(config, reporter.say, run)
@@ -422,4 +422,4 @@ def _finish(
     try:
         retry_storage(finish)
     except OSError as error:
-        raise _told(error) from error
+        raise _storage_trouble(error) from error

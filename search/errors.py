@@ -1,4 +1,4 @@
-"""What a person asked for cannot be done: reported in words, without a traceback.
+"""Errors that a person can act on: printed as a message, without a traceback.
 
 Messages name options as the command line has them. Whoever calls from Python reads the names of
 arguments and settings instead: public functions are `readable_in_python`.
@@ -34,7 +34,7 @@ class UserError(ValueError):
 
 @contextmanager
 def read_on_the_command_line() -> Iterator[None]:
-    """For the time of a block, messages name options as they are typed."""
+    """Within the block, messages name options as they are typed."""
     token = _typed.set(True)
     try:
         yield
@@ -43,7 +43,7 @@ def read_on_the_command_line() -> Iterator[None]:
 
 
 def readable_in_python(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Has a public function's errors speak of arguments and settings, not of `--options`."""
+    """Decorates a public function: its errors name arguments and settings, not `--options`."""
 
     @functools.wraps(function)
     def called(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:

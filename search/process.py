@@ -16,7 +16,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def handling(handle: Callable[[], None], *numbers: signal.Signals) -> Iterator[None]:
-    """For the time of a block, signals call a function; only the main thread can have that.
+    """Within the block, signals call a function; only the main thread can handle signals.
 
     SIGHUP, which comes when the terminal's window closes, is left alone where it is ignored:
     `nohup` is meant to outlive the window.
@@ -42,7 +42,7 @@ def handling(handle: Callable[[], None], *numbers: signal.Signals) -> Iterator[N
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """For the time of a block, SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does."""
+    """Within the block, SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -53,7 +53,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """For the time of a block, interruptions wait: Ray half begun aborts the process at its end.
+    """Within the block, interruptions wait: a half-started Ray aborts the process at its end.
 
     What is started in it does not receive SIGHUP: Ray must outlive a closed window until the search
     has ended in order.
@@ -90,7 +90,7 @@ def load_tensorflow() -> None:
 
 @contextmanager
 def held_back_stderr() -> Iterator[None]:
-    """Holds back what anybody, C++ included, writes to stderr; shows it where an error comes."""
+    """Holds back what is written to stderr, by C++ too; prints it if an error is raised."""
     sys.stderr.flush()
     shown = os.dup(2)
     try:

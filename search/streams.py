@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 
 class OutputError(Exception):
-    """stdout cannot be written. No OSError: nothing may take it for trouble with a file."""
+    """stdout cannot be written. It is no OSError, which would read as a problem with a file."""
 
 
 class _Output(io.FileIO):
@@ -34,7 +34,7 @@ class _Progress(io.FileIO):
 
 @contextmanager
 def safe_streams() -> Iterator[None]:
-    """For the time of a command, gives it streams that it can rely on.
+    """Within the block, stdin, stdout and stderr are usable, whatever they were before.
 
     Raises:
         OutputError: stdout could not be written.

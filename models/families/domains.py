@@ -1,4 +1,4 @@
-"""What a parameter of the search space may be: a range of numbers, or a list of choices.
+"""Domains of the search space: a range of numbers, or a list of choices.
 
 In YAML a range is a mapping (`{low: 2, high: 5}`), choices are a list (`[adam, sgd]`) and a fixed
 value is the value itself (`adam`).

@@ -1,4 +1,4 @@
-"""What an architecture family has to offer, and what it is given.
+"""The interface of an architecture family: what it provides, and what it is given.
 
 A family is one object with the attributes and methods of `Family`: it needs no base class. The
 space of the search, the configuration, the workers, the report and TensorBoard read it; none of

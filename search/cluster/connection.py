@@ -69,20 +69,20 @@ def connect(address: str | None, say: Say | None = None) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     # `auto` joins a running cluster or fails; an address left out never joins one by accident.
     here = address in (None, "", "local")
-    door = probe_head(address) or (None if here else head_here())
-    options = {"address": door} if door else {"address": "local", "include_dashboard": False}
+    head = probe_head(address) or (None if here else head_here())
+    options = {"address": head} if head else {"address": "local", "include_dashboard": False}
     say = say or (lambda line: print(line, file=sys.stderr))
-    if door is None:
+    if head is None:
         prepare_local_ray(say)
         os.environ.update(UNWAITED)
     try:
-        if door is not None:
-            _show_token(door)
+        if head is not None:
+            _show_token(head)
         with undisturbed():
             ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise (_not_started(error) if door is None else no_cluster(address, error, door)) from error
-    if door is None:
+        raise (_not_started(error) if head is None else no_cluster(address, error, head)) from error
+    if head is None:
         _await_worker()
     report_node_events(say)
 

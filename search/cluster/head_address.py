@@ -65,11 +65,11 @@ def _call(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not port.isdigit():
         raise ValueError("an address is host:port")
-    with socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S) as door:
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S) as head:
         if os.environ.get("RAY_USE_TLS") == "1":
             return
-        door.sendall(HTTP2_HELLO)
-        answer = door.recv(9)
+        head.sendall(HTTP2_HELLO)
+        answer = head.recv(9)
         if answer.startswith(b"HTTP/1"):
             raise ValueError(
                 "that port answers HTTP: it is probably the Ray dashboard, which `pawtune submit` "

@@ -68,7 +68,7 @@ class ResourceShortage:
     may_grow: bool
 
     def text(self, seconds: float) -> str:
-        """The same for who has waited so long."""
+        """In words, after waiting for so many seconds."""
         hint = "; `ray status` on its head says why no node comes"
         hint = hint if self.may_grow and seconds >= LONG_S else ""
         return f"waits {seconds:.0f} s for {self.asked}; {self.found}{hint}"

@@ -1,4 +1,4 @@
-"""What Ray's tasks raise, as it was raised."""
+"""Errors of Ray tasks, unwrapped to what the task raised."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a worker of Ray that cannot start said: it writes to the log of its node."""
+"""The error of a Ray worker that cannot start, read from the log of its node."""
 
 import re
 from contextlib import suppress

@@ -112,7 +112,7 @@ def metric_in_use(metric: str) -> MetricFunction | None:
 def measure(
     function: MetricFunction, name: str, labels: NDArray[Any], probabilities: NDArray[np.float32]
 ) -> float:
-    """What a metric of one's own comes to.
+    """The value of a metric of one's own.
 
     Args:
         function: The metric; it gets copies.

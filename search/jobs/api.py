@@ -1,4 +1,4 @@
-"""The way to a cluster's jobs API: its address, its token, and what is said when it is shut."""
+"""Access to a cluster's jobs API: its address, its token, and errors where it does not answer."""
 
 import http.client
 import ipaddress
@@ -47,7 +47,7 @@ class JobsApi:
                 f"--address {self.shown} is not this machine, and there is no token: whatever "
                 f"answers there may be anybody's; {TOKEN_REMEDY}, or add --insecure"
             )
-        self._knock()
+        self._probe()
         self._headers = {"Authorization": f"Bearer {_token()}"} if with_token else {}
         self.get("/api/jobs/")  # anybody may read the version, but not the jobs
         # Only now: Ray reads what use_token() set while it is imported.
@@ -128,8 +128,8 @@ class JobsApi:
                 f"`pawtune list --address {self.shown}` asks it"
             ) from error
 
-    def _knock(self) -> None:
-        """Notices at once that nothing listens; Ray's own client would wait without end."""
+    def _probe(self) -> None:
+        """Fails at once where nothing listens; Ray's own client would wait without end."""
         parts = urlsplit(self.address)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         try:

@@ -1,4 +1,4 @@
-"""The engine: class probabilities of every training and validation image by a head without it.
+"""Out-of-fold predictions: every training and validation image, by a head solved without it.
 
 The head is ridge on the last block's features, solved at the penalty of the lowest leave-one-out
 loss: exact, and the same for every run, whatever family its best trial is of.
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.families.family import Backbone
@@ -47,7 +48,7 @@ def joined(features: Features) -> NDArray[np.float16]:
 def predict_out_of_fold(
     features: Features, seen: SeenImages, num_classes: int, backbone: Backbone
 ) -> OutOfFold:
-    """Leaves out each image, with its duplicates, from one solution.
+    """Predicts each image by the head solved without it and its duplicates.
 
     Args:
         features: Features of the images.
@@ -57,7 +58,7 @@ def predict_out_of_fold(
     """
     x = joined(features)
     logits, penalty = choose_penalty(decompose(x, x[:1]), seen.labels, num_classes, seen.groups)
-    probabilities = softmax(logits).astype(np.float32)
+    probabilities = softmax(logits, axis=1).astype(np.float32)
     right = probabilities.argmax(axis=1) == seen.labels
     return OutOfFold(probabilities, float(right.mean()), penalty, backbone)
 
@@ -72,17 +73,10 @@ def choose_penalty(
     tried = []
     for penalty in PENALTIES:
         logits = leave_out_ridge(decomposition, labels, num_classes, penalty, groups)
-        own = softmax(logits)[np.arange(len(labels)), labels]
+        own = softmax(logits, axis=1)[np.arange(len(labels)), labels]
         tried.append((float(-np.log(np.maximum(own, 1e-12)).mean()), penalty, logits))
     _, penalty, logits = min(tried, key=lambda each: each[:2])
     return logits, penalty
-
-
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, C) probabilities."""
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: NDArray[np.float64] = exponents / exponents.sum(axis=1, keepdims=True)
-    return result
 
 
 def keep(run: RunFolder, found: OutOfFold, manifest: Manifest) -> None:

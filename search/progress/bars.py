@@ -1,4 +1,4 @@
-"""Bars of what a search is at: how far, for how long, and how long it will take from here."""
+"""Progress bars of a search: how far a stage is, for how long it has run, and the time left."""
 
 import time
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Bar:
         return max(0.0, whole - (now - self.at))
 
     def amount(self) -> str:
-        """How much of how much: `3/24`, `12.1 of 67.3 MB`."""
+        """Done and total: `3/24`, `12.1 of 67.3 MB`."""
         if self.name in BYTE_STAGES:
             of = "" if self.total is None else f" of {self.total / 1e6:.1f}"
             return f"{self.done / 1e6:.1f}{of} MB"

@@ -52,7 +52,7 @@ class TrialEvent:
 
 @dataclass
 class RunningTrial:
-    """A trial that a worker has."""
+    """A trial that a worker is training."""
 
     name: str
     family: str
@@ -125,7 +125,7 @@ class SearchState:
         return None if self._leader is None else self.bests.get(self._leader)
 
     def lead(self, best: BestTrial, trial_id: str = "") -> None:
-        """Takes a trial as the best of all, as another process found it."""
+        """Sets the best trial, as another process found it."""
         self.bests[trial_id], self._leader = best, trial_id
 
     def _rank(self, trial_id: str) -> None:
@@ -141,7 +141,7 @@ class SearchState:
         return Objective(self.metric).key({"val_loss": best.loss, self.metric: best.value})
 
     def take(self, event: TrialEvent, on_bank: bool = False) -> bool:
-        """Takes what happened to a trial.
+        """Updates the state with an event.
 
         Args:
             event: Event of a trial: its start, an epoch or its end.
@@ -181,14 +181,14 @@ class SearchState:
         return self.best is not None and self.best != leading
 
     def counts(self) -> str:
-        """How many trials ended how: `8 done, 3 stopped early, 1 failed`."""
+        """Ended trials by outcome: `8 done, 3 stopped early, 1 failed`."""
         words = {"completed": "done", "stopped": "stopped early", "interrupted": "interrupted"}
         words["failed"] = "failed"
         told = [f"{self.ended[s]} {word}" for s, word in words.items() if self.ended[s]]
         return ", ".join(told) or "none done yet"
 
     def saved(self) -> str:
-        """Work that did not have to be done; empty where there was none."""
+        """Work that was saved, in words; empty where there was none."""
         told = []
         if self.saved_epochs:
             told.append(f"{self.saved_epochs:,} epochs (early stopping)")

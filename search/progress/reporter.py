@@ -39,7 +39,7 @@ UNEVEN = 1.5  # times its even share: a class that frequent is reported
 
 
 class Reporter:
-    """Shows a search to a person; as a context manager it takes the live view away at the end.
+    """Shows the progress of a search; as a context manager it removes the live view at the end.
 
     Results go to stdout after that end: on a terminal the live view holds stdout too.
 
@@ -74,11 +74,11 @@ class Reporter:
         return (on_terminal or in_notebook()) and not self._quiet
 
     def say(self, line: str) -> None:
-        """A line that matters even to those who want quiet."""
+        """Prints a line that --quiet does not silence."""
         self.console.print(line, markup=False, soft_wrap=True)
 
     def note(self, line: str) -> None:
-        """A line for those who watch."""
+        """Prints a line, unless quiet."""
         if not self._quiet:
             self.say(line)
 
@@ -106,7 +106,7 @@ class Reporter:
             self.note(f"{name}: {amount} done")
 
     def data(self, manifest: "Manifest") -> None:
-        """The splits are made."""
+        """Reports the splits once they are made."""
         counts = {split: sum(labels.values()) for split, labels in manifest.counts().items()}
         self.note(
             f"data: {len(manifest.class_names)} classes; "
@@ -124,7 +124,7 @@ class Reporter:
             self.say(f"warning: {warning}")
 
     def trials(self, total: int, plan: "ResourcePlan", run: "RunFolder") -> None:
-        """The trials begin."""
+        """Reports that the trials begin."""
         from pawtune.search.progress.watch import read_past
 
         self.close()
@@ -145,7 +145,7 @@ class Reporter:
             self._show_trials()
 
     def event(self, event: TrialEvent) -> None:
-        """Something happened to a trial."""
+        """Reports an event of a trial."""
         is_best = self.state.take(event, self._trained_on_bank(event))
         self._advance()
         if self._is_live:
@@ -156,7 +156,7 @@ class Reporter:
             self.note(self._line(event))
 
     def trials_wait(self, waits: str) -> None:
-        """Trials wait for room on the cluster; with an empty line they do no more."""
+        """Reports that trials wait for resources; an empty line: they no longer wait."""
         self.state.waits = waits
         self._advance()
         if self._is_live:
@@ -173,7 +173,7 @@ class Reporter:
             self.note(waits if name == TRIALS else f"{name}: {waits}")
 
     def close(self) -> None:
-        """Takes the live view away."""
+        """Removes the live view."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -232,7 +232,7 @@ class Reporter:
 
 
 def default_reporter() -> Reporter:
-    """For who calls from Python and names none: a notebook shows progress, a script does not."""
+    """The default for calls from Python: a notebook shows progress, a script does not."""
     return Reporter(quiet=not in_notebook())
 
 

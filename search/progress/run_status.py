@@ -1,4 +1,4 @@
-"""How far a run is, read from its folder alone."""
+"""The progress of a run, read from its folder alone."""
 
 import shlex
 from collections import Counter

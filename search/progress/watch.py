@@ -1,4 +1,4 @@
-"""Watching a search from outside: read from its folder, on whatever machine sees it."""
+"""Follows a search from another process, or another machine that can read its folder."""
 
 import contextlib
 import json
@@ -169,7 +169,7 @@ def read_state(run: RunFolder) -> SearchState:
 
 
 def read_past(folder: RunFolder) -> SearchState:
-    """What earlier sessions of a search have behind them: the trials that are over."""
+    """The trials that ended in earlier sessions of a search."""
     state = _empty_state(folder)
     if any(folder.trials()):
         over = {past.trial_id for past in read_history(folder, _objective(folder)) if past.over}

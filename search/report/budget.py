@@ -129,7 +129,7 @@ def saved_epochs(data: ReportData) -> int:
 
 
 def saved_passes(data: ReportData) -> int:
-    """Images that trials on the feature bank did not push through their backbone.
+    """Passes of an image through a backbone that the feature bank saved.
 
     Live, that is every training image in every epoch, and every validation image once a trial.
     """
@@ -141,7 +141,7 @@ def saved_passes(data: ReportData) -> int:
 
 
 def count_bank_passes(data: ReportData) -> int:
-    """Images that making the banks pushes through their backbones."""
+    """Passes of an image through a backbone that making the feature banks takes."""
     if data.manifest is None:
         return 0
     train, validation = (len(data.manifest.split(name)) for name in ("train", "validation"))

@@ -62,7 +62,7 @@ class TrialView:
 
     @property
     def outcome(self) -> str:
-        """What became of it, in words."""
+        """How the trial ended, in words."""
         return self.row.state
 
     @property
@@ -140,7 +140,7 @@ class ReportData:
 
     @cached_property
     def estimate(self) -> "ValidationEstimate | None":
-        """The winner's validation accuracy, corrected for the choice; None where it cannot be."""
+        """The best trial's corrected validation accuracy; None where it cannot be computed."""
         return self.run.validation([trial.row for trial in self.ranked])
 
     @cached_property

@@ -155,7 +155,7 @@ def _common(data: ReportData) -> dict[str, Any]:
         "board": data.ranked,
         "budget": budget(data),
         "commands": words.commands(data),
-        "recorded": words.recorded(data, config_text),
+        "recorded": words.recorded(data),
         "config_text": without_secrets(config_text.strip()),
         "version": version("pawtune"),
         "made": f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC",

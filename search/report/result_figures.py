@@ -1,4 +1,4 @@
-"""Figures of what came out: accuracy against cost, the confusion matrix."""
+"""Figures of the results: accuracy against cost, confusion matrix, reliability."""
 
 import io
 from collections.abc import Sequence

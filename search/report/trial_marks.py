@@ -60,7 +60,7 @@ def count_drawn(drawn: Sequence[TrialView], among: Sequence[TrialView]) -> str:
 
 
 def tips(data: ReportData) -> dict[str, str]:
-    """What is said of each trial when the pointer is over it."""
+    """The text that appears when the pointer is over a trial, by trial id."""
     told = {}
     for trial in data.trials:
         accuracy = trial.row.best_val_accuracy

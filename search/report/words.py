@@ -1,24 +1,23 @@
 """Words and numbers of the report: headline, budget, what was recorded."""
 
 from collections import Counter
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.url_credentials import without_secrets
-from pawtune.search.config.yaml_text import YamlError, read_yaml
 from pawtune.search.report.data import ReportData
 from pawtune.search.report.trial_marks import count
 from pawtune.search.results.metrics import LEARNED_NOTHING, Majority
 from pawtune.search.storage.run_folder import read_json
+from pawtune.search.storage.versions import recorded_versions
 
 Card = dict[str, Any]
 NOTHING_TO_TEST = "there is nothing to test yet"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them.
+    """A duration in words.
 
     >>> duration(4.04), duration(516), duration(7261)
     ('4.0 s', '8 min 36 s', '2 h 1 min')
@@ -50,7 +49,7 @@ def subtitle(data: ReportData) -> str:
 
 
 def notices(data: ReportData) -> list[str]:
-    """What a reader must know before the numbers."""
+    """Warnings above the numbers: the search has not ended, nothing to rank, an unread manifest."""
     found = []
     if data.summary is None:
         found.append(
@@ -207,13 +206,13 @@ def advice(data: ReportData) -> str:
     )
 
 
-def recorded(data: ReportData, config_text: str) -> list[tuple[str, str]]:
-    """What was written down, so that the run can be made again."""
+def recorded(data: ReportData) -> list[tuple[str, str]]:
+    """Name and value of what is needed to repeat the run: data, seed, versions, machines."""
     rows = [("data", without_secrets(data.config.data))]
     if data.manifest is not None:
         rows.append(("data fingerprint", data.manifest.fingerprint))
     rows.append(("seed", str(data.config.seed)))
-    versions = recorded_versions(config_text)
+    versions = recorded_versions(data.run.folder.config_file)
     if versions:
         rows.append(("versions", ", ".join(f"{name} {v}" for name, v in versions.items())))
     facts = [trial.facts for trial in data.trials]
@@ -225,18 +224,8 @@ def recorded(data: ReportData, config_text: str) -> list[tuple[str, str]]:
     return rows
 
 
-def recorded_versions(config_text: str) -> Mapping[str, Any]:
-    """The versions that search.yaml records; empty where it records none."""
-    try:
-        document = read_yaml(config_text)
-    except YamlError:
-        return {}
-    versions = document.get("versions") if isinstance(document, dict) else None
-    return versions if isinstance(versions, dict) else {}
-
-
 def commands(data: ReportData) -> str:
-    """What to type next."""
+    """Commands to type next, each with its purpose, as text in columns."""
     name = data.run.name
     lines = [
         (f"pawtune run --config runs/{name}/search.yaml --name {name}-again", "the same search"),

@@ -1,4 +1,4 @@
-"""The test split: scored here and nowhere else, once, and every look is on record."""
+"""Scores a model on the test split: here and nowhere else; every look is recorded."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace

@@ -32,7 +32,7 @@ class WeightDropper:
         self._next = max(keep, LEAST)
 
     def on_trial_end(self, event: object) -> None:
-        """Looks at the ranks once in a while: that reads every trial's metrics."""
+        """Ranks the trials from time to time only: that reads every trial's metrics."""
         self._ended += 1
         if self._ended >= self._next:
             self._next = self._ended + max(LEAST, self._ended // 10)

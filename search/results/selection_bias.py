@@ -1,4 +1,4 @@
-"""The winner's validation accuracy, corrected for having picked the best of many.
+"""The best trial's validation accuracy, corrected for having picked the best of many.
 
 The best of many candidates was partly lucky on the validation images, so its accuracy there is
 too high. BBC-CV plays the choice again and again: draw validation images with replacement, pick
@@ -166,7 +166,7 @@ def correct_selection(
     bootstraps: int = BOOTSTRAPS,
     seed: int = 0,
 ) -> CorrectedAccuracy:
-    """Plays the choice of the best candidate again on bootstrap samples (see the module).
+    """Repeats the choice of the best candidate on bootstrap samples (see the module).
 
     Args:
         hits: (T, N) 1 where a candidate names the image's class, else 0.

@@ -8,7 +8,7 @@ import optuna
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """For the time of a block Optuna logs warnings and errors only."""
+    """Within the block, Optuna logs warnings and errors only."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

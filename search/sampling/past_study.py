@@ -46,7 +46,7 @@ def freeze_past(trial: PastTrial, config: SearchConfig, families: Sequence[str])
 def final_values(
     objective: Objective, values: Mapping[int, float], costs: Mapping[str, float]
 ) -> list[float] | None:
-    """What a trial came to, a value a direction: the last of its running best, and its costs."""
+    """A trial's values, one per direction: the last of its running best, then its costs."""
     return objective.values(values[max(values)], costs) if values else None
 
 

@@ -1,4 +1,4 @@
-"""What a run has behind it: the trials in its folder, as the next search must know them."""
+"""The trials of earlier sessions, read from the run folder for the next session."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

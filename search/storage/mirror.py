@@ -349,7 +349,7 @@ def _order(name: str) -> tuple[bool, bool, bool, str]:
 
 
 def _still_picture(trial: Path, into: Path) -> bool:
-    """Links a trial's files as they are at one moment; False: its state was just replaced.
+    """Links a consistent snapshot of a trial's files; False: its state was just replaced.
 
     What replaces a file takes its name: the link still leads to the contents of that moment.
     """

@@ -22,7 +22,7 @@ class StorageError(OSError):
 
 
 def retry_storage(use: Callable[[], Result], what: str = "the run folder") -> Result:
-    """Does what reads or writes a folder, again and again while the storage fails.
+    """Repeats a read or write of a folder while the storage fails.
 
     Args:
         use: May be called several times.

@@ -112,12 +112,12 @@ class TrialFolder:
 
     @property
     def best_weights(self) -> Path:
-        return _at_hand(self.best / BEST_WEIGHTS, self.mirror)
+        return _fetched(self.best / BEST_WEIGHTS, self.mirror)
 
     @property
     def best_predictions(self) -> Path:
         """(N_validation, C) float32 probabilities of the best epoch."""
-        return _at_hand(self.best / BEST_PREDICTIONS, self.mirror)
+        return _fetched(self.best / BEST_PREDICTIONS, self.mirror)
 
     @property
     def last(self) -> Path:
@@ -194,7 +194,7 @@ class RunFolder:
 
     @property
     def runs_dir(self) -> str:
-        """Where it lies among others."""
+        """The folder or address that holds the run."""
         return split(self.place)[0] if self.mirror is not None else str(self.root.parent)
 
     def refresh(self, only: Sequence[str] = ()) -> None:
@@ -323,7 +323,7 @@ class RunFolder:
         """A frozen backbone's weights; Keras ships different ones for some image sizes."""
         stem = self.backbones_dir / f"{backbone}-{image_size}"
         for ending in WEIGHTS_ENDINGS:
-            file = _at_hand(stem.with_name(stem.name + ending), self.mirror)
+            file = _fetched(stem.with_name(stem.name + ending), self.mirror)
             if file.exists():
                 break
         return file
@@ -363,8 +363,8 @@ def backbone_of_file(weights: Path) -> tuple[str, int]:
     return name, int(size)
 
 
-def _at_hand(path: Path, mirror: "Mirror | None") -> Path:
-    """A large file's path; it is fetched where the run lies in an object store."""
+def _fetched(path: Path, mirror: "Mirror | None") -> Path:
+    """A large file's path, fetched first where the run is in an object store."""
     return mirror.fetch(path) if mirror is not None else path
 
 

@@ -1,4 +1,4 @@
-"""A trial's curves for TensorBoard, one point an epoch, whatever was killed in between.
+"""A trial's curves for TensorBoard: one point per epoch, also after interruptions.
 
 The file is derived from the trial's own rows: epochs are added as they end, and whenever that
 would leave a point twice or out of order the file is written again.
@@ -77,12 +77,12 @@ class TrialEvents:
             self._file.close()
             self._rows = kept
             self._file = self._write_anew()
-        for each in (*self._not_told(row), row):
+        for each in (*self._not_reported(row), row):
             self._rows.append(each)
             self._write_epoch(len(self._rows), time.time(), num_weights)
         self._file.flush()
 
-    def _not_told(self, row: Epoch) -> list[Epoch]:
+    def _not_reported(self, row: Epoch) -> list[Epoch]:
         """Epochs before this one that a worker had kept when it died, but not reported."""
         last = self._rows[-1]["epoch"] if self._rows else 0
         if row["epoch"] <= last + 1:

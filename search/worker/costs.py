@@ -1,4 +1,4 @@
-"""What a trial's complete model costs whoever runs it: time for one image, and size."""
+"""The cost of a trial's complete model in use: time for one image, and size."""
 
 import time
 from statistics import median

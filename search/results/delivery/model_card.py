@@ -1,4 +1,4 @@
-"""What goes with a checkpoint: where it comes from, and what it was measured at."""
+"""The model card: where a model comes from, and how it was measured."""
 
 import os
 import platform

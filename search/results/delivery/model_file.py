@@ -1,4 +1,4 @@
-"""A model file from anybody: looked through before Keras opens it, so that loading runs no code.
+"""An untrusted model file, checked before Keras opens it, so that loading runs no code.
 
 Keras' own safe mode refuses Lambda layers and what else it knows to run code. This is stricter: of
 a `.keras` file only what `pawtune best` writes is taken: four members of limited size, and layers

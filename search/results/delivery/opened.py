@@ -1,4 +1,4 @@
-"""Delivered models, opened whoever wrote them: `.keras`, TFLite, ONNX, SavedModel.
+"""Delivered models, also untrusted ones, opened: `.keras`, TFLite, ONNX, SavedModel.
 
 Each holds its card, so the file alone suffices. Nothing that a model from somebody else holds is
 run before it is known to be arithmetic: no custom layer, no TensorFlow operation inside TFLite, no

@@ -1,4 +1,4 @@
-"""One rule for every file that a person names: what exists is replaced only where that is asked."""
+"""One rule for every output file: an existing one is replaced only with --force."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from pawtune.search.errors import UserError
 
 
 def refuse_existing(targets: Sequence[Path], force: bool) -> None:
-    """Checks before any work that nothing would be overwritten unasked.
+    """Refuses existing files before any work, unless they may be replaced.
 
     Args:
         targets: The file to write, and those that are written beside it.

@@ -13,6 +13,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 from measuring import write_report
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import softmax
 from scipy.stats import mannwhitneyu
 
 from pawtune.data_pipeline.images.decode import resize_bilinear
@@ -34,9 +36,14 @@ from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.models.out_of_fold.conformal import label_set, set_threshold
 from pawtune.models.out_of_fold.label_errors import find_label_errors, margins
 from pawtune.models.out_of_fold.learning_curve import forecast, measure_curve
-from pawtune.models.out_of_fold.leave_out import deal_folds, fold_logistic
-from pawtune.models.training.solved_heads import decompose, solve_logistic, solve_ridge
-from pawtune.search.out_of_fold.predictions import choose_penalty, joined, softmax
+from pawtune.models.out_of_fold.leave_out import deal_folds
+from pawtune.models.training.solved_heads import (
+    Decomposition,
+    decompose,
+    solve_logistic,
+    solve_ridge,
+)
+from pawtune.search.out_of_fold.predictions import choose_penalty, joined
 from pawtune.search.results.metrics import calibration_error
 
 Picture = Image.Image
@@ -79,7 +86,7 @@ def find_flips(features: Features, labels: NDArray[np.int64], share: float) -> d
     given[flipped] = 1 - given[flipped]
     started = time.perf_counter()
     x = joined(features)
-    probabilities = softmax(choose_penalty(decompose(x, x[:1]), given, 2)[0])
+    probabilities = softmax(choose_penalty(decompose(x, x[:1]), given, 2)[0], axis=1)
     found = find_label_errors(probabilities, given)
     seconds = time.perf_counter() - started
     first = np.argsort(margins(probabilities, given), kind="stable")[: len(flipped)]
@@ -194,7 +201,7 @@ def check_label_sets(features: Features, labels: NDArray[np.int64], splits: int)
         order = np.random.default_rng(split).permutation(len(labels))
         train, rest = order[:half], order[half:]
         head = solve_ridge(decompose(x[train], x[rest]), labels[train], classes, 3.0)
-        p, truth = softmax(head.val_logits), labels[rest]
+        p, truth = softmax(head.val_logits, axis=1), labels[rest]
         threshold = set_threshold(p[:quarter], truth[:quarter], COVERAGE)
         sets = [label_set(row, threshold) for row in p[quarter:]]
         pairs = zip(truth[quarter:], sets, strict=True)
@@ -261,7 +268,7 @@ def check_calibration(
         for split in range(splits):
             order = np.random.default_rng(split).permutation(len(labels))
             train, rest = order[:half], order[half:]
-            p, truth = softmax(logits_of(train, rest)).astype(np.float32), labels[rest]
+            p, truth = softmax(logits_of(train, rest), axis=1).astype(np.float32), labels[rest]
             temperature = choose_temperature(p[:quarter], truth[:quarter])
             after = tempered(p[quarter:], temperature)
             pooled.append((p[quarter:], after, truth[quarter:]))
@@ -349,6 +356,53 @@ TAPS = (("average",), ("maximum",), ("average", "maximum"))
 PICKED_FROM = 200
 
 
+def fold_logistic(
+    decomposition: Decomposition,
+    labels: NDArray[Any],
+    num_classes: int,
+    regularisation: float,
+    folds: NDArray[Any],
+) -> NDArray[np.float64]:
+    """(N, C) logits of each image by the logistic head that was solved without its fold.
+
+    All heads share the principal directions and the scale of the features, which are taken from
+    all images; labels never are.
+
+    Args:
+        decomposition: Decomposition of the N images' features.
+        labels: (N,) class indices.
+        num_classes: C.
+        regularisation: λ of `solve_logistic`.
+        folds: (N,) of `deal_folds`.
+    """
+    logits = np.empty((len(labels), num_classes))
+    for fold in np.unique(folds):
+        out = folds == fold
+        part = without(decomposition, np.flatnonzero(out))
+        head = solve_logistic(part, labels[~out], num_classes, regularisation)
+        logits[out] = head.val_logits
+    return logits
+
+
+def without(decomposition: Decomposition, rows: NDArray[np.intp]) -> Decomposition:
+    """The same directions for the images that remain; `rows` stand as validation images.
+
+    Its variances are those of the remaining images along the directions, which are then no longer
+    principal: right for `solve_logistic`, which takes them as step sizes, not for `solve_ridge`.
+    """
+    rest = np.setdiff1d(np.arange(len(decomposition.weights)), rows)
+    kept = decomposition.coordinates[rest]
+    weights = decomposition.weights[rest]
+    weights = weights * (len(rest) / weights.sum())
+    return replace(
+        decomposition,
+        coordinates=kept,
+        val_coordinates=decomposition.coordinates[rows],
+        weights=weights,
+        variances=weights @ kept.astype(np.float64) ** 2,
+    )
+
+
 def check_selection(features: Features, labels: NDArray[np.int64], draws: int) -> dict[str, Any]:
     """Hidden regret of the pick among 18 heads from 200 photographs, 140 of them training: by
     validation accuracy, or by that of out-of-fold and validation predictions together; ties go to
@@ -390,7 +444,7 @@ def check_selection(features: Features, labels: NDArray[np.int64], draws: int) -
 
 def rate(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> tuple[float, float]:
     """Accuracy, and the log loss below zero."""
-    p = softmax(logits)
+    p = softmax(logits, axis=1)
     own = np.maximum(p[np.arange(len(truth)), truth], 1e-12)
     return float((p.argmax(axis=1) == truth).mean()), float(np.log(own).mean())
 

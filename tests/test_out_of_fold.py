@@ -16,11 +16,9 @@ from pawtune.models.out_of_fold.label_errors import confident_joint, find_label_
 from pawtune.models.out_of_fold.learning_curve import LearningCurve, forecast, measure_curve
 from pawtune.models.out_of_fold.leave_out import (
     deal_folds,
-    fold_logistic,
     leave_out_ridge,
-    without,
 )
-from pawtune.models.training.solved_heads import decompose, fit_temperature, solve_logistic
+from pawtune.models.training.solved_heads import decompose, fit_temperature
 
 
 def blobs(count: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -80,21 +78,6 @@ def test_folds_keep_groups_whole_and_spread_classes() -> None:
     assert folds[0] == folds[1]
     assert all(4 <= np.sum((folds == f) & (labels == c)) <= 6 for f in range(5) for c in (0, 1))
     np.testing.assert_array_equal(folds, deal_folds(labels, groups, 5, seed=3))
-
-
-def test_a_logistic_fold_is_solved_without_its_images() -> None:
-    x, labels = blobs()
-    parts = decompose(x, x[:1])
-    folds = deal_folds(labels, np.arange(60), 5)
-    found = fold_logistic(parts, labels, 3, 0.1, folds)
-    out = np.flatnonzero(folds == 2)
-    changed = labels.copy()
-    changed[out] = (changed[out] + 1) % 3
-    again = fold_logistic(parts, changed, 3, 0.1, folds)
-    np.testing.assert_array_equal(found[out], again[out])
-    rest = np.setdiff1d(np.arange(60), out)
-    alone = solve_logistic(without(parts, out), labels[rest], 3, 0.1)
-    np.testing.assert_allclose(found[out], alone.val_logits)
 
 
 GOLDEN = np.array(

@@ -6,7 +6,7 @@ function, so that what is drawn is what a model trains on, and this package need
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,23 +34,20 @@ def sample_grid(
     manifest: Manifest,
     path: Path,
     *,
-    split: str = "train",
-    title: str | None = None,
     columns: int = 8,
     size: int = 160,
     max_classes: int = MAX_CLASSES,
 ) -> Path:
-    """Draws a row of images for each class, with the class name and its count, as PNG.
+    """Draws a row of training images for each class, with the class name and its count, as PNG.
 
-    The title is the folder's name unless given. Which images: the first of the split, an order
-    that content decides, so as good as random.
+    They are the first of the split, whose order depends on content: as good as random.
 
     Raises:
         DataError: an image is missing or changed; see decode_split.
     """
     names = manifest.class_names[:max_classes]
-    counts = manifest.counts()[split]
-    entries = manifest.split(split)
+    counts = manifest.counts()["train"]
+    entries = manifest.split("train")
     figure, axes = _grid(len(names), columns, left_inches=1.5, top_inches=0.55)
     for row, name in enumerate(names):
         chosen = [entry for entry in entries if entry.label == name][:columns]
@@ -60,17 +57,12 @@ def sample_grid(
         _name_row(axes[row][0], name, f"{counts[name]:,} images")
     shown, known = len(names), len(manifest.class_names)
     part = f", {shown} of {known} classes" if shown < known else ""
-    name = title or Path(manifest.root).name
-    _title(figure, f"{name}: {split}{part}, at {size} x {size} px")
+    _title(figure, f"{Path(manifest.root).name}: train{part}, at {size} x {size} px")
     return _save(figure, path)
 
 
 def augmentation_grids(
-    image: NDArray[np.uint8],
-    augment: Augment,
-    folder: Path,
-    *,
-    angles_deg: Sequence[float] = ANGLES_DEG,
+    image: NDArray[np.uint8], augment: Augment, folder: Path
 ) -> tuple[Path, Path]:
     """Draws one image under each flip and under rotations: flips.png and rotations.png.
 
@@ -78,7 +70,6 @@ def augmentation_grids(
         image: (H, W, 3) uint8.
         augment: see Augment.
         folder: where to; made if missing.
-        angles_deg: the rotations shown, in degrees, anticlockwise.
 
     Returns:
         The two files.
@@ -89,10 +80,10 @@ def augmentation_grids(
     _title(figure, "Flips")
     flips = _save(figure, folder / "flips.png")
 
-    columns = math.ceil(len(angles_deg) / 2)
+    columns = len(ANGLES_DEG) // 2
     figure, axes = _grid(2, columns, top_inches=0.8, gap_inches=0.3)
     cells = [cell for row in axes for cell in row]
-    for cell, angle_deg in zip(cells, angles_deg, strict=False):
+    for cell, angle_deg in zip(cells, ANGLES_DEG, strict=True):
         _show(cell, augment(image, "none", math.radians(angle_deg)), f"{angle_deg:+.0f}°")
     _title(figure, "Rotations (a rotation_factor of 0.1 draws from -36° to +36°)")
     return flips, _save(figure, folder / "rotations.png")

@@ -110,14 +110,13 @@ def cut_by_share(ends: Sequence[BlockEnd], share: float) -> BlockEnd:
     return min(ends[:-1] or ends, key=lambda end: abs(end.share_above - share))
 
 
-def build_tap_model(backbone: keras.Model, max_taps: int = MAX_TAPS) -> TapModel:
+def build_tap_model(backbone: keras.Model) -> TapModel:
     """One pass for the average of every block's output and the last layer's maximum.
 
     Args:
         backbone: usually of `fold_backbone`; its layers are shared, not copied.
-        max_taps: see `find_block_ends`.
     """
-    ends = find_block_ends(backbone, max_taps)
+    ends = find_block_ends(backbone)
     # float32 under every policy: an average over thousands of places loses bits in bfloat16.
     pooled = [
         keras.layers.GlobalAveragePooling2D(dtype="float32", name=f"average_{end.number}")(

@@ -15,6 +15,7 @@ Rows = NDArray[np.int64]
 _BLOCK = 1024
 COPY_RATIO = 0.6
 COPY_DISTANCE = 0.5
+OUTLIER_DEVIATIONS = 5.0  # above the median distance, in standard deviations
 
 
 @dataclass(frozen=True)
@@ -101,16 +102,15 @@ def find_copies(near: Neighbours) -> list[tuple[int, int, float]]:
     return sorted(((a, b, d) for (a, b), d in pairs.items()), key=lambda pair: pair[2])
 
 
-def find_outliers(near: Neighbours, deviations: float = 5.0) -> Rows:
+def find_outliers(near: Neighbours) -> Rows:
     """Images whose mean distance to their neighbours is far above the median, the farthest first.
 
     Args:
         near: Neighbours of all images among themselves.
-        deviations: How far, in median absolute deviations times 1.4826 (standard deviations of a
-            normal distribution).
     """
     mean = near.distances.mean(axis=1)
     middle = np.median(mean)
+    # 1.4826 median absolute deviations are a standard deviation of a normal distribution.
     spread = 1.4826 * np.median(np.abs(mean - middle))
-    found = np.flatnonzero(mean > middle + deviations * max(spread, 1e-9))
+    found = np.flatnonzero(mean > middle + OUTLIER_DEVIATIONS * max(spread, 1e-9))
     return found[np.argsort(-mean[found], kind="stable")].astype(np.int64)

@@ -3,24 +3,15 @@
 Images of one group (duplicates and near duplicates) are left out together, else a head would have
 seen the answer. Ridge needs no second solution: without the images of group G their residuals are
 (I - H_GG)⁻¹ r_G, where H is the hat matrix and r the residuals with all images (block form of
-Allen's leave-one-out, see `solved_heads`). Logistic regression is solved again for each fold, in
-the same principal directions: they and the scale of the features are taken from all images, labels
-never are. Plain numpy: no TensorFlow.
+Allen's leave-one-out, see `solved_heads`). Plain numpy: no TensorFlow.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pawtune.models.training.solved_heads import (
-    Decomposition,
-    fit_temperature,
-    one_minus_hat,
-    solve_logistic,
-)
+from pawtune.models.training.solved_heads import Decomposition, fit_temperature, one_minus_hat
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.integer[Any]]
@@ -105,47 +96,3 @@ def deal_folds(labels: Labels, groups: Labels, folds: int = FOLDS, seed: int = 0
         dealt[members] = (begin + np.arange(len(members))) % folds
         begin += len(members)
     return dealt[place]
-
-
-def fold_logistic(
-    decomposition: Decomposition,
-    labels: Labels,
-    num_classes: int,
-    regularisation: float,
-    folds: Labels,
-) -> Array:
-    """(N, C) logits of each image by the logistic head that was solved without its fold.
-
-    Args:
-        decomposition: Decomposition of the N images' features.
-        labels: (N,) class indices.
-        num_classes: C.
-        regularisation: λ of `solve_logistic`.
-        folds: (N,) of `deal_folds`.
-    """
-    logits = np.empty((len(labels), num_classes))
-    for fold in np.unique(folds):
-        out = folds == fold
-        part = without(decomposition, np.flatnonzero(out))
-        head = solve_logistic(part, labels[~out], num_classes, regularisation)
-        logits[out] = head.val_logits
-    return logits
-
-
-def without(decomposition: Decomposition, rows: Sequence[int] | NDArray[np.intp]) -> Decomposition:
-    """The same directions for the images that remain; `rows` stand as validation images.
-
-    Its variances are those of the remaining images along the directions, which are then no longer
-    principal: right for `solve_logistic`, which takes them as step sizes, not for `solve_ridge`.
-    """
-    rest = np.setdiff1d(np.arange(len(decomposition.weights)), rows)
-    kept = decomposition.coordinates[rest]
-    weights = decomposition.weights[rest]
-    weights = weights * (len(rest) / weights.sum())
-    return replace(
-        decomposition,
-        coordinates=kept,
-        val_coordinates=decomposition.coordinates[rows],
-        weights=weights,
-        variances=weights @ kept.astype(np.float64) ** 2,
-    )

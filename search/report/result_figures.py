@@ -108,15 +108,13 @@ def draw_confusion(counts: NDArray[np.int64], names: Sequence[str], split: str) 
     return Drawing(svg, "Images by true and predicted class; colour is the share of the row.")
 
 
-def draw_confusion_picture(
-    counts: NDArray[np.int64], names: Sequence[str], dpi: int = 130
-) -> NDArray[np.uint8]:
+def draw_confusion_picture(counts: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:
     """The same as pixels: (H, W, 3) uint8."""
     with styled():
         figure = _confusion_axes(counts, names).get_figure(root=True)
         assert figure is not None
         target = io.BytesIO()
-        figure.savefig(target, format="png", dpi=dpi, facecolor="white")
+        figure.savefig(target, format="png", dpi=130, facecolor="white")
     return np.asarray(Image.open(target).convert("RGB"))
 
 

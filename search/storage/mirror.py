@@ -93,13 +93,13 @@ class Mirror:
         self._there: dict[str, Stored] = {}
         self._sent: dict[str, tuple[int, int]] = {}
 
-    def pull(self, patience_s: float = 0.0) -> None:
+    def pull(self) -> None:
         """Makes the copy equal to the store, but for large files.
 
         Raises:
             DataError: The store cannot be read.
         """
-        listing = self._asked(self.store.files, patience_s)
+        listing = self._asked(self.store.files, 0.0)
         claims = {name: stored for name, stored in listing.items() if name.startswith(CLAIMS)}
         there = {name: stored for name, stored in listing.items() if name not in claims}
         # Later pulls remove what the store no longer has; the first also what it never had.
@@ -108,7 +108,7 @@ class Mirror:
             (self.root / name).unlink(missing_ok=True)
         newest = max((stored.mtime_ns for stored in there.values()), default=0)
         self._there = there
-        self._get_all([name for name in there if is_small(name)], newest, patience_s)
+        self._get_all([name for name in there if is_small(name)], newest, 0.0)
         self._copy_claim(claims)
 
     def pull_root(self, names: Iterable[str]) -> None:

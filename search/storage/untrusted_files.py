@@ -34,13 +34,13 @@ RESTORE = "restore the file, or start the search again"
 RESTORE_TRIAL = "restore the file, or delete the trial's folder"
 
 
-def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
+def read_text(path: Path) -> str:
     """A text file of a run folder; bytes that are no UTF-8 are replaced.
 
     Raises:
         UserError: It is missing, no regular file, or larger than it can be.
     """
-    return _read(path, max_bytes).decode("utf-8", errors="replace")
+    return _read(path, MAX_TEXT_BYTES).decode("utf-8", errors="replace")
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -227,6 +227,65 @@ def test_masks_beside_images_are_refused_with_counts(root: Path, capsys: Capsys)
     assert "(cat/masks, 2 such); move these folders out of the data" in line
 
 
+@pytest.mark.parametrize("above", ["", "train/"])
+@pytest.mark.parametrize("name", ["masks", "Ground_Truth", "annotations"])
+def test_masks_beside_classes_are_refused_with_counts(
+    root: Path, capsys: Capsys, above: str, name: str
+) -> None:
+    counts = {f"{above}cat": 4, f"{above}dog": 4, f"{above}{name}": 8}
+    if above:
+        counts |= folders("val/cat", "val/dog", f"val/{name}", each=2)
+    line = refusal(capsys, write_classes(root, counts))
+    assert (
+        f"must hold images only, but {above}{name} is named as a folder of masks or annot" in line
+    )
+    assert f"({'10 of 22' if above else '8 of 16'} images); move it out of the data, or ren" in line
+
+
+@pytest.mark.parametrize("above", ["", "train/", "photos/"])
+def test_thumbnails_are_copies_and_left_out(root: Path, capsys: Capsys, above: str) -> None:
+    counts = {f"{above}cat": 10, f"{above}dog": 10, f"{above}cat/thumbnails": 10}
+    counts |= {f"{above}dog/.thumbs": 1, "thumbs/cat": 2, "thumbs/dog": 2}
+    found = understood(capsys, write_classes(root, counts))
+    assert found["class_names"] == ["cat", "dog"]
+    assert sums(found) == (12, 4, 4)
+    line = "left out: 14 files in a folder of thumbnails, small copies of other images"
+    assert line in found["notes"]
+    assert len(found["rejects"]) == 15
+
+
+def test_thumbnails_alone_are_the_images(root: Path, capsys: Capsys) -> None:
+    found = understood(capsys, write_classes(root, folders("cat/thumbs", "dog/thumbs", each=10)))
+    assert sums(found) == (12, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("counts", "empty", "expected"),
+    [
+        (splits("train", "val"), ["test"], (8, 6, 2)),
+        (splits("train", "val"), ["test/cat", "test/dog"], (8, 6, 2)),
+        (splits("train", each=10), ["test", "val"], (12, 4, 4)),
+        (folders("cat", "dog", each=10), ["test"], (12, 4, 4)),
+    ],
+)
+def test_splits_without_images_are_as_if_they_were_not_there(
+    root: Path, capsys: Capsys, counts: dict[str, int], empty: list[str], expected: tuple[int, ...]
+) -> None:
+    write_classes(root, counts)
+    for name in empty:
+        (root / name).mkdir(parents=True)
+    found = understood(capsys, root)
+    assert sums(found) == expected
+    for name in {name.partition("/")[0] for name in empty}:
+        assert f"{name} holds no images; it is as if it were not there" in found["notes"]
+
+
+def test_train_without_images_is_refused(root: Path, capsys: Capsys) -> None:
+    write_classes(root, splits("val", "test"))
+    (root / "train").mkdir()
+    assert "the train folder must hold images, but train holds none; put" in refusal(capsys, root)
+
+
 def test_mask_files_beside_images_are_refused_with_counts(root: Path, capsys: Capsys) -> None:
     for number in range(12):
         label = ("benign", "malignant")[number % 2]

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pawtune.data_pipeline.errors import DataError
@@ -21,8 +22,11 @@ from pawtune.data_pipeline.splitting.folder_tree import (
 )
 from pawtune.data_pipeline.splitting.split_names import (
     EXTRA_FOLDERS,
+    MASK_WORDS,
+    is_mask_class_name,
     is_mask_name,
     is_part_name,
+    is_thumbnail_name,
     split_of_name,
     words_of,
 )
@@ -32,8 +36,19 @@ MASK_STEM = re.compile(rf"(?i)(?P<base>.+?)[ ._-]*{_MASK}[ ._-]?\d*")
 MASK_PREFIX = re.compile(rf"(?i){_MASK}[ ._-]*(?P<base>.+)")
 IMAGE_WORD = re.compile(r"(?i)[ ._-]*(image|img|photo|original|rgb)$|^(image|img|photo)[ ._-]*")
 CONTAINER_WORDS = {"data", "dataset", "images", "imgs", "photos", "pictures"}
+THUMBNAILS = "in a folder of thumbnails, small copies of other images"
 MOST_SPLITS = 10  # folders at the top; more are classes for certain
 SHOWN_NAMES = 6
+
+
+def without_thumbnails(folder: Folder) -> Folder:
+    """The same tree, where folders of thumbnails beside other images are skipped."""
+    kept = {name: without_thumbnails(inner) for name, inner in folder.folders.items()}
+    skipped = list(folder.skipped)
+    for name in [name for name in kept if is_thumbnail_name(name)]:
+        if 0 < kept[name].num_images < folder.num_images:
+            skipped += [replace(item, fault=THUMBNAILS) for item in kept.pop(name).all_found()]
+    return Folder(folder.path, kept, folder.files, skipped)
 
 
 def listing(names: Iterable[str]) -> str:
@@ -116,7 +131,6 @@ def check_structure(place: str, classes: Mapping[str, Folder]) -> None:
                 f"beside {listing(sorted(set(classes) - {name}))}; did you mean "
                 f"{place}/{shown(name)}?"
             )
-    _refuse_masks_for_classes(place, classes)
     if len(deep) == len(classes) > MOST_SPLITS and _same_few(inside.values()):
         raise DataError(
             f"{place}: {len(classes):,} folders ({listing(classes)}) hold the same folders "
@@ -129,18 +143,6 @@ def check_structure(place: str, classes: Mapping[str, Folder]) -> None:
             f"{place}: {listing(classes)} hold the same folders "
             f"({listing(sorted(next(iter(inside.values()))))}), so they look like splits and not "
             "like classes; name them train, validation and test, or give one of them with --data"
-        )
-
-
-def _refuse_masks_for_classes(place: str, classes: Mapping[str, Folder]) -> None:
-    """Two folders `images` and `masks` are a data set for segmentation, not two classes."""
-    masks = [name for name in classes if is_mask_name(name)]
-    others = [name for name in classes if name not in masks]
-    if masks and others and all(map(_is_container, others)):
-        raise DataError(
-            f"{place}: {listing(others)} and {listing(masks)} look like images and their masks, "
-            "and not like classes; give a folder of class folders, or the labels of the images "
-            "with --labels FILE.csv"
         )
 
 
@@ -218,12 +220,35 @@ def describe_odd_one(classes: Mapping[str, Folder]) -> list[str]:
 def refuse_masks(root: str, classes: Sequence[Folder]) -> None:
     """Refuses class folders where some images look like masks of the others, by names alone.
 
+    Where other classes are named after masks too (`masks` beside `no_masks`), they are classes.
+
     Raises:
         DataError: with counts.
     """
     total = sum(folder.num_images for folder in classes)
+    _refuse_mask_classes(root, classes, total)
     _refuse_mask_folders(root, classes, total)
     _refuse_mask_files(root, classes, total)
+
+
+def _refuse_mask_classes(root: str, classes: Sequence[Folder], total: int) -> None:
+    names = dict.fromkeys(folder.name for folder in classes)
+    images = [name for name in names if not is_mask_name(name)]
+    if 0 < len(images) < len(names) and all(map(_is_container, images)):
+        raise DataError(
+            f"{root}: {listing(images)} and {listing(names.keys() - {*images})} look like images "
+            "and their masks, and not like classes; give a folder of class folders, or the labels "
+            "of the images with --labels FILE.csv"
+        )
+    masks = [folder for folder in classes if is_mask_class_name(folder.name)]
+    others = [word for folder in classes if folder not in masks for word in words_of(folder.name)]
+    if masks and not MASK_WORDS & set(others):
+        count = sum(folder.num_images for folder in masks)
+        raise DataError(
+            f"{root}: class folders must hold images only, but {shown(masks[0].path)} is named as "
+            f"a folder of masks or annotations ({count:,} of {total:,} images); move it out of the "
+            "data, or rename it if it is a class"
+        )
 
 
 def _refuse_mask_folders(root: str, classes: Sequence[Folder], total: int) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.splitting.folder_checks import (
+    THUMBNAILS,
     all_data_folders,
     check_structure,
     class_name,
@@ -27,6 +28,7 @@ from pawtune.data_pipeline.splitting.folder_checks import (
     holes,
     listing,
     refuse_masks,
+    without_thumbnails,
 )
 from pawtune.data_pipeline.splitting.folder_tree import Folder, read_tree
 from pawtune.data_pipeline.splitting.split_names import (
@@ -111,7 +113,7 @@ class _Reading:
 
     def __init__(self, root: Path, tree: Folder) -> None:
         self._root = root
-        self._tree = tree
+        self._tree = without_thumbnails(tree)
         self._notes: list[str] = []
         self._unlabelled: list[str] = []
 
@@ -122,6 +124,8 @@ class _Reading:
         self._notes += describe_subfolders([found.folder for found in classes])
         candidates, rejects = self._sort_files(classes)
         names = tuple(sorted({found.label for found in classes}))
+        if thumbnails := sum(reject.reason == THUMBNAILS for reject in rejects):
+            self._notes.append(f"left out: {thumbnails:,} files {THUMBNAILS}")
         self._notes += describe_alike(names)
         self._notes += describe_odd_one(
             {found.folder.name: found.folder for found in classes if not found.split}
@@ -173,6 +177,7 @@ class _Reading:
     def _classes_of_splits(
         self, top: Folder, splits: dict[str, str], filled: dict[str, Folder]
     ) -> list[ClassFolder]:
+        splits = self._without_empty(top, splits)
         inner = {name: self._unwrapped(top.folders[name]) for name in splits}
         known = {
             class_name(label)
@@ -210,6 +215,22 @@ class _Reading:
             for name, holder in inner.items()
             for label, folder in all_data_folders(holder).items()
         ]
+
+    def _without_empty(self, top: Folder, splits: dict[str, str]) -> dict[str, str]:
+        """The splits that hold images; people make `test` before they have any."""
+        empty = [name for name in splits if not top.folders[name].num_images]
+        for name in empty:
+            self._check_holes(top.folders[name])
+            if splits[name] == TRAIN:
+                raise DataError(
+                    f"{self._at(top)}: the train folder must hold images, but {shown(name)} holds "
+                    "none; put its class folders there, or give a folder that has them"
+                )
+            self._leave_empty(top.folders[name])
+        return {name: split for name, split in splits.items() if name not in empty}
+
+    def _leave_empty(self, folder: Folder) -> None:
+        self._notes.append(f"{shown(folder.path)} holds no images; it is as if it were not there")
 
     def _unwrapped(self, folder: Folder) -> Folder:
         """Goes down to the class folders, where a split wraps them in folders of their own."""
@@ -272,6 +293,8 @@ class _Reading:
         if len(classes) > 2:  # a folder that is no class leaves two
             for name, split in splits.items():
                 flat = name in filled and not filled[name].folders
+                if name in empty and len(classes) > 2:
+                    self._leave_empty(classes.pop(name))
                 if split == TEST and flat and len(classes) > 2:
                     self._leave_for_predict(classes.pop(name))
                 elif split == VALIDATION and flat:

@@ -35,6 +35,9 @@ MASK_WORDS = {
     "heatmaps", "label", "labels", "mask", "masks", "matte", "mattes", "seg", "segmentation",
     "segmentations", "segs", "trimap", "trimaps",
 }  # fmt: skip
+# Of masks, those that are also things in a picture, and so may be a class.
+MASK_THINGS = {"contour", "label", "mask", "matte"}
+THUMBNAIL_WORDS = {"thumb", "thumbnail", "thumbnails", "thumbs"}
 UNLABELLED_WORDS = {
     "inference", "pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "unsup",
     "unsupervised",
@@ -113,6 +116,21 @@ def is_mask_name(name: str) -> bool:
     """Whether a subfolder of a class is named as one of masks or annotations."""
     words = {word for word in words_of(name) if word not in FILLERS and word != "binary"}
     return bool(words) and not words - MASK_WORDS - {"ground", "truth"}
+
+
+def is_mask_class_name(name: str) -> bool:
+    """Whether a folder beside classes is named as one of masks, and not as a thing.
+
+    >>> [is_mask_class_name(name) for name in ("masks", "mask", "ground_truth", "with_mask")]
+    [True, False, True, False]
+    """
+    return is_mask_name(name) and not set(words_of(name)) <= MASK_THINGS
+
+
+def is_thumbnail_name(name: str) -> bool:
+    """Whether a folder is named as one of small copies of other images."""
+    words = {word for word in words_of(name) if word not in FILLERS}
+    return bool(words) and words <= THUMBNAIL_WORDS
 
 
 def is_unlabelled_name(name: str) -> bool:

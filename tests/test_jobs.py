@@ -342,6 +342,19 @@ def test_without_the_token_nobody_gets_in(
     assert "abab" not in done.stderr
 
 
+def test_a_wrong_weights_file_is_refused_before_the_job(
+    guarded: Head, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "w.h5").write_bytes(b"no weights")
+    search = ("submit", "--data", images, "--address", guarded.address, "--name", "never")
+    done = guarded.pawtune(*search, "--weights", "w.h5", cwd=tmp_path)
+    refused(done, "weights must be those of MobileNetV2 without the top, received", "as HDF5")
+    done = guarded.pawtune(*search, "--weights", "VGG16=w.h5", cwd=tmp_path)
+    refused(done, "--weights must be of a backbone that is searched, received VGG16's")
+    listed = guarded.pawtune("list", "--address", guarded.address, cwd=tmp_path)
+    assert "never" not in listed.stdout
+
+
 def test_a_token_in_the_home_folder_is_used(guarded: Head, tmp_path: Path) -> None:
     home = tmp_path / "home"
     (home / ".ray").mkdir(parents=True)

@@ -1,8 +1,12 @@
 """Which shared work the trials of a search may ask for, by its configuration alone."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
+from pawtune.data_pipeline.sources.object_store import is_address
+from pawtune.models.backbones.backbone_weights import find_weights, weights_by_backbone
 from pawtune.models.baselines import BASELINES
+from pawtune.models.errors import ModelError
 from pawtune.models.families.family import (
     Activations,
     Backbone,
@@ -42,6 +46,44 @@ def needs_of_family(config: SearchConfig, name: str) -> set[Request]:
     baselines = [spec for spec in BASELINES.values() if spec.model.family == name]
     of_baselines = needs_of_trials(config, baselines) if config.baselines != "off" else set()
     return needs_of_proposals(config, [name]) | of_baselines
+
+
+def given_weights(config: SearchConfig) -> dict[Backbone, str]:
+    """The place of the weights file that a person gave for each backbone of the search.
+
+    Raises:
+        ModelError: A file is not said to be that of one of the search's backbones.
+    """
+    given = weights_by_backbone(config.weights)
+    keys = {
+        key for name in config.family_names for key in backbones_of(needs_of_family(config, name))
+    }
+    names = sorted({key.name for key in keys})
+    if "" in given and len(names) > 1:
+        raise ModelError(
+            "--weights with several backbones must say whose each file is, received "
+            f"{given['']}; give --weights {','.join(f'{name}=PATH' for name in names)}, or only "
+            "those that you have"
+        )
+    for name in given:
+        if name and name not in names:
+            raise ModelError(
+                f"--weights must be of a backbone that is searched, received {name}'s; the search "
+                f"has {', '.join(names) or 'none'}: add it to --backbones, or leave it out"
+            )
+    places = {key: given.get(key.name, given.get("")) for key in sorted(keys)}
+    return {key: place for key, place in places.items() if place}
+
+
+def check_seen_weights(config: SearchConfig) -> None:
+    """Looks at those weights files that this machine sees; another one may see the rest.
+
+    Raises:
+        ModelError: One cannot hold its backbone's weights.
+    """
+    for key, place in given_weights(config).items():
+        if not is_address(place) and Path(place).expanduser().exists():
+            find_weights(*key, Path(place).expanduser())
 
 
 def live_sizes(needs: Iterable[Request]) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from pawtune.data_pipeline.url_credentials import without_secrets
 from pawtune.models.backbones.backbone_weights import map_weights
 from pawtune.models.families.own import code_of
 from pawtune.models.families.table import OWN
+from pawtune.search.config.needs import check_seen_weights
 from pawtune.search.config.own_metric import IN_USE
 from pawtune.search.config.search_config import SearchConfig, default_name, dump_config
 from pawtune.search.errors import UserError
@@ -79,6 +80,7 @@ def submit(api: JobsApi, config: SearchConfig, *, shared: bool, quiet: bool) -> 
 
     Raises:
         UserError: A path that the cluster cannot see, or a name in use.
+        ModelError: A weights file that cannot be that of its backbone.
     """
     here = shared or api.is_on_this_machine()
     name = config.name or default_name(config)
@@ -88,6 +90,7 @@ def submit(api: JobsApi, config: SearchConfig, *, shared: bool, quiet: bool) -> 
             "resources": config.resources.model_copy(update={"address": "auto"}),
         }
     )
+    check_seen_weights(config)
     in_store = is_address(config.runs_dir)
     folder = join(config.runs_dir, name) if in_store else f"{config.runs_dir.rstrip('/')}/{name}"
     if driver := _driver(folder, jobs(api)):  # which makes the folder seconds after it began

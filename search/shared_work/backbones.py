@@ -1,6 +1,6 @@
 """Which families can run: a frozen backbone needs its ImageNet weights."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from pawtune.models.families.table import check_limits
 from pawtune.models.features.feature_bank import file_hash
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.sent_files import SentFile, send_file
-from pawtune.search.config.needs import backbones_of, needs_of_family
+from pawtune.search.config.needs import backbones_of, given_weights, needs_of_family
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.storage.run_folder import (
     RunFolder,
@@ -74,22 +74,6 @@ def find_families(
     return Families(tuple(names), weights)
 
 
-def _refuse_unassigned(given: Mapping[str, str], backbones: Sequence[str]) -> None:
-    """Each file that was given must be that of one of the search's backbones."""
-    if "" in given and len(backbones) > 1:
-        names = ",".join(f"{name}=PATH" for name in backbones)
-        raise ModelError(
-            f"--weights with several backbones must say whose each file is, received "
-            f"{given['']}; give --weights {names}, or only those that you have"
-        )
-    for name in given:
-        if name and name not in backbones:
-            raise ModelError(
-                f"--weights must be of a backbone that is searched, received {name}'s; the search "
-                f"has {', '.join(backbones) or 'none'}: add it to --backbones, or leave it out"
-            )
-
-
 def refuse_wrong_weights(config: SearchConfig) -> None:
     """Looks at a weights file that was given, before the images, which may take minutes.
 
@@ -97,9 +81,7 @@ def refuse_wrong_weights(config: SearchConfig) -> None:
         ModelError: It cannot hold the weights of the search's backbones.
     """
     if config.weights:
-        needs = (needs_of_family(config, name) for name in config.family_names)
-        backbones = {key.name for need in needs for key in backbones_of(need)}
-        _refuse_unassigned(weights_by_backbone(config.weights), sorted(backbones))
+        given_weights(config)
         find_families(config, lambda line: None)
 
 

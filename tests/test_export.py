@@ -102,6 +102,19 @@ def test_a_tflite_file_is_used_in_the_three_usual_calls(
         assert archive.read("labels.txt").decode().split() == ["a", "b", "c"]
 
 
+def test_files_renamed_in_capitals_are_read_or_refused(
+    folder: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = write_image(tmp_path / "a.png", 1)
+    for kind in ("tflite", "keras"):
+        Run(folder).export(tmp_path / f"{kind}.{kind}", kind)
+        (tmp_path / f"{kind}.{kind}").rename(tmp_path / f"best.{kind.upper()}")
+    assert pawtune(capsys, "predict", tmp_path / "best.TFLITE", image).code == 0
+    refused = pawtune(capsys, "predict", tmp_path / "best.KERAS", image)
+    assert refused.code == 2
+    assert "must end in .keras, in small letters, received" in refused.err
+
+
 def test_one_rule_for_files_that_exist(
     folder: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,6 +184,9 @@ def test_a_savedmodel_that_writes_files_is_refused(
         ("tflite", "a.keras", r"out must end in \.tflite .* received '.*a\.keras'"),
         ("keras", "a.tflite", r"for example out a\.keras, or format tflite$"),
         ("savedmodel", "a.onnx", r"out must be a folder's name .* out a, or format onnx$"),
+        ("tflite", "a.TFLITE", r"out must end in \.tflite .* for example out a\.tflite$"),
+        ("keras", "a.KERAS", r"out must end in \.keras .* for example out a\.keras$"),
+        ("savedmodel", "a.Keras", r"out must be a folder's name .* out a, or format keras$"),
         ("savedmodel", "", "out must be a name that is not in use, received the folder"),
     ],
 )
@@ -235,5 +251,5 @@ def test_a_model_that_answers_otherwise_is_not_kept(
     chosen = choose_model(folder, run.rows())
     card = make_card(folder, run.rows(), chosen, run.manifest(), "val_accuracy")
     with pytest.raises(UserError, match=r"to within 0\.01, received a difference of .* not kept"):
-        export_model(keras.Model(inputs, pooled), card, "keras", tmp_path / "a.keras")
+        export_model(keras.Model(inputs, pooled), card, "keras", tmp_path / "new" / "b" / "a.keras")
     assert os.listdir(tmp_path) == []

@@ -26,7 +26,12 @@ from pawtune.search.results.delivery.opened import (
     open_savedmodel,
     open_tflite,
 )
-from pawtune.search.results.delivery.out_files import card_files, move_into_place, refuse_existing
+from pawtune.search.results.delivery.out_files import (
+    card_files,
+    move_into_place,
+    parents_made,
+    refuse_existing,
+)
 from pawtune.search.storage.run_folder import write_json, write_text
 
 if TYPE_CHECKING:
@@ -77,9 +82,10 @@ def check_target(kind: str, out: Path, *, dynamic: bool = False, force: bool = F
             f"--dynamic is for --format tflite, received {kind}, whose models take any number of "
             "images of any size; leave it out"
         )
-    named = next((name for name, suffix in SUFFIX.items() if suffix and suffix == out.suffix), None)
-    if SUFFIX[kind] and named != kind:
-        other = f", or --format {named}" if named else ""
+    ending = out.suffix.lower()
+    named = next((name for name, suffix in SUFFIX.items() if suffix and suffix == ending), None)
+    if SUFFIX[kind] and out.suffix != SUFFIX[kind]:  # Keras reads no .KERAS
+        other = f", or --format {named}" if named not in (None, kind) else ""
         raise UserError(
             f"--out must end in {SUFFIX[kind]} for --format {kind}, received {str(out)!r}; "
             f"for example --out {out.stem or 'best'}{SUFFIX[kind]}{other}"
@@ -127,15 +133,15 @@ def export_model(
     side = None if kind != "tflite" or dynamic else _trained_side(card)
     shape = (None, None, None, 3) if side is None else (1, side, side, 3)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.stem}."))
-        try:
-            written = scratch / f"model{SUFFIX[kind]}"
-            _write(model, card, kind, written, shape)
-            difference = _compare(model, OPEN[kind](written), kind, side)
-            _place(written, card, kind, out)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with parents_made(out):
+            scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.stem}."))
+            try:
+                written = scratch / f"model{SUFFIX[kind]}"
+                _write(model, card, kind, written, shape)
+                difference = _compare(model, OPEN[kind](written), kind, side)
+                _place(written, card, kind, out)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"--out must be a place that can be written, received {str(out)!r}: {error}"

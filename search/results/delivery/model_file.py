@@ -25,7 +25,7 @@ from pawtune.search.results.delivery.novelty_file import (
     novelty_record,
     parse_novelty,
 )
-from pawtune.search.results.delivery.out_files import card_files
+from pawtune.search.results.delivery.out_files import card_files, parents_made
 from pawtune.search.storage.run_folder import write_json, write_text
 from pawtune.search.storage.untrusted_files import parse_array
 
@@ -127,23 +127,23 @@ def save_complete(
     if novelty is not None:
         card = {**card, "novelty": novelty_record(novelty)}
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.stem}.", suffix=".keras")
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            model.save(temporary)
-            with zipfile.ZipFile(temporary, "a") as archive:
-                archive.writestr(CARD_MEMBER, json.dumps(card, allow_nan=False))
-                if novelty is not None:
-                    archive.writestr(NOVELTY_MEMBER, novelty_bytes(novelty))
-            temporary.chmod(0o644)
-            os.replace(temporary, out)
-        finally:
-            temporary.unlink(missing_ok=True)
-        as_json, as_text = card_files(out)
-        write_json(as_json, card)
-        write_text(as_text, card_markdown(card))
+        with parents_made(out):
+            handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.stem}.", suffix=".keras")
+            os.close(handle)
+            temporary = Path(name)
+            try:
+                model.save(temporary)
+                with zipfile.ZipFile(temporary, "a") as archive:
+                    archive.writestr(CARD_MEMBER, json.dumps(card, allow_nan=False))
+                    if novelty is not None:
+                        archive.writestr(NOVELTY_MEMBER, novelty_bytes(novelty))
+                temporary.chmod(0o644)
+                os.replace(temporary, out)
+            finally:
+                temporary.unlink(missing_ok=True)
+            as_json, as_text = card_files(out)
+            write_json(as_json, card)
+            write_text(as_text, card_markdown(card))
     except OSError as error:
         raise UserError(
             f"--out must be a file that can be written, received {str(out)!r}: {error}"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pawtune.data_pipeline.safe_files import read_regular
+from pawtune.data_pipeline.safe_files import read_regular, shown
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
 from pawtune.search.results.delivery.graph_check import check_functions
@@ -64,7 +64,7 @@ class OpenedModel:
 
 def is_model_path(path: Path) -> bool:
     """Whether a path names a model file, or a SavedModel's folder, rather than a run."""
-    return path.suffix in FORMATS or (path / "saved_model.pb").is_file()
+    return path.suffix.lower() in FORMATS or (path / "saved_model.pb").is_file()
 
 
 def open_delivered(path: Path) -> OpenedModel:
@@ -73,9 +73,15 @@ def open_delivered(path: Path) -> OpenedModel:
     Raises:
         UserError: It is missing, is no model of pawtune's, or holds what could run code.
     """
-    if path.suffix == ".keras" or not path.exists():
+    ending = path.suffix.lower()
+    if ending == ".keras" and path.suffix != ending and path.is_file():
+        raise UserError(
+            f"a Keras file must end in .keras, in small letters, received {shown(path)!r}; "
+            "rename it"
+        )
+    if ending == ".keras" or not path.exists():
         return open_keras(path)
-    open_as = {".tflite": open_tflite, ".onnx": open_onnx}.get(path.suffix, open_savedmodel)
+    open_as = {".tflite": open_tflite, ".onnx": open_onnx}.get(ending, open_savedmodel)
     try:
         return open_as(path)
     except UserError:

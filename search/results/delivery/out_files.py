@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pawtune.data_pipeline.safe_files import shown
@@ -32,6 +33,20 @@ def refuse_existing(targets: Sequence[Path], force: bool) -> None:
                 f"--out must be a name that is not in use, received {shown(target)!r}; choose "
                 "another, or replace it with --force (in Python force=True)"
             )
+
+
+@contextmanager
+def parents_made(out: Path) -> Iterator[None]:
+    """Makes the folders above a file; those it made go again, where nothing came of the file."""
+    missing = [folder for folder in out.parents if not folder.exists()]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):  # it was not made, or somebody put something there
+                folder.rmdir()
+        raise
 
 
 def card_files(model_file: Path) -> tuple[Path, Path]:

@@ -117,6 +117,14 @@ def run_pawtune(
     return Search(shown, seconds, first_epoch_s, run, outcome, memory)
 
 
+def score_on_test(done: Search) -> float:
+    """Test accuracy of a search's winner, by the real command; not timed."""
+    program = str(Path(sys.executable).with_name("pawtune"))
+    command = [program, "test", str(done.run.root), "--json"]
+    tested = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
+    return float(json.loads(tested.stdout)["accuracy"])
+
+
 def environment(**more: str) -> dict[str, str]:
     """Ours, the same for every contender."""
     given = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "RAY_USAGE_STATS_ENABLED": "0", **more}

@@ -32,7 +32,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measuring import Search, environment, machine, print_table, run_pawtune, write_report
+from measuring import (
+    Search,
+    environment,
+    machine,
+    print_table,
+    run_pawtune,
+    score_on_test,
+    write_report,
+)
 from peer_runs import AT_ONCE, add_peer_options, link_splits, measure_peer, missing, scaled_row
 
 from pawtune.search.storage.run_folder import write_bytes
@@ -160,10 +168,7 @@ def measure_pawtune(options: argparse.Namespace, images: Path, folder: Path, nam
     began = time.time()
     done = run_pawtune(arguments, folder / "runs", name, folder / "cache")
     print(f"pawtune, {name}: {done.seconds:.1f} s", flush=True)
-    program = str(Path(sys.executable).with_name("pawtune"))
-    command = [program, "test", str(done.run.root), "--json"]
-    tested = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
-    test = json.loads(tested.stdout)["accuracy"]
+    test = score_on_test(done)
     return Course(f"pawtune, {name}", done.seconds, steps_of(done, began), test, done.command)
 
 

@@ -73,22 +73,31 @@ def test_overhead(tmp_path: Path) -> None:
     assert many["worker MB"] > 100  # TensorFlow alone is more: a real worker was seen
 
 
-@pytest.mark.slow
-def test_time_to_accuracy(tmp_path: Path, tiny_images: Path) -> None:
-    weights = tmp_path / "untrained.weights.h5"
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a backbone, and a folder `expert` that stands in for scikit-learn.
+
+    Only benchmarks need scikit-learn; the expert's own code runs.
+    """
+    folder = tmp_path_factory.mktemp("expert")
+    weights = folder / "untrained.weights.h5"
     save_random_backbone(weights)
-    # Stands in for scikit-learn, which only this benchmark needs: the script's own code runs.
-    stand_in = tmp_path / "expert" / "sklearn" / "linear_model.py"
+    stand_in = folder / "expert" / "sklearn" / "linear_model.py"
     stand_in.parent.mkdir(parents=True)
     (stand_in.parent / "__init__.py").touch()
     stand_in.write_text(NEAREST_MEAN)
+    return weights
+
+
+@pytest.mark.slow
+def test_time_to_accuracy(tmp_path: Path, tiny_images: Path, untrained: Path) -> None:
     figure = tmp_path / "courses.png"
     report = benchmark(
         "time_to_accuracy",
         tmp_path,
-        *("--data", tiny_images, "--weights", weights, "--image-size=32", "--trials=3"),
+        *("--data", tiny_images, "--weights", untrained, "--image-size=32", "--trials=3"),
         *("--peers=ray-tune", "--epochs=2", "--peer-epochs=1,2"),
-        *("--expert-path", tmp_path / "expert", "--figure", figure),
+        *("--expert-path", untrained.parent / "expert", "--figure", figure),
     )
     names = [row["contender"].partition(" (")[0] for row in report["rows"]]
     assert names == ["expert's script", "pawtune, cold", "pawtune, warm", "ray-tune"]
@@ -98,6 +107,20 @@ def test_time_to_accuracy(tmp_path: Path, tiny_images: Path) -> None:
         assert 0 < course["steps"][0][0] < course["seconds"]
     assert report["rows"][0]["of the expert's"] == 1
     assert figure.stat().st_size > 5_000
+
+
+@pytest.mark.slow
+def test_best_answer(tmp_path: Path, tiny_images: Path, untrained: Path) -> None:
+    (row,) = benchmark(
+        "best_answer",
+        tmp_path,
+        *("--data", tiny_images, "--weights", untrained, "--image-size=32", "--budget=20s"),
+        *("--split-seeds", 3, "--expert-path", untrained.parent / "expert"),
+    )["rows"]
+    assert row["split seed"] == 3
+    assert row["trials"] >= 4
+    assert row["pawtune validation"] >= row["solved"] > 0
+    assert 0 <= row["pawtune test"] <= 1
 
 
 @pytest.mark.slow

@@ -24,7 +24,6 @@ from tests.networks import save_random_backbone
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 TRIALS = 7  # the first heads of the portfolio, that of fine-tuning, and a proposal
-FIRST_PENALTIES = [1.0, 0.3, 0.01, 0.003]  # of heads: those that would come next are left out
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def searched(
             "data": str(tiny_images), "name": "tuned", "runs_dir": str(folder / "runs"),
             "weights": str(weights), "image_size": [32], "families": ["transfer", "finetune"],
             "trials": TRIALS, "epochs": 2, "speed.precision": "float32",
-            "scheduler.name": "none", "space.regularisation": {"choices": FIRST_PENALTIES},
+            "scheduler.name": "none",
         },
     )  # fmt: skip
     return run_search(config, Reporter(quiet=True))

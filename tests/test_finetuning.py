@@ -90,6 +90,7 @@ def train(
     return list(finetune(network, source, LABELS, plain[:9], LABELS[:9], RECIPE))
 
 
+@pytest.mark.slow
 def test_kept_activations_train_as_live_ones_do_and_the_file_predicts_as_training_did(
     backbone: keras.Model,
     encoder: ActivationEncoder,

@@ -414,8 +414,8 @@ def test_importance_finds_the_parameter_that_decides(maker: RunMaker) -> None:
 
 
 def test_importance_calls_parameters_as_the_leaderboard_does(maker: RunMaker) -> None:
-    maker.proposals(40, ["conv"])
-    maker.proposals(40, ["transfer"])
+    maker.proposals(20, ["conv"])
+    maker.proposals(20, ["transfer"])
     page = report(maker.finish())
     told = page.figures["importance-conv"] + page.figures["importance-transfer"]
     assert "dropout" in told

@@ -257,12 +257,12 @@ def test_more_trials_on_a_finished_and_moved_run(
     assert all(trial.over for trial in history)
 
 
-def test_a_killed_search_goes_on_where_it_was(
+def test_a_killed_search_continues_where_it_was(
     tiny_search: list[str], runs_dir: Path, capsys: pytest.CaptureFixture[str], ray_cluster: object
 ) -> None:
     """SIGKILL to the driver, in a process of its own with a Ray of its own; then Ctrl-C here."""
     driver = subprocess.Popen(
-        [sys.executable, "-m", "pawtune", *tiny_search, "--trials=3", "--epochs=60"],
+        [sys.executable, "-m", "pawtune", *tiny_search, "--trials=2", "--epochs=40"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -282,9 +282,7 @@ def test_a_killed_search_goes_on_where_it_was(
     ended = pawtune(capsys, "resume", run.root)
     assert ended.code == 0, ended
     rows = open_run(run.root).rows()
-    assert [row.trial_id for row in sorted(rows, key=lambda row: row.trial_id)] == [
-        "0001", "0002", "0003",
-    ]  # fmt: skip
+    assert sorted(row.trial_id for row in rows) == ["0001", "0002"]
     for trial in run.trials():
         numbers = [row["epoch"] for row in trial.read_metrics()]
         assert numbers == list(range(1, len(numbers) + 1))
@@ -293,8 +291,8 @@ def test_a_killed_search_goes_on_where_it_was(
         label = run_label(trial.trial_id, read_json(trial.spec_file)["name"])
         curve = read_scalars(run.tensorboard_dir / label)["val_accuracy"]
         assert [step for step, _ in curve] == numbers
-    assert max(row.epochs for row in rows) == 60
-    assert reached < 60
+    assert max(row.epochs for row in rows) == 40
+    assert reached < 40
 
 
 @pytest.mark.slow

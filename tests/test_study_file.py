@@ -118,6 +118,7 @@ def test_studies_that_somebody_adds_and_deletes_end_no_search(
     monkeypatch.setattr(study_file, "INTERVAL_S", 0.05)
     lines: list[str] = []
     file = StudyFile(tmp_path / "study.db", "run", Objective(), lines.append)
+    assert file.write() is None
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     optuna.create_study(storage=storage, study_name="another")
     first, *others = ended_trials()

@@ -489,7 +489,7 @@ def foreign_database(path: Path) -> None:
     ],
     ids=["pickle", "foreign", "link", "dangling"],
 )
-def test_a_study_file_is_never_read_but_made_anew(
+def test_a_study_file_is_never_read_but_made_again(
     make: Callable[[Path], object], run: RunFolder
 ) -> None:
     from pawtune.search.objective import Objective
@@ -499,7 +499,7 @@ def test_a_study_file_is_never_read_but_made_anew(
     make(run.study_file)
     past = read_history(run, Objective())
     config = open_run(run.root).config()
-    OptunaSearcher(config, run, families=["conv"], num_classes=2, past=past)
+    OptunaSearcher(config, run, families=["conv"], num_classes=2, past=past).close()
     assert not run.study_file.is_symlink()
     assert not (run.root / "elsewhere.db").exists()
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{run.study_file}")

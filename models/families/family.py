@@ -262,8 +262,8 @@ class Family(Protocol[S]):
         baselines: models that are trained before the first proposal where a search asks for
             them, by name.
         portfolio: points that are good almost everywhere, proposed first, the most telling first:
-            those after the fifth wait until the other families have had their turn. `image_size`
-            is left out.
+            those after the fifth wait until the other families have had their turn, and are
+            proposed while half of the trials are left. `image_size` is left out.
     """
 
     @property

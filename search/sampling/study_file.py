@@ -6,6 +6,7 @@ one after the other, so neither that nor a slow file system holds up the search.
 file: to load what Optuna needs for that takes two seconds.
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -36,9 +37,13 @@ class StudyFile:
     def __init__(
         self, path: Path, name: str, objective: Objective, say: Callable[[str], None]
     ) -> None:
+        new = path.with_name(f".{path.name}.new")
         for suffix in ("", "-journal", "-wal", "-shm"):  # a killed driver may leave the others
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+            for file in (path, new):
+                file.with_name(file.name + suffix).unlink(missing_ok=True)
         self._path = path
+        self._new = new
+        self._connected_to = new
         self._say = say
         self._mutex = threading.Lock()  # on what is to be written
         self._writing = threading.Lock()
@@ -111,17 +116,22 @@ class StudyFile:
             return None
 
     def _make(self) -> optuna.Study:
-        """The empty study."""
-        self._path.touch()
+        """The empty study. It appears whole: others may look while it is made."""
+        self._connected_to = self._new
+        self._new.touch()
         self._storage = optuna.storages.RDBStorage(
             # A path is never pasted into an address, where "?" and "%" mean something.
             "sqlite:///study.db",
             engine_kwargs={"creator": self._connect},
         )
-        self._study = optuna.create_study(
+        study = optuna.create_study(
             storage=self._storage, study_name=self._name, directions=self._directions
         )
-        return self._study
+        self._let_go(self._storage)
+        os.replace(self._new, self._path)
+        self._connected_to = self._path
+        self._study = study
+        return study
 
     @contextmanager
     def _not_kept_open(self) -> Iterator[None]:
@@ -130,8 +140,12 @@ class StudyFile:
             yield
         finally:
             if self._storage is not None:
-                self._storage.remove_session()
-                self._storage.engine.dispose()
+                self._let_go(self._storage)
+
+    @staticmethod
+    def _let_go(storage: optuna.storages.RDBStorage) -> None:
+        storage.remove_session()
+        storage.engine.dispose()
 
     def _next(self) -> FrozenTrial | None:
         with self._mutex:
@@ -139,7 +153,7 @@ class StudyFile:
 
     def _connect(self) -> sqlite3.Connection:
         # Where the run folder is away, or the file deleted, none is to be made.
-        address = f"{self._path.absolute().as_uri()}?mode=rw"
+        address = f"{self._connected_to.absolute().as_uri()}?mode=rw"
         return sqlite3.connect(address, uri=True, timeout=LOCKED_S, check_same_thread=False)
 
 

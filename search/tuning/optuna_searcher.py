@@ -10,7 +10,7 @@ a zombie and may be deleted and rebuilt.
 import logging
 import warnings
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -138,22 +138,28 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
             if trial.over:
                 self._remember(trial)
 
-    def _portfolio(self) -> Iterator[space.Params]:
+    def _portfolio(self) -> list[space.Params]:
         """The families' strong points, as far as the space holds them.
 
-        The first of each family come before the others, so that a short search sees them all.
+        The first of each family come before the others, so that a short search sees them all;
+        with the others they are at most half of the trials.
         """
 
         def trains_on_pixels(family: str) -> bool:
             return bool(live_sizes(needs_of_proposals(self._config, [family])))
 
         families = sorted(self._families, key=trains_on_pixels)  # the others are cheaper
-        for turn in (slice(FIRST_TURN), slice(FIRST_TURN, None)):
-            for family in families:
-                for point in find_family(family).portfolio[turn]:
-                    for whole in space.completions({"family": family, **point}, self._config):
-                        if space.locate(whole, self._config, self._families) is not None:
-                            yield whole
+        first, others = (
+            [
+                whole
+                for family in families
+                for point in find_family(family).portfolio[turn]
+                for whole in space.completions({"family": family, **point}, self._config)
+                if space.locate(whole, self._config, self._families) is not None
+            ]
+            for turn in (slice(FIRST_TURN), slice(FIRST_TURN, None))
+        )
+        return first + others[: max(0, self._proposals_left // 2 - len(first))]
 
     def _without_trial(self, tried: Collection[str]) -> list[str]:
         """The families that were asked for by name and have no trial yet."""

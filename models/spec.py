@@ -60,8 +60,8 @@ def explain(error: ValidationError) -> str:
     """All errors of a refused spec in one line: where, rule, value received, remedy."""
     items = error.errors()
     # A tuple whose items were refused is also called too short: that says nothing new.
-    told = [item for item in items if item["type"] != "too_short" or not item["input"]]
-    return "; ".join(_explain_one(dict(item)) for item in told)
+    problems = [item for item in items if item["type"] != "too_short" or not item["input"]]
+    return "; ".join(_explain_one(dict(item)) for item in problems)
 
 
 def _fields() -> dict[str, str]:

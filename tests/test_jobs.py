@@ -397,7 +397,7 @@ def test_a_head_that_goes_while_one_follows(images: Path, tmp_path: Path) -> Non
         following.stdout.readline()
     _, said = following.communicate(timeout=AT_ONCE_S)
     assert following.returncode == 2
-    assert f"the cluster at {head.address} failed us" in said
+    assert f"the cluster at {head.address} failed: " in said
     assert "Traceback" not in said
 
 

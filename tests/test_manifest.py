@@ -339,7 +339,7 @@ def unprintable_class(root: Path) -> Path:
     ("make", "message"),
     [
         (no_folder, r"no such folder: .*missing"),
-        (a_file, r"photo\.png is a file; a folder of class folders is due"),
+        (a_file, r"photo\.png is a file; give a folder of class folders"),
         (
             nothing_inside,
             r"data: no class folders with images; expected ROOT/<class>/<im",

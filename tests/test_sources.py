@@ -249,7 +249,7 @@ def overlapping_zip(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (pax_bomb, "extended headers take more than 16 MiB: taken for a bomb"),
+        (pax_bomb, "extended headers take more than 16 MiB: refused as a decompression bomb"),
         (many_headers(tarfile.XGLTYPE, 2**20, 20), "extended headers take more than 16 MiB"),
         (many_headers(tarfile.GNUTYPE_LONGNAME, 512, 3000), "cannot be unpacked: "),
         (many_headers(tarfile.XHDTYPE, 2**20, 1, b"0"), "hold numbers without end"),
@@ -276,7 +276,7 @@ def overlapping_zip(path: Path) -> None:
         (tar_with("a", tarfile.LNKTYPE, "/etc/passwd"), "is a link or a device"),
         (tar_with("a", tarfile.CHRTYPE), "is a link or a device"),
         (tar_with("a", tarfile.FIFOTYPE), "is a link or a device"),
-        (zip_with(("bomb", bytes(200 * 2**20))), r"more than 100 times as much .*: taken for a"),
+        (zip_with(("bomb", bytes(200 * 2**20))), r"more than 100 times as much .*: refused as a"),
         (sparse_tar, "is sparse: refused"),
         (zip_with(("a", b"1"), ("a/b", b"2")), "cannot be unpacked: "),
         (encrypted, "member 'a.txt' is encrypted; unpack it yourself"),

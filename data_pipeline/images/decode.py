@@ -74,9 +74,9 @@ def read_file(path: Path) -> bytes:
     try:
         data = read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
-        told = error.strerror or str(error)
-        plain = told == NOT_REGULAR or error.errno == errno.EFBIG
-        raise DataError(told if plain else f"cannot be read: {told}") from error
+        reason = error.strerror or str(error)
+        plain = reason == NOT_REGULAR or error.errno == errno.EFBIG
+        raise DataError(reason if plain else f"cannot be read: {reason}") from error
     if not data:
         raise DataError("empty file (0 bytes)")
     return data

@@ -83,8 +83,8 @@ def unpack(archive: Path, folder: Path, *, progress: Progress | None = None) -> 
     except DataError as error:
         raise DataError(f"{shown(archive)}: {error}") from error
     except BROKEN as error:
-        told = shown(" ".join(str(error).split()))[:300] or type(error).__name__
-        raise DataError(f"{shown(archive)}: cannot be unpacked: {told}") from error
+        text = shown(" ".join(str(error).split()))[:300] or type(error).__name__
+        raise DataError(f"{shown(archive)}: cannot be unpacked: {text}") from error
 
 
 def _zip_members(file: zipfile.ZipFile) -> Generator[Member, None, None]:
@@ -142,8 +142,8 @@ class _TarMember(tarfile.TarInfo):
             tar.header_bytes += self.size
             if not 0 <= self.size <= tar.header_bytes <= MAX_HEADER_BYTES:
                 raise DataError(
-                    f"its extended headers take more than {MAX_HEADER_BYTES // 2**20} MiB: taken "
-                    "for a bomb"
+                    f"its extended headers take more than {MAX_HEADER_BYTES // 2**20} MiB: refused "
+                    "as a decompression bomb"
                 )
             self._refuse_digits(tar)
         if self.type == tarfile.GNUTYPE_SPARSE:
@@ -158,7 +158,9 @@ class _TarMember(tarfile.TarInfo):
         file: Any = tar.fileobj
         content = file.read(-(-self.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
         if MANY_DIGITS.search(content):
-            raise DataError("its extended headers hold numbers without end: taken for a bomb")
+            raise DataError(
+                "its extended headers hold numbers without end: refused as a decompression bomb"
+            )
         stand_in: Any = _Replayed(tar, file, content)
         tar.fileobj = stand_in
 
@@ -219,8 +221,8 @@ def _copy(content: IO[bytes], target: Path, room: int, compressed: int) -> int:
             if written > room:
                 raise DataError(
                     f"its {compressed:,} bytes unpack to more than {MAX_RATIO} times as much (or "
-                    f"to more than {MAX_BYTES // 2**30} GiB): taken for a bomb; if it is "
-                    "none, unpack it yourself and give the folder"
+                    f"to more than {MAX_BYTES // 2**30} GiB): refused as a decompression bomb; "
+                    "if it is none, unpack it yourself and give the folder"
                 )
             file.write(chunk)
     return written

@@ -109,8 +109,8 @@ def _open(request: urllib.request.Request, shown: str) -> http.client.HTTPRespon
         raise result
     if isinstance(result, BaseException):
         reason = getattr(result, "reason", result)
-        told = f"{shown}: cannot be reached ({without_secrets(str(reason))}); {REMEDY}"
-        raise DataError(told) from None
+        text = f"{shown}: cannot be reached ({without_secrets(str(reason))}); {REMEDY}"
+        raise DataError(text) from None
     return result
 
 

@@ -143,8 +143,8 @@ def _downloaded(url: str, cache: Path, progress: Progress) -> Path:
         try:
             place = _unpacked(archive, cache, progress)
         except DataError as error:
-            told = str(error).removeprefix(f"{archive}: ")
-            raise DataError(f"{without_secrets(url)}: {told}") from error
+            text = str(error).removeprefix(f"{archive}: ")
+            raise DataError(f"{without_secrets(url)}: {text}") from error
         finally:
             archive.unlink(missing_ok=True)
         shown = without_secrets(url)

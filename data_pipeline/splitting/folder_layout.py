@@ -98,7 +98,7 @@ def read_layout(root: Path) -> Layout:
     if not root.exists():
         raise DataError(f"no such folder: {shown(root)}")
     if not root.is_dir():
-        raise DataError(f"{shown(root)} is a file; a folder of class folders is due")
+        raise DataError(f"{shown(root)} is a file; give a folder of class folders")
     return _Reading(root, read_tree(root)).layout()
 
 

@@ -64,13 +64,13 @@ class Capacity:
 
     def text(self) -> str:
         """In words: what there is, and what may come."""
-        told = [f"{_nodes(self.nodes)} now"]
+        parts = [f"{_nodes(self.nodes)} now"]
         if self.addable:
             limit = sum(kind.count for kind in self.addable)
             most = self.most_added if self.most_added is not None else limit
             at_once = f", {most} at once" if most < limit else ""
-            told.append(f"its autoscaler may have {_nodes(self.addable)}{at_once}")
-        return "; ".join(told)
+            parts.append(f"its autoscaler may have {_nodes(self.addable)}{at_once}")
+        return "; ".join(parts)
 
 
 def _nodes(kinds: Sequence[NodeKind]) -> str:

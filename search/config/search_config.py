@@ -394,9 +394,9 @@ def _problems(error: ValidationError) -> list[str]:
     """All that is wrong with a configuration, one line each."""
     space = space_type(tuple(own.family for own in OWN.values()))
     known = {**dict(settings_of(SearchConfig)), **dict(settings_of(space, "space."))}
-    told = explain(error, known)
+    problems = explain(error, known)
     # Without its families, their names and parameters would be called unknown as well.
-    return [line for line in told if line.startswith("own_families:")] or told
+    return [line for line in problems if line.startswith("own_families:")] or problems
 
 
 def dump_config(

@@ -77,8 +77,8 @@ def explain(error: ValidationError, known: Mapping[str, FieldInfo]) -> list[str]
         known: All its settings, see `settings_of`.
     """
     # A list whose items were refused is also called too short: that says nothing new.
-    told = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]
-    return list(dict.fromkeys(_explain_one(dict(item), known) for item in told))
+    problems = [item for item in error.errors() if item["type"] != "too_short" or not item["input"]]
+    return list(dict.fromkeys(_explain_one(dict(item), known) for item in problems))
 
 
 def _explain_one(item: dict[str, Any], known: Mapping[str, FieldInfo]) -> str:

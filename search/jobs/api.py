@@ -124,8 +124,8 @@ class JobsApi:
         except (RuntimeError, OSError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"the cluster at {self.shown} failed us: {first}; is it still up? "
-                f"`pawtune list --address {self.shown}` asks it"
+                f"the cluster at {self.shown} failed: {first}; check that it is up: "
+                f"`pawtune list --address {self.shown}`"
             ) from error
 
     def _probe(self) -> None:

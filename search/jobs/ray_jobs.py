@@ -326,10 +326,10 @@ def _of_run(name: str, known: Sequence[Job]) -> Job | None:
     """
     found = [job for job in known if job.run == name]
     if len({job.folder for job in found}) > 1:
-        told = ", ".join(f"{job.job_id} ({job.folder})" for job in found[:10])
+        text = ", ".join(f"{job.job_id} ({job.folder})" for job in found[:10])
         raise UserError(
             f"a run's name must be that of one run of the cluster, received {name!r}; give one of "
-            f"its jobs: {told}"
+            f"its jobs: {text}"
         )
     driving = [job for job in found if job.status not in ENDED]
     return next(iter(driving + found), None)

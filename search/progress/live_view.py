@@ -130,9 +130,9 @@ class SearchState:
 
     def _rank(self, trial_id: str) -> None:
         """Finds the best again, among all trials, only where this one may have changed it."""
-        told, best = self.bests.get(trial_id), self.best
+        known, best = self.bests.get(trial_id), self.best
         if trial_id != self._leader and (
-            told is None or (best is not None and self._key(told) < self._key(best))
+            known is None or (best is not None and self._key(known) < self._key(best))
         ):
             return
         self._leader = max(self.bests, key=lambda known: self._key(self.bests[known]), default=None)
@@ -184,17 +184,17 @@ class SearchState:
         """Ended trials by outcome: `8 done, 3 stopped early, 1 failed`."""
         words = {"completed": "done", "stopped": "stopped early", "interrupted": "interrupted"}
         words["failed"] = "failed"
-        told = [f"{self.ended[s]} {word}" for s, word in words.items() if self.ended[s]]
-        return ", ".join(told) or "none done yet"
+        parts = [f"{self.ended[s]} {word}" for s, word in words.items() if self.ended[s]]
+        return ", ".join(parts) or "none done yet"
 
     def saved(self) -> str:
         """Work that was saved, in words; empty where there was none."""
-        told = []
+        parts = []
         if self.saved_epochs:
-            told.append(f"{self.saved_epochs:,} epochs (early stopping)")
+            parts.append(f"{self.saved_epochs:,} epochs (early stopping)")
         if self.saved_passes:
-            told.append(f"{self.saved_passes:,} backbone passes (feature bank)")
-        return ", ".join(told)
+            parts.append(f"{self.saved_passes:,} backbone passes (feature bank)")
+        return ", ".join(parts)
 
 
 def show_state(state: SearchState) -> RenderableType:
@@ -243,8 +243,8 @@ def _best_lines(best: BestTrial, metric: Metric) -> list[RenderableType]:
     )
     line.append(f" {name}", "bold")
     line.append(f", epoch {best.epoch}")
-    told = Text("  ".join(describe_params(best.params)), "dim", overflow="ellipsis")
-    return [line, Padding(told, (0, 0, 0, 2))] if told else [line]
+    text = Text("  ".join(describe_params(best.params)), "dim", overflow="ellipsis")
+    return [line, Padding(text, (0, 0, 0, 2))] if text else [line]
 
 
 def describe_params(params: Mapping[str, Any]) -> list[str]:

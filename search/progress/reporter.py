@@ -58,9 +58,9 @@ class Reporter:
         self._trials: Bar | None = None
         self._notes: StateNotes | None = None
         self._live: Live | NotebookView | None = None
-        self._told: set[str] = set()  # stages of which a pipe has had its line
-        self._told_tenth = 0
-        self._told_waiting: set[str] = set()  # that wait, and of which a pipe has had its line
+        self._reported: set[str] = set()  # stages of which a pipe has had its line
+        self._reported_tenth = 0
+        self._reported_waiting: set[str] = set()  # that wait, and of which a pipe has had its line
 
     def __enter__(self) -> Self:
         return self
@@ -93,15 +93,15 @@ class Reporter:
         """
         self.stages.take(name, done, total, waits)
         if not waits:
-            self._told_waiting.discard(name)
+            self._reported_waiting.discard(name)
         if self._is_live and self._trials is not None:
             self._show_trials()
         elif self._is_live:
             self._show(Bars(self.stages.bars))
         elif waits:
             self._note_waiting(name, waits)
-        elif total is not None and done >= total and name not in self._told:
-            self._told.add(name)
+        elif total is not None and done >= total and name not in self._reported:
+            self._reported.add(name)
             amount = f"{total / 1e6:.1f} MB" if name in BYTE_STAGES else str(total)
             self.note(f"{name}: {amount} done")
 
@@ -164,12 +164,12 @@ class Reporter:
         elif waits:
             self._note_waiting(TRIALS, waits)
         else:
-            self._told_waiting.discard(TRIALS)
+            self._reported_waiting.discard(TRIALS)
 
     def _note_waiting(self, name: str, waits: str) -> None:
         """One line each time that something begins to wait."""
-        if name not in self._told_waiting:
-            self._told_waiting.add(name)
+        if name not in self._reported_waiting:
+            self._reported_waiting.add(name)
             self.note(waits if name == TRIALS else f"{name}: {waits}")
 
     def close(self) -> None:
@@ -189,7 +189,8 @@ class Reporter:
 
     def _is_worth_a_line(self, event: TrialEvent, is_best: bool) -> bool:
         tenth = 10 * self.state.num_ended // max(1, self.state.total)
-        reached, self._told_tenth = tenth > self._told_tenth, max(tenth, self._told_tenth)
+        reached = tenth > self._reported_tenth
+        self._reported_tenth = max(tenth, self._reported_tenth)
         few = self.state.total <= FEW_TRIALS
         return few or is_best or reached or event.status == "failed"
 
@@ -197,12 +198,12 @@ class Reporter:
         report, state = event.report, self.state
         if report.best is not None and event.status != "failed":
             epochs = f"epoch {report.best.epoch} of {report.epoch}"
-            told = f"{state.metric} {report.best.objective:.4f} ({epochs})"
+            result = f"{state.metric} {report.best.objective:.4f} ({epochs})"
         else:
-            told = event.reason or "no epoch finished"
+            result = event.reason or "no epoch finished"
         best = f"; best so far {state.best.value:.4f} {state.best.name}" if state.best else ""
         place = f"[{state.num_ended}/{state.total}]"
-        return f"{place} {event.name} {outcome(event.status, event.reason)}: {told}{best}"
+        return f"{place} {event.name} {outcome(event.status, event.reason)}: {result}{best}"
 
     def _advance(self) -> None:
         """Moves the bar of the trials, and notes in the run how far they are."""

@@ -55,18 +55,18 @@ def watch(run: RunFolder, console: Console) -> None:
 
 def _watch_in_lines(run: RunFolder, console: Console) -> None:
     """For a pipe: a line at once, at every tenth of the way, and at the end."""
-    told = -1
+    shown_tenth = -1
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             running, state = is_running(run), _state_now(run)[0]
             tenth = 10 * state.num_ended // max(1, state.total)
-            if tenth > told or not running:
+            if tenth > shown_tenth or not running:
                 best = state.best
                 lead = f"; best {state.metric} {best.value:.4f} {best.name}" if best else ""
                 line = f"[{state.num_ended}/{state.total}] {_state_words(run)}: {state.counts()}"
                 console.print(f"{line}, {len(state.running)} running{lead}", markup=False,
                               soft_wrap=True)  # fmt: skip
-                told = tenth
+                shown_tenth = tenth
             if not running:
                 return
             time.sleep(WATCH_S)

@@ -64,13 +64,13 @@ def _budget_lines(data: ReportData) -> list[str]:
         trials_s = max(0.0, max(ends) - min(starts))
         line = f"From the first trial's start to the last one's end: {duration(trials_s)}"
         stages = read_stages(data)
-        told = "".join(f"; {name}: {duration(seconds)}" for name, seconds in stages.items())
+        text = "".join(f"; {name}: {duration(seconds)}" for name, seconds in stages.items())
         if whole and whole < trials_s:  # resumed: nobody worked between its sessions
-            line += f", of which the search was at work for {duration(whole)}{told}"
+            line += f", of which the search was at work for {duration(whole)}{text}"
         elif whole:
             rest = max(0.0, whole - trials_s - sum(stages.values()))
             what = "starting Ray and TensorFlow" if stages else "reading, decoding, feature bank"
-            line += f"{told}; the rest ({what}, ranking): {duration(rest)}"
+            line += f"{text}; the rest ({what}, ranking): {duration(rest)}"
         lines.append(f"{line}.")
     lines += _stage_lines(data)
     saved = saved_epochs(data)
@@ -115,8 +115,8 @@ def _stage_of(trial: TrialView) -> str:
 def read_stages(data: ReportData) -> dict[str, float]:
     """What each stage before the trials took, in seconds, the longest first."""
     recorded = data.summary.stages if data.summary else {}
-    told = {name: value for name, value in recorded.items() if value}
-    return dict(sorted(told.items(), key=lambda item: -item[1]))
+    taken = {name: value for name, value in recorded.items() if value}
+    return dict(sorted(taken.items(), key=lambda item: -item[1]))
 
 
 def saved_epochs(data: ReportData) -> int:

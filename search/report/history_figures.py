@@ -116,14 +116,14 @@ def draw_history(data: ReportData) -> Drawing | None:
         axes.set_xlabel("trial, in the order of proposal")
         axes.set_ylabel(metric_words(data))
         kind_legend(axes, data.usable, line="best so far", failed=bool(failed))
-        told = (
+        text = (
             f"{metric_words(data).capitalize()} of {len(scores)} trials in the order of proposal; "
             f"the best so far goes from {best[0]:.4f} to {best[-1]:.4f}."
         )
-        svg = to_svg(axes, "history", told, tips(data))
+        svg = to_svg(axes, "history", text, tips(data))
     hollow = any(trial.row.status == "stopped" for trial in data.usable)
-    told = "Hollow markers were stopped early or interrupted; the line" if hollow else "The line"
-    return Drawing(svg, f"{told} is the best so far.{stretched}")
+    text = "Hollow markers were stopped early or interrupted; the line" if hollow else "The line"
+    return Drawing(svg, f"{text} is the best so far.{stretched}")
 
 
 def draw_learning_curves(data: ReportData, family: str) -> Drawing | None:
@@ -154,12 +154,12 @@ def draw_learning_curves(data: ReportData, family: str) -> Drawing | None:
         axes.set_title(f"{family}: {count_drawn(trials, with_epochs)}")
         _curve_legend(axes, trials, leader, metric)
         stopped = sum(trial.row.status == "stopped" for trial in trials)
-        told = (
+        text = (
             f"{metric_words(data).capitalize()} by epoch of {len(trials)} {family} trials, "
             f"{stopped} of them stopped early"
             + (f"; the best is {leader.row.name}." if leader else ".")
         )
-        svg = to_svg(axes, f"curves-{family}", told, tips(data))
+        svg = to_svg(axes, f"curves-{family}", text, tips(data))
     statuses = {trial.row.status for trial in trials}
     caption = (
         "An open end is a trial stopped early or interrupted. " if "stopped" in statuses else ""
@@ -249,7 +249,7 @@ def draw_time_line(data: ReportData) -> Drawing | None:
             handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, handlelength=1.0
         )
         end = max(trial.finished or 0.0 for trial in ran) - start
-        told = f"{len(ran)} trials over {end:.0f} seconds, up to {len(lanes)} at once."
-        svg = to_svg(axes, "timeline", told, tips(data))
+        text = f"{len(ran)} trials over {end:.0f} seconds, up to {len(lanes)} at once."
+        svg = to_svg(axes, "timeline", text, tips(data))
     pale = any(trial.row.status == "stopped" for trial in ran)
     return Drawing(svg, "One bar a trial" + ("; pale bars were stopped early." if pale else "."))

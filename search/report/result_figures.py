@@ -89,8 +89,8 @@ def draw_trade_off(data: ReportData, cost: str) -> Drawing | None:
         listing = "; ".join(
             f"{trials[n].row.name} {scores[n]:.4f} at {costs[n]:,.0f}" for n in front
         )
-        told = f"Validation accuracy against {words}. Nothing cheaper beats: {listing}."
-        svg = to_svg(axes, f"cost-{cost}", told, tips(data))
+        sentence = f"Validation accuracy against {words}. Nothing cheaper beats: {listing}."
+        svg = to_svg(axes, f"cost-{cost}", sentence, tips(data))
     names = [short(trials[n].row.name, 40) for n in front[-MAX_PARETO_NAMES:]]
     listed = ", ".join(names) + (" and cheaper ones" if len(front) > len(names) else "")
     return Drawing(svg, f"Ringed: nothing cheaper is better ({listed}).{stretched}")

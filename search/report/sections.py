@@ -80,8 +80,8 @@ def build_sections(data: ReportData) -> list[Section]:
 
 def _test_section(data: ReportData) -> Section:
     if data.looks:
-        told = "The held-out split as pawtune test recorded it; this page does not look at it."
-        return Section("test", "Test", told)
+        text = "The held-out split as pawtune test recorded it; this page does not look at it."
+        return Section("test", "Test", text)
     nobody = f"Nobody has looked yet: pawtune test {data.run.name} looks once and records it."
     if data.best is None:
         nobody = f"Nobody has looked, and {NOTHING_TO_TEST}."

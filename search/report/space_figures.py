@@ -196,11 +196,11 @@ def draw_parallel(data: ReportData, family: str) -> Drawing | None:
             mark_trial(line, trial.trial_id)
         _rows_of_parameters(axes, list(columns))
         axes.set_title(f"{family}: {count_drawn(trials, usable)}")
-        told = (
+        text = (
             f"Each of {len(trials)} {family} trials as a line through {', '.join(names)}; "
             f"the best is {best_first[0].row.name}."
         )
-        svg = to_svg(axes, f"parallel-{family}", told, tips(data))
+        svg = to_svg(axes, f"parallel-{family}", text, tips(data))
     told_bright = f" {len(bright)}" if len(bright) > 1 else ""
     return Drawing(svg, f"In colour: the best{told_bright}. Point at a line for its name.")
 
@@ -254,6 +254,6 @@ def _draw_slice(data: ReportData, name: str, trials: list[TrialView]) -> Drawing
         stretch_accuracy(axes, "y", scores, tick_gap=0.2)
         axes.grid(axis="x", visible=False)
         axes.set_title(name)
-        told = f"{metric_words(data).capitalize()} against {name}, {len(trials)} trials."
-        svg = to_svg(axes, f"slice-{name}", told, tips(data))
+        sentence = f"{metric_words(data).capitalize()} against {name}, {len(trials)} trials."
+        svg = to_svg(axes, f"slice-{name}", sentence, tips(data))
     return Drawing(svg, "")

@@ -60,13 +60,13 @@ def count_drawn(drawn: Sequence[TrialView], among: Sequence[TrialView]) -> str:
 
 
 def tips(data: ReportData) -> dict[str, str]:
-    """The text that appears when the pointer is over a trial, by trial id."""
-    told = {}
+    """The texts that appears when the pointer is over a trial, by trial id."""
+    texts = {}
     for trial in data.trials:
         accuracy = trial.row.best_val_accuracy
         score = "no epoch" if accuracy is None else f"validation accuracy {accuracy:.4f}"
-        told[trial.trial_id] = f"{trial.row.name} ({trial.row.state}): {score}"
-    return told
+        texts[trial.trial_id] = f"{trial.row.name} ({trial.row.state}): {score}"
+    return texts
 
 
 def compact(value: float, position: float = 0.0) -> str:

@@ -120,10 +120,10 @@ class EvaluationRecord(Record):
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
-            told = f"{place} {first['msg']}, received {first['input']!r:.60}"
+            text = f"{place} {first['msg']}, received {first['input']!r:.60}"
             raise UserError(
                 f"{shown(path)}: each line must be a look that `pawtune test` recorded: "
-                f"{shown(told)}; restore the file, or move it away"
+                f"{shown(text)}; restore the file, or move it away"
             ) from error
 
     def confusion_table(self) -> NDArray[np.int64] | None:

@@ -90,14 +90,14 @@ def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> NDArray
 
 def score_classes(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[ClassScore, ...]:
     """Precision, recall and F1 of each class."""
-    right, true, told = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    right, true, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     return tuple(
         ClassScore(
             name=name,
             images=int(true[number]),
-            precision=_share(right[number], told[number]),
+            precision=_share(right[number], predicted[number]),
             recall=_share(right[number], true[number]),
-            f1=_share(2 * right[number], told[number] + true[number]),
+            f1=_share(2 * right[number], predicted[number] + true[number]),
         )
         for number, name in enumerate(names)
     )

@@ -77,11 +77,11 @@ def learn_from(
         if same and objective == config.objective:
             observed += [freeze_past(trial, config, families) for trial in inside]
             known |= {space.identity(trial.spec) for trial in inside if trial not in best}
-            told = f"{len(inside)} of {len(past)} trials, on the same images"
+            text = f"{len(inside)} of {len(past)} trials, on the same images"
         else:
             why = "for another objective" if same else "on other images"
-            told = f"where to begin, from {len(best)} of {len(past)} trials, {why}"
-        say(f"learns from {run.name}: {told}")
+            text = f"where to begin, from {len(best)} of {len(past)} trials, {why}"
+        say(f"learns from {run.name}: {text}")
     unique = [point for n, point in enumerate(first) if point not in first[:n]]
     return Lessons(tuple(observed), tuple(unique), frozenset(known))
 

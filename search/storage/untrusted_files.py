@@ -77,9 +77,9 @@ def parse_json(path: Path, text: bytes | str) -> Any:
     try:
         return json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        told = "nested too deeply" if isinstance(error, RecursionError) else shown(str(error))
+        sentence = "nested too deeply" if isinstance(error, RecursionError) else shown(str(error))
         raise UserError(
-            f"a run folder's {shown(path.name)} must be readable JSON: {shown(path)}: {told}; "
+            f"a run folder's {shown(path.name)} must be readable JSON: {shown(path)}: {sentence}; "
             f"{RESTORE}"
         ) from error
 
@@ -95,9 +95,9 @@ def check_spec(path: Path, content: dict[str, Any]) -> None:
         TrialSpec.model_validate(spec)
     except ValidationError as error:
         # The text comes from an untrusted file: its line breaks must not reach the terminal.
-        told = shown(explain(error))[:600]
+        text = shown(explain(error))[:600]
         raise UserError(
-            f"trial {path.parent.name}'s spec.json is not valid: {told}; {RESTORE_TRIAL}"
+            f"trial {path.parent.name}'s spec.json is not valid: {text}; {RESTORE_TRIAL}"
         ) from error
     except RecursionError:
         _refuse(path, "spec.json", "a specification", "one that is nested too deeply")
@@ -209,8 +209,8 @@ def parse_array(data: bytes, shape: Sequence[int]) -> NDArray[np.float32]:
         }[version]
         found, fortran, dtype = reader(stream)
     except Exception as error:  # a header is Python's own syntax: it breaks in many ways
-        told = shown(" ".join(str(error).split()))[:200]
-        raise ValueError(f"it is no array of NumPy's ({told})") from error
+        text = shown(" ".join(str(error).split()))[:200]
+        raise ValueError(f"it is no array of NumPy's ({text})") from error
     if dtype.kind != "f" or dtype.itemsize > 8 or dtype.hasobject:
         raise ValueError(f"expected floats, received {dtype.str!r:.60}")
     if tuple(found) != tuple(shape):

@@ -90,8 +90,8 @@ def open_model(model_file: Path) -> tuple["keras.Model", dict[str, Any]]:
     except Exception as error:  # Keras, h5py and TensorFlow raise a dozen types for a bad file
         raise refused(model_file, f"its model cannot be loaded: {error}") from error
     if (channels, classes) != (3, len(card["class_names"])):
-        told = f"{classes} outputs for {len(card['class_names'])} class names"
-        raise refused(model_file, f"model and card do not fit: {channels} channels in, {told}")
+        text = f"{classes} outputs for {len(card['class_names'])} class names"
+        raise refused(model_file, f"model and card do not fit: {channels} channels in, {text}")
     return model, card
 
 

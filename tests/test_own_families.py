@@ -12,8 +12,9 @@ import pytest
 
 from pawtune.models.errors import ModelError
 from pawtune.models.families import own
+from pawtune.models.families.domains import Choices
 from pawtune.models.families.own import use_family
-from pawtune.models.families.parameters import SHARED, Choices, of_model
+from pawtune.models.families.parameters import SHARED, of_model
 from pawtune.models.families.table import CONV, OWN, find_family
 from pawtune.models.model_spec import ModelSpec
 from pawtune.search.config.search_config import SearchConfig, dump_config, load_config

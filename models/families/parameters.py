@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from pawtune.models.families.domains import Choices, Domain, FloatRange, IntRange, corners
+from pawtune.models.families.domains import Choices, Domain, FloatRange, corners
 from pawtune.models.model_spec import ModelSpec, Params, TrainSpec
 
 Section = Literal["model", "train"]
@@ -177,24 +177,3 @@ def first_point(parameters: Sequence[Parameter], given: Mapping[str, Any]) -> Pa
         if parameter.applies(params):
             params[parameter.name] = given.get(parameter.name, corners(parameter.default)[0])
     return params
-
-
-__all__ = [
-    "BATCH_SIZE",
-    "FLIP",
-    "LEARNING_RATE",
-    "OPTIMIZER",
-    "ROTATION",
-    "SHARED",
-    "Choices",
-    "Domain",
-    "FloatRange",
-    "IntRange",
-    "Parameter",
-    "computed",
-    "first_point",
-    "of_model",
-    "of_training",
-    "params_of",
-    "spec_of",
-]

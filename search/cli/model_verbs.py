@@ -177,13 +177,17 @@ def predict(
 
     Example: pawtune predict best.keras PHOTOS --out labels.csv
     """
-    from pawtune.search.cli.predict import predict
     from pawtune.search.errors import UserError
     from pawtune.search.progress.reporter import Reporter
     from pawtune.search.results.delivery.inference import check_paths
     from pawtune.search.results.delivery.opened import is_model_path, open_delivered
     from pawtune.search.results.delivery.out_files import refuse_existing
-    from pawtune.search.results.delivery.predict import choose_format
+    from pawtune.search.results.delivery.predict import (
+        choose_format,
+        extra_columns,
+        predict_labels,
+        write_predictions,
+    )
     from pawtune.search.run import open_run
 
     kind = choose_format("json" if as_json else kind, out)
@@ -212,7 +216,15 @@ def predict(
         choice = run.choose(trial, rank, kind_of(refit, ensemble))
         with Reporter() as reporter:
             opened = run.predictor(choice, coverage=coverage, reporter=reporter)
-    counts = predict(opened, images, kind, out)
+    with Reporter() as reporter:
+        # No bar where the lines themselves show the progress on the same terminal, or in a pipe.
+        watched = reporter.console.is_terminal and (out is not None or not sys.stdout.isatty())
+
+        def show(done: int, total: int) -> None:
+            reporter.stage("predict", done, total)
+
+        records = predict_labels(opened, images, show if watched else None)
+        counts = write_predictions(records, kind, out, extra_columns(opened))
     print(counts, file=sys.stderr)
     if counts.exit_code:
         raise typer.Exit(counts.exit_code)

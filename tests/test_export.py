@@ -102,6 +102,31 @@ def test_a_tflite_file_is_used_in_the_three_usual_calls(
         assert archive.read("labels.txt").decode().split() == ["a", "b", "c"]
 
 
+def test_floats_from_0_to_1_never_become_black_unsaid(folder: RunFolder, tmp_path: Path) -> None:
+    """Each file scales them, or refuses them with a word of its library's."""
+    run = Run(folder)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    floats, expected = pixels / np.float32(255), run.best()(pixels)
+    for kind, name in (("savedmodel", "best"), ("tflite", "best.tflite"), ("onnx", "b.onnx")):
+        run.export(tmp_path / name, kind)
+    loaded = tf.saved_model.load(str(tmp_path / "best"))
+    for given in (pixels, tf.constant(pixels), floats, tf.constant(floats), floats.tolist()):
+        np.testing.assert_allclose(loaded.serve(given), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="matching concrete function"):
+        loaded.serve(floats.astype(np.float64))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="expected to be a uint8"):
+        loaded.signatures["serving_default"](tf.constant(floats))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        interpreter = tf.lite.Interpreter(model_path=str(tmp_path / "best.tflite"))
+    interpreter.allocate_tensors()
+    with pytest.raises(ValueError, match="expected type UINT8"):
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], floats)
+    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "b.onnx")
+    with pytest.raises(Exception, match=r"expected: \(tensor\(uint8\)\)"):
+        session.run(None, {session.get_inputs()[0].name: floats})
+
+
 def test_files_renamed_in_capitals_are_read_or_refused(
     folder: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -173,17 +173,44 @@ def _write(
         onnx.helper.set_model_props(graph, {CARD_PROPERTY: json.dumps(card, allow_nan=False)})
         onnx.save(graph, path)
         return
-    folder = path if kind == "savedmodel" else path.with_name("savedmodel")
-    model.export(folder, format="tf_saved_model", verbose=False, input_signature=pixels)
     if kind == "savedmodel":
-        write_json(folder / "model_card.json", card)
+        _write_savedmodel(model, path, shape)
+        write_json(path / "model_card.json", card)
         return
+    folder = path.with_name("savedmodel")
+    model.export(folder, format="tf_saved_model", verbose=False, input_signature=pixels)
     import tensorflow as tf
 
     path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert())
     with zipfile.ZipFile(path, "a") as archive:  # appended, as TFLite's metadata does
         archive.writestr(LABELS_MEMBER, "\n".join(card["class_names"]) + "\n")
         archive.writestr(CARD_MEMBER, json.dumps(card, allow_nan=False))
+
+
+def _write_savedmodel(model: "keras.Model", path: Path, shape: tuple[int | None, ...]) -> None:
+    """A SavedModel whose `serve` takes floats as the Keras model does.
+
+    Of bytes alone, TensorFlow would cut an array of floats from 0 to 1 down to black, unsaid. The
+    signature for servers, `serving_default`, takes bytes.
+    """
+    import keras
+    import tensorflow as tf
+
+    bytes_, floats = (
+        tf.TensorSpec(shape, dtype, name="raw_pixels") for dtype in ("uint8", "float32")
+    )
+
+    def answer(raw_pixels: Any) -> Any:
+        return model(raw_pixels, training=False)
+
+    serve = tf.function(answer, autograph=False)
+    for spec in (floats, bytes_):
+        serve.get_concrete_function(spec)
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serving_default", answer, input_signature=[bytes_])
+    archive.add_endpoint("serve", serve)
+    archive.write_out(path, verbose=False)
 
 
 def _compare(model: "keras.Model", written: OpenedModel, kind: str, side: int | None) -> float:

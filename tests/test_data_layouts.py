@@ -324,6 +324,17 @@ def test_the_same_subfolders_in_every_class_are_reported_with_counts(
     ]
 
 
+@pytest.mark.parametrize("out", ["a file", "a file/below", "/proc/pictures"])
+def test_pictures_that_cannot_be_written_are_one_line(
+    root: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.chdir(root.parent)
+    Path("a file").touch()
+    line = refusal(capsys, write_classes(root, folders("cat", "dog")), "--out", out)
+    assert f"--out must be a folder that can be written, received '{out}': " in line
+    assert line.endswith("; give another folder with --out")
+
+
 def test_own_output_is_never_data(
     root: Path, capsys: Capsys, ray_cluster: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

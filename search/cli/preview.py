@@ -18,6 +18,7 @@ from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.data_pipeline.splitting.folder_tree import OUTPUT_MARK
 from pawtune.data_pipeline.splitting.label_table import LabelFile
 from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
 from pawtune.search.progress.reporter import Reporter
 
@@ -89,6 +90,7 @@ def preview_data(
 
     Raises:
         DataError: As a search would.
+        UserError: `out` cannot be written.
     """
     cache = cache_dir()
     root = resolve_source(data, cache=cache, progress=reporter.stage)
@@ -102,11 +104,18 @@ def preview_data(
     )
     first = manifest.split("train")[:1]
     (image,) = decode_split(Path(manifest.root), first, image_size)
-    write_atomically(out / OUTPUT_MARK, "Pictures by `pawtune preview`: never taken for data.\n")
-    pictures = [
-        sample_grid(manifest, out / "samples.png", size=image_size),
-        *augmentation_grids(image, _augment, out),
-    ]
+    mark = "Pictures by `pawtune preview`: never taken for data.\n"
+    try:
+        write_atomically(out / OUTPUT_MARK, mark)
+        pictures = [
+            sample_grid(manifest, out / "samples.png", size=image_size),
+            *augmentation_grids(image, _augment, out),
+        ]
+    except OSError as error:
+        raise UserError(
+            f"--out must be a folder that can be written, received {shown(out)!r}: "
+            f"{error.strerror or error}; give another folder with --out"
+        ) from error
     reporter.close()
     return Preview(manifest, tuple(pictures))
 

@@ -335,6 +335,14 @@ def test_pictures_that_cannot_be_written_are_one_line(
     assert line.endswith("; give another folder with --out")
 
 
+@pytest.mark.parametrize("below", ["", "cat"])
+def test_a_folder_of_the_data_is_none_for_pictures(root: Path, capsys: Capsys, below: str) -> None:
+    write_classes(root, folders("cat", "dog"))
+    line = refusal(capsys, root, "--out", root / below)
+    assert f"--out must be a folder of its own, received '{root / below}', a folder of the" in line
+    assert sorted(path.name for path in root.iterdir()) == ["cat", "dog"]
+
+
 def test_own_output_is_never_data(
     root: Path, capsys: Capsys, ray_cluster: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,17 @@ def test_what_cannot_be_written_is_one_line(
     assert told in line
 
 
+def test_a_pipe_or_device_is_never_replaced(
+    model_file: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = photos.parent / "labels.csv"
+    os.mkfifo(out)
+    ended = pawtune(capsys, "predict", model_file, photos, "--out", out, "--force")
+    assert ended.code == 2
+    assert f"--out must be a file, received '{out}', a device or pipe; give the name" in ended.err
+    assert out.is_fifo()
+
+
 def test_nothing_readable_at_all_is_exit_code_1(
     model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

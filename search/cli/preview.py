@@ -90,10 +90,11 @@ def preview_data(
 
     Raises:
         DataError: As a search would.
-        UserError: `out` cannot be written.
+        UserError: `out` cannot be written, or is a folder of the data.
     """
     cache = cache_dir()
     root = resolve_source(data, cache=cache, progress=reporter.stage)
+    _refuse_data(out, root)
     manifest = build_manifest(
         root,
         seed=seed,
@@ -118,6 +119,16 @@ def preview_data(
         ) from error
     reporter.close()
     return Preview(manifest, tuple(pictures))
+
+
+def _refuse_data(out: Path, root: Path) -> None:
+    """A folder of pictures is never taken for data again: it must not hold any."""
+    inside = out.resolve().is_relative_to(root.resolve())
+    if inside and out.is_dir() and any(out.iterdir()) and not (out / OUTPUT_MARK).exists():
+        raise UserError(
+            f"--out must be a folder of its own, received {shown(out)!r}, a folder of the data; "
+            "give a new one, for example --out preview"
+        )
 
 
 def _augment(image: NDArray[np.uint8], flip: str, angle: float) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ def refuse_existing(targets: Sequence[Path], force: bool) -> None:
         force: Whether to replace them. A folder is replaced only if it is a SavedModel.
 
     Raises:
-        UserError: One exists.
+        UserError: One exists, or is a device or pipe.
     """
     for target in targets:
         if not (target.exists() or target.is_symlink()):
@@ -27,6 +27,11 @@ def refuse_existing(targets: Sequence[Path], force: bool) -> None:
             raise UserError(
                 f"--out must be a name that is not in use, received the folder {shown(target)!r}; "
                 "choose another (--force replaces files, and SavedModels)"
+            )
+        if target.exists() and not (target.is_dir() or target.is_file()):
+            raise UserError(  # moving a file over /dev/null would take it from all programs
+                f"--out must be a file, received {shown(target)!r}, a device or pipe; give the "
+                "name of a file"
             )
         if not force:
             raise UserError(

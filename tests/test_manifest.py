@@ -309,12 +309,6 @@ def differing_classes(root: Path) -> Path:
     return write_splits(root, {"train/a": 3, "train/b": 3, "val/a": 3, "val/c": 3})
 
 
-def empty_test_folder(root: Path) -> Path:
-    write_splits(root, dict.fromkeys(("train/a", "train/b", "val/a", "val/b"), 2))
-    (root / "test").mkdir()
-    return root
-
-
 def validation_without_train(root: Path) -> Path:
     return write_splits(root, {"val/a": 3, "val/b": 3, "test/a": 3, "test/b": 3})
 
@@ -356,7 +350,6 @@ def unprintable_class(root: Path) -> Path:
             r"2 different .*fewer: 'b' \(0\) \(1 left out; val/b/x.jpg: empty",
         ),
         (differing_classes, r"same class folders; 'b' is in train and not in val \(2 such\)"),
-        (empty_test_folder, r"same class folders; 'a' is in t\w+ and not in test \(2 such\)"),
         (validation_without_train, r"found test, val, but no train folder; add it"),
         (two_validation_folders, r"two folders for one split among train, val, valid; keep one"),
         (too_few_images, r"least 3 different images \(test and validation are .*'cat' \(2\)"),

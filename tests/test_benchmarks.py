@@ -118,7 +118,7 @@ def test_best_answer(tmp_path: Path, tiny_images: Path, untrained: Path) -> None
         *("--split-seeds", 3, "--expert-path", untrained.parent / "expert"),
     )["rows"]
     assert row["split seed"] == 3
-    assert row["trials"] >= 4
+    assert row["trials"] >= 1  # the first is a solved head
     assert row["pawtune validation"] >= row["solved"] > 0
     assert 0 <= row["pawtune test"] <= 1
 

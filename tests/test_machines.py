@@ -254,6 +254,7 @@ def test_a_closed_window_ends_a_search_in_order(photos: Path, tmp_path: Path) ->
     run = tmp_path / "runs" / "window"
     process, terminal = pty.fork()
     if process == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the tests ignore it
         os.execv(words[0], words)
     try:
         until(lambda: any(run.glob("trials/*/metrics.csv")))

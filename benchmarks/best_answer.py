@@ -21,7 +21,7 @@ from typing import Any
 
 from measuring import machine, print_table, run_pawtune, score_on_test, write_report
 from peer_runs import link_splits
-from time_to_accuracy import measure_expert
+from time_to_accuracy import add_race_options, measure_expert
 
 from pawtune.search.storage.run_folder import RunFolder, read_json
 
@@ -69,13 +69,9 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", required=True, help="as `pawtune run` takes it")
-    parser.add_argument("--weights", type=Path, required=True, help="MobileNetV2 without its top")
-    parser.add_argument("--image-size", type=int, default=224)
+    add_race_options(parser, image_size=224)
     parser.add_argument("--budget", default="12m", help="time budget of a search")
     parser.add_argument("--split-seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--expert-path", type=Path, help="a folder that holds scikit-learn")
-    parser.add_argument("--out", type=Path, help="JSON file of the result")
     parser.set_defaults(trials=32)  # of the expert
     return parser.parse_args()
 

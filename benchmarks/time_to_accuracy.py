@@ -119,17 +119,22 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", required=True, help="as `pawtune run` takes it")
-    parser.add_argument("--weights", type=Path, required=True, help="MobileNetV2 without its top")
-    parser.add_argument("--image-size", type=int, default=160)
+    add_race_options(parser, image_size=160)
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=20, help="of the peers' trials")
     parser.add_argument("--split-seed", type=int, default=0, help="where the data has no splits")
-    parser.add_argument("--expert-path", type=Path, help="a folder that holds scikit-learn")
     add_peer_options(parser)
     parser.add_argument("--figure", type=Path, help="PNG file of the courses")
-    parser.add_argument("--out", type=Path, help="JSON file of the result")
     return parser.parse_args()
+
+
+def add_race_options(parser: argparse.ArgumentParser, image_size: int) -> None:
+    """The options of every race with the expert's script; `image_size` in pixels by default."""
+    parser.add_argument("--data", required=True, help="as `pawtune run` takes it")
+    parser.add_argument("--weights", type=Path, required=True, help="MobileNetV2 without its top")
+    parser.add_argument("--image-size", type=int, default=image_size)
+    parser.add_argument("--expert-path", type=Path, help="a folder that holds scikit-learn")
+    parser.add_argument("--out", type=Path, help="JSON file of the result")
 
 
 def measure_expert(options: argparse.Namespace, images: Path) -> Course:

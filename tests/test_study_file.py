@@ -239,3 +239,28 @@ def test_a_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["study.db"]
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert rows(folder / "study.db") == 4
+
+
+def test_a_disk_that_is_full_at_the_start_costs_nothing_once_it_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_file, "INTERVAL_S", 0.05)
+    lines: list[str] = []
+    file = StudyFile(tmp_path / "study.db", "run", Objective(), lines.append)
+    connect = file._connect
+    attempts: list[int] = []
+
+    def full_twice() -> sqlite3.Connection:
+        attempts.append(1)
+        connection = connect()
+        if len(attempts) <= 2:  # SQLite itself says so: no page more than there are
+            connection.execute("PRAGMA max_page_count = 2")
+        return connection
+
+    monkeypatch.setattr(file, "_connect", full_twice)
+    file.start()
+    file.add(*ended_trials())
+    wait_for(lambda: (tmp_path / "study.db").exists() and rows(tmp_path / "study.db") == 4)
+    file.close()
+    assert lines == ["study.db cannot be written, trying again: database or disk is full"]
+    assert [path.name for path in tmp_path.iterdir()] == ["study.db"]

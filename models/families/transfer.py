@@ -162,11 +162,10 @@ class TransferFamily:
         "tutorial_5": TransferSpec(pooling="max", dense_width=128, **_AUGMENTED),
     }
     portfolio: Sequence[Params] = (
-        *(_solved("ridge", taps, penalty) for taps, penalty in (("average", 1.0), ("all", 0.3))),
-        *(
-            _solved("logistic", taps, penalty)
-            for taps, penalty in (("average", 0.01), ("all", 0.003))
-        ),
+        _solved("ridge", "average", 1.0),
+        _solved("ridge", "all", 0.3),
+        _solved("logistic", "average", 0.01),
+        _solved("logistic", "all", 0.003),
         {
             "head": "trained",
             "head_views": "plain",
@@ -178,10 +177,14 @@ class TransferFamily:
             "head_dropout": 0.3,
         },
         # Each takes a fraction of a second; a head that is trained takes several.
-        *(_solved("ridge", "average", penalty) for penalty in (0.1, 10.0)),
-        *(_solved("ridge", "all", penalty) for penalty in (0.03, 3.0)),
-        *(_solved("logistic", "average", penalty) for penalty in (0.001, 0.1)),
-        *(_solved("logistic", "all", penalty) for penalty in (0.001, 0.03)),
+        _solved("ridge", "average", 0.1),
+        _solved("ridge", "average", 10.0),
+        _solved("ridge", "all", 0.03),
+        _solved("ridge", "all", 3.0),
+        _solved("logistic", "average", 0.001),
+        _solved("logistic", "average", 0.1),
+        _solved("logistic", "all", 0.001),
+        _solved("logistic", "all", 0.03),
     )
 
     def to_spec(self, params: Params, train: TrainSpec) -> tuple[TransferSpec, TrainSpec]:

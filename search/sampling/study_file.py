@@ -43,7 +43,6 @@ class StudyFile:
                 file.with_name(file.name + suffix).unlink(missing_ok=True)
         self._path = path
         self._new = new
-        self._connected_to = new
         self._say = say
         self._mutex = threading.Lock()  # on what is to be written
         self._writing = threading.Lock()
@@ -116,20 +115,26 @@ class StudyFile:
             return None
 
     def _make(self) -> optuna.Study:
-        """The empty study. It appears whole: others may look while it is made."""
-        self._connected_to = self._new
+        """The empty study. It appears whole: others may look while it is made.
+
+        Raises:
+            OSError, StorageInternalError: It cannot be written now; another attempt may succeed.
+        """
+        self._new.unlink(missing_ok=True)
         self._new.touch()
-        self._storage = optuna.storages.RDBStorage(
-            # A path is never pasted into an address, where "?" and "%" mean something.
-            "sqlite:///study.db",
-            engine_kwargs={"creator": self._connect},
-        )
-        study = optuna.create_study(
-            storage=self._storage, study_name=self._name, directions=self._directions
-        )
-        self._let_go(self._storage)
+        try:
+            self._storage = optuna.storages.RDBStorage(
+                # A path is never pasted into an address, where "?" and "%" mean something.
+                "sqlite:///study.db",
+                engine_kwargs={"creator": self._connect},
+            )
+            study = optuna.create_study(
+                storage=self._storage, study_name=self._name, directions=self._directions
+            )
+            self._let_go(self._storage)
+        except Exception as error:  # SQLAlchemy's own, which Optuna wraps only once a study stands
+            raise StorageInternalError(str(error)) from error
         os.replace(self._new, self._path)
-        self._connected_to = self._path
         self._study = study
         return study
 
@@ -153,7 +158,8 @@ class StudyFile:
 
     def _connect(self) -> sqlite3.Connection:
         # Where the run folder is away, or the file deleted, none is to be made.
-        address = f"{self._connected_to.absolute().as_uri()}?mode=rw"
+        file = self._new if self._study is None else self._path
+        address = f"{file.absolute().as_uri()}?mode=rw"
         return sqlite3.connect(address, uri=True, timeout=LOCKED_S, check_same_thread=False)
 
 

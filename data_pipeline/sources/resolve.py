@@ -71,7 +71,12 @@ def _not_found(data: str) -> str:
     close = difflib.get_close_matches(data.lower().replace("-", "_"), NAMES, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     if os.sep in data or Path(data).suffix:
-        return f"no such folder or archive: {data}{hint}"
+        there = next(
+            folder for folder in Path(data).expanduser().absolute().parents if folder.exists()
+        )
+        return (
+            f"no such folder or archive: {data}{hint}; check the path, it exists as far as {there}"
+        )
     return (
         f"no such folder, archive or name: {data}{hint} (names: {', '.join(NAMES)}; or give a "
         "folder, a zip or tar archive, or a URL)"

@@ -336,11 +336,11 @@ class Run:
         Raises:
             UserError: There is no such model or no test split, or its images changed.
         """
-        from pawtune.search.results.evaluation import evaluate
+        from pawtune.search.results.evaluation import look_at_test
 
         choice, manifest = self._chosen(model), self.manifest()
         root = Path(data if data is not None else manifest.root).expanduser()
-        return evaluate(self.folder, manifest, root, self.rows(), choice)
+        return look_at_test(self.folder, manifest, root, self.rows(), choice).result
 
     @readable_in_python
     def confirm(
@@ -404,12 +404,22 @@ class Run:
 
     @readable_in_python
     def audit(
-        self, *, data: str | None = None, reporter: "Reporter | None" = None
+        self,
+        *,
+        retrain: bool = False,
+        test: bool = False,
+        data: str | None = None,
+        address: str | None = None,
+        reporter: "Reporter | None" = None,
     ) -> "tuple[Audit, Path]":
         """Looks for wrong labels, copies and outliers among training and validation images.
 
         Args:
+            retrain: Predict each image by the best trial, trained five times, rather than by a
+                ridge head on features of a frozen backbone.
+            test: Audit the labels of the test split too, by the best trial: a look, on record.
             data: Where the images are, if they have moved.
+            address: A Ray cluster to train on, or "local"; by default the search's.
             reporter: Shows progress; by default nothing is shown.
 
         Returns:
@@ -421,12 +431,25 @@ class Run:
         from pawtune.search.out_of_fold.audit import audit_run
         from pawtune.search.out_of_fold.audit_page import write_page
         from pawtune.search.progress.reporter import default_reporter
+        from pawtune.search.retraining.folds import predict_by_folds
         from pawtune.search.retraining.setup import locate_images
 
         reporter = reporter or default_reporter()
-        config = self.config()
+        config, rows = self.config(), self.rows()
         manifest = locate_images(self.folder, config, data, reporter)
-        found = audit_run(self.folder, config, manifest, self.rows(), reporter.stage)
+        retrained = None
+        if retrain:
+            retrained = predict_by_folds(
+                self.folder,
+                manifest,
+                choose_row(rows),
+                data=data,
+                address=address,
+                reporter=reporter,
+            )
+        found = audit_run(
+            self.folder, config, manifest, rows, reporter.stage, retrained=retrained, test=test
+        )
         return found, write_page(self.folder, found, manifest)
 
     @readable_in_python

@@ -62,14 +62,14 @@ def test_trainings_stream_their_epochs_and_leave_their_files(
             yield TrialReport(epoch, row)
 
     trainings = [
-        Training(spec(name, epochs), TrialFolder(tmp_path / name))
+        Training(spec(name, epochs), TrialFolder(tmp_path / name), trainer=train)
         for name, epochs in (("one", 1), ("bad", 2), ("three", 3))
     ]
     seen: list[tuple[str, int]] = []
     ended = {
         training.spec.name: error
         for training, error in train_again(
-            setup, trainings, lambda t, report: seen.append((t.spec.name, report.epoch)), train
+            setup, trainings, lambda t, report: seen.append((t.spec.name, report.epoch))
         )
     }
     assert ended["one"] is ended["three"] is None
@@ -94,10 +94,11 @@ def test_a_worker_that_dies_costs_the_epoch_in_flight(
             folder.write_metrics([{"epoch": n, **row} for n in range(1, epoch + 1)])
             yield TrialReport(epoch, row)
 
-    training = Training(spec("dies", 4), TrialFolder(tmp_path / "dies"), continues=True)
+    folder = TrialFolder(tmp_path / "dies")
+    training = Training(spec("dies", 4), folder, continues=True, trainer=train)
     training.folder.root.mkdir()
     seen: list[int] = []
-    (ended,) = train_again(setup, [training], lambda _, report: seen.append(report.epoch), train)
+    (ended,) = train_again(setup, [training], lambda _, report: seen.append(report.epoch))
     assert ended == (training, None)
     assert sign.read_text() == "0"
     assert seen == [1, 2, 3, 4]

@@ -201,16 +201,29 @@ def reproduce(
 
 def audit(
     run: RunArgument,
+    retrain: Annotated[
+        bool,
+        typer.Option(
+            "--retrain",
+            help="Predict by the best trial, trained five times without a fifth of the images; "
+            "default: by a ridge head, which takes seconds.",
+        ),
+    ] = False,
+    test: Annotated[
+        bool,
+        typer.Option("--test", help="Labels of the test split too: a look at it, on record."),
+    ] = False,
     data: MovedData = None,
     top: Annotated[int, typer.Option(min=0, help="Lines of each kind to print.")] = 5,
+    address: RetrainingAddress = None,
     quiet: Quiet = False,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
     """Find wrong labels, copies across splits and outliers; write a page to decide on each.
 
-    Each training and validation image is predicted by a head that was solved without it; test
-    images are not touched.
+    Each training and validation image is predicted by a head that was solved without it. Test
+    images are touched only with --test.
 
     Example: pawtune audit pets
     """
@@ -219,17 +232,26 @@ def audit(
 
     opened = open_run(run, runs_dir)
     with Reporter(quiet=quiet) as reporter:
-        found, page = opened.audit(data=data, reporter=reporter)
+        found, page = opened.audit(
+            retrain=retrain, test=test, data=data, address=address, reporter=reporter
+        )
     if as_json:
         print_json({"page": str(page), **found.as_dict()})
         return
     print(
-        f"{found.images:,} images, {found.accuracy:.1%} of their labels agree with out-of-fold "
-        f"predictions ({found.backbone})"
+        f"{found.images:,} training and validation images; {found.accuracy:.1%} of their labels "
+        f"agree with predictions of each by {found.method}"
     )
+    if found.look is not None:
+        print(
+            f"{found.test_images:,} test images, predicted by the best trial; this was look "
+            f"{found.look} at the test split"
+        )
     print(f"labels that are probably wrong: {len(found.labels)}")
     for issue in found.labels[:top]:
         print(f"  {issue.path}: {issue.label}, rather {issue.suggested} ({issue.probability:.0%})")
+    if found.backbone is None:
+        print("copies and outliers need a frozen backbone, which this run does not have")
     crossing = sum(copy.crosses for copy in found.copies)
     print(f"near copies that hashes missed: {len(found.copies)}, {crossing} of them across splits")
     for copy in found.copies[:top]:

@@ -14,7 +14,7 @@ from pawtune.search.out_of_fold.predictions import choose_penalty, joined
 from pawtune.search.out_of_fold.run_features import (
     Progress,
     SeenImages,
-    choose_backbone,
+    find_backbone,
     read_features,
 )
 from pawtune.search.results.leaderboard import Row
@@ -83,7 +83,13 @@ def advise_run(
             f"a learning curve needs {LEAST_PER_CLASS} training and validation images of every "
             f"class, received {counts.min()} of {names[int(counts.argmin())]!r}; add images"
         )
-    backbone = choose_backbone(run, rows)
+    backbone = find_backbone(run, rows)
+    if backbone is None:
+        raise UserError(
+            f"advice needs features of a frozen backbone, and run {run.name} has none; search "
+            "again with the family transfer (--families transfer, and --weights where there is "
+            "no network)"
+        )
     x = joined(read_features(run, config, manifest, backbone, progress))
     _, penalty = choose_penalty(decompose(x, x[:1]), seen.labels, len(names), seen.groups)
     curve = measure_curve(x, seen.labels, len(names), penalty, seen.groups)

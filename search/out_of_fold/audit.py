@@ -3,13 +3,17 @@
     audit = audit_run(run, config, manifest, rows, progress)
     write_page(audit, ...)
 
-Only training and validation images are looked at: the test split stays unseen.
+Only training and validation images are looked at. Labels of the test split are audited on request
+alone, by the best trial's predictions: that is a look, and on record as one.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
 from pawtune.models.features.neighbours import UnitScale, find_copies, find_outliers, nearest
@@ -21,10 +25,12 @@ from pawtune.search.out_of_fold.run_features import (
     Features,
     Progress,
     SeenImages,
-    choose_backbone,
+    find_backbone,
     read_features,
 )
+from pawtune.search.results.evaluation import look_at_test
 from pawtune.search.results.leaderboard import Row
+from pawtune.search.results.model_choice import choose_model, choose_row
 from pawtune.search.storage.run_folder import RunFolder, write_json
 
 NEIGHBOURS = 10
@@ -81,17 +87,24 @@ class Audit:
     """What was found, in each list the most certain first.
 
     Attributes:
-        images: How many were looked at.
+        images: How many training and validation images were looked at.
         accuracy: Share of them whose label the out-of-fold predictions name.
-        backbone: Backbone whose features were used, with its image size.
+        method: What predicted them, in words.
+        backbone: Backbone in whose features copies and outliers were looked for, with its image
+            size; None where the run has none: then there are none.
+        test_images: How many test images were looked at.
+        look: Number of this look at the test split; None where it was left alone.
     """
 
     images: int
     accuracy: float
-    backbone: str
+    method: str
+    backbone: str | None
     labels: tuple[LabelIssue, ...]
     copies: tuple[Copy, ...]
     outliers: tuple[Outlier, ...]
+    test_images: int = 0
+    look: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json` and `audit.json`."""
@@ -104,6 +117,9 @@ def audit_run(
     manifest: Manifest,
     rows: list[Row],
     progress: Progress,
+    *,
+    retrained: NDArray[np.float32] | None = None,
+    test: bool = False,
 ) -> Audit:
     """Audits a run's training and validation images; keeps what it found in `audit/`.
 
@@ -113,6 +129,9 @@ def audit_run(
         manifest: Its splits; `root` is where the images are now.
         rows: The leaderboard, best first.
         progress: Called with (stage, images done, images in all) while features are computed.
+        retrained: (N, C) predictions by the best trial, from `predict_by_folds`; None: by a ridge
+            head on features of a frozen backbone.
+        test: Audit the labels of the test split too: a look, on record.
 
     Raises:
         UserError: The run has no frozen backbone, or too few images.
@@ -124,38 +143,61 @@ def audit_run(
             f"an audit needs {LEAST_IMAGES} training and validation images or more, received "
             f"{len(seen.entries)}; search on more images"
         )
-    backbone = choose_backbone(run, rows)
-    features = read_features(run, config, manifest, backbone, progress)
-    found = predict_out_of_fold(features, seen, len(manifest.class_names), backbone)
+    names, backbone = manifest.class_names, find_backbone(run, rows)
+    features = None
+    if backbone is not None:
+        features = read_features(run, config, manifest, backbone, progress)
+    if retrained is not None:
+        winner = choose_row(rows)
+        method = f"{winner.name}, trained without its fifth of the images"
+        found = OutOfFold(retrained, method, {"trial_id": winner.trial_id})
+    elif backbone is not None and features is not None:
+        found = predict_out_of_fold(features, seen, len(names), backbone)
+    else:
+        raise UserError(
+            f"an audit needs a frozen backbone, and run {run.name} has none; give --retrain: its "
+            "best trial is trained five times and predicts the images left out"
+        )
     keep(run, found, manifest)
-    copies, outliers = _neighbours(seen, features)
+    copies, outliers = _neighbours(seen, features) if features is not None else ((), ())
+    issues = _label_issues(seen.entries, seen.labels, found.probabilities, names)
+    look = None
+    if test:
+        choice = choose_model(run, rows)
+        look = look_at_test(run, manifest, Path(manifest.root), rows, choice)
+        issues = (*_label_issues(look.entries, look.labels, look.probabilities, names), *issues)
     audit = Audit(
         images=len(seen.entries),
-        accuracy=found.accuracy,
-        backbone=f"{backbone.name} at {backbone.image_size} px",
-        labels=_label_issues(seen, found, manifest.class_names),
+        accuracy=found.accuracy(seen.labels),
+        method=found.method,
+        backbone=f"{backbone.name} at {backbone.image_size} px" if backbone is not None else None,
+        labels=issues,
         copies=copies,
         outliers=outliers,
+        test_images=len(look.entries) if look is not None else 0,
+        look=look.result.looks if look is not None else None,
     )
     write_json(run.audit_dir / "audit.json", audit.as_dict())
     return audit
 
 
 def _label_issues(
-    seen: SeenImages, found: OutOfFold, names: tuple[str, ...]
+    entries: Sequence[ManifestEntry],
+    labels: NDArray[np.int32],
+    probabilities: NDArray[np.float32],
+    names: tuple[str, ...],
 ) -> tuple[LabelIssue, ...]:
-    p = found.probabilities
     issues = []
-    for row in find_label_errors(p, seen.labels):
-        others = p[row].copy()
-        others[seen.labels[row]] = -1
+    for row in find_label_errors(probabilities, labels):
+        others = probabilities[row].copy()
+        others[labels[row]] = -1
         suggested = int(others.argmax())
         issues.append(
             LabelIssue(
-                **_who(seen.entries[row]),
+                **_who(entries[row]),
                 suggested=names[suggested],
-                probability=float(p[row, suggested]),
-                label_probability=float(p[row, seen.labels[row]]),
+                probability=float(others[suggested]),
+                label_probability=float(probabilities[row, labels[row]]),
             )
         )
     return tuple(issues)

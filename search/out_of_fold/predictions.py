@@ -1,11 +1,11 @@
 """Out-of-fold predictions: every training and validation image, by a head solved without it.
 
 The head is ridge on the last block's features, solved at the penalty of the lowest leave-one-out
-loss: exact, and the same for every run, whatever family its best trial is of.
+loss: exact, and the same for every run, whatever family its best trial is of. The best trial itself
+predicts them in `retraining.folds`.
 """
 
-import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from pawtune.models.families.family import Backbone
 from pawtune.models.out_of_fold.leave_out import leave_out_ridge
 from pawtune.models.training.solved_heads import Decomposition, decompose
 from pawtune.search.out_of_fold.run_features import Features, SeenImages
-from pawtune.search.storage.run_folder import RunFolder, write_bytes, write_json
+from pawtune.search.storage.run_folder import RunFolder, write_array, write_json
 
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 ARRAYS = ("average", "maximum")
@@ -29,15 +29,17 @@ class OutOfFold:
 
     Attributes:
         probabilities: (N, C) float32, in the order of `SeenImages`.
-        accuracy: Share of the images whose label they name.
-        regularisation: λ of the head.
-        backbone: Name of the backbone whose features were used.
+        method: What predicted them, in words.
+        facts: More about it, as plain JSON values.
     """
 
     probabilities: NDArray[np.float32]
-    accuracy: float
-    regularisation: float
-    backbone: Backbone
+    method: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def accuracy(self, labels: NDArray[np.int32]) -> float:
+        """Share of the images whose label they name."""
+        return float((self.probabilities.argmax(axis=1) == labels).mean())
 
 
 def joined(features: Features) -> NDArray[np.float16]:
@@ -58,9 +60,12 @@ def predict_out_of_fold(
     """
     x = joined(features)
     logits, penalty = choose_penalty(decompose(x, x[:1]), seen.labels, num_classes, seen.groups)
-    probabilities = softmax(logits, axis=1).astype(np.float32)
-    right = probabilities.argmax(axis=1) == seen.labels
-    return OutOfFold(probabilities, float(right.mean()), penalty, backbone)
+    return OutOfFold(
+        softmax(logits, axis=1).astype(np.float32),
+        "a ridge head that was solved without it and its duplicates, on features of "
+        f"{backbone.name} at {backbone.image_size} px",
+        {"regularisation": penalty, "backbone": list(backbone)},
+    )
 
 
 def choose_penalty(
@@ -81,15 +86,7 @@ def choose_penalty(
 
 def keep(run: RunFolder, found: OutOfFold, manifest: Manifest) -> None:
     """Writes predictions into the run's folder `audit/`."""
-    stream = io.BytesIO()
-    np.save(stream, found.probabilities)
-    write_bytes(run.audit_dir / "out_of_fold.npy", stream.getvalue())
-    record: dict[str, Any] = {
-        "fingerprint": manifest.fingerprint,
-        "accuracy": found.accuracy,
-        "regularisation": found.regularisation,
-        "backbone": list(found.backbone),
-        "method": "leave-one-out of a ridge head, duplicates left out together",
-    }
+    write_array(run.audit_dir / "out_of_fold.npy", found.probabilities)
+    record = {"fingerprint": manifest.fingerprint, "method": found.method, **found.facts}
     write_json(run.audit_dir / "out_of_fold.json", record)
     run.keep_new()

@@ -16,7 +16,6 @@ from pawtune.models.families.family import Backbone
 from pawtune.models.families.table import family_of
 from pawtune.models.features.feature_bank import content_fingerprint
 from pawtune.search.config.search_config import SearchConfig
-from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.shared_work.backbones import share_backbones, stored_backbone
@@ -58,12 +57,8 @@ class SeenImages:
         return cls(entries, labels, groups.astype(np.int64), len(train))
 
 
-def choose_backbone(run: RunFolder, rows: list[Row]) -> Backbone:
-    """The frozen backbone of the best trial that has one, or any whose weights the run holds.
-
-    Raises:
-        UserError: The run has none.
-    """
+def find_backbone(run: RunFolder, rows: list[Row]) -> Backbone | None:
+    """The frozen backbone of the best trial that has one, or any whose weights the run holds."""
     for row in rows:
         if row.best_epoch is not None:
             model = load_spec(run, row.trial_id).model
@@ -73,10 +68,7 @@ def choose_backbone(run: RunFolder, rows: list[Row]) -> Backbone:
     for file in sorted(run.backbones_dir.glob("*-*.h5")):
         with suppress(ValueError):  # nothing that a search has put there
             return Backbone(*backbone_of_file(file))
-    raise UserError(
-        f"features need a frozen backbone, and run {run.name} has none; search again with the "
-        "family transfer (--families transfer, and --weights where there is no network)"
-    )
+    return None
 
 
 def read_features(

@@ -108,9 +108,26 @@ class TestResult:
         return asdict(self)
 
 
-def evaluate(
+@dataclass(frozen=True)
+class Look:
+    """A look at the test split, image by image.
+
+    Attributes:
+        result: What is on record.
+        entries: The N test images.
+        labels: (N,) class indices.
+        probabilities: (N, C) float32, of the model.
+    """
+
+    result: TestResult
+    entries: Sequence[ManifestEntry]
+    labels: NDArray[np.int32]
+    probabilities: NDArray[np.float32]
+
+
+def look_at_test(
     run: RunFolder, manifest: Manifest, root: Path, rows: list[Row], choice: ModelChoice
-) -> TestResult:
+) -> Look:
     """Scores a model of the run on the test split, beside its reference, and records it.
 
     Args:
@@ -164,7 +181,8 @@ def evaluate(
         title=choice.title,
         majority=Majority(manifest.class_names[most], float(np.mean(labels == most))),
     )
-    return replace(result, looks=record_look(run, _record(result)))
+    result = replace(result, looks=record_look(run, _record(result)))
+    return Look(result, entries, labels, probabilities)
 
 
 def _error_before(

@@ -94,9 +94,9 @@ def refit_trial(
     with hold_run(run, reporter.say), tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
         setup = prepare_retraining(run, [spec], reporter=reporter, data=data, address=address)
         both = replace(setup, work=with_validation(setup, reporter))
-        training = Training(spec, TrialFolder(Path(scratch) / "trial"))
+        training = Training(spec, TrialFolder(Path(scratch) / "trial"), trainer=train_whole)
         try:
-            last = follow_one(both, training, f"refit {row.name} (epochs)", reporter, train_whole)
+            last = follow_one(both, training, f"refit {row.name} (epochs)", reporter)
         finally:
             reporter.close()
         refit = Refit(

@@ -55,18 +55,19 @@ class Training:
         folder: Where its records and files are when it has ended, laid out as a trial's folder.
         continues: Whether the worker trains in `folder` itself, which it must see, and continues
             from what an interrupted training left there.
+        trainer: Trains in a folder and yields a report an epoch; must be importable.
     """
 
     spec: TrialSpec
     folder: TrialFolder
     continues: bool = False
+    trainer: Trainer = train_trial
 
 
 def train_again(
     setup: RetrainingSetup,
     trainings: Sequence[Training],
     on_epoch: Callable[[Training, TrialReport], None],
-    trainer: Trainer = train_trial,
 ) -> Iterator[tuple[Training, Exception | None]]:
     """Trains side by side, as many at once as the plan allows.
 
@@ -74,7 +75,6 @@ def train_again(
         setup: Data, resources and shared work, from `prepare_retraining`.
         trainings: Trainings to run.
         on_epoch: Receives every epoch's report.
-        trainer: Trains one in a folder and yields a report an epoch; must be importable.
 
     Yields:
         Each training as it ends, its files in its folder; with its error where it failed.
@@ -88,7 +88,7 @@ def train_again(
             while waiting and len(running) < setup.plan.concurrency:
                 training = waiting.popleft()
                 place = training.folder.root if training.continues else None
-                running[task.remote(trainer, training.spec, place, work)] = training
+                running[task.remote(training.trainer, training.spec, place, work)] = training
             streams, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
             for stream in streams:
                 training = running[stream]
@@ -114,11 +114,7 @@ def train_again(
 
 
 def follow_one(
-    setup: RetrainingSetup,
-    training: Training,
-    stage: str,
-    reporter: Reporter,
-    trainer: Trainer = train_trial,
+    setup: RetrainingSetup, training: Training, stage: str, reporter: Reporter
 ) -> TrialReport:
     """Trains one trial and shows its epochs; returns the last one's report.
 
@@ -132,7 +128,7 @@ def follow_one(
         last = report
         reporter.stage(stage, report.epoch, training.spec.train.epochs)
 
-    for _, error in train_again(setup, [training], on_epoch, trainer):
+    for _, error in train_again(setup, [training], on_epoch):
         if error is not None:
             raise error
     return last

@@ -27,6 +27,8 @@ from pawtune.search.errors import UserError
 from pawtune.search.storage.untrusted_files import read_object, read_rows
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pawtune.search.storage.mirror import Mirror
 from pawtune.search.config.search_config import NAME_RULE
 from pawtune.search.storage.records import RunSummary, Status, TrialFacts, TrialStatus
@@ -51,6 +53,15 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_array(path: Path, array: "NDArray[Any]") -> None:
+    """The same for an array, as `read_array` takes it."""
+    import numpy as np
+
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    write_bytes(path, stream.getbuffer())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,131 @@
+"""The best trial predicts images that it was trained without; labels of the test split on request."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from pawtune.models.out_of_fold.leave_out import deal_folds
+from pawtune.models.training.solved_heads import decompose, solve_ridge
+from pawtune.search.config.search_config import load_config
+from pawtune.search.driver import run_search
+from pawtune.search.out_of_fold.run_features import SeenImages, find_backbone, read_features
+from pawtune.search.progress.reporter import Reporter
+from pawtune.search.results.look_ledger import read_ledger
+from pawtune.search.results.model_choice import choose_row
+from pawtune.search.retraining.folds import folds_cost, predict_by_folds
+from pawtune.search.run import Run
+from pawtune.search.storage.trial_spec import load_spec
+from tests.command_line import pawtune
+from tests.networks import network_of, save_random_backbone
+from tests.run_folders import RunMaker, make_images
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def searched(
+    tmp_path_factory: pytest.TempPathFactory, tiny_images: Path, ray_cluster: object
+) -> Run:
+    """A search of all families on a backbone with random weights."""
+    folder = tmp_path_factory.mktemp("folds")
+    weights = folder / "backbone.weights.h5"
+    save_random_backbone(weights)
+    config = load_config(
+        None,
+        ["space.conv_depth=2", "space.filters=[8]", "space.conv_dense_width=0"],
+        {
+            "data": str(tiny_images), "name": "folds", "runs_dir": str(folder / "runs"),
+            "weights": str(weights), "image_size": [32], "trials": 8, "epochs": 2,
+            "families": ["transfer", "finetune", "conv"],
+            "speed.precision": "float32", "scheduler.name": "none",
+        },
+    )  # fmt: skip
+    return run_search(config, Reporter(quiet=True))
+
+
+def ways(run: Run) -> dict[str, str]:
+    """A trial of each way of training."""
+    return {
+        run.folder.trial(row.trial_id).read_facts().training: row.trial_id for row in run.rows()
+    }
+
+
+def predicted(run: Run, trial_id: str) -> np.ndarray:
+    row = choose_row(run.rows(), trial=trial_id)
+    quiet = Reporter(quiet=True)
+    return predict_by_folds(
+        run.folder, run.manifest(), row, data=None, address=None, reporter=quiet
+    )
+
+
+def test_a_solved_head_predicts_each_fold_as_by_hand(searched: Run) -> None:
+    trial_id = next(
+        row.trial_id
+        for row in searched.rows()
+        if (row.params.get("head"), row.params.get("taps")) == ("ridge", "average")
+    )
+    found = predicted(searched, trial_id)
+    seen = SeenImages.of(searched.manifest())
+    backbone = find_backbone(searched.folder, searched.rows())
+    assert backbone is not None
+    features = read_features(
+        searched.folder, searched.config(), searched.manifest(), backbone, lambda *_: None
+    )
+    x, folds = features["average"], deal_folds(seen.labels, seen.groups)
+    spec = load_spec(searched.folder, trial_id).model.model_dump()
+    for fold in range(5):
+        out = folds == fold
+        parts = decompose(x[~out], x[out])
+        head = solve_ridge(parts, seen.labels[~out], 2, spec["regularisation"])
+        np.testing.assert_allclose(found[out], softmax(head.val_logits, axis=1), atol=1e-3)
+
+
+def test_every_way_of_training_predicts_what_it_was_trained_without(searched: Run) -> None:
+    found = ways(searched)
+    assert {"solved", "features", "activations", "live"} <= found.keys()
+    images = len(SeenImages.of(searched.manifest()).entries)
+    for way in ("features", "activations", "live"):
+        p = predicted(searched, found[way])
+        assert p.shape == (images, 2)
+        np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-3)
+
+
+def make_run(folder: Path) -> Run:
+    """A run of one conv net with weights, and no backbone."""
+    images = make_images(folder / "images", ["a", "b"], 40)
+    maker = RunMaker(folder, images, image_size=[32], epochs=2)
+    maker.proposals(1, ["conv"])
+    run = Run(maker.finish())
+    (row,) = run.rows()
+    spec = load_spec(run.folder, row.trial_id).model
+    network_of(spec, 2, seed=0).core.save_weights(run.folder.trial(row.trial_id).best_weights)
+    return run
+
+
+def test_a_run_without_a_backbone_is_audited_by_its_best_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path)
+    root = run.folder.root
+    refused = pawtune(capsys, "audit", root, "--test")
+    assert refused.code == 2
+    assert "needs a frozen backbone, and run made has none; give --retrain" in refused.err
+    assert read_ledger(run.folder) == []  # refused before the look
+    (row,) = run.rows()
+    found = pawtune(capsys, "audit", root, "--retrain", "--json")
+    assert found.code == 0, found.err
+    assert f"training {row.name} 5 times, each without a fifth of the images" in found.err
+    assert f"about {folds_cost(row)}" in found.err
+    assert found.json["images"] == len(SeenImages.of(run.manifest()).entries)
+    assert found.json["backbone"] is None
+    assert found.json["look"] is None
+    again = pawtune(capsys, "audit", root, "--retrain", "--test")
+    assert "training" not in again.err.partition("audit")[0]  # kept in the run
+    assert f"by {row.name}, trained without its fifth of the images" in again.out
+    assert "copies and outliers need a frozen backbone" in again.out
+    assert "this was look 1 at the test split" in again.out
+    assert len(read_ledger(run.folder)) == 1
+    assert "look\n1 at the test split" in (run.folder.audit_dir / "index.html").read_text()
+    assert pawtune(capsys, "test", root, "--json").json["looks"] == 2

@@ -1,4 +1,4 @@
-"""The best trial predicts images that it was trained without; labels of the test split on request."""
+"""The best trial predicts what it was trained without; labels of the test split on request."""
 
 from pathlib import Path
 

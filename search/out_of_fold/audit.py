@@ -89,7 +89,7 @@ class Audit:
     Attributes:
         images: How many training and validation images were looked at.
         accuracy: Share of them whose label the out-of-fold predictions name.
-        method: What predicted them, in words.
+        method: Way in which they were predicted, in words.
         backbone: Backbone in whose features copies and outliers were looked for, with its image
             size; None where the run has none: then there are none.
         test_images: How many test images were looked at.

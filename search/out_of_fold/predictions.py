@@ -29,7 +29,7 @@ class OutOfFold:
 
     Attributes:
         probabilities: (N, C) float32, in the order of `SeenImages`.
-        method: What predicted them, in words.
+        method: Way in which they were predicted, in words.
         facts: More about it, as plain JSON values.
     """
 

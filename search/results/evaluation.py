@@ -113,7 +113,7 @@ class Look:
     """A look at the test split, image by image.
 
     Attributes:
-        result: What is on record.
+        result: The record of the look.
         entries: The N test images.
         labels: (N,) class indices.
         probabilities: (N, C) float32, of the model.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,7 +143,7 @@ def _kept(array: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
 def _train_folds(
     run: RunFolder,
     spec: TrialSpec,
-    folds: NDArray[np.int64],
+    folds: NDArray[np.integer[Any]],
     shape: tuple[int, int],
     data: str | None,
     address: str | None,

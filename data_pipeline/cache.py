@@ -1,13 +1,15 @@
 """What pawtune keeps between runs on a machine: one folder, by kind; all of it can be made again.
 
 Everything in it appears whole or not at all. What searches compute is dropped when the cache holds
-more than its limit, what was used longest ago first.
+more than its limit, what was used longest ago first; what a running search uses is kept.
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ CACHE_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by pawtune
 LIMIT = "PAWTUNE_CACHE_GB"
 DEFAULT_LIMIT_GB = 50.0
 # Computed by searches, and only these are dropped: the rest was downloaded, or is small.
-COMPUTED_KINDS = ("activations", "banks", "derived", "features", "pixels")
+COMPUTED_KINDS = ("activations", "banks", "copies", "derived", "features", "pixels")
 IN_USE_S = 3600.0  # what was used within this time may be in use by another search
 
 
@@ -65,6 +67,7 @@ CACHE_KINDS = {
     "backbones": "frozen backbones, as Keras models",
     "activations": "activations below the cut of a fine-tuned backbone",
     "banks": "feature banks",
+    "copies": "features and pixels from the driver's node",
     "derived": "what was computed of features, such as their decompositions",
     "downloads": "which archive an address gave",
     "features": "features of images under frozen backbones",
@@ -116,7 +119,7 @@ def list_cache(cache: Path) -> list[CacheEntry]:
 
 
 def clear_cache(cache: Path, kinds: Sequence[str] = ()) -> int:
-    """Deletes what the cache holds; returns the bytes that were freed.
+    """Deletes what the cache holds but for what running searches use; returns the bytes freed.
 
     Args:
         cache: pawtune's cache folder.
@@ -138,17 +141,59 @@ def clear_cache(cache: Path, kinds: Sequence[str] = ()) -> int:
         if kinds and path.name not in kinds:
             continue
         if path.is_dir() and not path.is_symlink():
-            _remove(path)
+            for entry in path.iterdir():
+                _drop(entry)
+            with suppress(OSError):  # not empty
+                path.rmdir()
         elif path != tag:
             path.unlink(missing_ok=True)
     return before - _size(cache)
 
 
-def _remove(folder: Path) -> None:
-    """Deletes a folder from which another process may be deleting as well."""
-    while folder.exists():
-        with suppress(FileNotFoundError):
-            shutil.rmtree(folder)
+class EntryHold:
+    """Keeps a folder of the cache from being dropped or cleared, for as long as this object lives.
+
+    It belongs to the process that made it: pickled, it is None.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Holds the folder, once nobody is deleting it.
+
+        Raises:
+            OSError: It is not there.
+        """
+        handle = os.open(folder, os.O_RDONLY)
+        weakref.finalize(self, os.close, handle)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_SH)
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """None, in another process."""
+        return type(None), ()
+
+
+def _drop(entry: Path) -> bool:
+    """Deletes an entry, from which another process may be deleting as well; False: it is held."""
+    if not entry.is_dir() or entry.is_symlink():
+        entry.unlink(missing_ok=True)
+        return True
+    try:
+        handle = os.open(entry, os.O_RDONLY)
+    except OSError:
+        return not entry.exists()
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # a file system without locks
+        while entry.exists():
+            with suppress(FileNotFoundError):
+                shutil.rmtree(entry)
+    finally:
+        os.close(handle)
+    return True
 
 
 def _size(path: Path) -> int:
@@ -190,7 +235,7 @@ def cache_limit() -> int:
 def shrink_cache(cache: Path, limit: int) -> int:
     """Drops computed entries, those used longest ago first, until the rest is within the limit.
 
-    What was used in the last hour stays: a search may have it open.
+    What a running search holds stays, and what was used in the last hour: one may have it open.
 
     Args:
         cache: pawtune's cache folder.
@@ -206,6 +251,6 @@ def shrink_cache(cache: Path, limit: int) -> int:
     for entry in sorted(entries, key=lambda entry: used[entry.path]):
         if total <= limit or time.time() - used[entry.path] < IN_USE_S:
             break
-        shutil.rmtree(entry.path, ignore_errors=True)
-        total -= entry.size_bytes
+        with suppress(OSError):
+            total -= entry.size_bytes if _drop(entry.path) else 0
     return before - total

@@ -56,7 +56,6 @@ from pawtune.search.shared_work.backbones import (
     store_backbones,
 )
 from pawtune.search.shared_work.features import share_features
-from pawtune.search.shared_work.memory_budget import bytes_to_share, smallest_store, too_small
 from pawtune.search.shared_work.pixels import PixelStore, prepare_banks
 from pawtune.search.shared_work.scout import keep_best_backbones
 from pawtune.search.shared_work.shared_work import SharedWork, share_work
@@ -326,10 +325,6 @@ def _prepare(
     needs = needs_of_trials(config, baselines) | needs_of_proposals(config, families.names)
     sizes = live_sizes(needs)
     in_banks = {key: backbones[key] for key in banked_backbones(needs)}
-    needed = bytes_to_share(manifest, sizes, in_banks, config.speed.views)
-    warning = too_small(needed, smallest_store())
-    if warning:
-        reporter.say(warning)
     banks = prepare_banks(config, manifest, in_banks, pixels, plan, cache, reporter.stage)
     featured = {key: backbones[key] for key in featured_backbones(needs)}
     features = None

@@ -69,7 +69,7 @@ class Plan:
         print(
             f"cost: {cost['trials']} trials ({cost['baselines']} of them baselines), at most "
             f"{cost['epochs_at_most']} epochs, {cost['image_passes_at_most']:,} image passes; "
-            f"{cost['decoded_megabytes']} MB of decoded pixels in the object store"
+            f"{cost['decoded_megabytes']} MB of decoded pixels in the cache"
         )
         if self.shared:
             print("shared work, made when a trial first asks for it, times on these CPUs:")

@@ -98,9 +98,9 @@ class FaultWorker(TrialWorker):
         kept = trial.begin()
         # The scheduler may have moved these pixels from a node that is gone.
         for refs in self._work.pixels.values():
-            assert ray.get(refs.train).shape[0] == len(self._work.train_labels)
+            assert refs.train.open().shape[0] == len(self._work.train_labels)
         for bank in self._work.banks.values():
-            assert ray.get(bank.train["average"]).shape[0] == len(self._work.train_labels)
+            assert bank.train["average"].open().shape[0] == len(self._work.train_labels)
         spec = TrialSpec.model_validate(self.config["spec"])
         if settings["fsize_kb"]:
             limit = settings["fsize_kb"] * 1024

@@ -188,3 +188,10 @@ def test_one_writer(tmp_path: Path) -> None:
     rows = benchmark("one_writer", tmp_path, *options)["rows"]
     assert [row["workers"] for row in rows] == [4, 4]
     assert all(row["epochs/s"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_shared_pixels(tmp_path: Path) -> None:
+    options = ("--images=200", "--image-size=16", "--batches=4", "--store-mb=100")
+    rows = benchmark("shared_pixels", tmp_path, *options)["rows"]
+    assert [row["what"] for row in rows] == ["a file, mapped", "one object"]

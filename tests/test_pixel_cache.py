@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.file_lock import build_lock
@@ -48,7 +47,7 @@ def kept(cache: Path) -> list[Path]:
 def assert_pixels_of(manifest: Manifest, refs: shared_work.PixelRefs, root: Path) -> None:
     for split, reference in (("train", refs.train), ("validation", refs.validation)):
         expected = decode_split(root, manifest.split(split), SIZE)
-        np.testing.assert_array_equal(ray.get(reference), expected)
+        np.testing.assert_array_equal(reference.open(), expected)
 
 
 def test_the_next_search_decodes_nothing(images: Path, cache: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Objective
 from pawtune.search.retraining.training import train_trial
 from pawtune.search.shared_work.pixels import PixelRefs
+from pawtune.search.shared_work.shared_array import SharedArray
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.retry import StorageError, retry_storage
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
@@ -49,7 +50,7 @@ def work(tiny_images: Path) -> SharedWork:
     """The shared work of a search on the small images at 32 px."""
     manifest = build_manifest(tiny_images)
     pixels = {
-        split: ray.put(decode_split(tiny_images, manifest.split(split), 32))
+        split: SharedArray(ray.put(decode_split(tiny_images, manifest.split(split), 32)))
         for split in ("train", "validation")
     }
     return SharedWork(

@@ -17,6 +17,7 @@ from pawtune.search.retraining.training import train_trial
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.feature_banks import POOLINGS, BankRefs
 from pawtune.search.shared_work.pixels import PixelRefs
+from pawtune.search.shared_work.shared_array import SharedArray
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.run_folder import RunFolder
 
@@ -29,9 +30,11 @@ IMAGES = 32
 def make_work(root: Path) -> SharedWork:
     """Random pixels of 32 px and random features, in Ray's object store."""
     rng = np.random.default_rng(0)
-    pixels = ray.put(rng.integers(0, 255, (IMAGES, 32, 32, 3), np.uint8))
-    features = ray.put(rng.normal(size=(IMAGES, 1, FEATURES)).astype(np.float16))
-    plain = ray.put(rng.normal(size=(IMAGES, FEATURES)).astype(np.float16))
+    pixels = SharedArray(ray.put(rng.integers(0, 255, (IMAGES, 32, 32, 3), np.uint8)))
+    features, plain = (
+        SharedArray(ray.put(rng.normal(size=(IMAGES, 1, FEATURES)).astype(np.float16)))
+        for _ in range(2)
+    )
     labels = np.arange(IMAGES, dtype=np.int32) % 2
     return SharedWork(
         objective=Objective(),

@@ -99,10 +99,13 @@ def cache_clear(
         list[str] | None, typer.Argument(metavar="[KIND]...", help="Default: everything.")
     ] = None,
 ) -> None:
-    """Delete what is in the cache; it is made again when needed.
+    """Delete what is in the cache but for what searches use now; it is made again when needed.
 
     Example: pawtune cache clear pixels banks
     """
-    from pawtune.data_pipeline.cache import cache_dir, clear_cache
+    from pawtune.data_pipeline.cache import cache_dir, clear_cache, list_cache
 
-    print(f"{clear_cache(cache_dir(), kinds or ()) / 1e6:.1f} MB freed in {cache_dir()}")
+    freed = clear_cache(cache_dir(), kinds or ())
+    left = sum(e.size_bytes for e in list_cache(cache_dir()) if not kinds or e.kind in kinds)
+    in_use = f"; {left / 1e6:.1f} MB stay, a search uses them" if left else ""
+    print(f"{freed / 1e6:.1f} MB freed in {cache_dir()}{in_use}")

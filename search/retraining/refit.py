@@ -27,6 +27,7 @@ from pawtune.search.retraining.setup import RetrainingSetup, prepare_retraining
 from pawtune.search.retraining.training import Training, follow_one
 from pawtune.search.shared_work.feature_banks import POOLINGS, BankRefs
 from pawtune.search.shared_work.pixels import PixelRefs, PixelStore, prepare_banks
+from pawtune.search.shared_work.shared_array import SharedArray
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.object_store_sync import hold_run
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
@@ -141,9 +142,7 @@ def with_validation(setup: RetrainingSetup, reporter: Reporter) -> SharedWork:
         train_labels=np.concatenate([work.train_labels, work.val_labels]),
         val_labels=work.val_labels[:1],
         pixels={
-            size: PixelRefs(
-                _concatenate.remote(refs.train, refs.validation), _first(refs.validation)
-            )
+            size: PixelRefs(refs.both, refs.validation.part(0, 1))
             for size, refs in work.pixels.items()
         },
         banks={key: _joined(work.banks[key], bank) for key, bank in banks.items()},
@@ -157,21 +156,16 @@ def _joined(train: BankRefs, validation: BankRefs) -> BankRefs:
     return BankRefs(
         table=ViewTable(angles, train.table.rings),
         train={
-            name: _concatenate.remote(train.train[name], validation.train[name])
+            name: SharedArray(_concatenate.remote(train.train[name], validation.train[name]))
             for name in POOLINGS
         },
-        validation={name: _first(train.validation[name]) for name in POOLINGS},
+        validation={name: train.validation[name].part(0, 1) for name in POOLINGS},
     )
 
 
 @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
-def _concatenate(*parts: NDArray[Any]) -> NDArray[Any]:
-    return np.concatenate(parts)
-
-
-def _first(reference: Any) -> Any:
-    """A reference to the first item of an array."""
-    return ray.put(np.array(ray.get(reference)[:1]))
+def _concatenate(*parts: SharedArray) -> NDArray[Any]:
+    return np.concatenate([part.open() for part in parts])
 
 
 def train_whole(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[TrialReport]:

@@ -4,8 +4,7 @@ A trial names a job (decoded pixels, features of all images under a backbone, a 
 them). Whoever asks while it is not made gets a shard to compute, so the workers that need it make
 it together, each with the libraries, weights and GPU that it holds anyway: no other process starts,
 and nothing waits for work that no trial asked for. Results are gathered in the cache under a key of
-all that changes a value; from there they go into Ray's object store, which every trial on a node
-reads in place.
+all that changes a value, where every trial on the node reads them in place (`shared_array`).
 """
 
 import json
@@ -25,6 +24,7 @@ from filelock import FileLock, Timeout
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pawtune.models.errors import ModelError
+from pawtune.search.shared_work.shared_array import SharedArray, map_array, reserve, share_array
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -67,7 +67,7 @@ class Shard:
 class Made:
     """A job's result, by name of the array."""
 
-    arrays: Mapping[str, "ray.ObjectRef[Any]"]
+    arrays: Mapping[str, SharedArray]
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,11 @@ class Board:
         return True
 
     def _publish(self, state: _Progress) -> None:
-        arrays = load_arrays(state.job.folder)
-        state.made = Made({name: ray.put(array) for name, array in arrays.items()})
+        folder = state.job.folder
+        arrays = load_arrays(folder)
+        state.made = Made(
+            {name: share_array(folder / f"{name}.npy", array) for name, array in arrays.items()}
+        )
         state.pending, state.out, state.waits = [], {}, ""
         if state.lock.is_locked:
             state.lock.release()
@@ -230,7 +233,7 @@ class ArrayWriter:
                 self._arrays[name] = np.lib.format.open_memmap(
                     file, mode="w+", dtype=array.dtype, shape=shape
                 )
-                _reserve(file)
+                reserve(file)
         except OSError:
             shutil.rmtree(self._partial, ignore_errors=True)
             raise
@@ -261,13 +264,6 @@ class ArrayWriter:
             shutil.rmtree(self._partial, ignore_errors=True)
 
 
-def _reserve(file: Path) -> None:
-    """Takes a file's whole space on the disk now: mapped memory without it kills the process."""
-    if hasattr(os, "posix_fallocate"):  # not on macOS
-        with file.open("rb+") as stream:
-            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
-
-
 def load_arrays(folder: Path) -> dict[str, np.ndarray]:
     """The arrays of a folder in the cache, memory-mapped and read-only.
 
@@ -276,10 +272,7 @@ def load_arrays(folder: Path) -> dict[str, np.ndarray]:
     """
     try:
         names = json.loads((folder / DESCRIPTION).read_text())["arrays"]
-        arrays = {
-            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-            for name in names
-        }
+        arrays = {name: map_array(folder / f"{name}.npy") for name in names}
         os.utime(folder)  # the cache drops first what was used longest ago
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
@@ -304,12 +297,15 @@ def obtain(board: Any, job: Job, make: Callable[[int, int], Arrays]) -> dict[str
         make: (start, stop) → arrays of these rows, by name.
 
     Returns:
-        Read-only arrays in this node's object store.
+        Read-only arrays, in place.
+
+    Raises:
+        DataError: They were deleted, or this node has no room for a copy.
     """
     while True:
         answer = _ask(board.claim.remote(job))
         if isinstance(answer, Made):
-            return dict(zip(answer.arrays, ray.get(list(answer.arrays.values())), strict=True))
+            return {name: array.open() for name, array in answer.arrays.items()}
         if answer is None:
             time.sleep(WAIT_S)
             continue

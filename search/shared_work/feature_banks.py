@@ -11,9 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import ray
 
 from pawtune.data_pipeline.file_lock import build_lock
@@ -31,12 +30,14 @@ from pawtune.search.cluster.remote_task import remote_task
 from pawtune.search.cluster.resource_wait import Progress, wait_for_room
 from pawtune.search.cluster.sent_files import SentFile
 from pawtune.search.cluster.task_result import result
+from pawtune.search.shared_work.shared_array import SharedArray, share_array
 
 if TYPE_CHECKING:
     from pawtune.models.features.view_encoder import ViewEncoder
 
 Pooling = Literal["average", "max"]
 POOLINGS: tuple[Pooling, ...] = ("average", "max")
+FILES: Mapping[Pooling, str] = {"average": "average.npy", "max": "maximum.npy"}
 SHARD_VIEWS = 1024  # 2 to 3 s of one core at 160 px: fine progress, little overhead
 # A shard on a GPU has a process of its own, whose start takes longer than a small shard would.
 GPU_SHARD_VIEWS = 32 * SHARD_VIEWS
@@ -44,17 +45,17 @@ GPU_SHARD_VIEWS = 32 * SHARD_VIEWS
 
 @dataclass(frozen=True)
 class BankRefs:
-    """One bank in the object store, read in place by every trial on a node.
+    """One bank, read in place by every trial on a node.
 
     Attributes:
         table: The views of the training images.
         train: By pooling, (N, V, F) float16.
-        validation: By pooling, (M, F) float16, of the plain images.
+        validation: By pooling, (M, 1, F) float16, of the plain images.
     """
 
     table: ViewTable
-    train: Mapping[Pooling, "ray.ObjectRef[Any]"]
-    validation: Mapping[Pooling, "ray.ObjectRef[Any]"]
+    train: Mapping[Pooling, SharedArray]
+    validation: Mapping[Pooling, SharedArray]
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,10 @@ class BankRecipe:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images to make features of: content hashes, and a reference to their pixels on demand."""
+    """Images to make features of: content hashes, and their pixels on demand."""
 
     hashes: Sequence[str]
-    pixels: Callable[[], "ray.ObjectRef[Any]"]
+    pixels: Callable[[], SharedArray]
 
 
 def open_or_build(
@@ -112,7 +113,7 @@ def open_or_build(
     resources: Mapping[str, float],
     progress: Progress,
 ) -> BankRefs:
-    """The bank of a search, from the cache or newly built, in the object store.
+    """The bank of a search, from the cache or newly built.
 
     Args:
         recipe: Recipe of the bank to compute.
@@ -151,12 +152,11 @@ def open_or_build(
         banks.append(bank or load_bank(folder))  # somebody may have cleared the cache since
     if missing:
         progress(missing, missing)  # also where another search has made them
-    full, plain = banks
-    return BankRefs(
-        table=full.table,
-        train={name: ray.put(np.asarray(full.features(name))) for name in POOLINGS},
-        validation={name: ray.put(np.array(plain.features(name)[:, 0])) for name in POOLINGS},
+    train_arrays, validation_arrays = (
+        {name: share_array(folder / FILES[name], bank.features(name)) for name in POOLINGS}
+        for bank, folder in zip(banks, folders, strict=True)
     )
+    return BankRefs(banks[0].table, train_arrays, validation_arrays)
 
 
 def _add(progress: Progress, before: int, total: int, done: int) -> None:
@@ -166,7 +166,7 @@ def _add(progress: Progress, before: int, total: int, done: int) -> None:
 def _build(
     recipe: BankRecipe,
     folder: Path,
-    pixels: "ray.ObjectRef[Any]",
+    pixels: SharedArray,
     table: ViewTable,
     resources: Mapping[str, float],
     progress: Callable[[int], None],
@@ -199,9 +199,10 @@ def _build(
 
 
 def _encode_shard(
-    recipe: BankRecipe, pixels: np.ndarray, start: int, table: ViewTable, threads: int
+    recipe: BankRecipe, pixels: SharedArray, start: int, table: ViewTable, threads: int
 ) -> Shard:
-    return _encoder(recipe, threads).encode(pixels[start : start + table.num_images], table)
+    images = pixels.part(start, start + table.num_images).open()
+    return _encoder(recipe, threads).encode(images, table)
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,7 @@
 
 Every trial gets the same arrays: features of the plain training and validation images (all blocks
 of the backbone, one pass), and of rounds of light views of the training images. The workers that
-need them make them together (`board`), from decoded pixels in Ray's object store.
+need them make them together (`board`), from decoded pixels.
 """
 
 import hashlib
@@ -27,7 +27,6 @@ from pawtune.search.cluster.connection import ResourcePlan, claim_process
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.board import Arrays, Job, obtain, start_board
-from pawtune.search.shared_work.memory_budget import smallest_store
 from pawtune.search.shared_work.pixels import PixelRefs, PixelStore, device_of, shared_policy
 
 if TYPE_CHECKING:
@@ -201,13 +200,7 @@ class FeatureStore:
 
     def _images(self, image_size: int, start: int, stop: int) -> np.ndarray:
         """Rows of the training images followed by the validation images."""
-        refs = self.pixels[image_size]
-        train, validation = ray.get([refs.train, refs.validation])
-        if stop <= len(train):
-            return np.asarray(train[start:stop])
-        first = max(0, start - len(train))
-        rest = validation[first : stop - len(train)]
-        return rest if start >= len(train) else np.concatenate([train[start:], rest])
+        return self.pixels[image_size].both.part(start, stop).open()
 
     def _encoder(self, backbone: Backbone) -> "TapEncoder":
         weights = str(self.backbones[backbone].file())
@@ -254,10 +247,17 @@ def share_features(
 
 
 def room_for_activations(cache: Path) -> int:
-    """Half of the smallest object store, and no more than half of what the cache's disk has."""
+    """Half of what the cache's disk has, and of the memory of the smallest node that trains.
+
+    A batch is drawn from all of them: what memory does not hold is read from the disk each time.
+    """
     cache.mkdir(parents=True, exist_ok=True)
-    disk = shutil.disk_usage(cache).free
-    return min(disk, smallest_store() or disk) // 2
+    memory = [
+        node["Resources"]["memory"]
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU") and "memory" in node["Resources"]
+    ]
+    return int(min(shutil.disk_usage(cache).free, *memory)) // 2
 
 
 @lru_cache(maxsize=1)

@@ -1,15 +1,14 @@
 """What all trials share: decoded pixels and frozen backbones, made once, handed out by reference.
 
-Ray tasks decode shards in parallel across the cluster. The driver gathers them in its cache, where
-the next search finds them, and puts them into the object store as one array that every trial on a
-node reads in place (zero copy). So the first copy is on the driver's node: a node that decoded may
-be lost afterwards.
+Ray tasks decode shards in parallel across the cluster. The driver gathers them in a file of its
+cache, where the next search finds them and every trial reads them in place (`shared_array`). So the
+first copy is on the driver's node: a node that decoded may be lost afterwards.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import ray
 from pawtune.data_pipeline.file_lock import build_lock
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.images.pixel_cache import (
+    ARRAY,
     PixelMemory,
     PixelWriter,
     load_pixels,
@@ -37,6 +37,7 @@ from pawtune.search.cluster.task_result import result
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.feature_banks import BankRecipe, BankRefs, ImageSet, open_or_build
+from pawtune.search.shared_work.shared_array import SharedArray, share_array
 
 # Of float32 in convolutions: a GPU from Ampere on computes in TF32, 10 bits of mantissa instead of
 # 23. "gpu": of several kinds, or of one that is not known before it computes.
@@ -51,10 +52,15 @@ SHARD_IMAGES = 128  # about 10 MB at 160 px: small enough to spread, large enoug
 
 @dataclass(frozen=True)
 class PixelRefs:
-    """References to (N, S, S, 3) uint8 pixels of one image size, in manifest order."""
+    """(N, S, S, 3) uint8 pixels of one image size, in manifest order."""
 
-    train: "ray.ObjectRef[Pixels]"
-    validation: "ray.ObjectRef[Pixels]"
+    train: SharedArray
+    validation: SharedArray
+
+    @property
+    def both(self) -> SharedArray:
+        """The training images followed by the validation images."""
+        return replace(self.train, stop=None)
 
 
 class PixelStore:
@@ -129,9 +135,8 @@ def decode_pixels(
         images = _through_cache(cache, entries, image_size, decode, progress)
     except OSError as error:
         say(f"decoded pixels are not kept for the next search: {error}")
-        images = decode(PixelMemory(len(entries), image_size))
-    parts = images[: len(train)], images[len(train) :]
-    return PixelRefs(*(ray.put(part) for part in parts))
+        images = SharedArray(ray.put(decode(PixelMemory(len(entries), image_size))))
+    return PixelRefs(images.part(0, len(train)), images.part(len(train)))
 
 
 def _through_cache(
@@ -140,7 +145,7 @@ def _through_cache(
     image_size: int,
     decode: Callable[[PixelWriter], Pixels],
     progress: Progress,
-) -> Pixels:
+) -> SharedArray:
     """The images from the cache, where they are decoded to if they are not there.
 
     Raises:
@@ -152,9 +157,9 @@ def _through_cache(
         with build_lock(folder, partial(progress, 0, total)):
             if not folder.exists():
                 with closing(PixelWriter(folder, total, image_size)) as writer:
-                    return decode(writer)
+                    return share_array(folder / ARRAY, decode(writer))
             progress(total, total)  # another search has decoded them meanwhile
-    return load_pixels(folder, total, image_size)
+    return share_array(folder / ARRAY, load_pixels(folder, total, image_size))
 
 
 def _gather(
@@ -263,8 +268,9 @@ def prepare_banks(
     return banks
 
 
-def _split(pixels: PixelStore, size: int, split: str) -> "ray.ObjectRef[Pixels]":
-    return getattr(pixels.at(size), split)
+def _split(pixels: PixelStore, size: int, split: str) -> SharedArray:
+    array: SharedArray = getattr(pixels.at(size), split)
+    return array
 
 
 def device_of(plan: ResourcePlan, nodes: Iterable[Mapping[str, Any]]) -> str:

@@ -216,7 +216,7 @@ def _score(
     claim_process(threads)
     name, size = backbone
     encoder = TapEncoder(load_backbone(name, size, stored.file()), name)
-    images = np.asarray(ray.get(pixels.train)[chosen])
+    images = pixels.train.open()[chosen]
     start = time.perf_counter()
     made = encoder.encode(images)
     features = np.concatenate([made["inner"], made["average"]], axis=1).astype(np.float32)

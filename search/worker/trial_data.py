@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import ray
-
 from pawtune.models.families.family import (
     Activations,
     Backbone,
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SharedArrays:
-    """A `TrialData`: arrays are read in place from Ray's object store."""
+    """A `TrialData`: arrays are read in place (`shared_array`)."""
 
     work: SharedWork
 
@@ -56,15 +54,13 @@ class SharedArrays:
     def pixels(self, request: Pixels) -> tuple[Images, Images]:
         """Training images (N, S, S, 3) and validation images (M, S, S, 3), read-only."""
         refs = self.work.pixels[request.image_size]
-        return ray.get(refs.train), ray.get(refs.validation)
+        return refs.train.open(), refs.validation.open()
 
     def bank(self, request: ViewBank) -> Bank:
         """Features of augmented views, read-only."""
         refs = self.work.banks[request.backbone]
-        return Bank(
-            refs.table,
-            *ray.get([refs.train[request.pooling], refs.validation[request.pooling]]),
-        )
+        train, validation = refs.train[request.pooling], refs.validation[request.pooling]
+        return Bank(refs.table, train.open(), validation.open()[:, 0])
 
     def features(self, request: PlainFeatures) -> tuple[FeatureArrays, FeatureArrays]:
         """Features of the training and of the validation images; read-only."""

@@ -1,11 +1,12 @@
 """What many images cost: CIFAR-10's shape, near duplicates of a million, manifests.
 
-    python benchmarks/data_scale.py --out data_scale.json
+    python benchmarks/data_scale.py --weights mobilenet_v2_no_top.h5 --out data_scale.json
 
 Makes 60,000 PNG files of 32 px (10 classes, 50,000 in train and 10,000 in test) in a temporary
 folder and runs `pawtune preview` on them as a user does, the first time and again with the cache;
-groups random hashes, of which a tenth are near another, and hashes whose bits are nearly always the
-same, as those of films of one kind are; saves and loads a manifest.
+with `--weights` also a search of solved heads, with nothing in the cache. Groups random hashes, of
+which a tenth are near another, and hashes whose bits are nearly always the same, as those of films
+of one kind are; saves and loads a manifest.
 """
 
 import argparse
@@ -65,20 +66,39 @@ def processor_seconds(work: Callable[[], object]) -> dict[str, float]:
     return {"s": elapsed, "processor_s": round(time.process_time() - began, 2)}
 
 
-def preview(root: Path, files: int) -> list[dict[str, Any]]:
-    """The command, from its start to its end."""
+def make_images(root: Path, files: int) -> None:
+    """Writes all classes, one process for each core."""
     with ProcessPoolExecutor() as pool:
         list(pool.map(partial(make_class, root), range(10), [files // 10] * 10))
-    environment = {**os.environ, "XDG_CACHE_HOME": str(root / ".cache")}
-    command = [sys.executable, "-m", "pawtune", "preview", str(root), "--image-size", "32"]
-    command += ["--out", str(root.parent / "preview"), "--json"]
-    run = partial(
-        subprocess.run, command, env=environment, check=True, capture_output=True, cwd=root.parent
-    )
+
+
+def command(folder: Path, cache: str, *arguments: str) -> float:
+    """Seconds of a pawtune command, from its start to its end, with a cache of its own."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / cache)}
+    words = [sys.executable, "-m", "pawtune", *arguments]
+    run = partial(subprocess.run, words, env=environment, check=True, cwd=folder)
+    return seconds(partial(run, stdout=subprocess.DEVNULL))
+
+
+def preview(root: Path) -> list[dict[str, Any]]:
+    """`pawtune preview`, twice."""
+    words = ("preview", str(root), "--image-size", "32", "--out")
     return [
-        {"what": f"pawtune preview, {files:,} files, {name}", "s": seconds(run)}
+        {
+            "what": f"pawtune preview, {name}",
+            "s": command(root.parent, "preview-cache", *words, str(root.parent / "preview")),
+        }
         for name in ("first", "again")
     ]
+
+
+def search(root: Path, weights: Path, trials: int) -> dict[str, Any]:
+    """`pawtune run` over solved heads."""
+    words = ("run", "--data", str(root), "--image-size", "32", "--families", "transfer")
+    words += ("--set", "space.head=[ridge,logistic]", "--trials", str(trials))
+    words += ("--weights", str(weights.resolve()), "--name", "heads")
+    took = command(root.parent, "search-cache", *words)
+    return {"what": f"pawtune run, {trials} solved heads, nothing in the cache", "s": took}
 
 
 def near_duplicates(count: int, chance: float = 0.5) -> dict[str, Any]:
@@ -127,14 +147,20 @@ def manifest(folder: Path, count: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--files", type=int, default=60_000, help="0: none")
+    parser.add_argument("--weights", type=Path, help="of MobileNetV2 without its top, for a search")
+    parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--hashes", type=int, default=1_000_000)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         rows = manifest(Path(scratch) / "run", options.rows)
+        images = Path(scratch) / "cifar"
         if options.files:
-            rows += preview(Path(scratch) / "cifar", options.files)
+            make_images(images, options.files)
+            rows += preview(images)
+        if options.files and options.weights:
+            rows.append(search(images, options.weights, options.trials))
     rows += [near_duplicates(options.hashes, chance) for chance in (0.5, 0.8, 0.9)]
     print_table(rows)
     if options.out:

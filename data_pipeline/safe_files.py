@@ -61,7 +61,10 @@ def read_regular(path: Path, max_bytes: int, *, follow_links: bool = True) -> by
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, NOT_REGULAR)
         if status.st_size <= max_bytes:
-            data = file.read(max_bytes + 1)
+            # For as many bytes as it is asked for, read() sets memory aside first.
+            data = file.read(status.st_size + 1)
+            if len(data) > status.st_size:  # it grows, or is made up by the system
+                data += file.read(max_bytes + 1 - len(data))
             if len(data) <= max_bytes:
                 return data
         limit = f"at most {max_bytes / 2**20:,.0f} MiB is read"

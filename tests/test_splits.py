@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from pawtune.data_pipeline.splitting import duplicates, near_hashes
 from pawtune.data_pipeline.splitting.duplicates import group_near
-from pawtune.data_pipeline.splitting.image_hashes import Facts
+from pawtune.data_pipeline.splitting.image_hashes import Facts, perceptual_hash
 from pawtune.data_pipeline.splitting.near_hashes import NEAR_DISTANCE, connect_near
 from pawtune.data_pipeline.splitting.splits import (
     TEST_OF_VALIDATION,
@@ -211,3 +212,11 @@ def test_a_chain_of_thousands_is_split_by_nearer_hashes_and_said(
         assert warning.startswith("10 of 10 different images have hashes near those of thousands")
     monkeypatch.undo()
     assert group_near(tmp_path, facts)[1] is None
+
+
+def test_perceptual_hashes_are_those_of_imagehash() -> None:
+    """As `imagehash.phash` 4.3 gives them, of images that it would not average down first."""
+    gradient = Image.radial_gradient("L")
+    assert perceptual_hash(Image.new("RGB", (40, 40), "white")) == "8000000000000000"
+    assert perceptual_hash(gradient.resize((100, 70))) == "ee999967e6889861"
+    assert perceptual_hash(gradient.crop((20, 60, 120, 200))) == "ff54aaa29555ac28"

@@ -44,8 +44,14 @@ def photos(tmp_path: Path) -> Path:
     (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(
         write_image(folder / "z.png", 10).read_bytes()
     )
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "damaged.jpg").write_bytes((folder / "0.png").read_bytes()[:90])
+    for name in ("notes.txt", "labels.csv", ".DS_Store", "README", "@eaDir/0.png/thumb.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("no picture")
     return folder
+
+
+COUNTS = "10 files: 9 labelled, 1 not readable; 5 passed over (documents, hidden and system files)"
 
 
 def test_csv_holds_a_row_for_every_file(
@@ -54,15 +60,15 @@ def test_csv_holds_a_row_for_every_file(
     out = photos.parent / "labels.csv"
     ended = pawtune(capsys, "predict", model_file, photos, "--out", out)
     assert (ended.code, ended.out) == (3, "")  # one has no label
-    assert ended.err.splitlines()[-1] == "10 files: 9 labelled, 1 not readable"
+    assert ended.err.splitlines()[-1] == COUNTS
     with out.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert list(rows[0]) == ["path", "label", "confidence", "reason", "novelty"]
     by_name = {Path(row["path"]).name: row for row in rows}
     assert len(by_name) == len(rows) == 10
     assert {"two\nlines.png", "return\r.png", "caf\\udce9.png"} <= set(by_name)
-    assert by_name["notes.txt"]["reason"].startswith("not an image")
-    assert by_name["notes.txt"]["label"] == ""
+    assert by_name["damaged.jpg"]["reason"].startswith("corrupt image")
+    assert by_name["damaged.jpg"]["label"] == ""
     assert 0.5 <= float(by_name["0.png"]["confidence"]) <= 1
 
 
@@ -139,11 +145,24 @@ def test_lines_have_a_header_and_exit_code_0_says_that_all_were_read(
     assert float(novelty) > 0
 
 
+def test_documents_in_a_folder_are_no_failure_but_a_named_file_is_read(
+    model_file: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "damaged.jpg").unlink()
+    ended = pawtune(capsys, "predict", model_file, photos)
+    assert (ended.code, len(ended.out.splitlines())) == (0, 10)
+    assert ended.err.splitlines()[-1] == COUNTS.replace("10 f", "9 f").replace("1 n", "0 n")
+    ended = pawtune(capsys, "predict", model_file, photos / "notes.txt", photos / "0.png")
+    assert ended.code == 3
+    assert ended.err.splitlines()[-1] == "2 files: 1 labelled, 1 not readable"
+
+
 @pytest.mark.parametrize("name", ["missing", "x" * 300, "empty"])
 def test_paths_that_lead_nowhere_are_refused(
     model_file: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
     ended = pawtune(capsys, "predict", model_file, tmp_path / name)
     assert ended.code == 2
     assert len(ended.err.splitlines()) == 1
@@ -157,7 +176,7 @@ def test_a_pipe_gets_no_bar(model_file: Path, photos: Path) -> None:
         [*command, "--out", str(photos.parent / "labels.csv")], capture_output=True, text=True
     )
     assert ended.returncode == 3
-    assert ended.stderr == "10 files: 9 labelled, 1 not readable\n"
+    assert ended.stderr == f"{COUNTS}\n"
 
 
 @pytest.mark.slow

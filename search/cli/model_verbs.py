@@ -1,6 +1,7 @@
 """The verbs that use one model of a run: best, export, test, predict."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -173,13 +174,14 @@ def predict(
 ) -> None:
     """Label images with a model; what cannot be read has a reason in place of a label.
 
-    Exit code 0: every file has a label; 3: some could not be read; 1: none could.
+    Documents, hidden and system files in a folder are passed over. Exit code 0: every file has a
+    label; 3: some could not be read; 1: none could.
 
     Example: pawtune predict best.keras PHOTOS --out labels.csv
     """
     from pawtune.search.errors import UserError
     from pawtune.search.progress.reporter import Reporter
-    from pawtune.search.results.delivery.inference import check_paths
+    from pawtune.search.results.delivery.inference import check_paths, count_passed_over
     from pawtune.search.results.delivery.opened import is_model_path, open_delivered
     from pawtune.search.results.delivery.out_files import refuse_existing
     from pawtune.search.results.delivery.predict import (
@@ -225,6 +227,6 @@ def predict(
 
         records = predict_labels(opened, images, show if watched else None)
         counts = write_predictions(records, kind, out, extra_columns(opened))
-    print(counts, file=sys.stderr)
+    print(replace(counts, passed_over=count_passed_over(images)), file=sys.stderr)
     if counts.exit_code:
         raise typer.Exit(counts.exit_code)

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.images.decode import open_image, read_file, resize_bilinear
 from pawtune.data_pipeline.safe_files import shown
-from pawtune.data_pipeline.splitting.folder_tree import walk_files
+from pawtune.data_pipeline.splitting.folder_tree import (
+    HIDDEN,
+    LINK_CYCLE,
+    OWN_OUTPUT,
+    Found,
+    may_be_image,
+    walk_files,
+)
 from pawtune.models.features.novelty import Novelty
 
 if TYPE_CHECKING:
@@ -144,7 +151,7 @@ def check_paths(paths: Sequence[Path]) -> None:
     """Sees to it that each can be gone through.
 
     Raises:
-        DataError: One does not exist, or is a folder without a single file.
+        DataError: One does not exist, or is a folder that holds nothing to label.
     """
     for path in paths:
         try:
@@ -155,7 +162,7 @@ def check_paths(paths: Sequence[Path]) -> None:
             raise DataError(
                 f"IMAGE_OR_FOLDER must exist, received {shown(path)!r}; check the path's spelling"
             )
-        if path.is_dir() and next(walk_files(path), None) is None:
+        if path.is_dir() and next(find_files([path]), None) is None:
             raise DataError(
                 f"a folder to predict must hold images, received {shown(path)!r} with none; "
                 "give the folder that holds the image files"
@@ -163,13 +170,26 @@ def check_paths(paths: Sequence[Path]) -> None:
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[FoundFile]:
-    """Files as given; every file below folders, at any depth, sorted within each.
+    """Files as given; below folders every file that may be an image, sorted within each.
 
-    Nothing is passed over: what cannot be opened has its fault.
+    What cannot be opened has its fault.
     """
     for path in paths:
         if path.is_dir():
             for found in walk_files(path):
-                yield FoundFile(str(path / found.path), found.fault)
+                if not _is_no_image(found):
+                    yield FoundFile(str(path / found.path), found.fault)
         else:
             yield FoundFile(str(path))
+
+
+def count_passed_over(paths: Iterable[Path]) -> int:
+    """How many items below folders `find_files` leaves out."""
+    return sum(_is_no_image(found) for path in paths if path.is_dir() for found in walk_files(path))
+
+
+def _is_no_image(found: Found) -> bool:
+    """Documents by their name, hidden and system files, what pawtune wrote, cycles of links."""
+    if found.fault is None:
+        return not may_be_image(found.path)
+    return found.fault in (HIDDEN, OWN_OUTPUT, LINK_CYCLE)

@@ -32,10 +32,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Counts:
-    """How many files got a label, and how many could not be read."""
+    """How many files got a label, could not be read, or are no images and were passed over."""
 
     labelled: int
     unreadable: int
+    passed_over: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -45,7 +46,10 @@ class Counts:
     def __str__(self) -> str:
         total = self.labelled + self.unreadable
         files = "file" if total == 1 else "files"
-        return f"{total:,} {files}: {self.labelled:,} labelled, {self.unreadable:,} not readable"
+        text = f"{total:,} {files}: {self.labelled:,} labelled, {self.unreadable:,} not readable"
+        if not self.passed_over:
+            return text
+        return f"{text}; {self.passed_over:,} passed over (documents, hidden and system files)"
 
 
 def predict_labels(
@@ -59,11 +63,12 @@ def predict_labels(
 
     Args:
         model: From `open_delivered`.
-        images: Files, and folders that are gone through at any depth.
+        images: Files, and folders that are gone through at any depth: documents (by their name),
+            hidden and system files there are passed over.
         progress: Called with (files done, files in all).
 
     Raises:
-        DataError: A path does not exist, or a folder holds no file.
+        DataError: A path does not exist, or a folder holds nothing to label.
     """
     check_paths(images)
     total = sum(1 for _ in find_files(images)) if progress else 0

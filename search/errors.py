@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from pawtune.data_pipeline.errors import DataError
@@ -30,6 +31,14 @@ _typed: ContextVar[bool] = ContextVar("typed on a command line", default=False)
 
 class UserError(ValueError):
     """Bad input to a search. The text is for people: one line a problem, with its remedy."""
+
+
+def not_writable(folder: Path, error: OSError) -> UserError:
+    """The error where a run folder takes no file."""
+    return UserError(
+        f"a run folder must be writable, received {folder}: {error.strerror}; make it so, or copy "
+        "the run elsewhere"
+    )
 
 
 @contextmanager

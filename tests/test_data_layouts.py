@@ -691,3 +691,11 @@ def test_a_search_with_a_table_predicts_in_the_range_that_it_saw(
         "16-bit image with values up to 5000; the images that were searched on use 12 bits "
         "(0 to 4095)"
     )
+
+
+def test_a_picture_is_no_data_and_its_folder_is_named(root: Path, capsys: Capsys) -> None:
+    picture = write_image(root / "cat" / "1.png", 1)
+    assert refusal(capsys, picture).endswith(
+        f"received the picture '{picture}'; give the folder that it is in, {picture.parent}, or "
+        "the one above"
+    )

@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from PIL import Image
 
 from pawtune.search.cluster.local_ray import MAX_BYTES
 from pawtune.search.cluster.worker_start import worker_error
+from pawtune.search.doctor.checks import check_data
+from tests.command_line import pawtune
+from tests.hostile_files import permissions_that_count
 from tests.image_files import write_classes
 from tests.run_folders import RunMaker
 
@@ -359,6 +363,43 @@ def test_the_doctor_names_what_is_wrong(
     assert found["Ray"]["found"] == f"no worker starts: SystemExit: {LIBRARY}"
     assert found["weights"]["remedy"].startswith("without a network: --weights PATH")
     assert all(check["remedy"] for check in found.values() if check["state"] != "ok")
+
+
+def test_the_doctor_says_of_the_data_what_preview_says(tmp_path: Path) -> None:
+    sizes = {"train/cat": 20, "train/dog": 20, "test/cat": 4, "test/dog": 4}
+    photos = write_classes(tmp_path / "photos", sizes)
+    (photos / "train" / "cat" / "damaged.png").write_bytes(b"\x89PNG")
+    copy = next((photos / "train" / "cat").glob("[0-9]*"))
+    with Image.open(copy) as image:
+        image.resize((60, 60)).save(photos / "test" / "cat" / "near.png")
+    found = check_data(str(photos))
+    assert found.state == "note"
+    assert found.found.startswith("2 classes; ")
+    assert "; 1 left out (train/cat/damaged.png: " in found.found
+    assert found.found.endswith(
+        "; there is no validation split: 15% of each class of train become validation"
+    )
+    assert "nearly the same as one of another split" in found.remedy
+    assert found.remedy.endswith(f"; see pawtune preview {photos}")
+
+
+def test_a_run_that_cannot_be_written_is_named_before_a_look(
+    tiny_images: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maker = RunMaker(runs_dir, tiny_images)
+    maker.proposals(1, ["conv"])
+    run = maker.finish().root
+    for folder in (run, run / "trials"):
+        folder.chmod(0o555)
+    with permissions_that_count():
+        looked = pawtune(capsys, "test", run)
+        reported = pawtune(capsys, "report", run)
+    run.chmod(0o755)
+    remedy = "Permission denied; make it so, or copy the run elsewhere"
+    assert looked.err == f"pawtune: a run folder must be writable, received {run}: {remedy}\n"
+    assert (looked.code, reported.code) == (2, 2)
+    assert len(reported.err.splitlines()) == 1
+    assert not (run / "test.jsonl").exists()
 
 
 @pytest.mark.slow

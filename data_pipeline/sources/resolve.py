@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pawtune.data_pipeline.cache import prepare_cache
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.decode import open_image, read_file
 from pawtune.data_pipeline.progress import Progress, silent
 from pawtune.data_pipeline.safe_files import write_atomically
 from pawtune.data_pipeline.sources import archives, sample
@@ -63,8 +64,24 @@ def resolve_source(data: str, *, cache: Path, progress: Progress | None = None) 
     if data and path.is_dir():
         return path
     if path.is_file():
-        return _inner_root(_unpacked(path, cache, progress))
+        try:
+            return _inner_root(_unpacked(path, cache, progress))
+        except DataError:
+            _refuse_picture(data, path)
+            raise
     raise DataError(_not_found(data))
+
+
+def _refuse_picture(data: str, path: Path) -> None:
+    """Says what to give in place of a picture; nothing for other files."""
+    try:
+        open_image(read_file(path))
+    except DataError:
+        return
+    raise DataError(
+        f"data must be a folder of class folders, or an archive, received the picture {data!r}; "
+        f"give the folder that it is in, {path.parent}, or the one above"
+    ) from None
 
 
 def _not_found(data: str) -> str:

@@ -1,5 +1,6 @@
 """`pawtune`: the console script."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -7,6 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typer.exceptions import TyperException
+
+# Of a run folder that is read-only, full or somebody else's: no fault of the command's.
+NOT_WRITABLE = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,6 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 file=sys.stderr,
             )
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE or not isinstance(error.filename, str):
+            raise
+        folder = os.path.dirname(os.path.abspath(error.filename))
+        print(
+            f"pawtune: {folder} must be a folder that can be read and written: {error.strerror}; "
+            "change its permissions, make room, or copy it elsewhere",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except ValueError as error:
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if not kinds & {"UserError", "DataError", "ModelError"}:

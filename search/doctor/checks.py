@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.safe_files import shown
 from pawtune.models.backbones.backbone_weights import cached_weights, weights_file_name
 from pawtune.search.cluster.local_ray import MAX_BYTES, folder_trouble
 from pawtune.search.cluster.worker_start import ERROR_LINE, PATIENCE_S, worker_error
@@ -149,7 +150,7 @@ def check_ray(address: str | None) -> Check:
 
 
 def check_data(data: str) -> Check:
-    """What is understood of the images, as `preview` says at length."""
+    """What is understood of the images: splits, notes, what is left out, as `preview` says."""
     from pawtune.data_pipeline.sources.resolve import resolve_source
     from pawtune.data_pipeline.splitting.build import build_manifest
 
@@ -165,7 +166,14 @@ def check_data(data: str) -> Check:
     sums = {split: sum(labels.values()) for split, labels in manifest.counts().items()}
     counts = ", ".join(f"{number} {split}" for split, number in sums.items())
     found = f"{len(manifest.class_names)} classes; {counts}; {len(manifest.rejects)} left out"
-    return Check("data", "ok", found)
+    if manifest.rejects:
+        found += f" ({shown(manifest.rejects[0].path)}: {manifest.rejects[0].reason})"
+    found = "; ".join([found, *(shown(note) for note in manifest.notes)])
+    if not manifest.warnings:
+        return Check("data", "ok", found)
+    more = len(manifest.warnings) - 1
+    warning = shown(manifest.warnings[0]) + (f"; {more} more warnings" if more else "")
+    return Check("data", "note", found, f"{warning}; see pawtune preview {shlex.quote(data)}")
 
 
 class ProbeFailed(Exception):

@@ -18,7 +18,7 @@ from pawtune.search.results.calibration import choice_temperature
 from pawtune.search.results.delivery.inference import predict_files, predictor
 from pawtune.search.results.evaluation_record import EvaluationRecord, cells_of
 from pawtune.search.results.leaderboard import Row
-from pawtune.search.results.look_ledger import record_look
+from pawtune.search.results.look_ledger import record_look, refuse_unwritable
 from pawtune.search.results.metrics import (
     ClassScore,
     Comparison,
@@ -138,7 +138,8 @@ def look_at_test(
         choice: The model to score.
 
     Raises:
-        UserError: There is no test split, or a test image is not what it was.
+        UserError: There is no test split, a test image is not what it was, or the run cannot be
+            written.
     """
     entries = manifest.split("test")
     if not entries:
@@ -147,6 +148,7 @@ def look_at_test(
             "start a run on data with more images, or with a test/ folder"
         )
     check_unchanged(root, entries, what="test")
+    refuse_unwritable(run)
     labels = manifest.labels("test")
     probabilities = _predict(run, manifest, root, entries, choice)
     predicted = probabilities.argmax(axis=1)

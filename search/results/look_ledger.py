@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from json import dumps
@@ -15,13 +16,26 @@ from pathlib import Path
 from typing import IO
 
 from pawtune.data_pipeline.safe_files import shown
-from pawtune.search.errors import UserError
+from pawtune.search.errors import UserError, not_writable
 from pawtune.search.results.evaluation_record import EvaluationRecord
 from pawtune.search.storage.lease import StoreLock
 from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.storage.untrusted_files import MAX_JSON_BYTES
 
 MAX_LOOKS = 10_000
+
+
+def refuse_unwritable(run: RunFolder) -> None:
+    """Refuses a run that could not keep a look, before anybody looks.
+
+    Raises:
+        UserError: No file can be written there.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=run.root):
+            pass
+    except OSError as error:
+        raise not_writable(run.root, error) from error
 
 
 def read_ledger(run: RunFolder) -> list[EvaluationRecord]:

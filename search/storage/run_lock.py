@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from pawtune.data_pipeline.file_lock import build_lock
 from pawtune.data_pipeline.safe_files import read_regular, shown
-from pawtune.search.errors import UserError
+from pawtune.search.errors import UserError, not_writable
 from pawtune.search.storage.run_folder import RunFolder, write_text
 
 MAX_BYTES = 10_000  # of a lock file
@@ -52,10 +52,7 @@ class RunLock:
                 finally:
                     turn.unlink(missing_ok=True)
         except OSError as error:
-            raise UserError(
-                f"a run folder must be writable, received {self._run.root}: {error.strerror}; "
-                "make it so, or copy the run elsewhere"
-            ) from error
+            raise not_writable(self._run.root, error) from error
         self._thread.start()
         return self
 

@@ -77,9 +77,12 @@ def test_the_pages_metric_ranks_trials_and_is_shown_by_its_name(
     forget()  # whoever looks at the run needs no function
     table = pawtune(capsys, "leaderboard", "mine")
     assert (table.code, "macro_f1" in table.out) == (0, True)
+    uncorrected = "macro_f1 and validation accuracy are not corrected for picking the best of 2"
+    assert uncorrected in " ".join(table.out.split())
     assert pawtune(capsys, "report", "mine").code == 0
     report = (run.folder.root / "report.html").read_text(encoding="utf-8")
     assert "macro_f1" in report.casefold()
+    assert uncorrected in report
     assert pawtune(capsys, "best", "mine", "--out", "best.keras").code == 0
     assert "macro_f1" in run._repr_html_()
     events = EventAccumulator(str(next((run.folder.root / "tb").glob("0001-*"))))

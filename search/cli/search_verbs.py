@@ -154,6 +154,7 @@ def run(
 def _show_outcome(result: "Run", as_json: bool) -> None:
     from pawtune.search.progress.reporter import leaderboard_table
     from pawtune.search.results.leaderboard import as_dicts
+    from pawtune.search.results.selection_bias import describe_winner
 
     rows = result.rows()
     summary = result.summary()
@@ -179,8 +180,8 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
         best, place = usable[0], shortest(result)
         own = f", {best.own_metric} {best.score:.4f}" if best.own_metric else ""
         print(f"best: {best.name}{own}, val_accuracy {best.best_val_accuracy:.4f}")
-        if estimate is not None:
-            print(estimate)
+        if winner := describe_winner(estimate, rows):
+            print(winner)
         print(f"kept in {result.folder.place} ({summary['seconds']:.0f} s). Next:")
         if reason:
             print(f"  pawtune resume {place}                        # continue where it ended")

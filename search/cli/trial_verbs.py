@@ -32,6 +32,7 @@ def leaderboard(
     from pawtune.search.progress.reporter import leaderboard_table
     from pawtune.search.results.leaderboard import as_csv as to_csv
     from pawtune.search.results.leaderboard import as_dicts, sort_rows
+    from pawtune.search.results.selection_bias import describe_winner
     from pawtune.search.run import open_run
 
     if len(names) > 1:
@@ -46,10 +47,9 @@ def leaderboard(
         return
     listed = f"{len(shown)} of {len(rows)}" if len(shown) < len(rows) else f"{len(rows)}"
     console().print(leaderboard_table(shown, f"{opened.name}: {listed} trials"))
-    estimate = opened.validation(rows)
-    if estimate is not None:
-        print(f"best trial, {estimate.trial_id}: {estimate}")
-        if note := note_of(opened, estimate.trial_id):
+    if winner := describe_winner(opened.validation(rows), rows):
+        print(f"best trial, {rows[0].trial_id}: {winner}")
+        if note := note_of(opened, rows[0].trial_id):
             print(note)
     for row in shown:
         if row.status == "failed":

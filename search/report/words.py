@@ -9,6 +9,7 @@ from pawtune.data_pipeline.url_credentials import without_secrets
 from pawtune.search.report.data import ReportData
 from pawtune.search.report.trial_marks import count
 from pawtune.search.results.metrics import LEARNED_NOTHING, Majority
+from pawtune.search.results.selection_bias import describe_winner
 from pawtune.search.storage.run_folder import read_json
 from pawtune.search.storage.versions import recorded_versions
 
@@ -94,7 +95,9 @@ def _corrected_cards(data: ReportData) -> list[Card]:
         return []
     label = "The same, corrected"
     if data.estimate is None:
-        return [_card(label, "–", "needs the validation predictions of the best trial")]
+        rows = [trial.row for trial in data.ranked]
+        missing = "needs the validation predictions of the best trial"
+        return [_card(label, "–", describe_winner(None, rows) or missing)]
     low, high = data.estimate.interval_95
     detail = (
         f"for picking the best of {data.estimate.candidates} (bootstrap); 95% interval "

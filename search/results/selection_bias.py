@@ -125,6 +125,24 @@ def estimate_validation(
     )
 
 
+def describe_winner(estimate: ValidationEstimate | None, rows: Sequence[Row]) -> str | None:
+    """The line about the best trial's validation figures; None where there is nothing to say.
+
+    Args:
+        estimate: From `estimate_validation`.
+        rows: The leaderboard, best first.
+    """
+    usable = [row for row in rows if row.best_epoch is not None]
+    if estimate is not None:
+        return str(estimate)
+    if len(usable) < 2 or usable[0].own_metric is None:
+        return None
+    return (
+        f"{usable[0].own_metric} and validation accuracy are not corrected for picking the best of "
+        f"{len(usable)}, which makes both too high: pawtune test says what the winner is worth"
+    )
+
+
 def read_scores(
     run: RunFolder, rows: Sequence[Row], labels: NDArray[np.int32], classes: int
 ) -> tuple[Floats, Floats] | None:

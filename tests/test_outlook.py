@@ -27,7 +27,7 @@ def follow(
 @pytest.mark.parametrize(
     ("values", "head_seconds", "hopeless"),
     [(FLAT, 1.0, True), (SLOW, 1.0, False), (FLAT, 200.0, False), (FLAT[:2], 1.0, False)],
-    ids=["flat and dear", "may still arrive", "cheaper than the head", "not in a rung"],
+    ids=["flat and dear", "may still arrive", "cheaper than the head", "in its grace"],
 )
 def test_the_only_net_beside_a_good_head(
     values: list[float], head_seconds: float, hopeless: bool
@@ -36,6 +36,23 @@ def test_the_only_net_beside_a_good_head(
     watched.note("head", "transfer", 1, 0.97, head_seconds)
     follow(watched, "net", "conv", values)
     assert watched.is_hopeless("net", epochs=20) is hopeless
+
+
+def test_it_is_judged_at_every_epoch_after_its_grace() -> None:
+    watched = outlook()
+    watched.note("head", "transfer", 1, 0.97, 1.0)
+    follow(watched, "net", "conv", SLOW)
+    assert not watched.is_hopeless("net", epochs=20)
+    watched.note("net", "conv", 4, 0.57, 24.0)  # +0.01 an epoch since the second
+    assert watched.is_hopeless("net", epochs=20)
+
+
+@pytest.mark.parametrize(("seconds_left", "hopeless"), [(120.0, False), (30.0, True), (-1.0, True)])
+def test_only_epochs_for_which_there_is_time_count(seconds_left: float, hopeless: bool) -> None:
+    watched = outlook()
+    watched.note("head", "transfer", 1, 0.97, 1.0)
+    follow(watched, "net", "conv", SLOW)  # 6 s an epoch: 0.57 + 5 * 0.035 = 0.745 in 30 s
+    assert watched.is_hopeless("net", epochs=20, seconds_left=seconds_left) is hopeless
 
 
 def test_without_another_family_there_is_no_verdict() -> None:
@@ -62,21 +79,31 @@ def test_a_loss_is_judged_downwards() -> None:
     assert not watched.is_hopeless("fast", epochs=20)
 
 
-def test_the_scheduler_stops_it_and_spares_a_baseline() -> None:
-    def trial(name: str, family: str, epochs: int, baseline: bool = False) -> Any:
-        spec = {"model": {"family": family}, "train": {"epochs": epochs}}
-        config = {"trial_id": name, "baseline": baseline, "spec": spec}
-        return SimpleNamespace(trial_id=name, config=config)
+def trial(name: str, family: str, epochs: int, baseline: bool = False) -> Any:
+    spec = {"model": {"family": family}, "train": {"epochs": epochs}}
+    config = {"trial_id": name, "baseline": baseline, "spec": spec}
+    return SimpleNamespace(trial_id=name, config=config)
 
+
+def result(epoch: int, value: float) -> dict[str, Any]:
+    return {"epoch": epoch, "objective": value, "time_total_s": 6.0 * epoch}
+
+
+def test_a_schedule_of_its_own_may_dip_before_it_rises() -> None:
+    scheduler = FamilyScheduler(Objective(), epochs=20, grace_period=3, reduction_factor=3)
+    scheduler.on_trial_result(None, trial("0001", "transfer", 1), result(1, 0.97))
+    tuned = trial("0002", "finetune", 9)
+    decisions = [scheduler.on_trial_result(None, tuned, result(e, 0.955)) for e in range(1, 9)]
+    assert set(decisions) == {"CONTINUE"}
+
+
+def test_the_scheduler_stops_it_and_spares_a_baseline() -> None:
     scheduler = FamilyScheduler(Objective(), epochs=20, grace_period=3, reduction_factor=3)
     head, net = trial("0001", "transfer", 1), trial("0002", "conv", 20)
     spared = trial("0003", "conv", 20, baseline=True)
-    done = {"epoch": 1, "objective": 0.97, "time_total_s": 1.0}
-    scheduler.on_trial_result(None, head, done)
+    scheduler.on_trial_result(None, head, result(1, 0.97))
     decisions = [
-        scheduler.on_trial_result(
-            None, one, {"epoch": epoch, "objective": value, "time_total_s": 6.0 * epoch}
-        )
+        scheduler.on_trial_result(None, one, result(epoch, value))
         for one in (net, spared)
         for epoch, value in enumerate(FLAT, start=1)
     ]

@@ -1,5 +1,6 @@
 """What becomes of each trial, written as it happens; and when a search had better stop."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -28,6 +29,10 @@ class StopSignal(Unsaved, tune.Stopper):  # type: ignore[misc]  # Ray is untyped
     deadline: float | None = None
     reason: str | None = None
 
+    def seconds_left(self) -> float:
+        """Until the deadline; infinite where there is none."""
+        return math.inf if self.deadline is None else self.deadline - time.monotonic()
+
     def stop(self, reason: str) -> None:
         """Asks for the end; safe from a signal handler, which could not wait for a lock."""
         self.reason = self.reason or reason
@@ -38,7 +43,7 @@ class StopSignal(Unsaved, tune.Stopper):  # type: ignore[misc]  # Ray is untyped
 
     def stop_all(self) -> bool:
         """Polled by Tune between events."""
-        if self.deadline is not None and time.monotonic() > self.deadline:
+        if self.seconds_left() < 0:
             self.stop("time budget")
         return self.reason is not None
 

@@ -1,5 +1,7 @@
 """Early stopping: one ASHA bracket per architecture family; baselines are left alone."""
 
+import math
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,9 +22,10 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
 
     A transfer head at 0.95 after one epoch must not end every convolutional net, so trials are
     compared with their own family only. A baseline's results enter the rungs, but it is never
-    stopped: it is what a search is measured against. A trial that is in a rung without rivals is
-    judged by the best of the other families, see `Outlook`. With several objectives halving still
-    goes by the metric, and a trial that nothing dominates is left alone, see `Domination`.
+    stopped: it is what a search is measured against. A trial that has no rivals at its epoch is
+    judged by the best of the other families, see `Outlook`; not under a schedule of its own, where
+    most is won towards the end. With several objectives halving still goes by the metric, and a
+    trial that nothing dominates is left alone, see `Domination`.
 
     Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (2020),
     https://arxiv.org/abs/1810.05934.
@@ -32,12 +35,20 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         epochs: Length of a full trial.
         grace_period: Epochs that every trial may run.
         reduction_factor: Only the best 1 / factor of a rung continues.
+        seconds_left: Gives the seconds until the whole search ends.
     """
 
     def __init__(
-        self, objective: Objective, *, epochs: int, grace_period: int, reduction_factor: int
+        self,
+        objective: Objective,
+        *,
+        epochs: int,
+        grace_period: int,
+        reduction_factor: int,
+        seconds_left: Callable[[], float] = lambda: math.inf,
     ) -> None:
         super().__init__()
+        self._seconds_left = seconds_left
         self._arguments: dict[str, Any] = {
             "time_attr": "epoch",
             "metric": "objective",
@@ -114,8 +125,7 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         self._note(trial, result)
         if trial.config["baseline"]:
             return str(TrialScheduler.CONTINUE)
-        epochs = trial.config["spec"]["train"]["epochs"]
-        if "objective" in result and self._outlook.is_hopeless(trial.trial_id, epochs):
+        if "objective" in result and self._is_hopeless(trial):
             decision = str(TrialScheduler.STOP)
         if decision == TrialScheduler.STOP and self._domination is not None:
             is_dominated = self._domination.is_dominated(trial.trial_id)
@@ -123,6 +133,13 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         if decision == TrialScheduler.STOP:
             self.stopped.add(trial.config["trial_id"])
         return decision
+
+    def _is_hopeless(self, trial: Trial) -> bool:
+        spec = trial.config["spec"]
+        if find_family(spec["model"]["family"]).spec_type.is_scheduled:
+            return False
+        epochs = spec["train"]["epochs"]
+        return self._outlook.is_hopeless(trial.trial_id, epochs, self._seconds_left())
 
     def _note(self, trial: Any, result: dict[str, Any]) -> None:
         if "objective" in result:

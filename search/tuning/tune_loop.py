@@ -91,7 +91,7 @@ def run_trials(
     stop = StopSignal()
     if config.time_budget_s is not None:
         stop.deadline = time.monotonic() + config.time_budget_s
-    scheduler = _scheduler(config)
+    scheduler = _scheduler(config, stop)
     if scheduler is not None:
         for trial in trials.past:
             scheduler.remember(trial)
@@ -159,7 +159,7 @@ def run_trials(
     return stop.reason
 
 
-def _scheduler(config: SearchConfig) -> FamilyScheduler | None:
+def _scheduler(config: SearchConfig, stop: StopSignal) -> FamilyScheduler | None:
     if config.scheduler.name == "none":
         return None
     return FamilyScheduler(
@@ -167,6 +167,7 @@ def _scheduler(config: SearchConfig) -> FamilyScheduler | None:
         epochs=config.epochs,
         grace_period=config.scheduler.grace_period,
         reduction_factor=config.scheduler.reduction_factor,
+        seconds_left=stop.seconds_left,
     )
 
 

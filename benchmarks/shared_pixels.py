@@ -3,9 +3,9 @@
     python benchmarks/shared_pixels.py --images 200000 --image-size 64 --out shared_pixels.json
 
 Random pixels are written as decoding writes them, shared as a search shares them, and read by
-workers in batches at random, as an epoch reads them. Beside it "one object": the same file put whole
-into Ray's object store (--store-mb), as it was before. Memory of the object store is what it takes
-of /dev/shm and of Ray's folder; that of workers is their private memory.
+workers in batches at random, as an epoch reads them. Beside it "one object": the same file put
+whole into Ray's object store (--store-mb), as it was before. Memory of the object store is what it
+takes of /dev/shm and of Ray's folder; that of workers is their private memory.
 """
 
 from __future__ import annotations

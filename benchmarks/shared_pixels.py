@@ -4,8 +4,8 @@
 
 Random pixels are written as decoding writes them, shared as a search shares them, and read by
 workers in batches at random, as an epoch reads them. Beside it "one object": the same file put
-whole into Ray's object store (--store-mb), as it was before. Memory of the object store is what it
-takes of /dev/shm and of Ray's folder; that of workers is their private memory.
+whole into Ray's object store (--store-mb), as it was before. What the object store takes is read
+off /dev/shm and /tmp, where nobody else should write meanwhile.
 """
 
 from __future__ import annotations

@@ -398,7 +398,7 @@ def _finish(
     def finish() -> None:
         must_exist(run.root)
         drop_states_of_ended(run)
-        rows = rank_trials(run, config.objective)
+        rows = rank_trials(run, config.objective, note=True)
         if rows:
             write_leaderboard(run, rows)
             _dropper(run, config).drop(rows)

@@ -134,7 +134,8 @@ def _read(run: RunFolder) -> _Trials:
     """From the files of every trial."""
     rows = rank_trials(run, load_config(run.config_file).objective)
     best = next((row for row in rows if row.best_val_accuracy is not None), None)
-    statuses = {row.trial_id: run.trial(row.trial_id).read_status() for row in rows}
+    waiting = [row.trial_id for row in rows if row.status == "pending"]
+    statuses = {trial_id: run.trial(trial_id).read_status() for trial_id in waiting}
     return _Trials(
         Counter(row.state for row in rows),
         BestSoFar(best.trial_id, best.name, best.best_val_accuracy or 0.0) if best else None,

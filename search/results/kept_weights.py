@@ -32,11 +32,11 @@ class WeightDropper:
         self._next = max(keep, LEAST)
 
     def on_trial_end(self, event: object) -> None:
-        """Ranks the trials from time to time only: that reads every trial's metrics."""
+        """Ranks the trials from time to time, which also notes them for whoever reads the run."""
         self._ended += 1
         if self._ended >= self._next:
             self._next = self._ended + max(LEAST, self._ended // 10)
-            self.drop(rank_trials(self._run, self._objective))
+            self.drop(rank_trials(self._run, self._objective, note=True))
 
     def drop(self, rows: Sequence[Row]) -> None:
         """Drops the weights of those that are over and ranked out.
@@ -58,7 +58,5 @@ class WeightDropper:
             families.add(row.family)
             if place < self._keep or is_best_of_family or row == reference or row.on_front:
                 continue
-            if row.status == "failed":
-                continue
-            if self._run.trial(row.trial_id).read_status().is_over:  # else it continues from them
+            if row.is_over and row.status != "failed":  # else it continues from them
                 yield row

@@ -1,20 +1,27 @@
-"""The leaderboard: every trial with its best epoch, ranked; read from `trials/` alone."""
+"""The leaderboard: every trial with its best epoch, ranked; `trials/` is the truth."""
 
 import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from math import isnan
 from typing import TYPE_CHECKING, Any, get_args
 
+from pydantic import TypeAdapter, ValidationError
+
+from pawtune.data_pipeline.safe_files import shown
 from pawtune.models.words import did_you_mean
 from pawtune.search.errors import UserError
 from pawtune.search.objective import COSTS, Objective, undominated
-from pawtune.search.storage.records import EARLY_STOP, Status
+from pawtune.search.storage.records import EARLY_STOP, Status, TrialStatus
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json, write_text
+from pawtune.search.storage.trial_index import Noted, read_index, stamp_of, write_index
 
 if TYPE_CHECKING:
     import pandas as pd
+
+NOT_NOTED = ("rank", "trial_id", "on_front", "own_metric")  # of a row in the index
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,11 @@ class Row:
     own_metric: str | None = None
 
     @property
+    def is_over(self) -> bool:
+        """Whether the trial has ended for good; else it can be continued."""
+        return TrialStatus(status=self.status, reason=self.reason).is_over
+
+    @property
     def state(self) -> str:
         """The status in words: early stopping and an interruption are two things."""
         return outcome(self.status, self.reason)
@@ -71,11 +83,29 @@ def outcome(status: Status, reason: str | None) -> str:
     return "stopped early" if reason == EARLY_STOP else "interrupted"
 
 
-def rank_trials(run: RunFolder, objective: Objective) -> list[Row]:
-    """All trials, best first; without a finished epoch next; failed ones last."""
-    rows = [(_sort_key(trial, objective), trial) for trial in run.trials()]
-    rows.sort(key=lambda item: item[0])
-    ranked = [_row(rank, trial, objective) for rank, (_, trial) in enumerate(rows, start=1)]
+def rank_trials(run: RunFolder, objective: Objective, *, note: bool = False) -> list[Row]:
+    """All trials, best first; without a finished epoch next; failed ones last.
+
+    Args:
+        run: The run.
+        objective: Rule that ranks trials.
+        note: Whether to note what the files of ended trials say, for the next who ranks them: for
+            the driver, which alone writes the run.
+    """
+    index = read_index(run)
+    rows, ended = [], {}
+    for trial in run.trials():
+        stamp, noted = stamp_of(trial), index.get(trial.trial_id)
+        row = None
+        if noted is not None and noted.stamp == stamp:
+            row = _from_index(trial.trial_id, noted.row, objective)
+        row = row or _from_files(trial, objective)
+        rows.append(row)
+        if note and row.is_over:
+            ended[trial.trial_id] = Noted(stamp, _for_index(row))
+    if note:
+        write_index(run, ended)
+    ranked = rank_together(rows, objective)
     return _with_front(ranked, objective) if objective.costs else ranked
 
 
@@ -111,17 +141,8 @@ def rank_together(rows: Sequence[Row], objective: Objective) -> list[Row]:
     ]
 
 
-def _sort_key(trial: TrialFolder, objective: Objective) -> tuple[int, tuple[float, ...], str]:
-    epochs = trial.read_metrics()
-    if trial.read_status().status == "failed":
-        return (2, (), trial.trial_id)
-    if not epochs:
-        return (1, (), trial.trial_id)
-    best = objective.key(objective.best(epochs))
-    return (0, tuple(-part for part in best), trial.trial_id)
-
-
-def _row(place: int, trial: TrialFolder, objective: Objective) -> Row:
+def _from_files(trial: TrialFolder, objective: Objective) -> Row:
+    """A trial, not ranked yet: its rank only says whether it will have one."""
     spec = read_json(trial.spec_file)
     status = trial.read_status()
     epochs = trial.read_metrics()
@@ -130,7 +151,7 @@ def _row(place: int, trial: TrialFolder, objective: Objective) -> Row:
     facts = trial.read_facts()
     seconds = status.seconds
     return Row(
-        rank=place if best else None,
+        rank=0 if best else None,
         trial_id=trial.trial_id,
         name=spec["name"],
         family=spec["model"]["family"],
@@ -149,6 +170,31 @@ def _row(place: int, trial: TrialFolder, objective: Objective) -> Row:
         score=best[objective.metric] if best else None,
         own_metric=objective.own_metric,
     )
+
+
+def _for_index(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in vars(row).items() if name not in NOT_NOTED}
+
+
+def _from_index(trial_id: str, noted: dict[str, Any], objective: Objective) -> Row | None:
+    """The same of what was noted; None where that is not as `_for_index` has it."""
+    rank = None if noted.get("best_epoch") is None else 0
+    given = {**noted, "rank": rank, "trial_id": trial_id, "own_metric": objective.own_metric}
+    try:
+        row: Row = _checked_row().validate_python(given, strict=True)
+    except ValidationError:
+        return None
+    ratios = (row.best_val_accuracy, row.train_accuracy)
+    has_all = None not in (*ratios, row.best_val_loss, row.score)
+    if rank is not None and not (has_all and all(0 <= (x or 0) <= 1 for x in ratios)):
+        return None
+    reason = None if row.reason is None else shown(row.reason)
+    return replace(row, name=shown(row.name), family=shown(row.family), reason=reason)
+
+
+@cache
+def _checked_row() -> TypeAdapter[Row]:
+    return TypeAdapter(Row)
 
 
 def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:

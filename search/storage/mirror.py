@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from pawtune.data_pipeline.cache import cache_dir, prepare_cache
 from pawtune.data_pipeline.safe_files import link_or_copy
@@ -31,10 +31,7 @@ from pawtune.data_pipeline.sources.object_store import (
     retry_store,
     split,
 )
-from pawtune.search.storage.trial_writer import STATE
-
-if TYPE_CHECKING:
-    from pawtune.search.storage.object_store_sync import Uploader
+from pawtune.search.storage.records import STATE
 
 PATIENCE_S = 600.0  # once trials run; a first contact that fails is reported at once
 AT_ONCE = 16  # requests; one takes 20 to 100 ms, nearly all of it waiting
@@ -72,6 +69,26 @@ def open_mirror(address: str) -> "Mirror":
     return _open[address]
 
 
+class Uploads(Protocol):
+    """What sends a running search's files to its store: `object_store_sync.Uploader`."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether another driver has taken the run over."""
+
+    def abandon(self) -> None:
+        """Sends nothing more: the run is given up."""
+
+    def noted(self, trial_id: str) -> None:
+        """Says that something was written down of a trial."""
+
+    def began(self, trial_id: str) -> None:
+        """Says that a worker took a trial."""
+
+    def ended(self, trial_id: str) -> None:
+        """Says that a trial ended."""
+
+
 class Mirror:
     """A run in an object store with its local copy.
 
@@ -84,7 +101,7 @@ class Mirror:
     def __init__(self, address: str) -> None:
         self.store = ObjectStore(address)
         self.address = self.store.address
-        self.uploader: Uploader | None = None
+        self.uploader: Uploads | None = None
         prepare_cache(cache_dir())
         place, handle = _free_place(copies_of(self.address))
         weakref.finalize(self, os.close, handle)

@@ -23,6 +23,7 @@ from pawtune.search.objective import COSTS
 from pawtune.search.storage.untrusted_files import MAX_SECONDS, RESTORE, is_number, read_object
 
 Status = Literal["pending", "running", "completed", "stopped", "failed"]
+STATE = "state.json"  # of the files of a state to continue from: says which epoch it is of
 EARLY_STOP = "asha"  # the reason of a stopped trial that is over; any other can be continued
 MAX_WORDS = 1000
 

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from pawtune.data_pipeline.safe_files import link_or_copy
 from pawtune.search.objective import Objective
-from pawtune.search.storage.records import TrialFacts
+from pawtune.search.storage.records import STATE, TrialFacts
 from pawtune.search.storage.retry import must_exist, retry_storage
 from pawtune.search.storage.run_folder import TrialFolder, write_bytes, write_text
 
 # Contents by name of the file, (bytes,) uint8: Ray hands arrays over without a copy.
 Files: TypeAlias = Mapping[str, NDArray[np.uint8]]
 
-STATE = "state.json"  # of the files of a state: says which epoch it is of
 BEST_BEFORE = "best-before-"  # files beside the state that a later epoch has replaced in `best/`
 
 

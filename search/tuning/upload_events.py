@@ -5,7 +5,7 @@ from typing import Any
 
 from ray import tune
 
-from pawtune.search.storage.object_store_sync import Uploader
+from pawtune.search.storage.mirror import Uploads
 from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.tuning.unsaved import Unsaved
 
@@ -18,7 +18,7 @@ class UploadCallback(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is un
         end: Ends the search, for the reason given.
     """
 
-    def __init__(self, uploader: Uploader, end: Callable[[str], None]) -> None:
+    def __init__(self, uploader: Uploads, end: Callable[[str], None]) -> None:
         self._uploader = uploader
         self._end = end
 

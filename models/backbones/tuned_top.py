@@ -66,7 +66,7 @@ def build_tuned(
         bias = bias + np.broadcast_to(mean, width) @ kernel
         kernel = kernel * np.broadcast_to(scale, width)[:, None]
     else:
-        x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="average")(above(inputs))
+        x = _average(above(inputs), "average")
     x = keras.layers.Dropout(dropout, seed=seed, dtype="float32", name="dropout")(x)
     head = keras.layers.Dense(len(bias), dtype="float32", name="logits")
     network = keras.Model(inputs, head(x), name="tuned")
@@ -80,10 +80,7 @@ def _standardised_averages(
     scale: NDArray[np.floating] | float,
 ) -> keras.KerasTensor:
     """(N, F) averages of maps; one step of AdamW then moves them all alike."""
-    averages = [
-        keras.layers.GlobalAveragePooling2D(dtype="float32", name=f"average_{number}")(each)
-        for number, each in enumerate(maps)
-    ]
+    averages = [_average(each, f"average_{number}") for number, each in enumerate(maps)]
     x = keras.layers.Concatenate(dtype="float32", name="averages")(averages)
     # A batch norm that is not trained is a standardisation whose numbers are among the weights.
     norm = keras.layers.BatchNormalization(
@@ -92,6 +89,16 @@ def _standardised_averages(
     x = norm(x)
     norm.set_weights([np.broadcast_to(mean, x.shape[1:]), np.broadcast_to(scale, x.shape[1:]) ** 2])
     return x
+
+
+def _average(maps: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """(N, C) averages of (N, h, w, C) over all places.
+
+    By a pooling: for the gradient of a mean, as GlobalAveragePooling2D takes it, a GPU puts the
+    batch's shape together, and the host waits for it in every step.
+    """
+    pooled = keras.layers.AveragePooling2D(maps.shape[1:3], dtype="float32", name=name)(maps)
+    return keras.layers.Flatten(dtype="float32", name=f"{name}_flat")(pooled)
 
 
 def _output(above: keras.Model, end: BlockEnd) -> keras.KerasTensor:

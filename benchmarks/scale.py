@@ -356,7 +356,7 @@ def run_with_tune(
         logging_level="ERROR",
         object_store_memory=100 * 2**20,
     )
-    writer = start_writer(run, config.metric)
+    writer = start_writer(run.trials_dir, config.objective)
     worker = tune.with_parameters(SleepingWorker, run=run, writer=writer, **parameters)
     return run_trials(config, run, trials, worker, reporter)
 

@@ -341,7 +341,7 @@ def _prepare(
         backbones=backbones,
         banks=banks,
         features=features,
-        writer=start_writer(run, config.objective),
+        writer=start_writer(run.trials_dir, config.objective),
     )
     trials = Trials(
         baselines,

@@ -146,12 +146,17 @@ def _ray_start(
 
 def kill_tree(pid: int) -> None:
     """SIGKILL to a process that a test started and to all that came of it, as a machine dies."""
+    for member in tree_of(pid):
+        with suppress(ProcessLookupError):
+            os.kill(member, signal.SIGKILL)
+
+
+def tree_of(pid: int) -> list[int]:
+    """A process and all that came of it."""
     tree, parents = [pid], _parents()
     for member in tree:  # grows while it is walked
         tree += [child for child, parent in parents.items() if parent == member]
-    for member in tree:
-        with suppress(ProcessLookupError):
-            os.kill(member, signal.SIGKILL)
+    return tree
 
 
 def _parents() -> dict[int, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pawtune.models.baselines import baseline
+from pawtune.search.cli import trial_verbs
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.errors import UserError
 from pawtune.search.run import Run
@@ -119,3 +120,15 @@ def test_help_names_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     config = SearchConfig(data="sample")
     for value in (config.trials, config.epochs, *config.image_size, config.metric, config.runs_dir):
         assert f"[default: ({value})]" in told
+
+
+def test_a_table_of_very_many_trials_is_cut_and_says_so(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_verbs, "TABLE_ROWS", 2)
+    table = pawtune(capsys, "leaderboard", run.folder.root).out
+    assert "2 of 5 trials" in table
+    assert " good " in table
+    assert " cut " not in table
+    assert " cut " in pawtune(capsys, "leaderboard", run.folder.root, "--top=3").out
+    assert len(pawtune(capsys, "leaderboard", run.folder.root, "--json").json) == 5

@@ -3,26 +3,36 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import ray
 
+from pawtune.data_pipeline.images.decode import decode_split
+from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.models.baselines import baseline
 from pawtune.models.errors import ModelError
+from pawtune.models.families.conv import ConvSpec
 from pawtune.models.families.transfer import TransferSpec
 from pawtune.models.model_spec import TrainSpec
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.config.needs import banked_backbones, needs_of_trials
 from pawtune.search.config.search_config import SearchConfig
+from pawtune.search.objective import Objective
 from pawtune.search.retraining.setup import RetrainingSetup
 from pawtune.search.retraining.training import Training, train_again
+from pawtune.search.shared_work.pixels import PixelRefs
+from pawtune.search.shared_work.shared_array import SharedArray
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.run_folder import TrialFolder
 from pawtune.search.storage.untrusted_files import REQUIRED_METRICS
 from pawtune.search.trial_report import TrialReport
+from pawtune.search.worker.trial_client import end_writer, start_writer
+from tests.ray_head import tree_of
 
 ROW = dict.fromkeys(REQUIRED_METRICS, 0.5)
 
@@ -30,8 +40,9 @@ ROW = dict.fromkeys(REQUIRED_METRICS, 0.5)
 @pytest.fixture
 def setup(ray_cluster: dict[str, Any]) -> RetrainingSetup:
     plan = ResourcePlan(cpus=1, gpus=0, concurrency=2)
-    work = SimpleNamespace(threads=1)
-    return cast(RetrainingSetup, SimpleNamespace(plan=plan, work=work))
+    work = cast(SharedWork, SimpleNamespace(threads=1))
+    unused = cast(Any, None)
+    return RetrainingSetup(unused, unused, plan, unused, {}, work)
 
 
 def test_only_a_head_that_sees_views_has_a_bank_made_for_it() -> None:
@@ -79,26 +90,56 @@ def test_trainings_stream_their_epochs_and_leave_their_files(
     assert not (tmp_path / "bad").exists()
 
 
-def test_a_worker_that_dies_costs_the_epoch_in_flight(
-    setup: RetrainingSetup, tmp_path: Path
+def test_a_worker_that_dies_costs_the_epochs_since_its_state(
+    setup: RetrainingSetup, tiny_images: Path, tmp_path: Path
 ) -> None:
-    """The task is started again, continues, and every epoch is reported once."""
-    row, sign, number = ROW, tmp_path / "died", int(signal.SIGKILL)
-
-    def train(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[TrialReport]:
-        done = len(folder.read_metrics())
-        for epoch in range(done + 1, spec.train.epochs + 1):
-            if epoch == 3 and not sign.exists():
-                sign.write_text(str(done))
-                os.kill(os.getpid(), number)
-            folder.write_metrics([{"epoch": n, **row} for n in range(1, epoch + 1)])
-            yield TrialReport(epoch, row)
-
-    folder = TrialFolder(tmp_path / "dies")
-    training = Training(spec("dies", 4), folder, continues=True, trainer=train)
+    """It sees nothing of the run; the task is started again, and every epoch is reported once."""
+    writer = start_writer(tmp_path, Objective())
+    kept = replace(setup, work=replace(tiny_work(tiny_images), writer=writer))
+    model = ConvSpec(image_size=32, filters=(4,))
+    trial = TrialSpec(name="dies", model=model, train=TrainSpec(epochs=4, precision="float32"))
+    training = Training(trial, TrialFolder(tmp_path / "dies"), continues=True)
     training.folder.root.mkdir()
     seen: list[int] = []
-    (ended,) = train_again(setup, [training], lambda _, report: seen.append(report.epoch))
+    killed: list[int] = []
+
+    def on_epoch(_: Training, report: TrialReport) -> None:
+        seen.append(report.epoch)
+        if report.epoch == 1:
+            killed.extend(kill_trainings())
+
+    (ended,) = train_again(kept, [training], on_epoch)
+    end_writer(writer)
+    assert killed
     assert ended == (training, None)
-    assert sign.read_text() == "0"
     assert seen == [1, 2, 3, 4]
+    assert [row["epoch"] for row in training.folder.read_metrics()] == [1, 2, 3, 4]
+    assert training.folder.best_weights.exists()
+
+
+def tiny_work(images: Path) -> SharedWork:
+    manifest = build_manifest(images)
+    arrays = {
+        split: SharedArray(ray.put(decode_split(images, manifest.split(split), 32)))
+        for split in ("train", "validation")
+    }
+    return SharedWork(
+        objective=Objective(),
+        threads=1,
+        class_names=manifest.class_names,
+        train_labels=manifest.labels("train"),
+        val_labels=manifest.labels("validation"),
+        pixels={32: PixelRefs(**arrays)},
+    )
+
+
+def kill_trainings() -> list[int]:
+    """Kills the workers of this process' cluster that train; their ids."""
+    found = [
+        pid
+        for pid in tree_of(os.getpid())
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::_train")
+    ]
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    return found

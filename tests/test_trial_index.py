@@ -68,7 +68,7 @@ def test_trials_that_have_ended_are_not_read_again(run: RunFolder) -> None:
         for file in files_of(run, trial_id):
             spoil(file, unseen=True)
     assert rank_trials(run, OBJECTIVE) == before
-    assert [row.trial_id for row in before] == ["0005", "0001", "0003", "0002", "0004"]
+    assert [row.trial_id for row in before] == ["0005", "0001", "0002", "0003", "0004"]
     status = of_run(run)  # of a run whose driver was killed
     assert status.counts == {"completed": 2, "stopped early": 1, "interrupted": 1, "failed": 1}
     assert status.best is not None

@@ -61,7 +61,7 @@ class Search:
         self.lines: list[str] = []
         reporter = Reporter(quiet=True)
         reporter.say = self.lines.append  # type: ignore[method-assign]
-        writer = start_writer(self.run, Objective())
+        writer = start_writer(self.run.trials_dir, Objective())
         worker = tune.with_parameters(
             ScriptedWorker, script=script, log_dir=str(folder), writer=writer
         )

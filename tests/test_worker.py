@@ -154,7 +154,7 @@ def test_a_process_in_which_something_broke_takes_no_further_trial(
 ) -> None:
     """What broke it is on record; the next trial goes elsewhere, and another writer knows it."""
     new_trial(run, "0001")
-    writer = start_writer(run, Objective())
+    writer = start_writer(run.trials_dir, Objective())
     worker = ray.remote(tune.with_parameters(TrialWorker, work=replace(work, writer=writer)))
     actor = worker.options(num_cpus=1).remote({"trial_id": "0001", "spec": "no specification"})
     assert "ValidationError" in ray.get(actor.step.remote())["failure"]

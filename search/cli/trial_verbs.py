@@ -9,12 +9,17 @@ from pawtune.search.cli.output import console, print_json
 from pawtune.search.cli.runs_verb import show_together
 from pawtune.search.cli.trust_verbs import note_of
 
+TABLE_ROWS = 1000  # without --top; Rich takes 0.5 s for as many
+
 
 def leaderboard(
     names: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="A run, or several to rank together.")
     ],
-    top: Annotated[int | None, typer.Option(min=1, help="The first so many; default: all.")] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="The first so many; default: all, in a table 1,000 at most."),
+    ] = None,
     sort: Annotated[
         str,
         typer.Option(
@@ -35,6 +40,8 @@ def leaderboard(
     from pawtune.search.results.selection_bias import describe_winner
     from pawtune.search.run import open_run
 
+    if top is None and not (as_csv or as_json):
+        top = TABLE_ROWS
     if len(names) > 1:
         opened_runs = [open_run(name, runs_dir) for name in names]
         show_together(opened_runs, sort, top, as_csv=as_csv, as_json=as_json)
@@ -53,8 +60,7 @@ def leaderboard(
             print(note)
     for row in shown:
         if row.status == "failed":
-            reason = opened.folder.trial(row.trial_id).read_status().reason
-            print(f"{row.name} failed: {reason}")
+            print(f"{row.name} failed: {row.reason}")
 
 
 def show(

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from math import isnan
+from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
@@ -181,8 +181,10 @@ def _from_index(trial_id: str, noted: dict[str, Any], objective: Objective) -> R
     rank = None if noted.get("best_epoch") is None else 0
     given = {**noted, "rank": rank, "trial_id": trial_id, "own_metric": objective.own_metric}
     try:
-        row: Row = _checked_row().validate_python(given, strict=True)
+        row: Row = _checked_row().validate_python(given)
     except ValidationError:
+        return None
+    if not all(isfinite(value) for value in vars(row).values() if isinstance(value, float)):
         return None
     ratios = (row.best_val_accuracy, row.train_accuracy)
     has_all = None not in (*ratios, row.best_val_loss, row.score)
@@ -234,6 +236,8 @@ def sort_rows(rows: Sequence[Row], column: str) -> list[Row]:
     Raises:
         UserError: There is no such column.
     """
+    if column == "rank":
+        return list(rows)
     name = column.removeprefix("-")
     flat = {row.trial_id: _flat(row) for row in rows}
     columns = list(dict.fromkeys(known for values in flat.values() for known in values))
@@ -242,8 +246,6 @@ def sort_rows(rows: Sequence[Row], column: str) -> list[Row]:
             f"a leaderboard is sorted by one of its columns, received {column!r}"
             f"{did_you_mean(name, tuple(columns))}; it has {', '.join(columns)}"
         )
-    if column == "rank" or not rows:
-        return list(rows)
     with_value = [row for row in rows if flat[row.trial_id].get(name) is not None]
     numeric = all(isinstance(flat[row.trial_id][name], int | float) for row in with_value)
 
@@ -252,7 +254,7 @@ def sort_rows(rows: Sequence[Row], column: str) -> list[Row]:
         return value if numeric else str(value)
 
     ordered = sorted(with_value, key=key, reverse=not column.startswith("-"))
-    return [*ordered, *(row for row in rows if row not in with_value)]
+    return [*ordered, *(row for row in rows if flat[row.trial_id].get(name) is None)]
 
 
 def write_leaderboard(run: RunFolder, rows: Sequence[Row]) -> None:

@@ -10,7 +10,7 @@ sampler reads them. Finished ones are not repeated, unfinished ones continue.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
@@ -30,6 +30,7 @@ from pawtune.search.storage.object_store_sync import hold_run
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
 from pawtune.search.storage.trial_spec import load_spec, read_spec
 from pawtune.search.trial_report import TrialReport
+from pawtune.search.worker.trial_client import end_writer, start_writer
 
 # Layers count their seeds upwards from the trial's, augmentation from 1,000 above: seeds that lie
 # close would share some of them.
@@ -215,7 +216,9 @@ def _train_all(
     for repeat in todo:
         write_json(repeat.folder.spec_file, repeat.spec.model_dump(mode="json"))
         repeat.folder.write_status("pending")
-    trainings = [Training(r.spec, r.folder, continues=run.mirror is None) for r in todo]
+    trainings = [Training(r.spec, r.folder, continues=True) for r in todo]
+    writer = start_writer(run.confirm_dir, objective)
+    setup = replace(setup, work=replace(setup.work, writer=writer))
 
     def on_epoch(training: Training, report: TrialReport) -> None:
         epochs[training.folder.root] = report.epoch
@@ -226,6 +229,7 @@ def _train_all(
             _end(repeats[training.folder.root], error, objective, reporter)
         reporter.stage(STAGE, total, total)  # failed ones included
     finally:
+        end_writer(writer)
         reporter.close()
 
 

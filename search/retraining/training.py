@@ -1,7 +1,8 @@
 """Trials of a run trained again as Ray tasks: the one task behind confirm, refit and reproduce.
 
 The worker trains in a folder of its own and streams an epoch's report as it ends, then the files
-to keep; or, where trainings may be interrupted and continue, in the folder of the run itself.
+to keep; or, where trainings may be interrupted and continue, it hands each epoch to the process
+that writes the run, as a search's workers do.
 """
 
 import tempfile
@@ -27,6 +28,7 @@ from pawtune.search.storage.run_folder import TrialFolder, write_bytes
 from pawtune.search.storage.trial_writer import TrialWriter
 from pawtune.search.trial_report import TrialReport
 from pawtune.search.worker.trial import run_trial
+from pawtune.search.worker.trial_client import TrialClient
 
 POLL_S = 1.0
 
@@ -53,9 +55,9 @@ class Training:
     Attributes:
         spec: Specification of the training.
         folder: Where its records and files are when it has ended, laid out as a trial's folder.
-        continues: Whether the worker trains in `folder` itself, which it must see, and continues
-            from what an interrupted training left there.
-        trainer: Trains in a folder and yields a report an epoch; must be importable.
+        continues: Whether the shared work's writer keeps each epoch in `folder`, and the training
+            continues from what an interrupted one left there; it is then trained as in a search.
+        trainer: Else: trains in a folder and yields a report an epoch; must be importable.
     """
 
     spec: TrialSpec
@@ -87,8 +89,8 @@ def train_again(
         while waiting or running:
             while waiting and len(running) < setup.plan.concurrency:
                 training = waiting.popleft()
-                place = training.folder.root if training.continues else None
-                running[task.remote(training.trainer, training.spec, place, work)] = training
+                kept_as = training.folder.trial_id if training.continues else None
+                running[task.remote(training.trainer, training.spec, kept_as, work)] = training
             streams, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
             for stream in streams:
                 training = running[stream]
@@ -142,30 +144,41 @@ def _task_on(plan: ResourcePlan) -> Any:
 
 
 def _train(
-    trainer: Trainer, spec: TrialSpec, place: Path | None, work: SharedWork
+    trainer: Trainer, spec: TrialSpec, kept_as: str | None, work: SharedWork
 ) -> Iterator[TrialReport | TrainedFiles]:
-    """One training, on a worker.
+    """One training, on a worker; `kept_as` is its name for the process that writes the run.
+
+    Yields:
+        An epoch's report; at last the files to keep, by name: none where they are kept already.
+    """
+    claim_process(work.threads)
+    # Not `yield from`: Ray sends into its generators.
+    if kept_as is not None:
+        for report in _train_kept(spec, TrialClient(work.writer, kept_as), work):
+            yield report
+        yield TrainedFiles({})
+        return
+    with tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
+        folder = TrialFolder(Path(scratch) / "trial")
+        for report in trainer(spec, folder, work):
+            yield report
+        kept = (folder.metrics_file, folder.facts_file, folder.best_predictions)
+        files = [file for file in (*kept, folder.best_weights) if file.exists()]
+        yield TrainedFiles({str(f.relative_to(folder.root)): f.read_bytes() for f in files})
+
+
+def _train_kept(spec: TrialSpec, records: TrialClient, work: SharedWork) -> Iterator[TrialReport]:
+    """Trains a trial, from its last kept state where there is one.
 
     A stream's items are counted: a task that Ray starts again, and which continues from the last
     kept state, gives the epochs before it once more.
-
-    Yields:
-        An epoch's report; at last the files to keep, by name: none where they are in `place`.
     """
-    claim_process(work.threads)
-    with tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
-        folder = TrialFolder(place or Path(scratch) / "trial")
-        given = 0 if place else None
-        for report in trainer(spec, folder, work):
-            if given is not None:
-                # Not `yield from` a list: Ray sends into its generators.
-                for row in folder.read_metrics()[given : report.epoch - 1]:
-                    yield TrialReport.from_result(row)
-                given = report.epoch
-            yield report
-        kept = (folder.metrics_file, folder.facts_file, folder.best_predictions)
-        files = [file for file in (*kept, folder.best_weights) if file.exists() and not place]
-        yield TrainedFiles({str(f.relative_to(folder.root)): f.read_bytes() for f in files})
+    given = 0
+    for report in run_trial(spec, records, work):
+        for row in records.kept.rows[given : report.epoch - 1]:
+            yield TrialReport.from_result(row)
+        given = report.epoch
+        yield report
 
 
 def _place_files(folder: TrialFolder, files: Mapping[str, bytes]) -> None:

@@ -27,7 +27,7 @@ class Noted:
 
     Attributes:
         stamp: Sizes and times of its files then, from `stamp_of`.
-        row: What its files said, JSON values by name.
+        row: Contents of its files, as a row of the leaderboard has them.
     """
 
     stamp: Stamp

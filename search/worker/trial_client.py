@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -10,22 +11,21 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pawtune.search.objective import Objective
 from pawtune.search.storage.records import TrialFacts
 from pawtune.search.storage.retry import StorageError
-from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.storage.run_writer import LostWorkerError, RunWriter, TakenOverError
 from pawtune.search.storage.trial_writer import KeptEpoch, KeptTrial
 
 END_S = 30.0
 
 
-def start_writer(run: RunFolder, objective: Objective) -> Any:
-    """The process that writes a run's trials, as an actor on this node.
+def start_writer(trials_dir: Path, objective: Objective) -> Any:
+    """The process that writes a folder of trials, as an actor on this node.
 
     Ray may not start it again: then Ray's memory monitor would kill it before any worker where a
     trial takes the memory of this node. A search whose writer is gone ends, and can be resumed.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(RunWriter).options(num_cpus=0, scheduling_strategy=here)
-    return actor.remote(run.trials_dir, objective, os.getpid())
+    return actor.remote(trials_dir, objective, os.getpid())
 
 
 def end_writer(writer: Any) -> None:
@@ -43,18 +43,21 @@ class TrialClient:
     Args:
         writer: Actor from `start_writer`.
         trial_id: The trial.
+
+    Attributes:
+        kept: State that the trial continued from when this worker took it.
     """
 
     def __init__(self, writer: Any, trial_id: str) -> None:
         self._writer = writer
         self._claim = ""
+        self.kept = KeptTrial()
         self.trial_id = trial_id
 
     def begin(self) -> KeptTrial:
         """Takes the trial; what it continues from."""
-        kept: KeptTrial
-        self._claim, kept = _answer(self._writer.begin.remote(self.trial_id))
-        return kept
+        self._claim, self.kept = _answer(self._writer.begin.remote(self.trial_id))
+        return self.kept
 
     def describe(self, facts: TrialFacts) -> None:
         """Keeps what this worker found out."""

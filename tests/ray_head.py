@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,11 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def ray_head(
-    with_token: bool, num_cpus: int = 2, autoscaling: dict[str, Any] | None = None, **changes: str
+    with_token: bool,
+    num_cpus: int = 2,
+    autoscaling: dict[str, Any] | None = None,
+    chosen: Mapping[str, int] | None = None,
+    **changes: str,
 ) -> Iterator[Head]:
     """Starts a head; ends it and all that it started.
 
@@ -82,12 +86,13 @@ def ray_head(
         with_token: Whether it asks for one.
         num_cpus: That it has for trials.
         autoscaling: What scales its cluster, as `--autoscaling-config` takes it.
+        chosen: Ports by option, in place of free ones.
         **changes: Of its environment.
     """
     folder = Path(tempfile.mkdtemp(prefix="pt-", dir="/tmp"))  # sockets take short paths only
     environment = {**_environment(folder, with_token), **changes}
     names = ("port", "dashboard-port", "ray-client-server-port", *NODE_PORTS)
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    ports = {**dict(zip(names, free_ports(len(names)), strict=True)), **(chosen or {})}
     address, gcs = f"http://127.0.0.1:{ports['dashboard-port']}", f"{IP}:{ports['port']}"
     options = [f"--{name}={port}" for name, port in ports.items()]
     options += [f"--temp-dir={folder}", "--dashboard-host=127.0.0.1", f"--num-cpus={num_cpus}"]

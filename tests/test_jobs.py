@@ -23,6 +23,7 @@ from pawtune.search.jobs.api import JobsApi
 from pawtune.search.jobs.ray_jobs import Job, _folder_of, _of_run, pack, placed, resume
 from tests.command_line import pawtune
 from tests.ray_head import Head, ray_head
+from tests.run_folders import RunMaker, make_images
 from tests.s3_server import CREDENTIALS
 
 AT_ONCE_S = 60.0  # answers are given up after seconds; a crowded machine takes the rest
@@ -140,6 +141,29 @@ def test_a_search_goes_on_as_another_job(guarded: Head, images: Path, tmp_path: 
     shutil.rmtree(tmp_path / "runs" / "onward")
     gone = guarded.pawtune("resume", "onward", *where, cwd=tmp_path)
     refused(gone, f"received 'onward', whose folder {tmp_path}/runs/onward is not there")
+
+
+@pytest.mark.slow
+def test_a_job_learns_from_an_earlier_run(
+    guarded: Head, images: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for runs, name in ((tmp_path / "runs", "near"), (elsewhere, "far")):
+        teacher = RunMaker(runs, make_images(tmp_path / name, ["a", "b"]), name, image_size=32)
+        teacher.proposals(3, ["conv"])
+        teacher.finish()
+    taught = ("--learn-from=near", f"--learn-from=../{elsewhere.name}/far")
+    options = ("--data", images, "--name=taught", "--epochs=1", *TINY, *taught)
+    where = ("--address", guarded.address)
+    submitted = guarded.pawtune("submit", *options, *where, cwd=tmp_path)
+    assert submitted.returncode == 0, submitted.stderr
+    followed = guarded.pawtune("logs", "taught", "-f", *where, cwd=tmp_path, timeout_s=120)
+    for name in ("near", "far"):
+        assert f"learns from {name}: where to begin, from 2 of 3 trials" in followed.stdout
+    assert "job taught-" in followed.stderr
+    assert ": SUCCEEDED" in followed.stderr
+    kept = load_config(tmp_path / "runs" / "taught" / "search.yaml").learn_from
+    assert kept == (f"{tmp_path}/runs/near", f"{elsewhere}/far")
 
 
 @pytest.mark.slow
@@ -314,6 +338,20 @@ def test_the_port_that_workers_join_is_no_dashboard(guarded: Head, tmp_path: Pat
     refused(done, f"received http://{guarded.gcs_address}: that port does not speak HTTP")
 
 
+@pytest.mark.slow
+def test_another_ray_that_holds_the_agents_port_is_named(images: Path, tmp_path: Path) -> None:
+    port = "dashboard-agent-listen-port"
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        with ray_head(with_token=False, chosen={port: other.getsockname()[1]}) as head:
+            options = ("--data", images, "--name=held", "--epochs=1", *TINY)
+            done = head.pawtune("submit", *options, "--address", head.address, cwd=tmp_path)
+            refused(done, f"the cluster at {head.address} takes no job: ", f"head with --{port}")
+            joined = head.pawtune("run", *options, "--address", head.gcs_address, cwd=tmp_path)
+            assert joined.returncode == 0, joined.stderr  # a search that joins it needs no agent
+
+
 def test_no_such_job(guarded: Head, tmp_path: Path) -> None:
     for verb in ("logs", "stop"):
         done = guarded.pawtune(verb, "nope", "--address", guarded.address, cwd=tmp_path)
@@ -473,6 +511,22 @@ def test_a_path_that_only_the_submitter_has(option: str, tmp_path: Path) -> None
         with pytest.raises(UserError, match=rf"--{option} must be .*a path that the cluster sees"):
             placed(config(**{option: given}), here=False, shared=False)
     assert getattr(placed(config(**{option: "mine"}), True, shared=True), option) == str(mine)
+
+
+def test_earlier_runs_that_a_job_can_see(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "pets").mkdir(parents=True)
+    known: Any = {"learn_from": ["pets", "s3://bucket/runs/cats", "/shared/runs/dogs"]}
+    assert placed(config(**known), here=False, shared=False).learn_from == tuple(
+        known["learn_from"]
+    )
+    path: Any = {"learn_from": ["mine/pets"], "runs_dir": "mine"}
+    with pytest.raises(UserError, match=r"--learn-from must be the name of a run or a path that"):
+        placed(config(**path), here=False, shared=False)
+    assert placed(config(**path), here=True, shared=False).learn_from == (f"{tmp_path}/mine/pets",)
+    for name in ("nowhere", "mine/nowhere"):
+        lost: Any = {"learn_from": [name], "runs_dir": "mine"}
+        with pytest.raises(UserError, match=rf"--learn-from must be .* exists, received '{name}'"):
+            placed(config(**lost), here=True, shared=False)
 
 
 def test_runs_of_a_far_cluster_lie_on_it() -> None:

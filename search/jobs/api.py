@@ -21,6 +21,7 @@ from pawtune.search.errors import UserError
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 TIMEOUT_S = 3.0  # of each of two questions: a wrong address is reported within 10 s
 HEAD_KNOWN_S = 8.0  # a new cluster's dashboard answers 5 s before it knows its own nodes
+NO_AGENT = "No available agent"  # Ray's word where a head cannot start jobs
 TOKEN_REMEDY = (
     "put the cluster's token into ~/.ray/auth_token, or name its file in RAY_AUTH_TOKEN_PATH"
 )
@@ -123,6 +124,12 @@ class JobsApi:
             yield
         except (RuntimeError, OSError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
+            if NO_AGENT in first:
+                raise UserError(
+                    f"the cluster at {self.shown} takes no job: its head has no dashboard agent, "
+                    "as where another Ray on that machine holds its port (52365 unless chosen); "
+                    "start the head with --dashboard-agent-listen-port and a free port"
+                ) from error
             raise UserError(
                 f"the cluster at {self.shown} failed: {first}; check that it is up: "
                 f"`pawtune list --address {self.shown}`"

@@ -240,6 +240,9 @@ def placed(config: SearchConfig, here: bool, shared: bool) -> SearchConfig:
         )
     if is_address(config.runs_dir):
         return config.model_copy(update=update)
+    update["learn_from"] = tuple(
+        _placed_run(run, config.runs_dir, here, shared) for run in config.learn_from
+    )
     runs = Path(config.runs_dir).expanduser()
     if not here and not runs.is_absolute():
         raise UserError(
@@ -264,6 +267,14 @@ def _placed_path(given: str, option: str, others: str, here: bool, shared: bool)
         "this machine; copy it to the cluster's shared folder and give its full path there, or add "
         "--shared-path if it is the same on both"
     )
+
+
+def _placed_run(given: str, runs_dir: str, here: bool, shared: bool) -> str:
+    """An earlier run to learn from: by its name in `--runs-dir`, which the job has too, or path."""
+    below = Path(runs_dir).expanduser() / given
+    if is_address(given) or os.sep not in given and (not here or below.exists()):
+        return given
+    return _placed_path(given, "--learn-from", "the name of a run or ", here, shared)
 
 
 def pack(folder: Path, config: SearchConfig | None, own_code: Sequence[str] = ()) -> None:

@@ -699,3 +699,26 @@ def test_a_picture_is_no_data_and_its_folder_is_named(root: Path, capsys: Capsys
         f"received the picture '{picture}'; give the folder that it is in, {picture.parent}, or "
         "the one above"
     )
+
+
+@pytest.mark.parametrize("names", [("Cat", "cat"), ("golden retriever", "golden_retriever")])
+def test_one_class_under_two_names_is_named(
+    root: Path, capsys: Capsys, names: tuple[str, str]
+) -> None:
+    first, second = names
+    write_classes(root, {f"train/{first}": 4, "train/dog": 4, f"val/{second}": 4, "val/dog": 4})
+    said = refusal(capsys, root)
+    assert f"{first!r} is in train and {second!r} in val: give folders of one class one" in said
+
+
+def test_folders_of_images_and_of_segmentations_are_refused(root: Path, capsys: Capsys) -> None:
+    write_classes(root, folders("JPEGImages", "SegmentationClass", "SegmentationObject"))
+    assert "JPEGImages and Segmentation" in refusal(capsys, root)
+
+
+def test_a_python_environment_beside_the_classes_is_no_class(root: Path, capsys: Capsys) -> None:
+    write_classes(root, folders("cat", "dog", "venv/share/jupyter/kernels", each=6))
+    (root / "venv" / "pyvenv.cfg").touch()
+    found = understood(capsys, root)
+    assert found["class_names"] == ["cat", "dog"]
+    assert found["rejects"] == [{"path": "venv", "reason": "a Python environment"}]

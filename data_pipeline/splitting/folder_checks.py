@@ -13,6 +13,7 @@ from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.splitting.folder_tree import (
     BROKEN_LINK,
     DOCUMENT_SUFFIXES,
+    ENVIRONMENT,
     OWN_OUTPUT,
     UNLISTED,
     Folder,
@@ -35,7 +36,7 @@ _MASK = "(mask|masks|seg|segmentation|gt|groundtruth|label|labels|annotation|tri
 MASK_STEM = re.compile(rf"(?i)(?P<base>.+?)[ ._-]*{_MASK}[ ._-]?\d*")
 MASK_PREFIX = re.compile(rf"(?i){_MASK}[ ._-]*(?P<base>.+)")
 IMAGE_WORD = re.compile(r"(?i)[ ._-]*(image|img|photo|original|rgb)$|^(image|img|photo)[ ._-]*")
-CONTAINER_WORDS = {"data", "dataset", "images", "imgs", "photos", "pictures"}
+CONTAINER_WORDS = {"data", "dataset", "images", "imgs", "jpeg", "jpg", "photos", "pictures", "png"}
 THUMBNAILS = "in a folder of thumbnails, small copies of other images"
 MOST_SPLITS = 10  # folders at the top; more are classes for certain
 SHOWN_NAMES = 6
@@ -82,7 +83,7 @@ def all_data_folders(folder: Folder) -> dict[str, Folder]:
 
 def _is_extra(folder: Folder) -> bool:
     """Whether a folder without images is no class: documents, output, a usual name for such."""
-    if any(found.fault == OWN_OUTPUT for found in folder.skipped):
+    if any(found.fault in (OWN_OUTPUT, ENVIRONMENT) for found in folder.skipped):
         return True
     if is_system_folder(folder.name):
         return True
@@ -183,14 +184,17 @@ def describe_subfolders(classes: Sequence[Folder]) -> list[str]:
     return [f"{head}, whose images all count for their class: {', '.join(listed)}{more}"]
 
 
+def plain_name(name: str) -> str:
+    """A name without what few people tell apart: case, blanks, invisible characters."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return " ".join("".join(c for c in folded if c.isprintable()).split())
+
+
 def describe_alike(names: Sequence[str]) -> list[str]:
     """A sentence about class names that may be one class: Cat, cat and "cat "."""
     alike: dict[str, list[str]] = {}
     for name in names:
-        plain = "".join(
-            c for c in unicodedata.normalize("NFKC", name).casefold() if c.isprintable()
-        )
-        alike.setdefault(" ".join(plain.split()), []).append(name)
+        alike.setdefault(plain_name(name), []).append(name)
     same = [", ".join(map(repr, found)) for found in alike.values() if len(found) > 1]
     if not same:
         return []
@@ -198,6 +202,28 @@ def describe_alike(names: Sequence[str]) -> list[str]:
         f"class names that differ in case, blanks or invisible characters alone: "
         f"{'; '.join(same)}; they stay different classes: use one name if they are one"
     ]
+
+
+def refuse_twins(root: str, found: tuple[str, str], lacks: str, others: Iterable[str]) -> None:
+    """Refuses one class under two names in two splits.
+
+    Args:
+        root: The data's folder, for the message.
+        found: A split, and its class that another split lacks.
+        lacks: The other split.
+        others: Classes that it alone has.
+
+    Raises:
+        DataError: One of these is called nearly the same.
+    """
+    split, name = found
+    for other in sorted(others):
+        if re.sub("[_-]", " ", plain_name(other)) == re.sub("[_-]", " ", plain_name(name)):
+            raise DataError(
+                f"{root}: every split must have the same class folders; {name!r} is in "
+                f"{shown(split)} and {other!r} in {shown(lacks)}: give folders of one class one "
+                "name"
+            )
 
 
 def describe_odd_one(classes: Mapping[str, Folder]) -> list[str]:

@@ -28,6 +28,7 @@ from pawtune.data_pipeline.splitting.folder_checks import (
     holes,
     listing,
     refuse_masks,
+    refuse_twins,
     without_thumbnails,
 )
 from pawtune.data_pipeline.splitting.folder_tree import Folder, read_tree
@@ -273,6 +274,7 @@ class _Reading:
             if missing:
                 name = missing[0]
                 has, lacks = (first, other) if name in classes[first] else (other, first)
+                refuse_twins(shown(self._root), (has, name), lacks, classes[lacks] - classes[has])
                 raise DataError(
                     f"{shown(self._root)}: every split must have the same class folders; {name!r} "
                     f"is in {shown(has)} and not in {shown(lacks)} ({len(missing)} such); add it, "

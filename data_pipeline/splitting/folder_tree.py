@@ -3,7 +3,8 @@
 No file is opened, and /proc, /sys and /dev are not entered. Links are followed, to files and to
 folders: the user named the folder, and data set caches consist of links. (An archive cannot bring
 any: unpacking refuses links.) A link to a folder that contains it is not followed. What pawtune
-itself wrote is one item. What hidden and system folders hold is listed, and is no data.
+itself wrote is one item, as is a Python environment. What hidden and system folders hold is
+listed, and is no data.
 """
 
 import os
@@ -18,6 +19,7 @@ from pawtune.data_pipeline.safe_files import shown
 
 HIDDEN = "hidden or system file"
 OWN_OUTPUT = "written by pawtune"
+ENVIRONMENT = "a Python environment"
 UNLISTED = "folder cannot be listed"
 BROKEN_LINK = "broken symbolic link"
 LINK_CYCLE = "symbolic link to a folder that contains it"
@@ -35,6 +37,7 @@ SYSTEM_FOLDERS = {
 }  # fmt: skip
 OUTPUT_MARK = "made-by-pawtune.txt"
 """A file that `pawtune preview` writes beside its pictures, and nothing else does."""
+ENVIRONMENT_MARKS = {"pyvenv.cfg", "conda-meta"}
 RUN_MARK = "search.yaml"
 RUN_ITEMS = {"manifest.json", "stage.json", "summary.json", "trials", "driver.lock"}
 
@@ -159,8 +162,10 @@ def _enter(
         yield Found(relative, f"{UNLISTED}: {error.strerror}", is_folder=True)
         return
     if relative:
-        if not hidden and _is_own_output({entry.name for entry in items}):
-            yield Found(relative, OWN_OUTPUT, is_folder=True)
+        names = {entry.name for entry in items}
+        if not hidden and (names & ENVIRONMENT_MARKS or _is_own_output(names)):
+            fault = ENVIRONMENT if names & ENVIRONMENT_MARKS else OWN_OUTPUT
+            yield Found(relative, fault, is_folder=True)
             return
         yield Found(relative, is_folder=True)
     for entry in items:

@@ -18,7 +18,7 @@ WORDS = {
 EITHER = ("eval", "evaluation", "holdout")
 FILLERS = (
     "set", "sets", "data", "dataset", "split", "folder", "dir", "images", "image", "imgs", "img",
-    "photos", "pictures", "pics", "samples", "jpg", "png", "raw", "all", "new", "final",
+    "photos", "pictures", "pics", "samples", "jpeg", "jpg", "png", "raw", "all", "new", "final",
     "the", "of",
 )  # fmt: skip
 _GLUED = re.compile(rf"({'|'.join([*WORDS, *EITHER])})({'|'.join(FILLERS)})")
@@ -35,6 +35,8 @@ MASK_WORDS = {
     "heatmaps", "label", "labels", "mask", "masks", "matte", "mattes", "seg", "segmentation",
     "segmentations", "segs", "trimap", "trimaps",
 }  # fmt: skip
+# What else is said of masks.
+MASK_KINDS = {"binary", "class", "instance", "object", "semantic"}
 # Of masks, those that are also things in a picture, and so may be a class.
 MASK_THINGS = {"contour", "label", "mask", "matte"}
 THUMBNAIL_WORDS = {"thumb", "thumbnail", "thumbnails", "thumbs"}
@@ -56,10 +58,10 @@ PART_WORDS = {
 def words_of(name: str) -> list[str]:
     """A name's words in lower case, without digits.
 
-    >>> words_of("TrainImages-2017"), words_of("valset")
-    (['train', 'images'], ['val', 'set'])
+    >>> words_of("TrainImages-2017"), words_of("valset"), words_of("JPEGImages")
+    (['train', 'images'], ['val', 'set'], ['jpeg', 'images'])
     """
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})", " ", name)
     words = re.findall(r"[^\W\d_]+", spaced.lower())
     glued = [_GLUED.fullmatch(word) for word in words]
     return [part for word, hit in zip(words, glued, strict=True)
@@ -114,7 +116,7 @@ def _split_word(name: str) -> tuple[str | None, list[str]]:
 
 def is_mask_name(name: str) -> bool:
     """Whether a subfolder of a class is named as one of masks or annotations."""
-    words = {word for word in words_of(name) if word not in FILLERS and word != "binary"}
+    words = {word for word in words_of(name) if word not in FILLERS} - MASK_KINDS
     return bool(words) and not words - MASK_WORDS - {"ground", "truth"}
 
 

@@ -15,6 +15,7 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.images.decode import open_image, read_file, resize_bilinear
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.splitting.folder_tree import (
+    ENVIRONMENT,
     HIDDEN,
     LINK_CYCLE,
     OWN_OUTPUT,
@@ -192,4 +193,4 @@ def _is_no_image(found: Found) -> bool:
     """Documents by their name, hidden and system files, what pawtune wrote, cycles of links."""
     if found.fault is None:
         return not may_be_image(found.path)
-    return found.fault in (HIDDEN, OWN_OUTPUT, LINK_CYCLE)
+    return found.fault in (HIDDEN, OWN_OUTPUT, ENVIRONMENT, LINK_CYCLE)

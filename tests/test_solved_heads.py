@@ -1,10 +1,15 @@
 """models.training.solved_heads: exact solutions, checked against refits, gradients and Keras."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
+from scipy.optimize import minimize
+from scipy.special import softmax
 
 from pawtune.models.errors import ModelError
+from pawtune.models.training import solved_heads
 from pawtune.models.training.solved_heads import (
     Decomposition,
     SolvedHead,
@@ -171,3 +176,26 @@ def test_classes_that_separate_leave_room_for_doubt() -> None:
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert (p.argmax(1) == labels).all()
     assert 0.85 < p.max(1).min() <= p.max(1).max() < 0.97
+
+
+def test_many_images_take_no_more_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The intercept's curvature grows with the images: unscaled, it took all 300 iterations."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(10_000, 20)).astype(np.float32)
+    scores = features @ rng.normal(size=(20, 5)) + rng.gumbel(size=(10_000, 5)) + np.arange(5)
+    labels = scores.argmax(axis=1)[:8_000]
+    decomposition = decompose(features[:8_000], features[8_000:])
+    taken: list[int] = []
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        found = minimize(*arguments, **options)
+        taken.append(found.nit)
+        return found
+
+    monkeypatch.setattr(solved_heads, "minimize", counting)
+    found = softmax(solve_logistic(decomposition, labels, 5, 0.1).val_logits, axis=1)
+    monkeypatch.setattr(solved_heads, "_GRADIENT_TOLERANCE", 1e-9)
+    monkeypatch.setattr(solved_heads, "_LOSS_TOLERANCE", 1e-13)
+    further = softmax(solve_logistic(decomposition, labels, 5, 0.1).val_logits, axis=1)
+    assert taken[0] < 60
+    assert np.abs(found - further).max() < 0.001

@@ -1,5 +1,7 @@
 """The best trial predicts what it was trained without; labels of the test split on request."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +94,14 @@ def test_every_way_of_training_predicts_what_it_was_trained_without(searched: Ru
         np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-3)
 
 
+def test_an_audit_from_cached_features_starts_no_ray(searched: Run) -> None:
+    command = [sys.executable, "-m", "pawtune", "audit", str(searched.folder.root)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "decide on each in" in ended.stdout
+    assert "Ray" not in ended.stderr
+
+
 def make_run(folder: Path) -> Run:
     """A run of one conv net with weights, and no backbone."""
     images = make_images(folder / "images", ["a", "b"], 40)
@@ -127,5 +137,5 @@ def test_a_run_without_a_backbone_is_audited_by_its_best_trial(
     assert "copies and outliers need a frozen backbone" in again.out
     assert "this was look 1 at the test split" in again.out
     assert len(read_ledger(run.folder)) == 1
-    assert "look\n1 at the test split" in (run.folder.audit_dir / "index.html").read_text()
+    assert "look 1 at the\ntest split." in (run.folder.audit_dir / "index.html").read_text()
     assert pawtune(capsys, "test", root, "--json").json["looks"] == 2

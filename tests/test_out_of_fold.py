@@ -144,7 +144,7 @@ def test_heads_on_more_images_are_better_and_classes_are_counted() -> None:
     rng = np.random.default_rng(5)
     labels = np.arange(300) % 3
     x = rng.normal(size=(300, 40)) + 1.5 * np.eye(40)[labels]
-    curve = measure_curve(x, labels, 3, 1.0, np.arange(300), repetitions=4)
+    curve = measure_curve(decompose(x, x[:1]), labels, 3, 1.0, np.arange(300), repetitions=4)
     assert curve.accuracies.shape == (7, 4)
     assert curve.accuracies[-1].mean() > curve.accuracies[0].mean()
     np.testing.assert_array_equal(curve.totals.sum(axis=2), 60)

@@ -16,7 +16,7 @@ from scipy.linalg import solve
 from scipy.optimize import least_squares
 
 from pawtune.models.out_of_fold.leave_out import group_members
-from pawtune.models.training.solved_heads import decompose
+from pawtune.models.training.solved_heads import Decomposition
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.integer[Any]]
@@ -69,7 +69,7 @@ class Forecast:
 
 
 def measure_curve(
-    features: NDArray[np.floating[Any]],
+    decomposition: Decomposition,
     labels: Labels,
     num_classes: int,
     regularisation: float,
@@ -81,7 +81,7 @@ def measure_curve(
     """Solves heads on parts of the images, 10% to 80% of them, and scores the rest.
 
     Args:
-        features: (N, D).
+        decomposition: Decomposition of the N images' features.
         labels: (N,) class indices.
         num_classes: C.
         regularisation: λ of `solve_ridge`.
@@ -93,7 +93,7 @@ def measure_curve(
     sizes = np.array([max(2 * num_classes, round(share * len(labels))) for share in SHARES])
     shape = (len(sizes), repetitions, num_classes)
     hits, totals = np.zeros(shape), np.zeros(shape)
-    members, kernel = group_members(groups), _kernel(features)
+    members, kernel = group_members(groups), _kernel(decomposition)
     targets = np.eye(num_classes)[labels]
     for repetition in range(repetitions):
         order = np.concatenate([members[place] for place in rng.permutation(len(members))])
@@ -108,14 +108,13 @@ def measure_curve(
     return LearningCurve(sizes.astype(np.int64), hits, totals)
 
 
-def _kernel(features: NDArray[np.floating[Any]]) -> Array:
+def _kernel(decomposition: Decomposition) -> Array:
     """(N, N) inner products of standardised features over D, with the constant feature's 1.
 
     Ridge in its dual form then costs a small solution for each part: the same head as `solve_ridge`
     but for the scale of the features, which is that of all images.
     """
-    parts = decompose(features, features[:1])
-    z = parts.coordinates.astype(np.float64)
+    z = decomposition.coordinates.astype(np.float64)
     result: Array = z @ z.T + 1
     return result
 

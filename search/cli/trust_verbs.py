@@ -249,11 +249,17 @@ def audit(
         )
     print(f"labels that are probably wrong: {len(found.labels)}")
     for issue in found.labels[:top]:
-        print(f"  {issue.path}: {issue.label}, rather {issue.suggested} ({issue.probability:.0%})")
+        print(
+            f"  {issue.path} ({issue.split}): {issue.label}, rather {issue.suggested} "
+            f"({issue.probability:.0%})"
+        )
     if found.backbone is None:
         print("copies and outliers need a frozen backbone, which this run does not have")
     crossing = sum(copy.crosses for copy in found.copies)
-    print(f"near copies that hashes missed: {len(found.copies)}, {crossing} of them across splits")
+    print(
+        f"pairs so alike that they may be copies: {len(found.copies)}, {crossing} of them across "
+        "splits"
+    )
     for copy in found.copies[:top]:
         print(f"  {copy.path} ({copy.split}) and {copy.other_path} ({copy.other_split})")
     print(f"images like no other: {len(found.outliers)}")

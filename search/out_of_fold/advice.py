@@ -91,8 +91,9 @@ def advise_run(
             "no network)"
         )
     x = joined(read_features(run, config, manifest, backbone, progress))
-    _, penalty = choose_penalty(decompose(x, x[:1]), seen.labels, len(names), seen.groups)
-    curve = measure_curve(x, seen.labels, len(names), penalty, seen.groups)
+    parts = decompose(x, x[:1])
+    _, penalty = choose_penalty(parts, seen.labels, len(names), seen.groups)
+    curve = measure_curve(parts, seen.labels, len(names), penalty, seen.groups)
     wanted = [round(factor * len(seen.labels)) for factor in GROWTH]
     recalls = curve.recalls()
     needs = [

@@ -18,7 +18,7 @@ from pawtune.models.features.feature_bank import content_fingerprint
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.process import load_tensorflow
 from pawtune.search.results.leaderboard import Row
-from pawtune.search.shared_work.backbones import share_backbones, stored_backbone
+from pawtune.search.shared_work.backbones import stored_backbone
 from pawtune.search.shared_work.board import ArrayWriter, Job, load_arrays
 from pawtune.search.shared_work.features import FeatureStore
 from pawtune.search.shared_work.pixels import DEVICES
@@ -114,7 +114,7 @@ def _store(
         policy=policy,
         seed=0,
         threads=0,
-        backbones=share_backbones({backbone: stored_backbone(run.backbone_weights(*backbone))}),
+        backbones={backbone: stored_backbone(run.backbone_weights(*backbone))},
         device=device,
     )
 

@@ -13,7 +13,6 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.special import softmax
 from scipy.stats import mannwhitneyu
+from solved_picks import check_relabelled, check_selection
 
 from pawtune.data_pipeline.images.decode import resize_bilinear
 from pawtune.data_pipeline.sources.sample import make_sample
@@ -36,9 +36,7 @@ from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.models.out_of_fold.conformal import label_set, set_threshold
 from pawtune.models.out_of_fold.label_errors import find_label_errors, margins
 from pawtune.models.out_of_fold.learning_curve import forecast, measure_curve
-from pawtune.models.out_of_fold.leave_out import deal_folds
 from pawtune.models.training.solved_heads import (
-    Decomposition,
     decompose,
     solve_logistic,
     solve_ridge,
@@ -181,8 +179,9 @@ def check_forecasts(features: Features, labels: NDArray[np.int64], draws: int) -
     for draw in range(draws):
         order = np.random.default_rng(draw).permutation(len(labels))
         few, many, rest = order[:1000], order[:2000], order[2000:]
-        _, penalty = choose_penalty(decompose(x[few], x[:1]), labels[few], 2)
-        curve = measure_curve(x[few], labels[few], 2, penalty, np.arange(1000), seed=draw)
+        parts = decompose(x[few], x[:1])
+        _, penalty = choose_penalty(parts, labels[few], 2)
+        curve = measure_curve(parts, labels[few], 2, penalty, np.arange(1000), seed=draw)
         (found,) = forecast(curve, [2000], len(rest), seed=draw)
         head = solve_ridge(decompose(x[many], x[rest]), labels[many], 2, penalty)
         accuracy = float((head.val_logits.argmax(axis=1) == labels[rest]).mean())
@@ -262,13 +261,20 @@ def check_calibration(
             features, labels, train, rest, classes
         ),
     }
+    probabilities: dict[str, list[NDArray[np.float64]]] = {name: [] for name in heads}
+    probabilities["vote of these four"] = []
+    truths = []
+    for split in range(splits):
+        order = np.random.default_rng(split).permutation(len(labels))
+        train, rest = order[:half], order[half:]
+        truths.append(labels[rest])
+        each = [softmax(logits_of(train, rest), axis=1) for logits_of in heads.values()]
+        for name, p in zip(probabilities, [*each, np.mean(each, axis=0)], strict=True):
+            probabilities[name].append(p.astype(np.float32))
     rows = []
-    for name, logits_of in heads.items():
+    for name, of_splits in probabilities.items():
         found, pooled = [], []
-        for split in range(splits):
-            order = np.random.default_rng(split).permutation(len(labels))
-            train, rest = order[:half], order[half:]
-            p, truth = softmax(logits_of(train, rest), axis=1).astype(np.float32), labels[rest]
+        for p, truth in zip(of_splits, truths, strict=True):
             temperature = choose_temperature(p[:quarter], truth[:quarter])
             after = tempered(p[quarter:], temperature)
             pooled.append((p[quarter:], after, truth[quarter:]))
@@ -352,103 +358,6 @@ def check_novelty(
     return rows
 
 
-TAPS = (("average",), ("maximum",), ("average", "maximum"))
-PICKED_FROM = 200
-
-
-def fold_logistic(
-    decomposition: Decomposition,
-    labels: NDArray[Any],
-    num_classes: int,
-    regularisation: float,
-    folds: NDArray[Any],
-) -> NDArray[np.float64]:
-    """(N, C) logits of each image by the logistic head that was solved without its fold.
-
-    All heads share the principal directions and the scale of the features, which are taken from
-    all images; labels never are.
-
-    Args:
-        decomposition: Decomposition of the N images' features.
-        labels: (N,) class indices.
-        num_classes: C.
-        regularisation: λ of `solve_logistic`.
-        folds: (N,) of `deal_folds`.
-    """
-    logits = np.empty((len(labels), num_classes))
-    for fold in np.unique(folds):
-        out = folds == fold
-        part = without(decomposition, np.flatnonzero(out))
-        head = solve_logistic(part, labels[~out], num_classes, regularisation)
-        logits[out] = head.val_logits
-    return logits
-
-
-def without(decomposition: Decomposition, rows: NDArray[np.intp]) -> Decomposition:
-    """The same directions for the images that remain; `rows` stand as validation images.
-
-    Its variances are those of the remaining images along the directions, which are then no longer
-    principal: right for `solve_logistic`, which takes them as step sizes, not for `solve_ridge`.
-    """
-    rest = np.setdiff1d(np.arange(len(decomposition.weights)), rows)
-    kept = decomposition.coordinates[rest]
-    weights = decomposition.weights[rest]
-    weights = weights * (len(rest) / weights.sum())
-    return replace(
-        decomposition,
-        coordinates=kept,
-        val_coordinates=decomposition.coordinates[rows],
-        weights=weights,
-        variances=weights @ kept.astype(np.float64) ** 2,
-    )
-
-
-def check_selection(features: Features, labels: NDArray[np.int64], draws: int) -> dict[str, Any]:
-    """Hidden regret of the pick among 18 heads from 200 photographs, 140 of them training: by
-    validation accuracy, or by that of out-of-fold and validation predictions together; ties go to
-    the lower log loss. Regret: how far the accuracy on all other photographs is below the best."""
-    classes = int(labels.max()) + 1
-    regrets: dict[str, list[float]] = {"validation": [], "out-of-fold too": []}
-    for draw in range(draws):
-        order = np.random.default_rng(draw).permutation(len(labels))
-        train, rest = order[:140], order[140:]
-        seen, given = PICKED_FROM - len(train), labels[train]
-        folds = deal_folds(given, np.arange(len(train)))
-        scores: dict[str, list[tuple[float, float]]] = {name: [] for name in regrets}
-        hidden = []
-        for taps in TAPS:
-            x = np.concatenate([features[name] for name in taps], axis=1)
-            parts = decompose(x[train], x[rest])
-            for penalty in (0.3, 3.0, 30.0):
-                ridge = solve_ridge(parts, given, classes, penalty)
-                logistic = solve_logistic(parts, given, classes, penalty / 300)
-                unseen = fold_logistic(parts, given, classes, penalty / 300, folds)
-                for head, out_of_fold in ((ridge, ridge.loo_logits), (logistic, unseen)):
-                    own = head.val_logits[:seen]
-                    both = np.concatenate([out_of_fold, own])
-                    truth = np.concatenate([given, labels[rest[:seen]]])
-                    scores["validation"].append(rate(own, labels[rest[:seen]]))
-                    scores["out-of-fold too"].append(rate(both, truth))
-                    hidden.append(rate(head.val_logits[seen:], labels[rest[seen:]])[0])
-        for name, found in scores.items():
-            pick = max(range(len(found)), key=found.__getitem__)
-            regrets[name].append(100 * (max(hidden) - hidden[pick]))
-    difference = np.subtract(*regrets.values())
-    return {
-        "draws": draws,
-        "regret in points": {name: round(float(np.mean(r)), 2) for name, r in regrets.items()},
-        "falls by": round(float(difference.mean()), 2),
-        "its standard error": round(float(difference.std(ddof=1) / np.sqrt(draws)), 2),
-    }
-
-
-def rate(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> tuple[float, float]:
-    """Accuracy, and the log loss below zero."""
-    p = softmax(logits, axis=1)
-    own = np.maximum(p[np.arange(len(truth)), truth], 1e-12)
-    return float((p.argmax(axis=1) == truth).mean()), float(np.log(own).mean())
-
-
 def main() -> None:
     """Prints and writes what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -473,6 +382,9 @@ def main() -> None:
     flowers = cache(lambda: read("flowers17.zip"))
     parts: dict[str, Callable[[], Any]] = {
         "flips": lambda: [find_flips(*pets()[1:], share) for share in (0.05, 0.1, 0.2)],
+        "relabelled": lambda: [
+            check_relabelled(*pets()[1:], share, SPLITS // 2) for share in (0.05, 0.1, 0.2)
+        ],
         "label sets": lambda: check_label_sets(*pets()[1:], SPLITS),
         "calibration": lambda: check_calibration(*flowers()[1:], SPLITS),
         "novelty": lambda: check_novelty(

@@ -68,7 +68,11 @@ def compose_complete(
 
 
 def compose_vote(
-    voters: Sequence[Trained], num_classes: int, backbones: Mapping[Backbone, keras.Model]
+    voters: Sequence[Trained],
+    num_classes: int,
+    backbones: Mapping[Backbone, keras.Model],
+    *,
+    temperature: float = 1.0,
 ) -> keras.Model:
     """The complete model of a soft vote: the mean of several cores' probabilities.
 
@@ -79,6 +83,7 @@ def compose_vote(
         voters: two or more.
         num_classes: as the cores were built with.
         backbones: those of all voters, from `load_backbone`.
+        temperature: what the logarithm of the mean is divided by, see `out_of_fold.calibration`.
 
     Returns:
         (N, None, None, 3) pixels → (N, num_classes) probabilities, float32.
@@ -96,8 +101,10 @@ def compose_vote(
             )
             for number, voter in enumerate(voters, start=1)
         ]
-        mean = keras.layers.Average(name="probabilities")(votes)
-        return keras.Model(graph.raw, mean, name="pawtune")
+        mean = keras.layers.Average(name="vote")(votes)
+        logits = keras.layers.Rescaling(1 / temperature, name="calibration")(keras.ops.log(mean))
+        probabilities = keras.layers.Softmax(name="probabilities")(logits)
+        return keras.Model(graph.raw, probabilities, name="pawtune")
 
 
 def _logits(

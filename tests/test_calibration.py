@@ -82,8 +82,12 @@ def test_the_delivered_model_has_it_inside(
     expected = compose_complete(plain, 2, core).predict(pixels, verbose=0)
     np.testing.assert_allclose(before, expected, atol=1e-5)
     assert "inside the model" in file.with_suffix(".md").read_text()
-    _, exported = made.export(tmp_path / "lite.tflite", "tflite")
-    assert exported.max_difference < 0.01
+    for name in ("lite.tflite", "best.onnx"):
+        _, exported = made.export(tmp_path / name, name.partition(".")[2])
+        assert exported.max_difference < 0.01
+    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "best.onnx")
+    (answer,) = session.run(None, {session.get_inputs()[0].name: pixels})
+    np.testing.assert_allclose(answer, model.predict(pixels, verbose=0), atol=1e-3)
     look = pawtune(capsys, "test", made.folder.root, "--json").json
     assert 0 <= look["calibration_error"] != look["calibration_error_before"]
     report = pawtune(capsys, "report", made.folder.root)

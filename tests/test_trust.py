@@ -230,15 +230,20 @@ def test_a_vote_is_kept_scored_retrieved_and_used(
         root / "ensemble" / "model.keras", compile=False, safe_mode=True
     )
     pixels = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), dtype=np.uint8)
-    # A vote has no temperature: that of each member is taken out again.
+    # A vote has a temperature of its own: that of each member is taken out again.
     members = [
         tempered(pets.best(one).predict(pixels, verbose=0), 1 / trial_temperature(pets.folder, one))
         for one in ids
     ]
-    expected = np.mean(members, axis=0)
+    expected = tempered(np.mean(members, axis=0), vote["temperature"])
     np.testing.assert_allclose(model.predict(pixels, verbose=0), expected, atol=1e-5)
     look = pawtune(capsys, "test", root, "--ensemble", "--json").json
     assert (look["model"], look["trial_id"]) == ("ensemble", "+".join(ids))
+    choice = pets.choose(kind="ensemble")
+    assert pets.model_and_card(choice)[1]["calibration"]["temperature"] == vote["temperature"]
+    for name in ("vote.tflite", "vote.onnx"):
+        _, exported = pets.export(tmp_path / name, name.partition(".")[2], choice)
+        assert exported.max_difference < 0.01
     out = tmp_path / "vote.keras"
     written = pawtune(capsys, "best", root, "--ensemble", "--out", out)
     assert "ensemble of 3 → " in written.out

@@ -20,6 +20,7 @@ Probabilities = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
 
 PRIOR_DEVIATION = 0.5  # of ln T: a factor of 1.65 either way is within one deviation
+LOWEST, HIGHEST = np.exp([-3.0, 3.0])  # temperatures: 0.05 to 20
 LEAST_PROBABILITY = 1e-37  # of float32 numbers above 0, about
 
 
@@ -41,7 +42,9 @@ def choose_temperature(probabilities: Probabilities, labels: Labels) -> float:
         log_p = log_softmax(logits * np.exp(-log_temperature), axis=1)
         return float(-log_p[rows, labels].sum()) + log_temperature**2 / (2 * PRIOR_DEVIATION**2)
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+    return float(
+        np.exp(minimize_scalar(loss, bounds=np.log([LOWEST, HIGHEST]), method="bounded").x)
+    )
 
 
 def tempered(probabilities: Probabilities, temperature: float) -> NDArray[np.float32]:

@@ -66,7 +66,7 @@ def validation_content(data: ReportData, images: Path | None) -> dict[str, Any]:
         picture = read_thumbnail(root, mistake.entry)
         if picture is not None:
             gallery.append({"mistake": mistake, "uri": data_uri(picture)})
-    calibration = measure_calibration(data.run.folder, best.trial_id, manifest) if best else None
+    calibration = measure_calibration(data.run.folder, [best.trial_id], manifest) if best else None
     wrong = len(view.mistakes)
     shown = f", the {len(gallery)} most confident" if 0 < len(gallery) < wrong else ""
     return {

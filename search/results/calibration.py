@@ -3,6 +3,7 @@
 Both are computed when they are needed, so that run folders made by earlier versions have them too.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,12 +11,18 @@ import numpy as np
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting.manifest import Manifest, validation_labels
-from pawtune.models.out_of_fold.calibration import choose_temperature, cross_fitted, tempered
+from pawtune.models.out_of_fold.calibration import (
+    HIGHEST,
+    LOWEST,
+    choose_temperature,
+    cross_fitted,
+    tempered,
+)
 from pawtune.models.out_of_fold.conformal import set_threshold
 from pawtune.search.errors import UserError
 from pawtune.search.results.metrics import ReliabilityBin, calibration_error, reliability
 from pawtune.search.results.model_choice import ModelChoice
-from pawtune.search.results.validation import read_predictions, read_probabilities
+from pawtune.search.results.validation import read_mean, read_predictions
 from pawtune.search.storage.run_folder import RunFolder
 
 
@@ -56,13 +63,18 @@ def trial_temperature(run: RunFolder, trial_id: str) -> float:
 
 
 def choice_temperature(run: RunFolder, choice: ModelChoice) -> float | None:
-    """A trial's temperature; a refit has that of its trial; None: a vote has none."""
-    return None if choice.kind == "ensemble" else trial_temperature(run, choice.trial_id)
+    """A trial's temperature; a refit has that of its trial; None: a vote of earlier versions."""
+    if choice.kind != "ensemble":
+        return trial_temperature(run, choice.trial_id)
+    kept = choice.record.get("temperature")
+    return kept if isinstance(kept, float) and LOWEST <= kept <= HIGHEST else None
 
 
-def measure_calibration(run: RunFolder, trial_id: str, manifest: Manifest) -> Calibration | None:
-    """A trial's calibration; None without validation images or predictions of them."""
-    found = read_probabilities(run.trial(trial_id), manifest)
+def measure_calibration(
+    run: RunFolder, trial_ids: Sequence[str], manifest: Manifest
+) -> Calibration | None:
+    """Calibration of a trial, or of the vote of several; None without validation predictions."""
+    found = read_mean(run, trial_ids, manifest)
     if isinstance(found, str) or not len(found):
         return None
     labels = manifest.labels("validation")
@@ -84,16 +96,16 @@ def label_set_threshold(
     """The least probability of a label in label sets of this coverage, see `conformal`.
 
     Raises:
-        UserError: The model is no trial, or kept no validation predictions.
+        UserError: The model was trained on the validation images, or kept no predictions of them.
         ModelError: There are too few validation images for this coverage.
     """
-    if choice.kind != "trial":
+    if choice.kind == "refit":
         raise UserError(
-            f"--coverage needs a model with validation predictions of its own: a trial, received "
-            f"{choice.title}; leave out --{choice.kind}"
+            f"--coverage needs validation images that the model has not seen, received "
+            f"{choice.title}, which was trained on them; leave out --refit"
         )
-    found = read_probabilities(run.trial(choice.trial_id), manifest)
+    found = read_mean(run, choice.trial_ids, manifest)
     if isinstance(found, str):
         raise UserError(f"--coverage needs validation predictions, and {found}; choose another")
     labels = manifest.labels("validation")
-    return set_threshold(tempered(found, choose_temperature(found, labels)), labels, coverage)
+    return set_threshold(tempered(found, choice_temperature(run, choice) or 1), labels, coverage)

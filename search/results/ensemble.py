@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.families.family import Backbone
+from pawtune.models.out_of_fold.calibration import choose_temperature
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Metric
 from pawtune.search.process import load_tensorflow
@@ -30,7 +29,7 @@ from pawtune.search.results.model_choice import (
     ensemble_record,
     member_of,
 )
-from pawtune.search.results.validation import read_probabilities
+from pawtune.search.results.validation import read_mean, read_probabilities
 from pawtune.search.storage.run_folder import RunFolder, write_json
 from pawtune.search.storage.trial_spec import load_spec
 
@@ -51,6 +50,7 @@ class EnsembleResult:
         accuracy: The same as a share.
         best_correct: Images that the best member alone names right.
         comparison: Comparison of vote and best member by McNemar's exact test.
+        temperature: Divisor of the logarithm of the mean, fitted on all validation images.
         kept: Whether it was made into a model.
     """
 
@@ -60,6 +60,7 @@ class EnsembleResult:
     accuracy: float
     best_correct: int
     comparison: Comparison
+    temperature: float
     kept: bool = False
 
     @property
@@ -115,7 +116,7 @@ def make_ensemble(
         record=record,
     )
     card = make_card(run, rows, choice, manifest, metric)
-    model = compose(run, voters, len(manifest.class_names))
+    model = compose(run, voters, len(manifest.class_names), vote.temperature)
     ensemble_record(run).unlink(missing_ok=True)  # the earlier one; the record is written last
     save_complete(model, card, ensemble_file(run))
     write_json(ensemble_record(run), record)
@@ -130,25 +131,25 @@ def count_votes(run: RunFolder, voters: Sequence[Row], manifest: Manifest) -> En
         UserError: A voter's predictions cannot be read.
     """
     labels = manifest.labels("validation")
-    predictions = []
-    for row in voters:
-        found = read_probabilities(run.trial(row.trial_id), manifest)
-        if isinstance(found, str):
-            raise UserError(f"a vote needs every voter's validation predictions, but {found}")
-        predictions.append(found)
-    right = np.mean(predictions, axis=0).argmax(axis=1) == labels
-    alone = predictions[0].argmax(axis=1) == labels
+    mean = read_mean(run, [row.trial_id for row in voters], manifest)
+    alone = read_probabilities(run.trial(voters[0].trial_id), manifest)
+    if isinstance(mean, str) or isinstance(alone, str):
+        raise UserError(f"a vote needs every voter's validation predictions, but {mean}")
+    right, right_alone = (p.argmax(axis=1) == labels for p in (mean, alone))
     return EnsembleResult(
         members=[member_of(row) for row in voters],
         images=len(labels),
         correct=int(right.sum()),
         accuracy=float(right.mean()),
-        best_correct=int(alone.sum()),
-        comparison=compare_paired(right, alone),
+        best_correct=int(right_alone.sum()),
+        comparison=compare_paired(right, right_alone),
+        temperature=choose_temperature(mean, labels),
     )
 
 
-def compose(run: RunFolder, voters: Sequence[Row], num_classes: int) -> "keras.Model":
+def compose(
+    run: RunFolder, voters: Sequence[Row], num_classes: int, temperature: float
+) -> "keras.Model":
     """The voters' best epochs as one complete model on raw pixels."""
     from pawtune.models.complete_model import Trained, compose_vote
     from pawtune.models.precision import precision
@@ -161,4 +162,4 @@ def compose(run: RunFolder, voters: Sequence[Row], num_classes: int) -> "keras.M
             load_backbones(run, spec, backbones)
             core = load_core(run.trial(row.trial_id), spec, num_classes, backbones)
             cores.append(Trained(spec, core))
-        return compose_vote(cores, num_classes, backbones)
+        return compose_vote(cores, num_classes, backbones, temperature=temperature)

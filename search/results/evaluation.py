@@ -72,7 +72,7 @@ class TestResult:
         confusion: Images by true and predicted class, in the order of `class_names`.
         calibration_error: Expected calibration error, 15 bins of equal width.
         calibration_error_before: The same without the temperature that was fitted on validation
-            images; None of a vote, which has none.
+            images; None of a vote of earlier versions, which has none.
         baseline: Reference that it is compared with; None where it is the reference itself.
         comparison: With `baseline`, exact McNemar test; `only_first` counts the images that only
             the trial names right.

@@ -33,6 +33,11 @@ class ModelChoice:
     record: dict[str, Any]
 
     @property
+    def trial_ids(self) -> list[str]:
+        """Ids of the trials that it was made of."""
+        return self.trial_id.split("+")
+
+    @property
     def title(self) -> str:
         """What it is, for people."""
         if self.kind == "ensemble":

@@ -1,5 +1,6 @@
 """A trial's stored validation predictions evaluated: confusion, classes, worst mistakes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
 from pawtune.search.results.metrics import ClassScore, confusion_matrix, score_classes
-from pawtune.search.storage.run_folder import TrialFolder
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder
 from pawtune.search.storage.untrusted_files import read_array
 
 
@@ -74,6 +75,18 @@ def read_probabilities(trial: TrialFolder, manifest: Manifest) -> NDArray[np.flo
     """(N, C) a trial's probabilities for the validation split; or, in words, why there are none."""
     images = sum(manifest.counts()["validation"].values())
     return read_predictions(trial, (images, len(manifest.class_names)))
+
+
+def read_mean(
+    run: RunFolder, trial_ids: Sequence[str], manifest: Manifest
+) -> NDArray[np.float32] | str:
+    """(N, C) mean of several trials' probabilities for the validation split; or why not."""
+    found = [read_probabilities(run.trial(trial_id), manifest) for trial_id in trial_ids]
+    missing = [reason for reason in found if isinstance(reason, str)]
+    if missing:
+        return missing[0]
+    mean: NDArray[np.float32] = np.mean([p for p in found if not isinstance(p, str)], axis=0)
+    return mean
 
 
 def read_predictions(trial: TrialFolder, shape: tuple[int, int]) -> NDArray[np.float32] | str:

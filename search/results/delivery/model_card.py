@@ -10,7 +10,7 @@ from typing import Any
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.markdown import render_markdown
 from pawtune.search.objective import Metric
-from pawtune.search.results.calibration import measure_calibration
+from pawtune.search.results.calibration import choice_temperature, measure_calibration
 from pawtune.search.results.delivery.front_matter import front_matter
 from pawtune.search.results.leaderboard import Row, as_dicts
 from pawtune.search.results.look_ledger import read_ledger
@@ -121,10 +121,10 @@ def _validation(
 
 
 def _calibration(run: RunFolder, choice: ModelChoice, manifest: Manifest) -> dict[str, Any] | None:
-    """The temperature inside, and what it does on validation; a vote has none."""
-    if choice.kind == "ensemble":
+    """The temperature inside, and what it does on validation."""
+    if choice_temperature(run, choice) is None:
         return None
-    found = measure_calibration(run, choice.trial_id, manifest)
+    found = measure_calibration(run, choice.trial_ids, manifest)
     return found.as_dict() if found is not None else None
 
 

@@ -51,7 +51,7 @@ LAYERS = """
     LayerNormalization MaxPooling2D Multiply Normalization ReLU Rescaling Reshape SeparableConv2D
     Softmax ZeroPadding2D
 """
-NUMPY_OPS = "Add Any Flip LessEqual LogicalAnd Max Multiply NotEqual Round Where"
+NUMPY_OPS = "Add Any Flip LessEqual Log LogicalAnd Max Multiply NotEqual Round Where"
 MODULES = {
     "keras.layers": frozenset(LAYERS.split()),
     "keras": frozenset({"DTypePolicy", "Model", "Sequential"}),

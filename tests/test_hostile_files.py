@@ -137,7 +137,7 @@ def test_run_then_predict(
 
     lines = pawtune(capsys, "predict", model, corpus)
     header, *rows = lines.out.splitlines()
-    assert header == "path\tlabel\tconfidence\treason\tnovelty"
+    assert header == "path\tlabel\tconfidence\treason"
     assert len(rows) == len(records)
     assert sum(row.split("\t")[3] == "" for row in rows) == labelled
     assert all(line.isprintable() for line in lines.out.replace("\t", " ").splitlines())

@@ -9,11 +9,18 @@ import keras
 import numpy as np
 import pytest
 
+from pawtune.models.backbones.frozen_backbone import load_backbone
+from pawtune.models.families.transfer import TransferSpec
 from pawtune.models.features.novelty import Novelty, images_kept
+from pawtune.models.model_spec import TrainSpec
+from pawtune.models.spec import TrialSpec
 from pawtune.search.results.delivery.model_file import NOVELTY_MEMBER
 from pawtune.search.run import Run
+from pawtune.search.storage.run_folder import write_json
 from tests.command_line import pawtune
-from tests.test_calibration import make_run
+from tests.networks import network_of, save_random_backbone
+from tests.run_folders import RunMaker, make_images
+from tests.test_calibration import make_run as make_conv_run
 
 
 def test_images_like_no_other_are_above_1_and_a_twentieth_of_known_ones() -> None:
@@ -28,6 +35,34 @@ def test_images_like_no_other_are_above_1_and_a_twentieth_of_known_ones() -> Non
     np.testing.assert_array_equal(again.score(strange), novelty.score(strange))
     assert images_kept(1280) == 2000
     assert images_kept(40_000) == 100
+
+
+def make_run(folder: Path) -> Run:
+    """A run of one linear head on an untrained backbone."""
+    maker = RunMaker(folder, make_images(folder / "images", ["a", "b"], 120), image_size=[32])
+    weights = maker.folder.backbones_dir / "MobileNetV2-32.weights.h5"
+    weights.parent.mkdir()
+    save_random_backbone(weights)
+    facts = {"source_hash": "0" * 64, "num_weights": 2257984, "num_features": 1280}
+    write_json(weights.with_name("MobileNetV2-32.json"), facts)
+    model = TransferSpec(image_size=32)
+    trial_id = maker.add(TrialSpec(name="head", model=model, train=TrainSpec(epochs=2)))
+    backbone = load_backbone("MobileNetV2", 32, weights)
+    core = network_of(model, 2, seed=0, backbone=backbone).core
+    core.save_weights(maker.folder.trial(trial_id).best_weights)
+    return Run(maker.finish())
+
+
+def test_a_net_from_scratch_has_no_novelty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its features know little besides its classes: what it said would be of no use."""
+    run = make_conv_run(tmp_path)
+    image = Path(run.manifest().root) / run.manifest().split("validation")[0].path
+    (record,) = pawtune(capsys, "predict", run.folder.root, image, "--json").json
+    assert record["label"] in ("a", "b")
+    assert "novelty" not in record
+    assert not run.folder.novelty_dir.exists()
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +94,12 @@ def test_the_column_is_the_same_from_the_file_and_the_run(
     assert pawtune(capsys, "predict", best, images / "a", "--out", out).code == 0
     with out.open(newline="") as stream:
         assert next(csv.reader(stream)) == ["path", "label", "confidence", "reason", "novelty"]
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    lines = pawtune(capsys, "predict", best, tmp_path / "a.jpg", images / "a" / "000.jpg").out
+    header, unreadable, read = (line.split("\t") for line in lines.splitlines())
+    assert header == ["path", "label", "confidence", "reason", "novelty"]
+    assert unreadable[-1] == ""
+    assert float(read[-1]) >= 0
     assert keras.models.load_model(best, compile=False, safe_mode=True).output_shape == (None, 2)
 
 

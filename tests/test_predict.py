@@ -63,7 +63,7 @@ def test_csv_holds_a_row_for_every_file(
     assert ended.err.splitlines()[-1] == COUNTS
     with out.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["path", "label", "confidence", "reason", "novelty"]
+    assert list(rows[0]) == ["path", "label", "confidence", "reason"]
     by_name = {Path(row["path"]).name: row for row in rows}
     assert len(by_name) == len(rows) == 10
     assert {"two\nlines.png", "return\r.png", "caf\\udce9.png"} <= set(by_name)
@@ -83,7 +83,7 @@ def test_json_goes_to_a_file_or_to_stdout_with_the_same_records(
     assert len(records) == 10
     assert all((record["label"] is None) == ("reason" in record) for record in records)
     printed = pawtune(capsys, "predict", model_file, photos, "--format=csv").out
-    assert printed.startswith("path,label,confidence,reason,novelty")
+    assert printed.splitlines()[0] == "path,label,confidence,reason"
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_nothing_readable_at_all_is_exit_code_1(
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     ended = pawtune(capsys, "predict", model_file, tmp_path / "a.jpg")
     header, line = ended.out.splitlines()
-    assert (ended.code, header) == (1, "path\tlabel\tconfidence\treason\tnovelty")
-    path, label, confidence, reason, novelty = line.split("\t")
-    assert (path, label, confidence, novelty) == (str(tmp_path / "a.jpg"), "", "", "")
+    assert (ended.code, header) == (1, "path\tlabel\tconfidence\treason")
+    path, label, confidence, reason = line.split("\t")
+    assert (path, label, confidence) == (str(tmp_path / "a.jpg"), "", "")
     assert reason.startswith("not an image")
     assert ended.err.splitlines()[-1] == "1 file: 0 labelled, 1 not readable"
 
@@ -137,12 +137,11 @@ def test_lines_have_a_header_and_exit_code_0_says_that_all_were_read(
     ended = pawtune(capsys, "predict", model_file, photos / "0.png", photos / "1.png")
     assert ended.code == 0
     header, first, _ = ended.out.splitlines()
-    assert header == "path\tlabel\tconfidence\treason\tnovelty"
-    path, label, confidence, reason, novelty = first.split("\t")
+    assert header == "path\tlabel\tconfidence\treason"
+    path, label, confidence, reason = first.split("\t")
     assert (path, reason) == (str(photos / "0.png"), "")
     assert label
     assert 0.5 <= float(confidence) <= 1
-    assert float(novelty) > 0
 
 
 def test_documents_in_a_folder_are_no_failure_but_a_named_file_is_read(

@@ -12,6 +12,8 @@ import numpy as np
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
+from pawtune.models.families.family import Backbone
+from pawtune.models.families.table import family_of
 from pawtune.models.features.novelty import Novelty, images_kept
 from pawtune.search.errors import UserError
 from pawtune.search.results.delivery.inference import features_of
@@ -22,6 +24,7 @@ from pawtune.search.results.delivery.novelty_file import (
 )
 from pawtune.search.results.model_choice import ModelChoice
 from pawtune.search.storage.run_folder import RunFolder, read_json, write_bytes, write_json
+from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.storage.untrusted_files import read_array
 
 if TYPE_CHECKING:
@@ -49,13 +52,14 @@ def find_novelty(
         progress: Called with (name, images done, images in all).
 
     Returns:
-        None for a model without features of its own (a vote), or where images cannot be read.
+        None for a vote, for a net trained from scratch, whose features know little besides its
+        classes (measured: docs/trust.md), or where images cannot be read.
 
     Raises:
         UserError: What the run keeps is damaged.
     """
     features = features_of(model)
-    if features is None or choice.image_size is None:
+    if features is None or choice.image_size is None or not _has_backbone(run, choice):
         return None
     width = int(features.shape[-1])
     name = choice.trial_id + ("-refit" if choice.kind == "refit" else "")
@@ -73,6 +77,11 @@ def find_novelty(
         except OSError:
             pass  # a folder that cannot be written costs time at the next call, nothing else
     return found
+
+
+def _has_backbone(run: RunFolder, choice: ModelChoice) -> bool:
+    spec = load_spec(run, choice.row.trial_id).model
+    return any(isinstance(need, Backbone) for need in family_of(spec).needs(spec, bank_views=0))
 
 
 def _measure(

@@ -382,9 +382,7 @@ def main() -> None:
     flowers = cache(lambda: read("flowers17.zip"))
     parts: dict[str, Callable[[], Any]] = {
         "flips": lambda: [find_flips(*pets()[1:], share) for share in (0.05, 0.1, 0.2)],
-        "relabelled": lambda: [
-            check_relabelled(*pets()[1:], share, SPLITS // 2) for share in (0.05, 0.1, 0.2)
-        ],
+        "relabelled": lambda: check_relabelled(*pets()[1:], (0.05, 0.1, 0.2), SPLITS // 2),
         "label sets": lambda: check_label_sets(*pets()[1:], SPLITS),
         "calibration": lambda: check_calibration(*flowers()[1:], SPLITS),
         "novelty": lambda: check_novelty(

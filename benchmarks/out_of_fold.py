@@ -172,6 +172,22 @@ def find_made_copies(encoder: Any, features: Features, pictures: list[Picture]) 
     return rows
 
 
+def ridge_scores(
+    train: NDArray[np.float16],
+    labels: NDArray[np.int64],
+    others: NDArray[np.float16],
+    penalty: float,
+) -> NDArray[np.float64]:
+    """(M, C) scores of other images by the head of `solve_ridge`, in its dual form: no
+    decomposition, a tenth of the time for one penalty."""
+    x, y = (part.astype(np.float64) for part in (train, others))
+    scale = np.where(x.std(axis=0) > 0, x.std(axis=0), 1) * np.sqrt(x.shape[1])
+    x, y = (x - x.mean(axis=0)) / scale, (y - x.mean(axis=0)) / scale
+    gram = x @ x.T + 1 + penalty * np.eye(len(x))
+    found: NDArray[np.float64] = (y @ x.T + 1) @ np.linalg.solve(gram, np.eye(2)[labels])
+    return found
+
+
 def check_forecasts(features: Features, labels: NDArray[np.int64], draws: int) -> dict[str, Any]:
     """How often the band from 1,000 photographs holds the accuracy of 2,000."""
     x = joined(features)
@@ -183,8 +199,8 @@ def check_forecasts(features: Features, labels: NDArray[np.int64], draws: int) -
         _, penalty = choose_penalty(parts, labels[few], 2)
         curve = measure_curve(parts, labels[few], 2, penalty, np.arange(1000), seed=draw)
         (found,) = forecast(curve, [2000], len(rest), seed=draw)
-        head = solve_ridge(decompose(x[many], x[rest]), labels[many], 2, penalty)
-        accuracy = float((head.val_logits.argmax(axis=1) == labels[rest]).mean())
+        scores = ridge_scores(x[many], labels[many], x[rest], penalty)
+        accuracy = float((scores.argmax(axis=1) == labels[rest]).mean())
         held += found.band[0] <= accuracy <= found.band[1]
         widths.append(found.band[1] - found.band[0])
     return {"draws": draws, "held": held / draws, "mean width": round(float(np.mean(widths)), 4)}

@@ -82,10 +82,10 @@ def test_the_delivered_model_has_it_inside(
     expected = compose_complete(plain, 2, core).predict(pixels, verbose=0)
     np.testing.assert_allclose(before, expected, atol=1e-5)
     assert "inside the model" in file.with_suffix(".md").read_text()
-    for name in ("lite.tflite", "best.onnx"):
+    for name in ("lite.tflite", "graph.onnx"):
         _, exported = made.export(tmp_path / name, name.partition(".")[2])
         assert exported.max_difference < 0.01
-    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "best.onnx")
+    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "graph.onnx")
     (answer,) = session.run(None, {session.get_inputs()[0].name: pixels})
     np.testing.assert_allclose(answer, model.predict(pixels, verbose=0), atol=1e-3)
     look = pawtune(capsys, "test", made.folder.root, "--json").json

@@ -241,7 +241,7 @@ def test_a_vote_is_kept_scored_retrieved_and_used(
     assert (look["model"], look["trial_id"]) == ("ensemble", "+".join(ids))
     choice = pets.choose(kind="ensemble")
     assert pets.model_and_card(choice)[1]["calibration"]["temperature"] == vote["temperature"]
-    for name in ("vote.tflite", "vote.onnx"):
+    for name in ("lite.tflite", "graph.onnx"):
         _, exported = pets.export(tmp_path / name, name.partition(".")[2], choice)
         assert exported.max_difference < 0.01
     out = tmp_path / "vote.keras"

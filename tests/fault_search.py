@@ -187,13 +187,6 @@ class Encode:
 
 
 @ray.remote(num_cpus=1)
-def store_nothing(name: str, image_size: int, source: Path, target: Path, threads: int) -> Any:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(source.read_bytes())
-    return 1, FEATURES
-
-
-@ray.remote(num_cpus=1)
 def _decode_after(seconds: float, root: Path, entries: Any, image_size: int) -> Any:
     time.sleep(seconds)
     return decode_split(root, entries, image_size)
@@ -223,9 +216,9 @@ def replacements(runs_dir: Path) -> list[tuple[Any, str, Any]]:
             type("WorkerOfThis", (FaultWorker,), {"settings": settings}),
         ),
         (pawtune.search.worker.trial_client, "RunWriter", FaultWriter),
-        # The file that is given holds no weights, which `find_weights` would notice.
+        # The file that is given holds no weights, which these would notice.
         (pawtune.search.shared_work.backbones, "find_weights", lambda name, size, file: file),
-        (pawtune.search.shared_work.backbones, "_store", store_nothing),
+        (pawtune.search.shared_work.backbones, "weights_ending", lambda file: ".h5"),
         (
             pawtune.search.shared_work.feature_banks,
             "remote_task",
@@ -245,6 +238,7 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell had it ignored
     for place_, name, new in replacements(Path(os.environ["FAULT_RUNS_DIR"])):
+        assert hasattr(place_, name), f"{place_.__name__} has no {name} any more"
         setattr(place_, name, new)
     run_command()
 

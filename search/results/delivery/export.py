@@ -188,7 +188,7 @@ def _write(
 
 
 def _write_savedmodel(model: "keras.Model", path: Path, shape: tuple[int | None, ...]) -> None:
-    """A SavedModel whose `serve` takes floats as the Keras model does.
+    """A SavedModel whose `serve` takes numbers of any NumPy type as the Keras model does.
 
     Of bytes alone, TensorFlow would cut an array of floats from 0 to 1 down to black, unsaid. The
     signature for servers, `serving_default`, takes bytes.
@@ -196,15 +196,17 @@ def _write_savedmodel(model: "keras.Model", path: Path, shape: tuple[int | None,
     import keras
     import tensorflow as tf
 
-    bytes_, floats = (
-        tf.TensorSpec(shape, dtype, name="raw_pixels") for dtype in ("uint8", "float32")
+    # The first that fits is taken: a list of Python's numbers is float32.
+    *others, bytes_ = (
+        tf.TensorSpec(shape, dtype, name="raw_pixels")
+        for dtype in ("float32", "float64", "int32", "int64", "uint8")
     )
 
     def answer(raw_pixels: Any) -> Any:
         return model(raw_pixels, training=False)
 
     serve = tf.function(answer, autograph=False)
-    for spec in (floats, bytes_):
+    for spec in (*others, bytes_):
         serve.get_concrete_function(spec)
     archive = keras.export.ExportArchive()
     archive.track(model)

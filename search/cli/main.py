@@ -41,6 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 file=sys.stderr,
             )
         sys.exit(1)
+    except ValueError as error:  # also of a store, whose errors are OSErrors too
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if not kinds & {"UserError", "DataError", "ModelError"}:
+            raise
+        print(f"pawtune: {error}", file=sys.stderr)
+        sys.exit(2)
     except OSError as error:
         if error.errno not in NOT_WRITABLE or not isinstance(error.filename, str):
             raise
@@ -50,12 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "change its permissions, make room, or copy it elsewhere",
             file=sys.stderr,
         )
-        sys.exit(2)
-    except ValueError as error:
-        kinds = {kind.__name__ for kind in type(error).__mro__}
-        if not kinds & {"UserError", "DataError", "ModelError"}:
-            raise
-        print(f"pawtune: {error}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -86,7 +86,7 @@ def test_trials_spread_over_all_nodes(tiny_images: Path, runs_dir: Path) -> None
 def test_short_trials_have_all_workers(tiny_images: Path, runs_dir: Path) -> None:
     """Trials of 0.3 s, workers that take seconds to start: all start, and none is replaced."""
     with nodes({"num_cpus": 8}) as cluster:
-        options = ("--trials=120", f"--epochs={EPOCHS}")
+        options = ("--trials=120", f"--epochs={EPOCHS}", "--set=keep_weights=120")
         victim = begin(runs_dir, tiny_images, *options, address=cluster.address, epoch_s=0.04)
         wait_for_end(victim)
     assert_whole(victim.run.root, 120, EPOCHS)

@@ -11,6 +11,7 @@ import pytest
 
 from pawtune.models.families.conv import ConvSpec
 from pawtune.models.families.transfer import TransferSpec
+from pawtune.search.results.delivery.inference import count_passed_over, find_files
 from pawtune.search.results.delivery.model_file import MODULES, _parts
 from tests.command_line import pawtune
 from tests.image_files import write_image
@@ -49,6 +50,15 @@ def photos(tmp_path: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("no picture")
     return folder
+
+
+def test_contents_count_where_a_picture_is_named_as_a_document(photos: Path) -> None:
+    before = count_passed_over([photos])
+    (photos / "picture.txt").write_bytes((photos / "0.png").read_bytes())
+    found = [Path(file.path).name for file in find_files([photos])]
+    assert "picture.txt" in found
+    assert "notes.txt" not in found
+    assert count_passed_over([photos]) == before
 
 
 COUNTS = "10 files: 9 labelled, 1 not readable; 5 passed over (documents, hidden and system files)"

@@ -19,6 +19,7 @@ from pawtune.data_pipeline.cache import clear_cache, prepare_cache, shrink_cache
 from pawtune.data_pipeline.errors import DataError
 from pawtune.search.cluster.connection import connect
 from pawtune.search.shared_work import shared_array
+from pawtune.search.shared_work.features import room_for_activations
 from pawtune.search.shared_work.shared_array import CachedFile, SharedArray, shards, share_array
 from tests.ray_head import ray_head, ray_node
 
@@ -156,3 +157,15 @@ def look_from_everywhere(address: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     look_from_everywhere(sys.argv[1], Path(sys.argv[2]))
+
+
+def test_room_for_activations_where_an_autoscaler_is_yet_to_add_workers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By Ray's records of a head without CPUs, and of a worker beside it."""
+    head = {"Alive": True, "Resources": {"memory": 1e6}}
+    worker = {"Alive": True, "Resources": {"CPU": 2.0, "memory": 8e6}}
+    monkeypatch.setattr(ray, "nodes", lambda: [head])
+    assert room_for_activations(tmp_path) > 8e6  # half of the disk
+    monkeypatch.setattr(ray, "nodes", lambda: [head, worker])
+    assert room_for_activations(tmp_path) == 4e6

@@ -250,6 +250,7 @@ def room_for_activations(cache: Path) -> int:
     """Half of what the cache's disk has, and of the memory of the smallest node that trains.
 
     A batch is drawn from all of them: what memory does not hold is read from the disk each time.
+    Nodes that an autoscaler is yet to add are not counted.
     """
     cache.mkdir(parents=True, exist_ok=True)
     memory = [
@@ -257,7 +258,7 @@ def room_for_activations(cache: Path) -> int:
         for node in ray.nodes()
         if node["Alive"] and node["Resources"].get("CPU") and "memory" in node["Resources"]
     ]
-    return int(min(shutil.disk_usage(cache).free, *memory)) // 2
+    return int(min([shutil.disk_usage(cache).free, *memory])) // 2
 
 
 @lru_cache(maxsize=1)

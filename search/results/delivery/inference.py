@@ -178,7 +178,7 @@ def find_files(paths: Iterable[Path]) -> Iterator[FoundFile]:
     for path in paths:
         if path.is_dir():
             for found in walk_files(path):
-                if not _is_no_image(found):
+                if not _is_no_image(path, found):
                     yield FoundFile(str(path / found.path), found.fault)
         else:
             yield FoundFile(str(path))
@@ -186,11 +186,23 @@ def find_files(paths: Iterable[Path]) -> Iterator[FoundFile]:
 
 def count_passed_over(paths: Iterable[Path]) -> int:
     """How many items below folders `find_files` leaves out."""
-    return sum(_is_no_image(found) for path in paths if path.is_dir() for found in walk_files(path))
+    folders = [path for path in paths if path.is_dir()]
+    return sum(_is_no_image(path, found) for path in folders for found in walk_files(path))
 
 
-def _is_no_image(found: Found) -> bool:
-    """Documents by their name, hidden and system files, what pawtune wrote, cycles of links."""
+def _is_no_image(folder: Path, found: Found) -> bool:
+    """Documents, hidden and system files, what pawtune wrote, cycles of links.
+
+    A name alone makes no document: contents count, as in a search.
+    """
     if found.fault is None:
-        return not may_be_image(found.path)
+        return not may_be_image(found.path) and not _holds_image(folder / found.path)
     return found.fault in (HIDDEN, OWN_OUTPUT, ENVIRONMENT, LINK_CYCLE)
+
+
+def _holds_image(path: Path) -> bool:
+    try:
+        open_image(read_file(path))
+    except DataError:
+        return False
+    return True

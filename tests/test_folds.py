@@ -3,11 +3,15 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 
+from pawtune.models.families.family import Backbone, Bank, ViewBank
+from pawtune.models.features.augmented_views import make_view_table
 from pawtune.models.out_of_fold.leave_out import deal_folds
 from pawtune.models.training.solved_heads import decompose, solve_ridge
 from pawtune.search.config.search_config import load_config
@@ -16,35 +20,40 @@ from pawtune.search.out_of_fold.run_features import SeenImages, find_backbone, r
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.results.look_ledger import read_ledger
 from pawtune.search.results.model_choice import choose_row
-from pawtune.search.retraining.folds import folds_cost, predict_by_folds
+from pawtune.search.retraining.folds import FoldArrays, folds_cost, predict_by_folds
 from pawtune.search.run import Run
 from pawtune.search.storage.trial_spec import load_spec
 from tests.command_line import pawtune
 from tests.networks import network_of, save_random_backbone
 from tests.run_folders import RunMaker, make_images
 
+if TYPE_CHECKING:
+    from pawtune.search.worker.trial_data import SharedArrays
+
 pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def search(folder: Path, images: Path, settings: list[str], **given: Any) -> Run:
+    """A search on a backbone with random weights."""
+    weights = folder / "backbone.weights.h5"
+    save_random_backbone(weights)
+    values = {
+        "data": str(images), "name": "folds", "runs_dir": str(folder / "runs"),
+        "weights": str(weights), "image_size": [32], "epochs": 2,
+        "speed.precision": "float32", "scheduler.name": "none", **given,
+    }  # fmt: skip
+    return run_search(load_config(None, settings, values), Reporter(quiet=True))
 
 
 @pytest.fixture(scope="module")
 def searched(
     tmp_path_factory: pytest.TempPathFactory, tiny_images: Path, ray_cluster: object
 ) -> Run:
-    """A search of all families on a backbone with random weights."""
+    """A search of all families."""
+    small = ["space.conv_depth=2", "space.filters=[8]", "space.conv_dense_width=0"]
+    families = ["transfer", "finetune", "conv"]
     folder = tmp_path_factory.mktemp("folds")
-    weights = folder / "backbone.weights.h5"
-    save_random_backbone(weights)
-    config = load_config(
-        None,
-        ["space.conv_depth=2", "space.filters=[8]", "space.conv_dense_width=0"],
-        {
-            "data": str(tiny_images), "name": "folds", "runs_dir": str(folder / "runs"),
-            "weights": str(weights), "image_size": [32], "trials": 8, "epochs": 2,
-            "families": ["transfer", "finetune", "conv"],
-            "speed.precision": "float32", "scheduler.name": "none",
-        },
-    )  # fmt: skip
-    return run_search(config, Reporter(quiet=True))
+    return search(folder, tiny_images, small, trials=8, families=families)
 
 
 def ways(run: Run) -> dict[str, str]:
@@ -92,6 +101,33 @@ def test_every_way_of_training_predicts_what_it_was_trained_without(searched: Ru
         p = predicted(searched, found[way])
         assert p.shape == (images, 2)
         np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-3)
+
+
+def test_a_fold_of_a_bank_is_scored_on_plain_images() -> None:
+    table = make_view_table(6, 17)
+    views = np.arange(6 * 17 * 2, dtype=np.float16).reshape(6, 17, 2)
+    whole = SimpleNamespace(bank=lambda request: Bank(table, views, views[:1, 0]), bank_views=17)
+    left_out = np.array([True, False, False, True, False, False])
+    arrays = FoldArrays(cast("SharedArrays", whole), left_out)
+    assert arrays.bank_views == 17
+    bank = arrays.bank(ViewBank(Backbone("MobileNetV2", 32), "average"))
+    np.testing.assert_array_equal(bank.table.angles, table.angles[[1, 2, 4, 5]])
+    assert bank.table.rings == table.rings
+    np.testing.assert_array_equal(bank.train, views[[1, 2, 4, 5]])
+    np.testing.assert_array_equal(bank.validation, views[[0, 3], 0])
+
+
+@pytest.mark.slow
+def test_a_head_on_weighted_views_predicts_what_it_was_trained_without(
+    tmp_path: Path, tiny_images: Path
+) -> None:
+    views = ["space.head=[trained]", "space.head_views=[weighted]"]
+    run = search(tmp_path, tiny_images, views, trials=1, families=["transfer"])
+    ((way, trial_id),) = ways(run).items()
+    assert way == "bank"
+    p = predicted(run, trial_id)
+    assert p.shape == (len(SeenImages.of(run.manifest()).entries), 2)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-3)
 
 
 def test_an_audit_from_cached_features_starts_no_ray(searched: Run) -> None:

@@ -31,10 +31,9 @@ from pawtune.models.families.family import (
 )
 from pawtune.models.families.own import add_families
 from pawtune.models.families.table import family_of
+from pawtune.models.features.augmented_views import ViewTable
 from pawtune.models.out_of_fold.leave_out import FOLDS, deal_folds
 from pawtune.models.spec import TrialSpec
-from pawtune.search.config.needs import banked_backbones, needs_of_trials
-from pawtune.search.config.search_config import load_config
 from pawtune.search.errors import UserError
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.results.leaderboard import Row
@@ -84,11 +83,9 @@ def predict_by_folds(
         (N, C) probabilities: training images, then validation images.
 
     Raises:
-        UserError, DataError, ModelError: The trial learns from a bank of views, images are gone or
-            changed, or a training failed.
+        UserError, DataError, ModelError: Images are gone or changed, or a training failed.
     """
     spec = load_spec(run, row.trial_id)
-    _refuse_bank(run, row, spec)
     epochs = row.best_epoch or spec.train.epochs
     spec = spec.model_copy(update={"train": spec.train.model_copy(update={"epochs": epochs})})
     labels = np.concatenate([manifest.labels("train"), manifest.labels("validation")])
@@ -119,15 +116,6 @@ def folds_cost(row: Row) -> str:
     share = (row.best_epoch or row.epochs) / max(1, row.epochs)
     seconds = FOLDS * share * (row.seconds or 0)
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(1, round(seconds))} s"
-
-
-def _refuse_bank(run: RunFolder, row: Row, spec: TrialSpec) -> None:
-    needs = needs_of_trials(load_config(run.config_file, [], {}), [spec])
-    if banked_backbones(needs):
-        raise UserError(
-            f"--retrain trains the best trial, and {row.name} learns from a bank of weighted "
-            "views, which is made for a whole split only; leave out --retrain"
-        )
 
 
 def _kept(array: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -235,8 +223,8 @@ class FoldArrays:
 
     @property
     def bank_views(self) -> int:
-        """No banks."""
-        return 0
+        """Views of an image in the feature banks; 0 where there are none."""
+        return self.whole.bank_views
 
     def pixels(self, request: Pixels) -> tuple[Images, Images]:
         """Training images (N, S, S, 3) and those left out (M, S, S, 3)."""
@@ -244,8 +232,10 @@ class FoldArrays:
         return images[~self.left_out], images[self.left_out]
 
     def bank(self, request: ViewBank) -> Bank:
-        """None are made, see `_refuse_bank`."""
-        raise NotImplementedError
+        """The training images' views; of the images left out, the first view: the plain image."""
+        given = self.whole.bank(request)
+        table = ViewTable(given.table.angles[~self.left_out], given.table.rings)
+        return Bank(table, given.train[~self.left_out], given.train[self.left_out, 0])
 
     def features(self, request: PlainFeatures) -> tuple[FeatureArrays, FeatureArrays]:
         """Features of the training images and of those left out."""

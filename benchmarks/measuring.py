@@ -177,6 +177,20 @@ def anonymous_mb(process: int) -> float:
     return int(kilobytes) * 1024 / MEGABYTE
 
 
+def start_ray(store_mb: int, num_cpus: int | None = None) -> None:
+    """A Ray of this process' own, and not one that happens to run here."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=num_cpus or os.cpu_count(),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=store_mb * 2**20,
+    )
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import ray
-from measuring import machine, print_table, write_report
+from measuring import machine, print_table, start_ray, write_report
 
 from pawtune.search.objective import Objective
 from pawtune.search.storage.run_folder import (
@@ -146,14 +146,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("one_writer.json"))
     options = parser.parse_args()
     before = machine()
-    ray.init(
-        address="local",  # and not a cluster that happens to run here
-        num_cpus=os.cpu_count(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=options.store_mb * 2**20,
-    )
+    start_ray(options.store_mb)
     sizes = {"head, 10 KB": 10_000, f"net, {options.net_mb:g} MB": int(options.net_mb * 1e6)}
     rows = []
     for name, size in sizes.items():

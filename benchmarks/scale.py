@@ -40,7 +40,6 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import ray
 from measuring import (
     WORKER_TITLES,
     anonymous_mb,
@@ -48,6 +47,7 @@ from measuring import (
     print_table,
     processes_below,
     processor_s,
+    start_ray,
     write_report,
 )
 from overhead import write_images
@@ -348,14 +348,7 @@ def run_with_tune(
     # More workers than cores start at once: a few at a time, and none is given up as too slow.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(2 * (os.cpu_count() or 1)))
     os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")
-    ray.init(
-        address="local",  # and not a cluster that happens to run here
-        num_cpus=trials.plan.concurrency,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=100 * 2**20,
-    )
+    start_ray(100, trials.plan.concurrency)
     writer = start_writer(run.trials_dir, config.objective)
     worker = tune.with_parameters(SleepingWorker, run=run, writer=writer, **parameters)
     return run_trials(config, run, trials, worker, reporter)
@@ -405,7 +398,7 @@ def end_trial(
     epochs = worker._begin(TrialWriter(run.new_trial(trial.config["trial_id"]), Objective()))
     while True:
         with meter.left_out():
-            result = next(epochs)
+            result = next(epochs).to_result()
         stopped = scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP
         for callback in callbacks:
             callback.on_trial_result(0, [], trial, result)

@@ -11,7 +11,6 @@ off /dev/shm and /tmp, where nobody else should write meanwhile.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import tempfile
 import time
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import ray
-from measuring import machine, print_table, write_report
+from measuring import machine, print_table, start_ray, write_report
 
 from pawtune.data_pipeline.images.pixel_cache import ARRAY, PixelWriter
 from pawtune.search.shared_work.shared_array import SharedArray, map_array, share_array
@@ -102,14 +101,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("shared_pixels.json"))
     options = parser.parse_args()
     before = machine()
-    ray.init(
-        address="local",  # and not a cluster that happens to run here
-        num_cpus=os.cpu_count(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=options.store_mb * 2**20,
-    )
+    start_ray(options.store_mb)
     with tempfile.TemporaryDirectory(prefix="shared-pixels-") as scratch:
         folder = Path(scratch) / "pixels" / "key"
         images, seconds = write(folder, options.images, options.image_size)

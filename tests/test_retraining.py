@@ -9,10 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-import ray
 
-from pawtune.data_pipeline.images.decode import decode_split
-from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.models.baselines import baseline
 from pawtune.models.errors import ModelError
 from pawtune.models.families.conv import ConvSpec
@@ -25,14 +22,13 @@ from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.objective import Objective
 from pawtune.search.retraining.setup import RetrainingSetup
 from pawtune.search.retraining.training import Training, train_again
-from pawtune.search.shared_work.pixels import PixelRefs
-from pawtune.search.shared_work.shared_array import SharedArray
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.run_folder import TrialFolder
 from pawtune.search.storage.untrusted_files import REQUIRED_METRICS
 from pawtune.search.trial_report import TrialReport
 from pawtune.search.worker.trial_client import end_writer, start_writer
 from tests.ray_head import tree_of
+from tests.tiny_run import tiny_work
 
 ROW = dict.fromkeys(REQUIRED_METRICS, 0.5)
 
@@ -115,22 +111,6 @@ def test_a_worker_that_dies_costs_the_epochs_since_its_state(
     assert seen == [1, 2, 3, 4]
     assert [row["epoch"] for row in training.folder.read_metrics()] == [1, 2, 3, 4]
     assert training.folder.best_weights.exists()
-
-
-def tiny_work(images: Path) -> SharedWork:
-    manifest = build_manifest(images)
-    arrays = {
-        split: SharedArray(ray.put(decode_split(images, manifest.split(split), 32)))
-        for split in ("train", "validation")
-    }
-    return SharedWork(
-        objective=Objective(),
-        threads=1,
-        class_names=manifest.class_names,
-        train_labels=manifest.labels("train"),
-        val_labels=manifest.labels("validation"),
-        pixels={32: PixelRefs(**arrays)},
-    )
 
 
 def kill_trainings() -> list[int]:

@@ -17,15 +17,11 @@ import pytest
 import ray
 from ray import tune
 
-from pawtune.data_pipeline.images.decode import decode_split
-from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.models.families.conv import ConvSpec
 from pawtune.models.model_spec import TrainSpec
 from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Objective
 from pawtune.search.retraining.training import train_trial
-from pawtune.search.shared_work.pixels import PixelRefs
-from pawtune.search.shared_work.shared_array import SharedArray
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.retry import StorageError, retry_storage
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
@@ -40,6 +36,7 @@ from pawtune.search.storage.untrusted_files import REQUIRED_METRICS
 from pawtune.search.worker.epoch_keeper import EpochKeeper
 from pawtune.search.worker.trial import TrialWorker, run_trial
 from pawtune.search.worker.trial_client import TrialClient, end_writer, start_writer
+from tests.tiny_run import tiny_work
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 EPOCHS = 3
@@ -47,20 +44,8 @@ EPOCHS = 3
 
 @pytest.fixture
 def work(tiny_images: Path) -> SharedWork:
-    """The shared work of a search on the small images at 32 px."""
-    manifest = build_manifest(tiny_images)
-    pixels = {
-        split: SharedArray(ray.put(decode_split(tiny_images, manifest.split(split), 32)))
-        for split in ("train", "validation")
-    }
-    return SharedWork(
-        objective=Objective(),
-        threads=1,
-        class_names=manifest.class_names,
-        train_labels=manifest.labels("train"),
-        val_labels=manifest.labels("validation"),
-        pixels={32: PixelRefs(**pixels)},
-    )
+    """The shared work of a search."""
+    return tiny_work(tiny_images)
 
 
 def spec(seed: int = 0, **changes: Any) -> TrialSpec:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.images.formats import decoder_versions
+from pawtune.data_pipeline.safe_files import reserve
 
 # Raise it when images are opened, turned, converted or resized differently.
 CODE_VERSION = 1
@@ -99,8 +100,7 @@ class PixelWriter:
         np.lib.format.write_array_header_1_0(self._file, header)
         self._file.flush()
         self._start = self._file.tell()
-        if hasattr(os, "posix_fallocate"):  # not on macOS
-            os.posix_fallocate(self._file.fileno(), 0, self._start + math.prod(self._shape))
+        reserve(self._partial / ARRAY, self._start + math.prod(self._shape))
 
     def write(self, start: int, shard: NDArray[np.uint8]) -> None:
         """Puts in images `start` and following."""

@@ -23,8 +23,9 @@ import ray
 from filelock import FileLock, Timeout
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pawtune.data_pipeline.safe_files import reserve
 from pawtune.models.errors import ModelError
-from pawtune.search.shared_work.shared_array import SharedArray, map_array, reserve, share_array
+from pawtune.search.shared_work.shared_array import SharedArray, map_array, share_array
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -8,6 +8,7 @@ cache, once for all workers of a node, and what does not fit is read from the di
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pawtune.data_pipeline.cache import EntryHold, cache_dir, cache_limit, shrink_cache
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.file_lock import build_lock
+from pawtune.data_pipeline.safe_files import reserve
 
 SHARD_BYTES = 64 * 2**20
 
@@ -83,14 +85,17 @@ class CachedFile:
         shape, dtype = ray.get(describe.remote(self.file))
         partial = copy.parent.with_name(f".{copy.parent.name}.{secrets.token_hex(4)}.partial")
         partial.mkdir()
-        file = partial / copy.name
-        array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
-        reserve(file)
-        flat = array.reshape(-1)
-        for start, stop in shards(flat.size, flat.itemsize):
-            flat[start:stop] = ray.get(read.remote(self.file, start, stop))
-        array.flush()
-        os.replace(partial, copy.parent)
+        try:
+            file = partial / copy.name
+            array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+            reserve(file)
+            flat = array.reshape(-1)
+            for start, stop in shards(flat.size, flat.itemsize):
+                flat[start:stop] = ray.get(read.remote(self.file, start, stop))
+            array.flush()
+            os.replace(partial, copy.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -151,17 +156,6 @@ def shards(count: int, item_bytes: int) -> Iterator[tuple[int, int]]:
     """
     step = max(1, SHARD_BYTES // item_bytes)
     return ((start, min(start + step, count)) for start in range(0, count, step))
-
-
-def reserve(file: Path) -> None:
-    """Takes a file's whole space on the disk now: mapped memory without it kills the process.
-
-    Raises:
-        OSError: There is no such room.
-    """
-    if hasattr(os, "posix_fallocate"):  # not on macOS
-        with file.open("rb+") as stream:
-            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
 
 
 @ray.remote  # type: ignore[untyped-decorator]

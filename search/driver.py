@@ -17,7 +17,8 @@ from pawtune.data_pipeline.safe_files import read_regular
 from pawtune.data_pipeline.sources.object_store import is_address
 from pawtune.data_pipeline.sources.resolve import is_path, resolve_source
 from pawtune.data_pipeline.splitting.build import build_manifest
-from pawtune.data_pipeline.splitting.label_table import MAX_TABLE_BYTES, LabelFile
+from pawtune.data_pipeline.splitting.label_tables.label_table import LabelFile
+from pawtune.data_pipeline.splitting.label_tables.table_file import MAX_TABLE_BYTES
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.data_pipeline.splitting.relabel import read_corrections
 from pawtune.models.backbones.backbone_weights import map_weights

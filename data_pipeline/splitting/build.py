@@ -26,7 +26,7 @@ from pawtune.data_pipeline.splitting.duplicates import (
 )
 from pawtune.data_pipeline.splitting.folder_layout import Candidate, Layout, Reject, read_layout
 from pawtune.data_pipeline.splitting.image_hashes import Facts, read_all
-from pawtune.data_pipeline.splitting.label_table import LabelFile, read_labels
+from pawtune.data_pipeline.splitting.label_tables.label_table import LabelFile, read_labels
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry, fingerprint
 from pawtune.data_pipeline.splitting.relabel import (
     check_contents,

@@ -16,7 +16,7 @@ from pawtune.data_pipeline.safe_files import shown, write_atomically
 from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.data_pipeline.splitting.folder_tree import OUTPUT_MARK
-from pawtune.data_pipeline.splitting.label_table import LabelFile
+from pawtune.data_pipeline.splitting.label_tables.label_table import LabelFile
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow

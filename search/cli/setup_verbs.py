@@ -32,7 +32,7 @@ def preview(
 
     Example: pawtune preview PHOTOS --labels labels.csv
     """
-    from pawtune.data_pipeline.splitting.label_table import LabelFile
+    from pawtune.data_pipeline.splitting.label_tables.label_table import LabelFile
     from pawtune.search.cli.preview import preview_data
     from pawtune.search.progress.reporter import Reporter
 

@@ -1,0 +1,1 @@
+"""Labels from a table beside a folder of images."""

@@ -79,6 +79,16 @@ def test_an_index_is_no_path_where_the_named_column_names_no_file(refusal: Refus
     assert "of 20 rows 'image_id' names 0 files (such as 'IMG_0.jpg'; the folder has " in line
 
 
+def test_numbers_beside_an_image_that_has_several_rows_name_no_images(read: Read) -> None:
+    layout = read("left,image,label", lambda n: f"{n},{n // 2},{PETS[n // 2 % 2]}")
+    assert labels(layout) == {f"{number}.jpg": PETS[number % 2] for number in range(10)}
+
+
+def test_the_column_of_labels_does_not_name_the_images(read: Read) -> None:
+    layout = read("grade,photo", lambda n: f"{n // 4 * 5 + n % 4},{n}.jpg", label="grade")
+    assert labels(layout)["4.jpg"] == "5"
+
+
 def test_an_index_of_file_names_is_the_path_column(read: Read) -> None:
     assert labels(read(",label", lambda n: f"{n}.jpg,{n % 4}"))["7.jpg"] == "3"
 

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 
 from pawtune.data_pipeline.safe_files import shown
@@ -13,7 +13,7 @@ class FileIndex:
     """Finds files by what a table calls them.
 
     Args:
-        paths: Of all files, relative to the folder, posix.
+        paths: All files, relative to the folder, posix.
     """
 
     def __init__(self, paths: Collection[str]) -> None:
@@ -25,7 +25,7 @@ class FileIndex:
             for name in names:
                 self._by_name[name].append(found)
 
-    def find(self, value: str) -> list[str]:
+    def find(self, value: str) -> Sequence[str]:
         """The files that a value may mean: none, one, or several of one name."""
         path = PurePosixPath(_plain(value.replace("\\", "/")))
         parts = [part for part in path.parts if part not in ("/", ".", "..")]
@@ -33,7 +33,7 @@ class FileIndex:
             hits = self._by_name.get("/".join(parts[start:]), [])
             if hits:
                 return hits
-        return []
+        return ()  # one object, however many values name no file
 
     def example(self, values: Collection[str]) -> str:
         """A value that names no file, and a file that is there."""

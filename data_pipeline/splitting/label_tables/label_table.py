@@ -65,7 +65,7 @@ def read_labels(root: Path, labels: LabelFile) -> Layout:
     index = FileIndex(files)
     below = root / labels.file
     table = read_table(below if below.exists() and not labels.file.exists() else labels.file)
-    path_column = find_path_column(table, labels.path_column, index)
+    path_column = find_path_column(table, labels.path_column, labels.label_column, index)
     split_column, splits, unused = find_splits(table, path_column, labels.label_column)
     taken = {path_column, split_column}
     label_column = find_label_column(table, labels.label_column, taken, unused)

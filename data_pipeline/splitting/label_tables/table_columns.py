@@ -38,23 +38,25 @@ MATCHED_SHARE = 0.5  # of a column's values that name files: it is the column of
 SEVERAL = "several labels per image are not supported"
 
 
-def find_path_column(table: Table, given: str | None, index: FileIndex) -> str:
-    """The column that names the images."""
+def find_path_column(
+    table: Table, given: str | None, label_column: str | None, index: FileIndex
+) -> str:
+    """The column that names the images, another than that of labels, where one was given."""
     if given is not None:
         return _named(table, given, "--path-column")
     files = {name: [index.find(value) for value in table.column(name)] for name in table.columns}
     hits = {name: sum(map(bool, found)) for name, found in files.items()}
     clear = {name: sum(len(hit) == 1 for hit in found) for name, found in files.items()}
     least = MATCHED_SHARE * len(table.rows)
-    fit = [name for name in table.columns if hits[name] >= least]
+    fit = [name for name in table.columns if hits[name] >= least and name != label_column]
     fit = [name for name in fit if clear[name] >= least] or fit
     _check_header(table, {name: files[name] for name in fit}, index)
     # Numbers of classes name a few files again and again where files are numbers too.
     different = {name: len({path for hit in files[name] for path in hit}) for name in fit}
-    fit = [name for name in fit if 2 * different[name] > max(different.values())]
+    many = [name for name in fit if 2 * different[name] > max(different.values())]
+    named = [name for name in many if name]
     usual = [name for name in table.columns if _plain(name) in PATH_COLUMNS]
-    named = [name for name in fit if name]
-    fit = [name for name in named if name in usual] or named or ([] if usual else fit)
+    fit = [name for name in fit if name in usual] or named or ([] if usual else many)
     if not fit:
         best = max(usual or table.columns, key=lambda name: hits[name])
         raise DataError(

@@ -242,7 +242,7 @@ def live_epochs(
     """Features of each epoch's fresh views, drawn and rendered by Keras' own layers."""
     inputs = keras.Input(problem.images.shape[1:])
     x = inputs
-    for layer in augmentation_layers(flip, factor, seed):
+    for layer in augmentation_layers(TransferSpec(flip=flip, rotation_factor=factor), seed):
         x = layer(x, training=True)
     maps = fold_backbone(problem.backbone)(preprocess(problem.name, x), training=False)
     average = keras.layers.GlobalAveragePooling2D()(maps)

@@ -33,7 +33,7 @@ def scored_epochs(spec: ConvSpec, train: TrainSpec, problem: Problem, plain: boo
     core = CONV.build_core(spec, problem.num_classes, {}, seed=train.seed, plain=plain)
     pixels = keras.Input((spec.image_size, spec.image_size, 3))
     x = pixels
-    for layer in augmentation_layers(spec.flip, spec.rotation_factor, train.seed):
+    for layer in augmentation_layers(spec, train.seed):
         x = layer(x)
     network = Network(keras.Model(pixels, core(x)), core, None)
     results = train_live(network, *problem.train, *problem.validation, train)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import keras
 
 from pawtune.models.augmentation import augmentation_layers
 from pawtune.models.model_spec import ModelSpec, TrainSpec
-from pawtune.models.training.fused_optimizers import FusedAdam, FusedAdamW, NesterovSGD
+from pawtune.models.training.fused_optimizers import (
+    FusedAdam,
+    FusedAdamW,
+    LearningRate,
+    NesterovSGD,
+    warmup_cosine,
+)
+
+WARMUP_SHARE = 0.05  # of all steps of a cosine schedule
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ def build_network(
     """A core, and what is frozen below it, behind the augmentation of a specification.
 
     Args:
-        spec: image size, flips and rotations.
+        spec: image size and augmentation.
         core: gives logits of pixels, or of the extractor's features.
         extractor: (N, S, S, 3) pixels 0..255 → the core's inputs; None: the core takes pixels.
         seed: augmentation derives from it alone.
@@ -40,7 +49,7 @@ def build_network(
     inputs = keras.Input((spec.image_size, spec.image_size, 3), name="pixels")
     x = inputs
     # Seeds of augmentation lie far from the core's, which count upwards from `seed`.
-    for layer in augmentation_layers(spec.flip, spec.rotation_factor, seed + 1000):
+    for layer in augmentation_layers(spec, seed + 1000):
         x = layer(x)
     if extractor is not None:
         x = extractor(x)
@@ -66,15 +75,24 @@ def dense_layers(
     )(x)
 
 
-def make_optimizer(train: TrainSpec) -> keras.optimizers.Optimizer:
-    """The optimizer of a spec; under mixed_float16 it scales the loss against underflow."""
+def make_optimizer(train: TrainSpec, num_images: int) -> keras.optimizers.Optimizer:
+    """The optimizer of a spec; under mixed_float16 it scales the loss against underflow.
+
+    Args:
+        train: how a model is trained.
+        num_images: training images: with them goes the number of steps of a schedule.
+    """
+    rate: LearningRate = train.learning_rate
+    if train.schedule == "cosine":
+        steps = train.epochs * ceil(num_images / train.batch_size)
+        rate = warmup_cosine(rate, steps, round(WARMUP_SHARE * steps))
     optimizer: keras.optimizers.Optimizer
     if train.optimizer == "adam":
-        optimizer = FusedAdam(train.learning_rate)
+        optimizer = FusedAdam(rate)
     elif train.optimizer == "adamw":
-        optimizer = FusedAdamW(train.learning_rate)
+        optimizer = FusedAdamW(rate, train.weight_decay)
     else:
-        optimizer = NesterovSGD(train.learning_rate)
+        optimizer = NesterovSGD(rate)
     if keras.config.dtype_policy().name == "mixed_float16":
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Flip = Literal["none", "horizontal", "horizontal_and_vertical"]
 Optimizer = Literal["adam", "adamw", "sgd"]
+Schedule = Literal["constant", "cosine"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Params = dict[str, str | int | float | bool]
 
@@ -55,12 +56,59 @@ class ModelSpec(FrozenSpec):
     rotation_factor: Rotation = 0.0
 
 
+class PixelNetSpec(ModelSpec):
+    """What the specification of a net on augmented pixels has besides; all of it is off by default.
+
+    Attributes:
+        zoom_factor: random sizes, from 1 - it to 1 + it times the image's.
+        shift_factor: random shifts along both axes, up to it times the image's side.
+        brightness_factor: random brightness, up to ±255 times it.
+        contrast_factor: random contrast, from 1 - it to 1 + it times the image's.
+    """
+
+    zoom_factor: Annotated[
+        float, Field(ge=0, le=0.5, description="a number from 0 to 0.5 (sizes of 1 ± it)")
+    ] = 0.0
+    shift_factor: Annotated[
+        float, Field(ge=0, le=0.5, description="a number from 0 to 0.5 (parts of the side)")
+    ] = 0.0
+    brightness_factor: Annotated[
+        float, Field(ge=0, le=1, description="a number from 0 to 1 (up to ±255 times it)")
+    ] = 0.0
+    contrast_factor: Annotated[
+        float, Field(ge=0, lt=1, description="a number from 0 to below 1 (contrasts of 1 ± it)")
+    ] = 0.0
+
+
+# What decides on the views of an image in training.
+AUGMENTATION_FIELDS = {"flip", "rotation_factor", *PixelNetSpec.__annotations__}
+
+
 class TrainSpec(FrozenSpec):
-    """How a model is trained. `sgd` has momentum 0.9, Nesterov's."""
+    """How a model is trained. `sgd` has momentum 0.9, Nesterov's.
+
+    Attributes:
+        learning_rate: the optimizer's step, at its highest.
+        batch_size: images of one step.
+        optimizer: its name.
+        weight_decay: part of a kernel that a step of adamw takes away, times its rate.
+        schedule: constant, or cosine: it rises from 0 over the first twentieth of all steps and
+            falls to 0 by the last.
+        label_smoothing: share of a label that is spread over all classes in the training loss.
+        epochs: passes over the training images.
+        seed: of weights, order, dropout and augmentation.
+        precision: arithmetic; auto: the fastest that the hardware has.
+        class_weights: whether all classes count alike, however many images they have.
+    """
 
     learning_rate: Annotated[float, Field(gt=0, description="a number above 0")] = 1e-3
     batch_size: Annotated[int, Field(ge=1, le=4096, description="1 to 4096 images")] = 32
     optimizer: Annotated[Optimizer, Field(description="adam, adamw or sgd")] = "adam"
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] = 0.004
+    schedule: Annotated[Schedule, Field(description="constant or cosine")] = "constant"
+    label_smoothing: Annotated[float, Field(ge=0, le=0.9, description="a number from 0 to 0.9")] = (
+        0.0
+    )
     epochs: Annotated[int, Field(ge=1, description="1 epoch or more")] = 20
     seed: Annotated[int, Field(ge=0, lt=2**31, description="a whole number from 0")] = 0
     precision: Annotated[

@@ -47,10 +47,15 @@ class TrialSpec(FrozenSpec):
 
         `class_weights` appears only where set.
         """
-        params = dict(family_of(self.model).columns(self.model))
+        family = family_of(self.model)
+        params = dict(family.columns(self.model))
         params["learning_rate"] = self.train.learning_rate
         params["batch_size"] = self.train.batch_size
         params["optimizer"] = self.train.optimizer
+        searched = {item.field for item in family.parameters if item.applies(params)}
+        for field in ("weight_decay", "schedule", "label_smoothing"):
+            if field in searched:
+                params[field] = getattr(self.train, field)
         if self.train.class_weights:
             params["class_weights"] = True
         return params

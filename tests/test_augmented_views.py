@@ -25,7 +25,7 @@ from pawtune.models.features.augmented_views import (
 )
 from pawtune.models.features.view_rendering import render_views
 from pawtune.models.features.view_transforms import view_transforms
-from pawtune.models.model_spec import Flip
+from pawtune.models.model_spec import Flip, ModelSpec
 
 FLIPS: tuple[Flip, ...] = ("none", "horizontal", "horizontal_and_vertical")
 DEFAULT_FACTORS = [round(0.05 * step, 2) for step in range(19)]
@@ -90,7 +90,7 @@ def test_flips_without_rotation_are_those_of_keras_layer(flip: Flip) -> None:
     image = np.zeros((2, 2, 1), np.float32)
     image[0, 0] = 1
     flipped = np.stack([image] * EPOCH_IMAGES)
-    for layer in augmentation_layers(flip, 0.0, seed=0):
+    for layer in augmentation_layers(ModelSpec(family="conv", flip=flip), seed=0):
         flipped = np.asarray(layer(flipped, training=True))
     corners = flipped.reshape(-1, 4).mean(axis=0)
 

@@ -148,11 +148,11 @@ def test_the_complete_model_is_float32_under_every_policy(
 
 
 def test_optimizers_of_a_spec() -> None:
-    assert isinstance(make_optimizer(TrainSpec()), FusedAdam)
-    adamw = make_optimizer(TrainSpec(optimizer="adamw", learning_rate=0.01))
+    assert isinstance(make_optimizer(TrainSpec(), 100), FusedAdam)
+    adamw = make_optimizer(TrainSpec(optimizer="adamw", learning_rate=0.01), 100)
     assert isinstance(adamw, FusedAdamW)
     assert float(adamw.learning_rate) == pytest.approx(0.01)
-    assert isinstance(make_optimizer(TrainSpec(optimizer="sgd")), NesterovSGD)
+    assert isinstance(make_optimizer(TrainSpec(optimizer="sgd"), 100), NesterovSGD)
     with precision("mixed_float16"):
-        scaled = make_optimizer(TrainSpec())
+        scaled = make_optimizer(TrainSpec(), 100)
     assert isinstance(scaled, keras.optimizers.LossScaleOptimizer)

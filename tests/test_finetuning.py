@@ -31,7 +31,7 @@ from pawtune.models.training.finetuning import (
     score_start,
     views_of_epoch,
 )
-from pawtune.models.training.layerwise_adamw import LayerwiseAdamW, warmup_cosine
+from pawtune.models.training.fused_optimizers import FusedAdamW, warmup_cosine
 from pawtune.models.training.solved_heads import decompose, solve_logistic
 
 SIZE = 48
@@ -224,7 +224,7 @@ def test_rates_fall_from_block_to_block(backbone: keras.Model) -> None:
 
 def test_adamw_as_computed_by_hand() -> None:
     kernel, bias = keras.Variable([[1.0, -2.0]]), keras.Variable([3.0])
-    optimizer = LayerwiseAdamW(0.1, weight_decay=0.5, factors=(0.1, 1.0))
+    optimizer = FusedAdamW(0.1, weight_decay=0.5, factors=(0.1, 1.0))
     optimizer.build([kernel, bias])
     optimizer.apply([tf.constant([[2.0, -4.0]]), tf.constant([1.0])], [kernel, bias])
     # Adam's first step is its rate, in the gradient's direction.

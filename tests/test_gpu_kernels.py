@@ -39,17 +39,22 @@ CONV = ConvSpec(
 SEEDS = "StatelessRandomGetKeyCounter"
 
 
-def live_step(optimizer: Optimizer, spec: ConvSpec = CONV) -> Any:
+RECIPE = TrainSpec(schedule="cosine", label_smoothing=0.1)
+
+
+def live_step(optimizer: Optimizer, spec: ConvSpec = CONV, train: TrainSpec | None = None) -> Any:
     network = network_of(spec, 3, seed=0)
-    chosen = make_optimizer(TrainSpec(optimizer=optimizer))
+    train = (train or TrainSpec()).model_copy(update={"optimizer": optimizer})
+    chosen = make_optimizer(train, 100)
     chosen.build(network.core.trainable_variables)
     weights = np.ones(3, np.float32)
-    return compile_step(network.model, chosen, weights).get_concrete_function()  # type: ignore[attr-defined]
+    step = compile_step(network.model, chosen, weights, train.label_smoothing)
+    return step.get_concrete_function()  # type: ignore[attr-defined]
 
 
 def head_epoch() -> Any:
     head = build_head(TransferSpec(dense_width=8), 3, 16)
-    optimizer = make_optimizer(TrainSpec(optimizer="adamw"))
+    optimizer = make_optimizer(TrainSpec(optimizer="adamw"), 100)
     optimizer.build(head.trainable_variables)
     epoch = compile_epoch(head, optimizer, 4, np.ones(3, np.float32))
     return epoch.get_concrete_function(  # type: ignore[attr-defined]
@@ -104,11 +109,17 @@ def scoring() -> Any:
 
 
 FLIPPED = CONV.model_copy(update={"rotation_factor": 0.0})
+WHOLE_RECIPE = FLIPPED.model_copy(
+    update=dict.fromkeys(
+        ("zoom_factor", "shift_factor", "brightness_factor", "contrast_factor"), 0.1
+    )
+)
 STEPS: dict[str, Callable[[], Any]] = {
     "live, adam": lambda: live_step("adam"),
     "live, adamw": lambda: live_step("adamw"),
     "live, sgd": lambda: live_step("sgd"),
     "live, flips alone": lambda: live_step("adam", FLIPPED),
+    "live, the whole recipe": lambda: live_step("adamw", WHOLE_RECIPE, RECIPE),
     "head": head_epoch,
     "views of a bank": views_of_a_bank,
     "features of blocks": features_of_blocks,

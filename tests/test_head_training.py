@@ -39,7 +39,7 @@ def test_epochs_equal_those_of_kerass_fit(optimizer: Optimizer, weighted: bool) 
 
     head = build_head(SPEC, 3, 24)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    head.compile(make_optimizer(spec), loss, metrics=["accuracy"])
+    head.compile(make_optimizer(spec, 100), loss, metrics=["accuracy"])
     weights = dict(enumerate(balancing_weights(labels, 3).tolist())) if weighted else None
     for result in fast:
         order = epoch_order(100, spec.seed, result.epoch)
@@ -63,10 +63,10 @@ def test_a_continued_head_equals_an_uninterrupted_one(policy: Precision, tmp_pat
     spec = TrainSpec(epochs=3, batch_size=32)
     with precision(policy):  # the loss is scaled under float16, for the nets that need it
         whole = list(train_head(build_head(SPEC, 3, 24), views, LABELS, *VALIDATION, spec))
-        head, optimizer = build_head(SPEC, 3, 24), make_optimizer(spec)
+        head, optimizer = build_head(SPEC, 3, 24), make_optimizer(spec, 100)
         next(train_head(head, views, LABELS, *VALIDATION, spec, optimizer=optimizer))
         save_state(head, optimizer, 1, tmp_path)
-        head, optimizer = build_head(SPEC, 3, 24, seed=9), make_optimizer(spec)
+        head, optimizer = build_head(SPEC, 3, 24, seed=9), make_optimizer(spec, 100)
         assert restore_state(head, optimizer, tmp_path) == 1
         rest = list(
             train_head(head, views, LABELS, *VALIDATION, spec, optimizer=optimizer, start_epoch=2)

@@ -19,10 +19,12 @@ from pawtune.models.model_spec import Optimizer, Precision, TrainSpec
 from pawtune.models.precision import precision
 from pawtune.models.training.epoch_metrics import EpochResult, balancing_weights
 from pawtune.models.training.fused_batch_norm import BatchNormMeasurement
+from pawtune.models.training.fused_optimizers import NesterovSGD
 from pawtune.models.training.live_training import (
     epoch_order,
     predict_in_batches,
     reset_randomness,
+    train_batch,
     train_live,
 )
 from pawtune.models.training.training_state import restore_state, save_state
@@ -129,17 +131,19 @@ def test_a_continued_trial_equals_an_uninterrupted_one(
 ) -> None:
     skip_without(policy)
     spec = CONV if family == "conv" else TRANSFER
-    settings = TrainSpec(epochs=3, batch_size=16, seed=5, class_weights=True)
+    settings = TrainSpec(
+        epochs=3, batch_size=16, seed=5, class_weights=True, optimizer="adamw", schedule="cosine"
+    )
     whole = []
     with precision(policy):
-        network, optimizer = network_of(spec, backbone), make_optimizer(settings)
+        network, optimizer = network_of(spec, backbone), make_optimizer(settings, len(TRAIN[0]))
         for result in train_live(network, *TRAIN, *VALIDATION, settings, optimizer=optimizer):
             whole.append(result)
             if result.epoch == 1:
                 save_state(network.core, optimizer, 1, tmp_path)
 
         keras.utils.set_random_seed(99)  # what else a process has drawn does not matter
-        network, optimizer = network_of(spec, backbone), make_optimizer(settings)
+        network, optimizer = network_of(spec, backbone), make_optimizer(settings, len(TRAIN[0]))
         assert restore_state(network.core, optimizer, tmp_path) == 1
         rest = train(network, settings, optimizer=optimizer, start_epoch=2)
     assert [result.epoch for result in rest] == [2, 3]
@@ -199,7 +203,9 @@ def test_epochs_equal_those_of_keras_fit(optimizer: Optimizer) -> None:
     network = network_of(spec)
     model = network.model
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(make_optimizer(settings), loss, metrics=["accuracy"], jit_compile=False)
+    model.compile(
+        make_optimizer(settings, len(TRAIN[0])), loss, metrics=["accuracy"], jit_compile=False
+    )
     weights = dict(enumerate(balancing_weights(labels, 2).tolist()))
     for result in ours:
         order = epoch_order(44, settings.seed, result.epoch)
@@ -217,6 +223,25 @@ def test_epochs_equal_those_of_keras_fit(optimizer: Optimizer) -> None:
         np.testing.assert_allclose(
             result.val_probabilities, keras.ops.softmax(logits), rtol=1e-3, atol=1e-5
         )
+
+
+def test_a_cosine_schedule_ends_at_no_rate() -> None:
+    settings = TrainSpec(epochs=4, batch_size=16, learning_rate=0.01, schedule="cosine")
+    rates = [result.metrics["learning_rate"] for result in train(network_of(CONV), settings)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 0.005
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_loss_of_smoothed_labels_is_that_of_keras() -> None:
+    logits = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
+    labels = np.arange(8) % 5
+    inputs = keras.Input((5,))
+    scale = keras.layers.Dense(5, kernel_initializer="identity")(inputs)
+    optimizer = NesterovSGD(0.0)
+    losses, _ = train_batch(keras.Model(inputs, scale), optimizer, logits, labels, None, 0.2)
+    expected = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2)
+    assert float(losses) / 8 == pytest.approx(float(expected(np.eye(5)[labels], logits)), rel=1e-5)
 
 
 def test_an_epoch_takes_every_image_once_in_its_own_order() -> None:

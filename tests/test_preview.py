@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pawtune.data_pipeline.errors import DataError
-from pawtune.data_pipeline.images.preview import ANGLES_DEG, FLIPS, augmentation_grids, sample_grid
+from pawtune.data_pipeline.images.preview import (
+    ANGLES_DEG,
+    FLIPS,
+    OTHERS,
+    Change,
+    augmentation_grids,
+    sample_grid,
+)
 from pawtune.data_pipeline.splitting.build import build_manifest
 from tests.image_files import decode_image, picture, write_classes
 
@@ -64,20 +71,20 @@ def test_missing_image_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_augmentations_are_asked_for_and_drawn(tmp_path: Path) -> None:
-    asked: list[tuple[str, float]] = []
+    asked: list[Change] = []
 
-    def paint(image: NDArray[np.uint8], flip: str, angle: float) -> NDArray[np.uint8]:
-        asked.append((flip, round(math.degrees(angle), 6)))
-        return np.full_like(image, (0, 0, 255) if flip == "vertical" else (255, 0, 0))
+    def paint(image: NDArray[np.uint8], change: Change) -> NDArray[np.uint8]:
+        asked.append(change)
+        return np.full_like(image, (0, 0, 255) if change.flip == "vertical" else (255, 0, 0))
 
-    flips, rotations = augmentation_grids(picture(0), paint, tmp_path / "out")
-    assert asked == [(flip, 0) for flip in FLIPS] + [("none", angle) for angle in ANGLES_DEG]
+    flips, rotations, others = augmentation_grids(picture(0), paint, tmp_path / "out")
+    turns = [Change(angle=math.radians(angle)) for angle in ANGLES_DEG]
+    assert asked == [*(Change(flip=flip) for flip in FLIPS), *turns, *OTHERS.values()]
     grid = decode_image(flips)
     assert share_near(grid, (255, 0, 0)) == pytest.approx(
         3 * share_near(grid, (0, 0, 255)), rel=0.1
     )
     assert share_near(decode_image(rotations), (0, 0, 255)) == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "flips.png",
-        "rotations.png",
-    ]
+    assert share_near(decode_image(others), (255, 0, 0)) > 0.3
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["flips.png", "others.png", "rotations.png"]

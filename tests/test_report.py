@@ -99,9 +99,10 @@ def maker(tiny_images: Path, runs_dir: Path) -> RunMaker:
 
 @pytest.fixture
 def usual(maker: RunMaker) -> RunMaker:
-    """Five baselines, 24 proposals of both families, a failure."""
+    """Five baselines, 12 proposals of each family, a failure."""
     maker.baselines(list(BASELINES))
-    maker.proposals(24)
+    maker.proposals(12, ["conv"])
+    maker.proposals(12, ["transfer"])
     reason = "DivergedError: loss must stay finite"
     maker.add(renamed("conv-0030"), status="failed", epochs=2, reason=reason)
     return maker

@@ -188,7 +188,8 @@ def spec_of_nine_epochs() -> Any:
 def test_asha_knows_what_finished_before() -> None:
     def trial(number: int, value: float) -> Any:
         spec = SimpleNamespace(
-            model=SimpleNamespace(family="conv"), train=SimpleNamespace(epochs=9)
+            model=SimpleNamespace(family="conv"),
+            train=SimpleNamespace(epochs=9, schedule="constant"),
         )
         values = {1: value, 2: value}
         return SimpleNamespace(

@@ -260,6 +260,7 @@ def test_no_configuration_runs_twice_and_an_exhausted_space_ends_the_search(
 ) -> None:
     fixed = ["flip=[none]", "rotation_factor=0.0", "learning_rate=0.001", "batch_size=32"]
     fixed += ["optimizer=[adam, sgd]", "head_pooling=[average, max]", "head_dense_width=0"]
+    fixed += ["schedule=[cosine]", "label_smoothing=0.0"]
     search = Search(
         runs_dir,
         {"*": [0.5, 0.6, 0.7]},

@@ -82,16 +82,30 @@ def montage(rows: Sequence[Sequence[Pixels]]) -> Pixels:
 
 
 def augmented_views(
-    picture: Pixels, flip: Flip, rotation_factor: float, count: int
+    picture: Pixels,
+    count: int,
+    *,
+    flip: Flip = "none",
+    rotation_factor: float = 0.0,
+    zoom_factor: float = 0.0,
+    shift_factor: float = 0.0,
+    brightness_factor: float = 0.0,
+    contrast_factor: float = 0.0,
 ) -> list[Pixels]:
     """A picture as a trial may see it in several epochs, the plain picture first.
 
-    Flips with probability one half, angles uniform in ±2π times the factor, the image reflected
-    where it rotates in from outside: as `models.augmentation` does it in Keras, here without
-    loading TensorFlow into the process that drives the search.
+    What `models.augmentation` draws and how it fills in from outside, here without loading
+    TensorFlow into the process that drives the search.
 
     Args:
         picture: (S, S, 3) uint8.
+        count: pictures.
+        flip: with probability one half.
+        rotation_factor: angles are uniform in ±2π times it.
+        zoom_factor: the part that is seen is 1 - it to 1 + it times the picture's size.
+        shift_factor: of the picture's side, along both axes.
+        brightness_factor: of 255.
+        contrast_factor: contrasts of 1 - it to 1 + it.
     """
     rng = np.random.default_rng(0)
     views = [picture]
@@ -100,15 +114,31 @@ def augmented_views(
         if flip != "none" and rng.random() < 0.5:
             view = view[:, ::-1]
             view = view[::-1] if flip == "horizontal_and_vertical" else view
-        if rotation_factor > 0:
-            view = _rotate(view, float(rng.uniform(-360, 360)) * rotation_factor)
+        turn, zoom, across, down, light, contrast = rng.uniform(-1, 1, 6)
+        if rotation_factor or zoom_factor or shift_factor:
+            shifts = (shift_factor * across, shift_factor * down)
+            view = _frame(view, 2 * np.pi * rotation_factor * turn, 1 + zoom_factor * zoom, shifts)
+        if brightness_factor or contrast_factor:
+            bright = np.clip(view + 255 * brightness_factor * light, 0, 255)
+            mean = bright.mean(axis=(0, 1))
+            view = mean + (bright - mean) * (1 + contrast_factor * contrast)
+            view = view.clip(0, 255).astype(np.uint8)
         views.append(view)
     return views
 
 
-def _rotate(picture: Pixels, degrees: float) -> Pixels:
-    size = picture.shape[0]
-    margin = size // 2  # the corners of a turned square reach 0.21 of its side beyond it
+def _frame(picture: Pixels, angle: float, size: float, shifts: tuple[float, float]) -> Pixels:
+    """A part of a picture: turned by radians, `size` times its side, shifted by parts of it."""
+    side = picture.shape[0]
+    margin = side  # of the picture reflected: no view reaches further, or hardly
     padded = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
-    turned = Image.fromarray(padded).rotate(degrees, Image.Resampling.BILINEAR)
-    return np.asarray(turned)[margin : margin + size, margin : margin + size]
+    cosine, sine, middle = size * np.cos(angle), size * np.sin(angle), (side - 1) / 2
+    across = margin + middle * (1 - cosine + sine) + side * shifts[0]
+    down = margin + middle * (1 - sine - cosine) + side * shifts[1]
+    seen = Image.fromarray(padded).transform(
+        (side, side),
+        Image.Transform.AFFINE,
+        (cosine, -sine, across, sine, cosine, down),
+        Image.Resampling.BILINEAR,
+    )
+    return np.asarray(seen)

@@ -1,4 +1,4 @@
-"""Pictures of the data: a grid of samples, and one image under flips and rotations.
+"""Pictures of the data: a grid of samples, and one image under each kind of augmentation.
 
 Images are shown as a model sees them: resized to a square. The augmentation is handed in as a
 function, so that what is drawn is what a model trains on, and this package needs no Keras.
@@ -6,7 +6,8 @@ function, so that what is drawn is what a model trains on, and this package need
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,43 @@ from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.safe_files import replacing
 from pawtune.data_pipeline.splitting.manifest import Manifest
 
-Augment = Callable[[NDArray[np.uint8], str, float], NDArray[np.uint8]]
-"""(image (H, W, 3) uint8, flip, angle in radians, anticlockwise) -> (H, W, 3) uint8."""
+
+@dataclass(frozen=True)
+class Change:
+    """One way of augmenting an image.
+
+    Attributes:
+        flip: one of `FLIPS`.
+        angle: of a rotation, in radians, anticlockwise.
+        size: of the part that is seen, over the image's.
+        shift: along both axes, as a part of the side.
+        brightness: added, as a part of 255.
+        contrast: over the image's.
+    """
+
+    flip: str = "none"
+    angle: float = 0.0
+    size: float = 1.0
+    shift: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 1.0
+
+
+Augment = Callable[[NDArray[np.uint8], Change], NDArray[np.uint8]]
+"""(image (H, W, 3) uint8, change) -> (H, W, 3) uint8."""
 
 FLIPS = ("none", "horizontal", "vertical", "horizontal_and_vertical")
 ANGLES_DEG = (-90.0, -45.0, -20.0, -5.0, 5.0, 20.0, 45.0, 90.0)
+OTHERS: Mapping[str, Change] = {
+    "zoom -20%": Change(size=0.8),
+    "zoom +20%": Change(size=1.2),
+    "shift -15%": Change(shift=0.15),
+    "shift +15%": Change(shift=-0.15),
+    "brightness -20%": Change(brightness=-0.2),
+    "brightness +20%": Change(brightness=0.2),
+    "contrast -20%": Change(contrast=0.8),
+    "contrast +20%": Change(contrast=1.2),
+}
 MAX_CLASSES = 24
 CELL_INCHES = 1.45
 DPI = 130
@@ -63,8 +96,8 @@ def sample_grid(
 
 def augmentation_grids(
     image: NDArray[np.uint8], augment: Augment, folder: Path
-) -> tuple[Path, Path]:
-    """Draws one image under each flip and under rotations: flips.png and rotations.png.
+) -> tuple[Path, ...]:
+    """Draws one image under each augmentation: flips.png, rotations.png and others.png.
 
     Args:
         image: (H, W, 3) uint8.
@@ -72,21 +105,27 @@ def augmentation_grids(
         folder: where to; made if missing.
 
     Returns:
-        The two files.
+        The files.
     """
-    figure, axes = _grid(1, len(FLIPS), top_inches=0.8)
-    for cell, flip in zip(axes[0], FLIPS, strict=True):
-        _show(cell, augment(image, flip, 0.0), flip.replace("_", " "))
-    _title(figure, "Flips")
-    flips = _save(figure, folder / "flips.png")
-
-    columns = len(ANGLES_DEG) // 2
-    figure, axes = _grid(2, columns, top_inches=0.8, gap_inches=0.3)
-    cells = [cell for row in axes for cell in row]
-    for cell, angle_deg in zip(cells, ANGLES_DEG, strict=True):
-        _show(cell, augment(image, "none", math.radians(angle_deg)), f"{angle_deg:+.0f}°")
-    _title(figure, "Rotations (a rotation_factor of 0.1 draws from -36° to +36°)")
-    return flips, _save(figure, folder / "rotations.png")
+    flips = {flip.replace("_", " "): Change(flip=flip) for flip in FLIPS}
+    rotations = {f"{angle:+.0f}°": Change(angle=math.radians(angle)) for angle in ANGLES_DEG}
+    turned = "Rotations (a rotation_factor of 0.1 draws from -36° to +36°)"
+    factors = "zoom_factor, shift_factor, brightness_factor, contrast_factor"
+    grids: tuple[tuple[str, str, Mapping[str, Change]], ...] = (
+        ("flips.png", "Flips", flips),
+        ("rotations.png", turned, rotations),
+        ("others.png", factors, OTHERS),
+    )
+    files = []
+    for name, title, changes in grids:
+        rows = math.ceil(len(changes) / 4)
+        figure, axes = _grid(rows, 4, top_inches=0.8, gap_inches=0.3)
+        cells = [cell for row in axes for cell in row]
+        for cell, (label, change) in zip(cells, changes.items(), strict=True):
+            _show(cell, augment(image, change), label)
+        _title(figure, title)
+        files.append(_save(figure, folder / name))
+    return tuple(files)
 
 
 def _grid(

@@ -17,14 +17,14 @@ from pawtune.models.families.family import (
 )
 from pawtune.models.families.layers import dense_outline
 from pawtune.models.families.parameters import (
-    SHARED,
+    PIXEL_NET,
     Parameter,
     computed,
     of_model,
     params_of,
     spec_of,
 )
-from pawtune.models.model_spec import Dropout, ModelSpec, Params, TrainSpec
+from pawtune.models.model_spec import Dropout, Params, PixelNetSpec, TrainSpec
 
 if TYPE_CHECKING:
     import keras
@@ -33,7 +33,7 @@ Width = Annotated[int, Field(ge=4, le=512, description="4 to 512 filters for eac
 GROWTHS = (1.0, 1.5, 2.0)
 
 
-class ConvSpec(ModelSpec):
+class ConvSpec(PixelNetSpec):
     """A convolutional net trained from scratch.
 
     A block is convolution, ReLU, 2x2 max pooling; with `batch_norm`, normalisation comes
@@ -93,7 +93,7 @@ def block_widths(filters: int, growth: float, depth: int) -> tuple[int, ...]:
 
 
 PARAMETERS = (
-    *SHARED,
+    *PIXEL_NET,
     computed(
         "conv_depth",
         IntRange(low=2, high=5),
@@ -168,15 +168,22 @@ class ConvFamily:
     }
     needs, may_need = pixel_nets.needs, pixel_nets.may_need
     inputs, build = pixel_nets.inputs, pixel_nets.build
-    # After whatever is cheaper: a plain net of four blocks.
+    # After whatever is cheaper: a plain net of five blocks.
     portfolio: Sequence[Params] = (
         {
             "flip": "horizontal",
-            "rotation_factor": 0.05,
+            "rotation_factor": 0.0,
+            "zoom_factor": 0.0,
+            "shift_factor": 0.1,
+            "brightness_factor": 0.2,
+            "contrast_factor": 0.0,
             "learning_rate": 0.002,
             "batch_size": 32,
             "optimizer": "adamw",
-            "conv_depth": 4,
+            "weight_decay": 0.02,
+            "schedule": "cosine",
+            "label_smoothing": 0.1,
+            "conv_depth": 5,
             "filters": 16,
             "filter_growth": 2.0,
             "kernel_size": 3,

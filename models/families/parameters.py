@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from pawtune.models.families.domains import Choices, Domain, FloatRange, corners
-from pawtune.models.model_spec import ModelSpec, Params, TrainSpec
+from pawtune.models.model_spec import ModelSpec, Params, PixelNetSpec, TrainSpec
 
 Section = Literal["model", "train"]
 S = TypeVar("S", bound=ModelSpec)
@@ -92,10 +92,17 @@ def of_model(
     return Parameter(name or field, default, meaning, rule, "model", field, only_if)
 
 
-def of_training(field: str, default: Domain, meaning: str, *, name: str = "") -> Parameter:
-    """A parameter that is a field of `TrainSpec`, by default under its name."""
+def of_training(
+    field: str,
+    default: Domain,
+    meaning: str,
+    *,
+    name: str = "",
+    only_if: tuple[str, Sequence[str | int | float | bool]] | None = None,
+) -> Parameter:
+    """A parameter that is a field of `TrainSpec`, see `of_model`."""
     rule = TrainSpec.model_fields[field]
-    return Parameter(name or field, default, meaning, rule, "train", field)
+    return Parameter(name or field, default, meaning, rule, "train", field, only_if)
 
 
 def computed(name: str, default: Domain, meaning: str, rule: Any) -> Parameter:
@@ -131,7 +138,53 @@ OPTIMIZER = of_training(
     Choices(choices=("adam", "adamw", "sgd")),
     "The optimizer (sgd: Nesterov momentum 0.9).",
 )
-SHARED = (FLIP, ROTATION, LEARNING_RATE, BATCH_SIZE, OPTIMIZER)
+WEIGHT_DECAY = of_training(
+    "weight_decay",
+    FloatRange(low=1e-3, high=0.2, log=True),
+    "Decoupled weight decay of kernels, with adamw.",
+    only_if=("optimizer", ("adamw",)),
+)
+SCHEDULE = of_training(
+    "schedule",
+    Choices(choices=("cosine", "constant")),
+    "The learning rate as it is, or with a warm-up and along a cosine to 0.",
+)
+LABEL_SMOOTHING = of_training(
+    "label_smoothing",
+    FloatRange(low=0.0, high=0.1, step=0.05),
+    "Share of a label that is spread over all classes.",
+)
+TRAINING = (LEARNING_RATE, BATCH_SIZE, OPTIMIZER, WEIGHT_DECAY, SCHEDULE, LABEL_SMOOTHING)
+# Of every family that trains epoch by epoch.
+SHARED = (FLIP, ROTATION, *TRAINING)
+# Of a family whose specification is a `PixelNetSpec`.
+PIXEL_NET = (
+    *SHARED,
+    of_model(
+        PixelNetSpec,
+        "zoom_factor",
+        FloatRange(low=0.0, high=0.2, step=0.1),
+        "Random sizes of training images, from 1 - it to 1 + it.",
+    ),
+    of_model(
+        PixelNetSpec,
+        "shift_factor",
+        FloatRange(low=0.0, high=0.15, step=0.05),
+        "Random shifts of training images, as a part of the side.",
+    ),
+    of_model(
+        PixelNetSpec,
+        "brightness_factor",
+        FloatRange(low=0.0, high=0.2, step=0.1),
+        "Random brightness of training images, as a part of 255.",
+    ),
+    of_model(
+        PixelNetSpec,
+        "contrast_factor",
+        FloatRange(low=0.0, high=0.2, step=0.1),
+        "Random contrast of training images, from 1 - it to 1 + it.",
+    ),
+)
 
 
 def spec_of(

@@ -26,11 +26,9 @@ from pawtune.models.families.family import (
 )
 from pawtune.models.families.layers import dense_outline, reported_weights
 from pawtune.models.families.parameters import (
-    BATCH_SIZE,
     FLIP,
-    LEARNING_RATE,
-    OPTIMIZER,
     ROTATION,
+    TRAINING,
     Parameter,
     of_model,
     params_of,
@@ -113,7 +111,7 @@ PARAMETERS = (
         only_if=_TRAINED,
     ),
     *(replace(parameter, only_if=_UNDER_VIEWS) for parameter in (FLIP, ROTATION)),
-    *(replace(parameter, only_if=_TRAINED) for parameter in (LEARNING_RATE, BATCH_SIZE, OPTIMIZER)),
+    *(replace(parameter, only_if=parameter.only_if or _TRAINED) for parameter in TRAINING),
     of_model(TransferSpec, "backbone", Choices(choices=("MobileNetV2",)), "The frozen network."),
     of_model(
         TransferSpec,
@@ -172,6 +170,9 @@ class TransferFamily:
             "learning_rate": 0.001,
             "batch_size": 32,
             "optimizer": "adamw",
+            "weight_decay": 0.02,
+            "schedule": "cosine",
+            "label_smoothing": 0.05,
             "head_pooling": "average",
             "head_dense_width": 256,
             "head_dropout": 0.3,
@@ -367,7 +368,7 @@ def _head_trial(
     from pawtune.models.training.head_training import train_head
 
     head = build_head(model, data.num_classes, val_features.shape[-1], train.seed)
-    optimizer = make_optimizer(train)
+    optimizer = make_optimizer(train, len(data.train_labels))
 
     def train_from(start_epoch: int) -> Iterator[EpochResult]:
         return train_head(

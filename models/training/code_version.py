@@ -5,4 +5,5 @@
 # 2: random numbers by purpose; batch norm's averages measured at an epoch's end.
 # 3: a fine-tuned trial's first epoch is its solved head.
 # 4: logistic heads with a scaled intercept, solved further in fewer iterations.
-TRAINING_VERSION = 4
+# 5: adamw decays kernels alone.
+TRAINING_VERSION = 5

@@ -32,7 +32,7 @@ from pawtune.models.training.epoch_metrics import (
     epoch_result,
     score,
 )
-from pawtune.models.training.layerwise_adamw import LayerwiseAdamW, warmup_cosine
+from pawtune.models.training.fused_optimizers import FusedAdamW, warmup_cosine
 from pawtune.models.training.live_training import Labels, Logits, epoch_order, reset_randomness
 
 _CHUNK_BYTES = 64 * 2**20  # of activations, handed to TensorFlow at once
@@ -111,7 +111,7 @@ def make_optimizer(
     steps = recipe.epochs * ceil(num_images / recipe.batch_size)
     schedule = warmup_cosine(recipe.learning_rate, steps, round(recipe.warmup_share * steps))
     factors = rate_factors(network, recipe.layer_decay)
-    optimizer = LayerwiseAdamW(schedule, recipe.weight_decay, factors)
+    optimizer = FusedAdamW(schedule, recipe.weight_decay, factors)
     if keras.config.dtype_policy().name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(network.trainable_variables)

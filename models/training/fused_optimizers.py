@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import keras
 import tensorflow as tf
 
-LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
+LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
 
 class _OneDevice(keras.optimizers.Optimizer, ABC):  # type: ignore[misc]  # Keras is untyped
@@ -85,15 +85,38 @@ class FusedAdam(_OneDevice):
 
 
 class FusedAdamW(FusedAdam):
-    """Adam with a decay of all weights, apart from the gradient; Keras' default is 0.004."""
+    """Adam with a decay of kernels, apart from the gradient.
 
-    decay = 0.004
+    Decoupled weight decay: Loshchilov and Hutter, ICLR 2019 (arXiv:1711.05101). Rates that fall
+    towards the input: Howard and Ruder, ACL 2018 (arXiv:1801.06146), section 3.2.
+    """
+
+    def __init__(
+        self,
+        learning_rate: LearningRate,
+        weight_decay: float = 0.004,
+        factors: Sequence[float] | None = None,
+    ) -> None:
+        """Make an optimizer for a model's trainable weights.
+
+        Args:
+            learning_rate: of a weight with factor 1.
+            weight_decay: part of a weight that a step takes away, times its rate; biases and other
+                vectors keep theirs.
+            factors: of the rate, one for each trainable weight in the model's order; by default 1.
+        """
+        super().__init__(learning_rate)
+        self._decay = weight_decay
+        self._factors = factors
 
     def update(
         self, number: int, gradient: tf.Tensor, variable: keras.Variable, rate: tf.Tensor
     ) -> None:
-        """Decay the weight of a number, then update it."""
-        variable.assign_sub(variable * self.decay * rate)
+        """Decay the weight of a number if it is no vector, then update it."""
+        if self._factors is not None:
+            rate = rate * self._factors[number]
+        if self._decay and len(variable.shape) > 1:
+            variable.assign_sub(rate * self._decay * variable)
         super().update(number, gradient, variable, rate)
 
 
@@ -110,3 +133,15 @@ class NesterovSGD(_OneDevice):
         (slot,) = self._slots[number]
         slot.assign(slot * self.momentum - gradient * rate)
         variable.assign_add(slot * self.momentum - gradient * rate)
+
+
+def warmup_cosine(
+    peak: float, steps: int, warmup_steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """A rate that rises from 0 to its peak in the first steps and falls to 0 by the last.
+
+    Cosine: Loshchilov and Hutter, ICLR 2017 (arXiv:1608.03983).
+    """
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(steps - warmup_steps, 1), warmup_target=peak, warmup_steps=warmup_steps
+    )

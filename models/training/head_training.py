@@ -52,7 +52,7 @@ def train_head(
         train_labels: (N,) class indices.
         val_features: (M, F).
         val_labels: (M,) class indices.
-        spec: batch size, optimizer, epochs, seed and class weights.
+        spec: batch size, optimizer, its schedule, label smoothing, epochs, seed, class weights.
         optimizer: one that was restored; by default a new one of the spec.
         start_epoch: the first epoch to train, from 1.
 
@@ -62,12 +62,14 @@ def train_head(
     Raises:
         DivergedError: the loss became NaN or infinite.
     """
-    optimizer = optimizer or make_optimizer(spec)
+    optimizer = optimizer or make_optimizer(spec, len(train_labels))
     optimizer.build(head.trainable_variables)
     class_weights = None
     if spec.class_weights:
         class_weights = balancing_weights(train_labels, head.output_shape[-1])
-    train_epoch = compile_epoch(head, optimizer, spec.batch_size, class_weights)
+    train_epoch = compile_epoch(
+        head, optimizer, spec.batch_size, class_weights, spec.label_smoothing
+    )
     labels = tf.constant(train_labels, "int32")
     for epoch in range(start_epoch, spec.epochs + 1):
         start = perf_counter()
@@ -97,6 +99,7 @@ def compile_epoch(
     optimizer: keras.optimizers.Optimizer,
     batch_size: int,
     class_weights: NDArray[np.float32] | None,
+    label_smoothing: float = 0.0,
 ) -> Epoch:
     """One graph that trains the head on every batch of an epoch.
 
@@ -108,6 +111,7 @@ def compile_epoch(
         optimizer: built for the head's trainable weights.
         batch_size: of all batches but the last.
         class_weights: (C,) factors of the loss; None weighs all alike.
+        label_smoothing: share of a label that is spread over all classes.
     """
 
     # Autograph would rewrite all of Keras to find loops, of which there is this one.
@@ -123,7 +127,9 @@ def compile_epoch(
             chosen = order[start : start + batch_size]
             inputs = tf.cast(tf.gather(features, chosen), "float32")
             targets = tf.gather(labels, chosen)
-            losses, right = train_batch(head, optimizer, inputs, targets, class_weights)
+            losses, right = train_batch(
+                head, optimizer, inputs, targets, class_weights, label_smoothing
+            )
             return start + batch_size, loss_sum + losses, hits + right
 
         count = tf.size(order)

@@ -56,7 +56,7 @@ def train_live(
         train_labels: (N,) class indices.
         val_images: (M, S, S, 3).
         val_labels: (M,) class indices.
-        spec: batch size, optimizer, epochs, seed and class weights.
+        spec: batch size, optimizer, its schedule, label smoothing, epochs, seed, class weights.
         optimizer: one that was restored; by default a new one of the spec.
         start_epoch: the first epoch to train, from 1.
 
@@ -66,12 +66,12 @@ def train_live(
     Raises:
         DivergedError: the loss became NaN or infinite.
     """
-    optimizer = optimizer or make_optimizer(spec)
+    optimizer = optimizer or make_optimizer(spec, len(train_labels))
     optimizer.build(network.core.trainable_variables)
     class_weights = None
     if spec.class_weights:
         class_weights = balancing_weights(train_labels, network.core.output_shape[-1])
-    step = compile_step(network.model, optimizer, class_weights)
+    step = compile_step(network.model, optimizer, class_weights, spec.label_smoothing)
     batch_norms = BatchNormMeasurement(network.core)
     validate = _validator(network, val_images)
     for epoch in range(start_epoch, spec.epochs + 1):
@@ -119,6 +119,7 @@ def compile_step(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     class_weights: NDArray[np.float32] | None,
+    label_smoothing: float = 0.0,
 ) -> Step:
     """One graph that trains a model on a batch of images.
 
@@ -126,6 +127,7 @@ def compile_step(
         model: (B, S, S, 3) pixels → (B, C) logits.
         optimizer: built for the model's trainable weights.
         class_weights: (C,) factors of the loss; None weighs all alike.
+        label_smoothing: share of a label that is spread over all classes.
     """
     size = model.input_shape[1:]
     signature = [tf.TensorSpec((None, *size), "uint8"), tf.TensorSpec((None,), "int32")]
@@ -134,7 +136,7 @@ def compile_step(
     # each trial, and again for the smaller last batch.
     @tf.function(autograph=False, input_signature=signature)  # type: ignore[untyped-decorator]
     def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return train_batch(model, optimizer, images, labels, class_weights)
+        return train_batch(model, optimizer, images, labels, class_weights, label_smoothing)
 
     return cast(Step, step)
 
@@ -145,6 +147,7 @@ def train_batch(
     inputs: tf.Tensor,
     labels: tf.Tensor,
     class_weights: NDArray[np.float32] | None,
+    label_smoothing: float = 0.0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """One step of training as Keras' `fit` makes it: mean cross-entropy over the batch.
 
@@ -155,7 +158,14 @@ def train_batch(
     labels = tf.cast(labels, "int64")
     with tf.GradientTape() as tape:
         logits = model(inputs, training=True)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        if label_smoothing:
+            classes = logits.shape[-1]
+            targets = (
+                tf.one_hot(labels, classes) * (1 - label_smoothing) + label_smoothing / classes
+            )
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+        else:
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         if class_weights is not None:
             losses *= tf.gather(class_weights, labels)
         loss = optimizer.scale_loss(tf.reduce_mean(losses))

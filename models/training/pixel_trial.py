@@ -23,14 +23,14 @@ def pixel_trial(
     """The trial of a core on the pixels of its model's image size.
 
     Args:
-        model: image size, flips and rotations.
+        model: image size and augmentation.
         train: how it is trained.
         data: pixels and labels.
         core: gives logits of pixels 0..255, or of the extractor's features.
         extractor: (N, S, S, 3) pixels → (N, F) frozen features; None: the core takes pixels.
     """
     network = build_network(model, core, extractor, seed=train.seed)
-    optimizer = make_optimizer(train)
+    optimizer = make_optimizer(train, len(data.train_labels))
 
     def train_from(start_epoch: int) -> Iterator[EpochResult]:
         images, val_images = data.pixels(Pixels(model.image_size))

@@ -90,7 +90,13 @@ def solved_trial(
             seconds=perf_counter() - start,
         )
 
-    return BuiltTrial("solved", head, make_optimizer(train), solve_once, (request.backbone,))
+    return BuiltTrial(
+        "solved",
+        head,
+        make_optimizer(train, len(data.train_labels)),
+        solve_once,
+        (request.backbone,),
+    )
 
 
 def shared_decomposition(

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.images.decode import decode_split
-from pawtune.data_pipeline.images.preview import augmentation_grids, sample_grid
+from pawtune.data_pipeline.images.preview import Change, augmentation_grids, sample_grid
 from pawtune.data_pipeline.safe_files import shown, write_atomically
 from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.splitting.build import build_manifest
@@ -131,17 +131,23 @@ def _refuse_data(out: Path, root: Path) -> None:
         )
 
 
-def _augment(image: NDArray[np.uint8], flip: str, angle: float) -> NDArray[np.uint8]:
-    """(S, S, 3) uint8 under a flip, then a rotation, as a trial in training renders them."""
+def _augment(image: NDArray[np.uint8], change: Change) -> NDArray[np.uint8]:
+    """(S, S, 3) uint8 as a trial in training renders it."""
     load_tensorflow()
+    from pawtune.models.augmentation import frame_transforms
     from pawtune.models.features.view_rendering import render_views
-    from pawtune.models.features.view_transforms import view_transforms
 
-    if "horizontal" in flip:
+    if "horizontal" in change.flip:
         image = image[:, ::-1]
-    if "vertical" in flip:
+    if "vertical" in change.flip:
         image = image[::-1]
-    angles = np.array([[angle]], np.float32)
-    transforms = view_transforms(angles, np.array([False]), len(image))
-    (view,) = render_views(image[None], transforms)[0].numpy()
-    return np.asarray(view.round(), np.uint8)
+    shift = change.shift * len(image)
+    angle, size, shifts, last = (
+        np.array(value, np.float32)
+        for value in ([change.angle], [change.size], [[shift, shift]], len(image) - 1)
+    )
+    transforms = frame_transforms(angle, np.array([False]), size, shifts, last)
+    view = render_views(image[None], transforms[:, None])[0, 0].numpy()
+    view = (view + 255 * change.brightness).clip(0, 255)
+    mean = view.mean(axis=(0, 1))
+    return np.asarray((mean + (view - mean) * change.contrast).clip(0, 255).round(), np.uint8)

@@ -11,7 +11,7 @@ from pawtune.data_pipeline.images.pictures import (
     read_thumbnail,
 )
 from pawtune.data_pipeline.splitting.manifest import Manifest
-from pawtune.models.model_spec import ModelSpec
+from pawtune.models.model_spec import AUGMENTATION_FIELDS, ModelSpec
 from pawtune.search.results.validation import read_validation
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
 
@@ -40,8 +40,8 @@ class Samples:
         """One image as a trial may see it in six epochs: (H, W, 3) uint8."""
         if self._example is None:
             return None
-        views = augmented_views(self._example, spec.flip, spec.rotation_factor, VIEWS)
-        return montage([views])
+        factors = spec.model_dump(include=AUGMENTATION_FIELDS)
+        return montage([augmented_views(self._example, VIEWS, **factors)])
 
     def grid(self) -> Pixels | None:
         """Training images, a row a class: (H, W, 3) uint8."""

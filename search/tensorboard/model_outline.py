@@ -5,7 +5,7 @@ from typing import Any
 
 from pawtune.models.families.family import Layer
 from pawtune.models.families.table import family_of
-from pawtune.models.model_spec import ModelSpec
+from pawtune.models.model_spec import ModelSpec, PixelNetSpec
 
 
 def outline(
@@ -31,3 +31,13 @@ def _augmentation_layers(spec: ModelSpec) -> Iterator[Layer]:
     if spec.rotation_factor:
         detail = f"up to ±{360 * spec.rotation_factor:g}°"
         yield Layer("augmentation/rotation", "RandomRotation", detail, image)
+    if not isinstance(spec, PixelNetSpec):
+        return
+    for name, layer, factor in (
+        ("zoom", "RandomZoom", spec.zoom_factor),
+        ("shift", "RandomTranslation", spec.shift_factor),
+        ("brightness", "RandomBrightness", spec.brightness_factor),
+        ("contrast", "RandomContrast", spec.contrast_factor),
+    ):
+        if factor:
+            yield Layer(f"augmentation/{name}", layer, f"up to ±{100 * factor:g}%", image)

@@ -4,8 +4,9 @@ Successive halving compares a trial with others of its family at the same epoch;
 nobody to be compared with, and in a small search a family's only net would run all its epochs,
 however far behind it is. Such a trial is judged by the best of the other families, with the benefit
 of the doubt: learning curves flatten, so a straight line through its recent progress is the most
-that it may reach, in the epochs for which there is time. Where even that stays behind, and the
-epochs to come cost more than the other trial did as a whole, they are spared.
+that it may reach, in the epochs for which there is time; a rate that falls to 0 may add a few
+points to that at the end. Where even the line stays behind, and the epochs to come cost more than
+the other trial did as a whole, they are spared.
 """
 
 import math

@@ -70,8 +70,11 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
 
     def _family(self, trial: Trial) -> AsyncHyperBandScheduler:
         spec = trial.config["spec"]
-        # A head that is solved in one step says nothing about the first epoch of one that is not.
-        family = f"{spec['model']['family']}, {spec['train']['epochs']} epochs"
+        # A head that is solved in one step says nothing about the first epoch of one that is not,
+        # nor a rate that stays about one that will fall.
+        train = spec["train"]
+        schedule = train.get("schedule", "constant")
+        family = f"{spec['model']['family']}, {train['epochs']} epochs, {schedule}"
         arguments = self._arguments
         if find_family(spec["model"]["family"]).spec_type.is_scheduled:
             # Schedules of any length are compared once, when half of them is done.
@@ -109,7 +112,10 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
             return
         spec = {
             "model": {"family": past.spec.model.family},
-            "train": {"epochs": past.spec.train.epochs},
+            "train": {
+                "epochs": past.spec.train.epochs,
+                "schedule": past.spec.train.schedule,
+            },
         }
         stub = SimpleNamespace(
             trial_id=f"past-{past.trial_id}",

@@ -124,6 +124,16 @@ def test_best_answer(tmp_path: Path, tiny_images: Path, untrained: Path) -> None
 
 
 @pytest.mark.slow
+def test_from_scratch(tmp_path: Path, tiny_images: Path) -> None:
+    sizes = ("--image-size=32", "--epochs=2", "--budget=20s")
+    script, ours = benchmark("from_scratch", tmp_path, "--data", tiny_images, *sizes)["rows"]
+    assert script["nets"] == 1
+    assert ours["nets"] >= 1
+    assert ours["best validation"] >= ours["first net"] > 0
+    assert all(0 <= row["test"] <= 1 for row in (script, ours))
+
+
+@pytest.mark.slow
 def test_learn_from(tmp_path: Path, tiny_images: Path) -> None:
     weights = tmp_path / "untrained.weights.h5"
     save_random_backbone(weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
@@ -92,17 +92,10 @@ def of_model(
     return Parameter(name or field, default, meaning, rule, "model", field, only_if)
 
 
-def of_training(
-    field: str,
-    default: Domain,
-    meaning: str,
-    *,
-    name: str = "",
-    only_if: tuple[str, Sequence[str | int | float | bool]] | None = None,
-) -> Parameter:
-    """A parameter that is a field of `TrainSpec`, see `of_model`."""
+def of_training(field: str, default: Domain, meaning: str, *, name: str = "") -> Parameter:
+    """A parameter that is a field of `TrainSpec`, by default under its name."""
     rule = TrainSpec.model_fields[field]
-    return Parameter(name or field, default, meaning, rule, "train", field, only_if)
+    return Parameter(name or field, default, meaning, rule, "train", field)
 
 
 def computed(name: str, default: Domain, meaning: str, rule: Any) -> Parameter:
@@ -138,10 +131,12 @@ OPTIMIZER = of_training(
     Choices(choices=("adam", "adamw", "sgd")),
     "The optimizer (sgd: Nesterov momentum 0.9).",
 )
-WEIGHT_DECAY = of_training(
-    "weight_decay",
-    FloatRange(low=1e-3, high=0.2, log=True),
-    "Decoupled weight decay of kernels, with adamw.",
+WEIGHT_DECAY = replace(
+    of_training(
+        "weight_decay",
+        FloatRange(low=1e-3, high=0.2, log=True),
+        "Decoupled weight decay of kernels, with adamw.",
+    ),
     only_if=("optimizer", ("adamw",)),
 )
 SCHEDULE = of_training(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -153,9 +154,14 @@ def test_a_process_in_which_something_broke_takes_no_further_trial(
     TrialClient(writer, "0001").begin()
     with pytest.raises(TakenOverError, match="trial 0001 was begun again by another worker"):
         client.keep(KeptEpoch([EPOCH]))
-    end_writer(writer)
+    pid = ray.get(writer.__ray_call__.remote(lambda _: os.getpid()))
+    ray.get(writer.end.remote())
+    with pytest.raises(TakenOverError, match="the driver has ended"):
+        client.begin()
+    os.kill(pid, signal.SIGKILL)
     with pytest.raises(StorageError, match="the process that writes the run folder is gone"):
         client.begin()
+    end_writer(writer)  # one that is dead is no error
 
 
 EPOCH = dict.fromkeys(REQUIRED_METRICS, 0.5) | {"epoch": 1}

@@ -205,9 +205,9 @@ def machine() -> dict[str, Any]:
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Rows with the same keys, aligned."""
-    cells = [[str(value) for value in row.values()] for row in rows]
-    table = [list(rows[0]), *cells]
+    """Rows, aligned; a row may lack a column."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = [columns, *([str(row.get(name, "")) for name in columns] for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     for line in table:
         padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))

@@ -57,6 +57,7 @@ from pawtune.search.shared_work.backbones import (
     store_backbones,
 )
 from pawtune.search.shared_work.features import share_features
+from pawtune.search.shared_work.hashing import read_on_cluster
 from pawtune.search.shared_work.pixels import PixelStore, prepare_banks
 from pawtune.search.shared_work.scout import keep_best_backbones
 from pawtune.search.shared_work.shared_work import SharedWork, share_work
@@ -291,6 +292,7 @@ def load_data(config: SearchConfig, progress: Progress) -> Manifest:
         min_class_size=config.min_class_size,
         cache=cache,
         progress=progress,
+        read_shards=read_on_cluster,
     )
 
 

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from ray.cluster_utils import Cluster
 
 from pawtune.search.cluster.connection import WORKER_ENVIRONMENT
@@ -277,6 +279,40 @@ def test_a_node_that_is_lost_while_it_decodes(tiny_images: Path, tmp_path: Path)
             told, _ = driver.communicate(timeout=60)
     assert driver.returncode == 0
     assert told == "all there\n"
+
+
+@pytest.fixture(scope="module")
+def many_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2,401 images, of which one cannot be read."""
+    root = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(0)
+    for label in ("blue", "red"):
+        (root / label).mkdir()
+        for number in range(1200):
+            pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{number}.png")
+    (root / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return root
+
+
+@pytest.mark.parametrize("what", ["free", "a node is lost", "busy"])
+def test_all_nodes_that_see_the_images_hash_them(many_images: Path, what: str) -> None:
+    """What is found is what one process finds; nobody waits for a node that is lost or busy."""
+    with nodes({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1}) as cluster:
+        cluster.wait_for_nodes()
+        command = [
+            sys.executable, "-m", "tests.hash_on_nodes", cluster.address, str(many_images), what
+        ]  # fmt: skip
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+            assert driver.stdout is not None
+            assert driver.stdout.readline() == "begun\n"
+            if what == "a node is lost":
+                cluster.remove_node(cluster.list_all_nodes()[1], allow_graceful=False)
+            said, _ = driver.communicate(timeout=50)
+    assert driver.returncode == 0
+    here, total = map(int, said.split())
+    print(f"\n{what}: the driver read {here} of {total} shards")
+    assert here == total if what == "busy" else here < total
 
 
 def test_nodes_of_ray_start_and_a_head_that_is_lost(tiny_images: Path, runs_dir: Path) -> None:

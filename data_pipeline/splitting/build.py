@@ -25,7 +25,12 @@ from pawtune.data_pipeline.splitting.duplicates import (
     reject_label_clashes,
 )
 from pawtune.data_pipeline.splitting.folder_layout import Candidate, Layout, Reject, read_layout
-from pawtune.data_pipeline.splitting.image_hashes import Facts, read_all
+from pawtune.data_pipeline.splitting.image_hashes import (
+    Facts,
+    ReadShards,
+    read_all,
+    read_on_threads,
+)
 from pawtune.data_pipeline.splitting.label_tables.label_table import LabelFile, read_labels
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry, fingerprint
 from pawtune.data_pipeline.splitting.relabel import (
@@ -65,6 +70,7 @@ def build_manifest(
     min_class_size: int = 0,
     cache: Path | None = None,
     progress: Progress | None = None,
+    read_shards: ReadShards = read_on_threads,
 ) -> Manifest:
     """Makes the manifest of a folder of images.
 
@@ -77,13 +83,16 @@ def build_manifest(
             out; 0 leaves none out.
         cache: where hashes are kept between runs; None keeps none.
         progress: called with ("hash" or "compare", images done, images in all).
+        read_shards: what reads and hashes images.
 
     Raises:
         DataError: the folder cannot be used; see the message.
     """
     root = Path(os.path.realpath(root))
     layout = read_layout(root) if labels is None else read_labels(root, labels)
-    facts, unusable = read_all(root, layout.candidates, cache=cache, progress=progress)
+    facts, unusable = read_all(
+        root, layout.candidates, cache=cache, progress=progress, read_shards=read_shards
+    )
     if relabel is not None:
         corrections = read_corrections(relabel)
         check_contents(corrections, {path: found.sha256 for path, found in facts.items()})

@@ -10,8 +10,9 @@ Benchmarking of Perceptual Image Hash Functions", 2010), which takes twice as lo
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from pawtune.data_pipeline.splitting.folder_layout import Candidate, Reject
 # Another Pillow may decode or reject differently.
 CACHE_VERSION = f"4 pillow {PIL.__version__} heif {decoder_versions()['heif']}"
 MAX_THREADS = 16
-SHARD = 16  # files that a thread reads in a row
+SHARD = 16  # files that are read in a row
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,13 @@ class Facts:
     height: int
     grey_bits: int = 0
 
+
+Shard = Sequence[Candidate]
+Read = list[tuple[str, Facts | str]]
+"""Each path of a shard with its facts, or with why it is not usable."""
+
+ReadShards = Callable[[Path, Sequence[Shard]], Generator[Read]]
+"""From the root and shards to what was read of each, in any order."""
 
 Row = tuple[int, int, Facts]
 """What is kept of a file: size in bytes, modification time in nanoseconds, facts."""
@@ -82,17 +90,45 @@ def perceptual_hash(image: Image.Image) -> str:
     return np.packbits(low > median).tobytes().hex()
 
 
+def read_on_threads(root: Path, shards: Sequence[Shard]) -> Generator[Read]:
+    """Reads shards in order, one thread for each processor; a `ReadShards`."""
+    executor = ThreadPoolExecutor(num_threads())
+    try:
+        yield from executor.map(partial(read_shard, root), shards)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def num_threads() -> int:
+    """Threads that read images: one for each processor."""
+    return min(MAX_THREADS, os.cpu_count() or 1)
+
+
+def read_shard(root: Path, shard: Shard) -> Read:
+    """Reads the files of a shard one after the other."""
+    found: Read = []
+    with quiet_pillow():
+        for candidate in shard:
+            try:
+                found.append((candidate.path, read_facts(root / candidate.path)))
+            except DataError as error:
+                found.append((candidate.path, str(error)))
+    return found
+
+
 def read_all(
     root: Path,
     candidates: Sequence[Candidate],
     *,
     cache: Path | None = None,
     progress: Progress | None = None,
+    read_shards: ReadShards = read_on_threads,
 ) -> tuple[dict[str, Facts], list[Reject]]:
     """Facts by path, and the files that are not usable.
 
     Facts are kept under `cache` by path, size and modification time, also when the work is
-    interrupted; rejected files are looked at again each time.
+    interrupted; rejected files are looked at again each time. `read_shards` reads
+    the others.
     """
     progress = progress or silent
     store = None if cache is None else _store_path(cache, root)
@@ -106,7 +142,17 @@ def read_all(
     progress("hash", len(kept), len(candidates))
     fresh: dict[str, Facts] = {}
     try:
-        rejects = _read_files(root, to_read, fresh, progress, len(candidates))
+        shards = [to_read[start : start + SHARD] for start in range(0, len(to_read), SHARD)]
+        rejects = []
+        with closing(read_shards(root, shards)) as reading:
+            for shard in reading:
+                for path, read in shard:
+                    if isinstance(read, Facts):
+                        fresh[path] = read
+                    else:
+                        rejects.append(Reject(path, read))
+                done = len(kept) + len(fresh) + len(rejects)
+                progress("hash", done, len(candidates))
     finally:
         for found in to_read:
             if found.path in fresh:
@@ -114,44 +160,6 @@ def read_all(
         if store is not None and kept != known:
             _save(store, kept)
     return {path: facts for path, (_, _, facts) in kept.items()}, rejects
-
-
-def _read_files(
-    root: Path,
-    candidates: Sequence[Candidate],
-    fresh: dict[str, Facts],
-    progress: Progress,
-    total: int,
-) -> list[Reject]:
-    """Reads files in threads; fills `fresh` as they come, so that an interruption keeps them."""
-    rejects = []
-    done = total - len(candidates)
-    shards = [candidates[start : start + SHARD] for start in range(0, len(candidates), SHARD)]
-    executor = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
-    try:
-        with quiet_pillow():
-            for shard in executor.map(partial(_read_shard, root), shards):
-                for path, found in shard:
-                    if isinstance(found, Facts):
-                        fresh[path] = found
-                    else:
-                        rejects.append(Reject(path, found))
-                    done += 1
-                    progress("hash", done, total)
-    finally:
-        executor.shutdown(cancel_futures=True)
-    return rejects
-
-
-def _read_shard(root: Path, shard: Sequence[Candidate]) -> list[tuple[str, Facts | str]]:
-    """Each path with its facts, or with why it is not usable."""
-    found: list[tuple[str, Facts | str]] = []
-    for candidate in shard:
-        try:
-            found.append((candidate.path, read_facts(root / candidate.path)))
-        except DataError as error:
-            found.append((candidate.path, str(error)))
-    return found
 
 
 def _store_path(cache: Path, root: Path) -> Path:

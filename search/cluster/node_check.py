@@ -58,21 +58,37 @@ def decoding_nodes(manifest: Manifest, progress: Progress = silent) -> list[Node
     Raises:
         UserError: A node cannot run pawtune.
     """
-    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
     stays = [here()] if nodes_to_come()[0] else []
-    if len(nodes) == 1:
+    seeing, all_see = nodes_that_see(Path(manifest.root) / manifest.entries[0].path, progress)
+    if stays or all_see:
         return stays
-    image = Path(manifest.root) / manifest.entries[0].path
+    return [node for node in seeing if node.cpus >= 1] or seeing
+
+
+def nodes_that_see(image: Path, progress: Progress = silent) -> tuple[list[Node], bool]:
+    """Asks each node whether it sees an image.
+
+    Args:
+        image: Path of the image, on the driver's machine.
+        progress: Called with (nodes that have answered, nodes in all) where there are several.
+
+    Returns:
+        Those that do, and whether all do; a cluster of one node is not asked.
+
+    Raises:
+        UserError: A node cannot run pawtune.
+    """
+    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    if len(nodes) == 1:
+        return [here()], True
     tasks = {
         _sees.options(**Node(node_id, 0).options()).remote(image): node_id for node_id in nodes
     }
     ready = _answers(list(tasks), progress)
     # One that does not answer has died, or is about to.
     seeing = [nodes[tasks[task]] for task in ready if _answer(task, nodes[tasks[task]])]
-    if stays or len(seeing) == len(ready):
-        return stays
-    decoding = [Node(node["NodeID"], node["Resources"].get("CPU", 0.0)) for node in seeing]
-    return [node for node in decoding if node.cpus >= 1] or decoding
+    found = [Node(node["NodeID"], node["Resources"].get("CPU", 0.0)) for node in seeing]
+    return found, len(seeing) == len(ready)
 
 
 def _answers(tasks: list[Any], progress: Progress) -> list[Any]:

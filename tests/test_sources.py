@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -169,6 +170,33 @@ def truncated_tar(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:50_000])
 
 
+def cut_tar(path: Path, *, keep: int | None = None, overwrite: int | None = None) -> None:
+    """A plain tar of six members of 1 KiB each, cut off or overwritten where a member begins."""
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as file:
+        for number in range(6):
+            info = tarfile.TarInfo(f"cat/{number}")
+            info.size = 512
+            file.addfile(info, io.BytesIO(b"x" * 512))
+    content = bytearray(path.read_bytes())
+    if overwrite is not None:
+        content[overwrite : overwrite + 512] = b"y" * 512
+    path.write_bytes(content[:keep])
+
+
+def two_tars(path: Path) -> None:
+    cut_tar(path)
+    path.write_bytes(path.read_bytes() * 2)
+
+
+def starting_with(content: bytes) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(content + bytes(600))  # type: ignore[return-value]
+
+
+def cut_zip(path: Path) -> None:
+    zip_with(("a", os.urandom(500)))(path)
+    path.write_bytes(path.read_bytes()[:300])
+
+
 def damaged_zip(path: Path) -> None:
     zip_with(("a", bytes(range(256)) * 50))(path)
     content = bytearray(path.read_bytes())
@@ -282,7 +310,20 @@ def overlapping_zip(path: Path) -> None:
         (encrypted, "member 'a.txt' is encrypted; unpack it yourself"),
         (truncated_tar, "cannot be unpacked: "),
         (damaged_zip, "cannot be unpacked: "),
-        (lambda path: path.write_text("<html>"), r"not an archive; zip and tar \(plain, gz, bz2"),
+        (partial(cut_tar, keep=3 * 1024), "after 3,072 bytes there is none and no member: cut off"),
+        (partial(cut_tar, keep=3 * 1024 + 100), "after 3,072 bytes there is none"),
+        (partial(cut_tar, overwrite=3 * 1024), "after 3,072 bytes there is none"),
+        (two_tars, "holds another tar behind its end, which would be left out"),
+        (cut_zip, "a zip archive without its end: cut off, or one part of several; fetch it"),
+        (lambda path: path.touch(), r"an empty file \(0 bytes\); fetch it again"),
+        (starting_with(b"7z\xbc\xaf\x27\x1c"), "a 7z archive; zip and tar .*: unpack it yourself"),
+        (starting_with(b"Rar!\x1a\x07"), "a RAR archive; zip and tar .*: unpack it yourself"),
+        (starting_with(gzip.compress(b"x")), "a file packed by gzip, and no tar; zip and tar"),
+        (starting_with(b"version https://git-lfs.github.com/spec/v1"), ".* run `git lfs pull`"),
+        (starting_with(b"\n<!DOCTYPE html><html>"), "not an archive but a web page, as links"),
+        (starting_with(b"PAR1"), "Parquet; images must be files: write each as JPEG or PNG into"),
+        (starting_with(b"\x93NUMPY"), "a NumPy array; images must be files"),
+        (starting_with(b"text"), r"not an archive; zip and tar \(plain, gz, bz2"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -495,7 +536,7 @@ def test_a_missing_file_and_a_page_in_its_place_are_told(server: Server, cache: 
     with pytest.raises(DataError, match=r"/b\.zip: the server answered 404 Not Found"):
         resolve_source(server.url.replace("a.zip", "b.zip"), cache=cache)
     server.content = b"<html>Please log in</html>"
-    with pytest.raises(DataError, match=r"^http://\S+/a\.zip: not an archive; zip and tar"):
+    with pytest.raises(DataError, match=r"^http://\S+/a\.zip: not an archive but a web page"):
         resolve_source(server.url, cache=cache)
     assert not list(cache.rglob("*.archive*"))
 

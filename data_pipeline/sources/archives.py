@@ -5,8 +5,10 @@ Refused whole: a member whose path is absolute, climbs with "..", or holds a bac
 a path that comes twice; links, devices and pipes; sparse members; encryption; more than MAX_FILES
 members or MAX_BYTES of content; content of more than MAX_RATIO times the archive beyond the first
 MAX_FREE_BYTES (photos hardly shrink; a bomb shrinks a thousandfold); extended headers of more than
-MAX_HEADER_BYTES. Sizes are counted as bytes come out, not taken from headers. Permissions, owners
-and times in the archive are not applied. `__MACOSX` is left out. An archive inside stays a file.
+MAX_HEADER_BYTES; a tar without the mark of its end, or with another tar behind it, of which Python
+and others would read the first part alone, unsaid. Sizes are counted as bytes come out, not taken
+from headers. Permissions, owners and times in the archive are not applied. `__MACOSX` is left out.
+An archive inside stays a file.
 """
 
 import lzma
@@ -19,9 +21,10 @@ import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.formats import no_archive_reason
 from pawtune.data_pipeline.progress import Progress, silent
 from pawtune.data_pipeline.safe_files import shown
 
@@ -33,6 +36,8 @@ CHUNK_BYTES = 2**20
 # Python's reader takes a tar's extended headers (long names, pax) into memory as they are, and a
 # few kilobytes of gzip can hold one of gigabytes. Honest ones are some hundred bytes a member.
 MAX_HEADER_BYTES = 16 * 2**20
+SEEN_BYTES = 4096  # of a file that is no archive, to say what it is
+TAIL_BYTES = 2**20  # behind a tar's end, looked at for another tar
 MANY_DIGITS = re.compile(rb"\d{256}")  # a name may have 255
 EXTENDED_HEADERS = (
     tarfile.XHDTYPE,
@@ -137,6 +142,23 @@ class _Replayed:
 class _TarMember(tarfile.TarInfo):
     """A member whose extended headers and sparse maps are refused before they are read."""
 
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        """The next member. Python takes anything that is none, but the first, for the end."""
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.HeaderError as error:  # its kinds are not public
+            if not tar.offset or type(error).__name__ in (
+                "EOFHeaderError",
+                "SubsequentHeaderError",
+            ):
+                raise
+            raise DataError(
+                f"a tar must end with a mark of its end, but after {tar.offset:,} bytes there is "
+                "none and no member: cut off or damaged; fetch it again, or unpack it yourself "
+                "and give the folder"
+            ) from None
+
     def _proc_member(self, tar: _Tar) -> tarfile.TarInfo:
         if self.type in EXTENDED_HEADERS:
             tar.header_bytes += self.size
@@ -175,9 +197,9 @@ def _open_tar(archive: Path) -> tarfile.TarFile:
     try:
         return _Tar.open(archive, tarinfo=_TarMember)
     except tarfile.ReadError as error:
-        raise DataError(
-            "not an archive; zip and tar (plain, gz, bz2, xz) can be unpacked"
-        ) from error
+        with archive.open("rb") as file:
+            reason = no_archive_reason(file.read(SEEN_BYTES))
+        raise DataError(reason) from error
 
 
 def _tar_members(file: tarfile.TarFile) -> Generator[Member, None, None]:
@@ -188,6 +210,13 @@ def _tar_members(file: tarfile.TarFile) -> Generator[Member, None, None]:
             yield info.name, file.extractfile(info)
         else:
             raise DataError(f"member {info.name!r} is a link or a device: refused")
+    stream: Any = file.fileobj
+    tail = stream.read(TAIL_BYTES)
+    if any(tail.startswith(b"ustar", at) for at in range(257, len(tail), tarfile.BLOCKSIZE)):
+        raise DataError(
+            "holds another tar behind its end, which would be left out; unpack it yourself "
+            "(tar --ignore-zeros) and give the folder"
+        )
 
 
 def _write(

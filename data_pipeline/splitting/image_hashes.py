@@ -151,8 +151,8 @@ def read_all(
                         fresh[path] = read
                     else:
                         rejects.append(Reject(path, read))
-                done = len(kept) + len(fresh) + len(rejects)
-                progress("hash", done, len(candidates))
+                    done = len(kept) + len(fresh) + len(rejects)
+                    progress("hash", done, len(candidates))
     finally:
         for found in to_read:
             if found.path in fresh:

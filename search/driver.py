@@ -1,5 +1,6 @@
 """Runs a search: data, shared work, trials, leaderboard. One story from configuration to run."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.progress import Progress
 from pawtune.data_pipeline.safe_files import read_regular
 from pawtune.data_pipeline.sources.object_store import is_address
-from pawtune.data_pipeline.sources.resolve import is_path, resolve_source
+from pawtune.data_pipeline.sources.resolve import is_path, named_as_given, resolve_source
 from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.data_pipeline.splitting.label_tables.label_table import LabelFile
 from pawtune.data_pipeline.splitting.label_tables.table_file import MAX_TABLE_BYTES
@@ -251,7 +252,7 @@ def with_absolute_paths(config: SearchConfig) -> SearchConfig:
     """The same search from any folder: workers and later commands run elsewhere."""
     given = {"runs_dir": config.runs_dir, "relabel": config.relabel}
     for key, place in {"data": config.data, "labels": config.labels}.items():
-        if place and is_path(place) and Path(place).expanduser().exists():
+        if place and is_path(place) and os.path.exists(os.path.expanduser(place)):
             given[key] = place
     update = {key: _absolute(place) for key, place in given.items() if place}
     if config.weights:
@@ -284,16 +285,17 @@ def load_data(config: SearchConfig, progress: Progress) -> Manifest:
     labels = None
     if config.labels is not None:
         labels = LabelFile(Path(config.labels), config.label_column, config.path_column)
-    return build_manifest(
-        root,
-        seed=config.seed,
-        labels=labels,
-        relabel=Path(config.relabel) if config.relabel is not None else None,
-        min_class_size=config.min_class_size,
-        cache=cache,
-        progress=progress,
-        read_shards=read_on_cluster,
-    )
+    with named_as_given(config.data):
+        return build_manifest(
+            root,
+            seed=config.seed,
+            labels=labels,
+            relabel=Path(config.relabel) if config.relabel is not None else None,
+            min_class_size=config.min_class_size,
+            cache=cache,
+            progress=progress,
+            read_shards=read_on_cluster,
+        )
 
 
 def _check_resources(config: SearchConfig, reporter: Reporter) -> None:

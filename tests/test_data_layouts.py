@@ -701,6 +701,13 @@ def test_a_picture_is_no_data_and_its_folder_is_named(root: Path, capsys: Capsys
     )
 
 
+def test_refusals_of_what_was_unpacked_name_the_archive(root: Path, capsys: Capsys) -> None:
+    archive = shutil.make_archive(str(root), "zip", write_classes(root, {"photos": 3}))
+    said = refusal(capsys, Path(archive))
+    assert said.startswith(f"pawtune: {archive}: ")
+    assert "one class only" in said
+
+
 @pytest.mark.parametrize("names", [("Cat", "cat"), ("golden retriever", "golden_retriever")])
 def test_one_class_under_two_names_is_named(
     root: Path, capsys: Capsys, names: tuple[str, str]

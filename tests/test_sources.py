@@ -73,11 +73,44 @@ def test_a_folder_is_used_in_place(images: Path, cache: Path) -> None:
         ("photos.zip", "no such folder or archive: photos.zip; check the path"),
         ("ftp://host/x.zip", "only http://, https://, s3:// and gs:// can be"),
         ("", "no such folder, archive or name: "),
+        (
+            "~nobody-here/photos",
+            "no such folder or archive: ~nobody-here/photos; check the path, it",
+        ),
+        ("a\0b", r"must be a path that can be looked at, received a\\x00b: embedded null byte; c"),
+        ("x" * 300, "that can be looked at, received x+…: File name too long; check it, and"),
+        ("HTTP://127.0.0.1:9/a.zip", "cannot be reached"),
     ],
 )
 def test_unknown_data_is_refused(data: str, message: str, cache: Path) -> None:
     with pytest.raises(DataError, match=message):
         resolve_source(data, cache=cache)
+
+
+def test_what_a_shell_would_have_taken_away_is_named(
+    images: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHOTOS", str(images))
+    spaced = images.rename(images.with_name("my images"))
+    backslashed = str(spaced).replace(" ", "\\ ")
+    for data in (f"'{spaced}'", f'"{spaced}"', f"{spaced} ", backslashed, spaced.as_uri()):
+        with pytest.raises(DataError, match=rf"; did you mean {spaced}\?; check the path"):
+            resolve_source(data, cache=cache)
+    spaced.rename(images)
+    with pytest.raises(DataError, match=rf"archive: \$PHOTOS/set; did you mean {images}/set\?; "):
+        resolve_source("$PHOTOS/set", cache=cache)
+
+
+def test_what_is_there_and_no_data_is_named(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "link").symlink_to("gone")
+    with pytest.raises(DataError, match="link is a link to gone, which is not there; mend the"):
+        resolve_source(str(tmp_path / "link"), cache=cache)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe, which is neither a folder nor a regular file"):
+        resolve_source(str(tmp_path / "pipe"), cache=cache)
+    (tmp_path / "a.csv").write_text("id,label\n")
+    with pytest.raises(DataError, match="received the table .*a.csv'; give the folder of its im"):
+        resolve_source(str(tmp_path / "a.csv"), cache=cache)
 
 
 def test_sample_is_drawn_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,16 +12,20 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from pawtune.data_pipeline.cache import prepare_cache
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.images.decode import open_image, read_file
 from pawtune.data_pipeline.progress import Progress, silent
-from pawtune.data_pipeline.safe_files import write_atomically
+from pawtune.data_pipeline.safe_files import shown, write_atomically
 from pawtune.data_pipeline.sources import archives, sample
 from pawtune.data_pipeline.sources.downloads import download, locked
 from pawtune.data_pipeline.sources.object_store import is_address
@@ -51,25 +55,71 @@ def resolve_source(data: str, *, cache: Path, progress: Progress | None = None) 
         return _sample(cache, progress)
     if data == "cats_and_dogs":
         return _inner_root(_downloaded(CATS_AND_DOGS_URL, cache, progress))
-    if data.startswith(("http://", "https://")):
+    if data.lower().startswith(("http://", "https://")):
         return _inner_root(_downloaded(data, cache, progress))
     if is_address(data):
         return _inner_root(_from_store(data, cache, progress))
-    if "://" in data:
+    if "://" in data and not data.lower().startswith("file:"):
         raise DataError(
             f"{without_secrets(data)}: only http://, https://, s3:// and gs:// can be "
             "downloaded; fetch it yourself"
         )
-    path = Path(os.path.realpath(os.path.expanduser(data)))
-    if data and path.is_dir():
+    path, kind = _look_at(data)
+    if stat.S_ISDIR(kind):
         return path
-    if path.is_file():
+    if stat.S_ISREG(kind):
         try:
             return _inner_root(_unpacked(path, cache, progress))
         except DataError:
+            _refuse_table(data, path)
             _refuse_picture(data, path)
             raise
-    raise DataError(_not_found(data))
+    raise DataError(_not_found(data, kind))
+
+
+@contextmanager
+def named_as_given(data: str) -> Iterator[None]:
+    """Lets refusals of what was unpacked name what was given, too.
+
+    Their own path is one of the cache, which the user has never seen.
+    """
+    try:
+        yield
+    except DataError as error:
+        if is_path(data) and stat.S_ISDIR(_look_at(data)[1]):
+            raise
+        raise DataError(f"{shown(without_secrets(data))}: {error}") from error
+
+
+def _look_at(data: str) -> tuple[Path, int]:
+    """The absolute path, and the mode of what is there, 0 if nothing.
+
+    Raises:
+        DataError: it cannot be looked at.
+    """
+    if not data:
+        return Path(), 0
+    try:
+        path = Path(os.path.realpath(os.path.expanduser(data)))
+        return path, path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return path, 0
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        text = shown(data if len(data) < 300 else f"{data[:300]}…")
+        raise DataError(
+            f"data must be a path that can be looked at, received {text}: {reason}; check it, and "
+            "the permissions of the folders above"
+        ) from error
+
+
+def _refuse_table(data: str, path: Path) -> None:
+    """Says how a table of labels is given; nothing for other files."""
+    if path.suffix.lower() in (".csv", ".tsv"):
+        raise DataError(
+            f"data must be a folder of images or an archive, received the table {shown(data)!r}; "
+            "give the folder of its images with --data and the table with --labels"
+        ) from None
 
 
 def _refuse_picture(data: str, path: Path) -> None:
@@ -84,20 +134,45 @@ def _refuse_picture(data: str, path: Path) -> None:
     ) from None
 
 
-def _not_found(data: str) -> str:
+def _not_found(data: str, kind: int) -> str:
+    if kind:
+        return (
+            f"data must be a folder or an archive, received {shown(data)}, which is neither a "
+            "folder nor a regular file"
+        )
+    expanded = os.path.expanduser(data)
+    if os.path.islink(expanded):
+        target = shown(os.readlink(expanded))
+        return f"{shown(data)} is a link to {target}, which is not there; mend the link"
     close = difflib.get_close_matches(data.lower().replace("-", "_"), NAMES, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    meant = _meant(data) or (close[0] if close else "")
+    hint = f"; did you mean {shown(meant)}?" if meant else ""
     if os.sep in data or Path(data).suffix:
         there = next(
-            folder for folder in Path(data).expanduser().absolute().parents if folder.exists()
+            folder for folder in Path(os.path.abspath(expanded)).parents if folder.exists()
         )
         return (
-            f"no such folder or archive: {data}{hint}; check the path, it exists as far as {there}"
+            f"no such folder or archive: {shown(data)}{hint}; check the path, it exists as far as "
+            f"{shown(there)}"
         )
     return (
-        f"no such folder, archive or name: {data}{hint} (names: {', '.join(NAMES)}; or give a "
-        "folder, a zip or tar archive, or a URL)"
+        f"no such folder, archive or name: {shown(data)}{hint} (names: {', '.join(NAMES)}; or give "
+        "a folder, a zip or tar archive, or a URL)"
     )
+
+
+def _meant(data: str) -> str:
+    """The path that exists, where this one holds what a shell takes away; or "".
+
+    Quotes and backslashes, a variable, file://, blanks around it.
+    """
+    plain = os.path.expandvars(data.strip().strip("'\""))
+    if plain.lower().startswith("file:"):
+        plain = unquote(re.sub("(?i)^file:(//(localhost)?(?=/))?", "", plain))
+    for path in (plain, plain.replace("\\ ", " ")):
+        if path != data and os.path.exists(os.path.expanduser(path)):
+            return path
+    return ""
 
 
 def _sample(cache: Path, progress: Progress) -> Path:
@@ -169,10 +244,10 @@ def _downloaded(url: str, cache: Path, progress: Progress) -> Path:
             raise DataError(f"{without_secrets(url)}: {text}") from error
         finally:
             archive.unlink(missing_ok=True)
-        shown = without_secrets(url)
+        public = without_secrets(url)
         # Under the address as a run folder keeps it, too: a resumed search knows no other.
-        for address in {url, shown} if has_secrets(url) else {url}:
-            content = json.dumps({"url": shown, "archive": place.name})
+        for address in {url, public} if has_secrets(url) else {url}:
+            content = json.dumps({"url": public, "archive": place.name})
             write_atomically(_note(cache, address), content)
         return place
 

@@ -13,7 +13,7 @@ from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.data_pipeline.images.preview import Change, augmentation_grids, sample_grid
 from pawtune.data_pipeline.safe_files import shown, write_atomically
-from pawtune.data_pipeline.sources.resolve import resolve_source
+from pawtune.data_pipeline.sources.resolve import named_as_given, resolve_source
 from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.data_pipeline.splitting.folder_tree import OUTPUT_MARK
 from pawtune.data_pipeline.splitting.label_tables.label_table import LabelFile
@@ -95,14 +95,15 @@ def preview_data(
     cache = cache_dir()
     root = resolve_source(data, cache=cache, progress=reporter.stage)
     _refuse_data(out, root)
-    manifest = build_manifest(
-        root,
-        seed=seed,
-        labels=labels,
-        min_class_size=min_class_size,
-        cache=cache,
-        progress=reporter.stage,
-    )
+    with named_as_given(data):
+        manifest = build_manifest(
+            root,
+            seed=seed,
+            labels=labels,
+            min_class_size=min_class_size,
+            cache=cache,
+            progress=reporter.stage,
+        )
     first = manifest.split("train")[:1]
     (image,) = decode_split(Path(manifest.root), first, image_size)
     mark = "Pictures by `pawtune preview`: never taken for data.\n"

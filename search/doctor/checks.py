@@ -151,14 +151,15 @@ def check_ray(address: str | None) -> Check:
 
 def check_data(data: str) -> Check:
     """What is understood of the images: splits, notes, what is left out, as `preview` says."""
-    from pawtune.data_pipeline.sources.resolve import resolve_source
+    from pawtune.data_pipeline.sources.resolve import named_as_given, resolve_source
     from pawtune.data_pipeline.splitting.build import build_manifest
 
     silent: Callable[..., None] = lambda *news: None  # noqa: E731
     try:
         cache = cache_dir()
         root = resolve_source(data, cache=cache, progress=silent)
-        manifest = build_manifest(root, seed=0, cache=cache, progress=silent)
+        with named_as_given(data):
+            manifest = build_manifest(root, seed=0, cache=cache, progress=silent)
     except (DataError, UserError) as error:
         return Check(
             "data", "wrong", str(error), f"see all of it: pawtune preview {shlex.quote(data)}"

@@ -234,7 +234,7 @@ def _polyglots(corpus: Corpus) -> None:
     content = encoded(Image.fromarray(pixels), "JPEG", comment=comment)
     corpus.add(row, "with_script.jpg", content, pixels=pixels, tolerance=4)
     before = archive.getvalue() + encoded(Image.fromarray(pixels), "PNG")
-    corpus.add(row, "zip_first.png", before, reason="not an image")
+    corpus.add(row, "zip_first.png", before, reason="a zip archive: unpack it")
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -701,8 +701,123 @@ def test_a_picture_is_no_data_and_its_folder_is_named(root: Path, capsys: Capsys
     )
 
 
+FLAT = "holds 4 images and no class folders"
+NO_TABLE = ", which is no CSV table: write one)"
+
+
+@pytest.mark.parametrize(
+    ("counts", "files", "message"),
+    [
+        ({"train": 4}, ["train/metadata.csv"], f"train {FLAT} (labels may be in train/metadata.c"),
+        (
+            {"train": 4},
+            ["train/metadata.jsonl"],
+            f"(labels may be in train/metadata.jsonl{NO_TABLE}",
+        ),
+        (
+            {"jpg": 4},
+            ["imagelabels.mat"],
+            f"jpg {FLAT} (labels may be in imagelabels.mat{NO_TABLE}",
+        ),
+        ({"images": 4}, [f"labels/{n}.txt" for n in range(4)], f"in labels/0.txt{NO_TABLE}; exp"),
+        (
+            {"images/train": 4, "images/val": 4},
+            [
+                "data.yaml",
+                *(f"labels/{split}/{n}.txt" for split in ("train", "val") for n in "0123"),
+            ],
+            f"train {FLAT} (labels may be in labels/train/0.txt{NO_TABLE}; expected",
+        ),
+        (
+            {"train/a/images": 4, "train/b/images": 4, "val/images": 4, "test/images": 4},
+            ["val/val_annotations.txt", "words.txt"],
+            f"val {FLAT} (labels may be in val/val_annotations.txt{NO_TABLE}; expected",
+        ),
+        ({"cars_train/cars_train": 4, "cars_test/cars_test": 4}, [], f"cars_train {FLAT}; expec"),
+        ({"JPEGImages": 4}, ["Annotations/0.xml", "ImageSets/x/a.md"], f"JPEGImages {FLAT}; exp"),
+    ],
+)
+def test_images_without_class_folders_are_refused_with_where_labels_may_be(
+    root: Path, capsys: Capsys, counts: dict[str, int], files: list[str], message: str
+) -> None:
+    write_classes(root, counts)
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("text")
+    said = refusal(capsys, root)
+    assert message in said
+    alone = f"or give {root}/train alone with --data"
+    assert said.endswith(alone) == ("val/images" in counts)
+
+
+def test_labels_in_the_names_of_files_are_named(root: Path, capsys: Capsys) -> None:
+    for number in range(4):
+        write_image(root / "train" / f"{('cat', 'dog')[number % 2]}.{number}.jpg", number)
+    write_classes(root, {"test1": 2}, first_seed=10)
+    (root / "sampleSubmission.csv").write_text("id,label\n1,0\n")
+    said = refusal(capsys, root)
+    assert f"train {FLAT} (file names begin with cat, dog: if these are the classes, move" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("data/train-00000-of-00002.parquet", b"PAR1", "Parquet; images must be files: write eac"),
+        ("3.0.0/flowers-train.tfrecord-00000-of-00002", b"x", "TFRecord; images must be files"),
+        ("cifar-10-batches-py/data_batch_1", b"\x80\2}", "a pickle of Python; images must be f"),
+        ("MNIST/raw/train-images-idx3-ubyte", b"\0\0\x08\3", "arrays in the IDX format of MNIS"),
+        ("train/X.npy", b"\x93NUMPY", "a NumPy array; images must be files"),
+        ("photos.zip", b"PK\3\4", "a zip archive; unpack it yourself and give the folder"),
+    ],
+)
+def test_what_stands_in_place_of_images_is_named(
+    root: Path, capsys: Capsys, name: str, content: bytes, message: str
+) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(content)
+    (root / "README.md").write_text("text")
+    said = refusal(capsys, root)
+    assert "no class folders with images, but " in said
+    assert f" such as {name}, {message}" in said
+
+
+def test_a_class_that_holds_no_readable_file_does_not_vanish(root: Path, capsys: Capsys) -> None:
+    """An archive that was not unpacked, or scans as PDF, in the place of a class's images."""
+    write_classes(root, folders("cat", "dog", each=10))
+    (root / "bird").mkdir()
+    (root / "bird" / "1.zip").write_bytes(b"PK\3\4")
+    assert "'bird' (0) (1 left out; bird/1.zip: a zip archive: unpack it)" in refusal(capsys, root)
+    (root / "bird" / "1.zip").rename(root / "bird" / "1.xml")
+    assert understood(capsys, root)["notes"] == [
+        "left out, as they hold no images: bird (1 files such as bird/1.xml)"
+    ]
+
+
+def test_pointers_of_git_lfs_are_named(root: Path, capsys: Capsys) -> None:
+    write_classes(root, folders("cat", "dog", each=10))
+    for number in range(2):
+        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{number}\nsize 9\n"
+        (root / "cat" / f"p{number}.jpg").write_text(pointer)
+    found = understood(capsys, root)
+    assert [reject["reason"] for reject in found["rejects"]] == [
+        "a pointer of Git LFS in place of the file: run `git lfs pull`"
+    ] * 2
+    assert "2 of 12 images of class 'cat' are left out" in found["warnings"][0]
+
+
+def test_hidden_folders_are_named_where_one_class_remains(root: Path, capsys: Capsys) -> None:
+    write_classes(root, folders(".cat", "dog"))
+    assert "(hidden and system folders are none: .cat)" in refusal(capsys, root)
+
+
+def test_empty_splits_are_refused(root: Path, capsys: Capsys) -> None:
+    for name in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        (root / name).mkdir(parents=True)
+    assert "no class folders with images; expected" in refusal(capsys, root)
+
+
 def test_refusals_of_what_was_unpacked_name_the_archive(root: Path, capsys: Capsys) -> None:
-    archive = shutil.make_archive(str(root), "zip", write_classes(root, {"photos": 3}))
+    archive = shutil.make_archive(str(root), "zip", write_classes(root, {"cat": 3}))
     said = refusal(capsys, Path(archive))
     assert said.startswith(f"pawtune: {archive}: ")
     assert "one class only" in said

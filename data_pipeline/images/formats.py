@@ -10,6 +10,8 @@ from importlib.util import find_spec
 
 from PIL import features
 
+from pawtune.data_pipeline.images.other_files import LFS_PULL, SEEN_BYTES, UNPACK, stand_in
+
 ALWAYS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "ICO")
 WHERE_BUILT = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
 HEIC_PLUGIN = "pillow_heif"
@@ -34,33 +36,6 @@ SIGNATURES = (
     (4, b"ftyp", "video"),
     (0, b"\x1aE\xdf\xa3", "video"),
 )
-# What is given in place of an archive or of an image, by its first bytes, and the remedy.
-UNPACK = "unpack it yourself and give the folder"
-WRITE_FILES = (
-    "images must be files: write each as JPEG or PNG into a folder of its class, and give the "
-    "folder above"
-)
-PACKED = (
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (b"Rar!\x1a\x07", "a RAR archive"),
-    (b"\x28\xb5\x2f\xfd", "a file packed by zstd"),
-    (b"\x1f\x8b", "a file packed by gzip, and no tar"),
-    (b"BZh", "a file packed by bzip2, and no tar"),
-    (b"\xfd7zXZ", "a file packed by xz, and no tar"),
-    (b"PK\3\4", "a zip archive"),
-)
-ARRAYS = (
-    (b"PAR1", "Parquet"),
-    (b"ARROW1", "Arrow"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"\x89HDF", "HDF5"),
-    (b"MATLAB", "a MATLAB file"),
-    (b"\x80\2", "a pickle of Python"),
-    (b"\x80\3", "a pickle of Python"),
-    (b"\x80\4", "a pickle of Python"),
-    (b"\x80\5", "a pickle of Python"),
-)
-LFS_MARK = b"version https://git-lfs"
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
@@ -95,32 +70,11 @@ def unread_reason(data: bytes, read: tuple[str, ...]) -> str:
     for offset, first, name in SIGNATURES:
         if data[offset:].startswith(first):
             return f"{name}, a format that is not read: convert it to JPEG or PNG"
+    kind, remedy = stand_in("", data[:SEEN_BYTES]) or ("", "")
+    if remedy in (LFS_PULL, UNPACK):
+        return f"{kind}: {'unpack it' if remedy == UNPACK else remedy}"
+    if kind:
+        return f"{kind}, a format that is not read: convert it to JPEG or PNG"
     if b"<svg" in data[:1000]:
         return "SVG, a format that is not read: convert it to JPEG or PNG"
     return f"not an image (read: {', '.join(read)})"
-
-
-def no_archive_reason(data: bytes) -> str:
-    """What a file is, by its first bytes, that is no archive which can be unpacked; the remedy."""
-    if not data:
-        return "an empty file (0 bytes); fetch it again"
-    if data.startswith(LFS_MARK):
-        return "not an archive but a pointer of Git LFS in its place; run `git lfs pull`"
-    if data.startswith(b"PK\3\4"):
-        return (
-            "a zip archive without its end: cut off, or one part of several; fetch it again, or "
-            "join the parts and unpack them yourself"
-        )
-    start = data.lstrip()[:9].lower()
-    if start.startswith((b"<html", b"<!doctype")):
-        return (
-            "not an archive but a web page, as links often lead to in place of a file; fetch the "
-            "archive itself"
-        )
-    for first, name in PACKED:
-        if data.startswith(first):
-            return f"{name}; zip and tar (plain, gz, bz2, xz) can be unpacked: {UNPACK}"
-    for first, name in ARRAYS:
-        if data.startswith(first):
-            return f"{name}; {WRITE_FILES}"
-    return "not an archive; zip and tar (plain, gz, bz2, xz) can be unpacked"

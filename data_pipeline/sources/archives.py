@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 
 from pawtune.data_pipeline.errors import DataError
-from pawtune.data_pipeline.images.formats import no_archive_reason
+from pawtune.data_pipeline.images.other_files import SEEN_BYTES, no_archive_reason
 from pawtune.data_pipeline.progress import Progress, silent
 from pawtune.data_pipeline.safe_files import shown
 
@@ -36,7 +36,6 @@ CHUNK_BYTES = 2**20
 # Python's reader takes a tar's extended headers (long names, pax) into memory as they are, and a
 # few kilobytes of gzip can hold one of gigabytes. Honest ones are some hundred bytes a member.
 MAX_HEADER_BYTES = 16 * 2**20
-SEEN_BYTES = 4096  # of a file that is no archive, to say what it is
 TAIL_BYTES = 2**20  # behind a tar's end, looked at for another tar
 MANY_DIGITS = re.compile(rb"\d{256}")  # a name may have 255
 EXTENDED_HEADERS = (
@@ -198,7 +197,7 @@ def _open_tar(archive: Path) -> tarfile.TarFile:
         return _Tar.open(archive, tarinfo=_TarMember)
     except tarfile.ReadError as error:
         with archive.open("rb") as file:
-            reason = no_archive_reason(file.read(SEEN_BYTES))
+            reason = no_archive_reason(archive.name, file.read(SEEN_BYTES))
         raise DataError(reason) from error
 
 

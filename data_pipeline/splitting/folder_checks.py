@@ -105,6 +105,34 @@ def holes(folder: Folder) -> list[Found]:
     ]
 
 
+def is_wrapper(folder: Folder) -> bool:
+    """Whether its only images lie in one subfolder that is named as no class, and is none."""
+    filled = data_folders(folder)[0]
+    if len(filled) != 1 or folder.own_images:
+        return False
+    (only,) = filled.values()
+    named = _is_container(only.name) or split_of_name(only.name) or only.name == folder.name
+    return bool(named) and bool(only.own_images) and not data_folders(only)[0]
+
+
+def describe_without_images(tree: Folder, classes: Sequence[Folder]) -> list[str]:
+    """A sentence about folders beside the classes that are left out as they hold no images."""
+    above = {PurePosixPath(folder.path).parent.as_posix() for folder in classes}
+    left = []
+    for place in sorted(above):
+        holder = tree
+        for name in PurePosixPath(place).parts:
+            holder = holder.folders[name]
+        left += [
+            f"{shown(inner.path)} ({len(files):,} files such as {shown(files[0])})"
+            for name, inner in holder.folders.items()
+            if not inner.num_images and not is_system_folder(name) and inner not in classes
+            if not words_of(name) or set(words_of(name)) - EXTRA_FOLDERS
+            if (files := [found.path for found in inner.all_found() if not found.fault])
+        ]
+    return [f"left out, as they hold no images: {listing(left)}"] if left else []
+
+
 def _is_container(name: str) -> bool:
     return bool(words_of(name)) and not set(words_of(name)) - CONTAINER_WORDS
 
@@ -264,7 +292,7 @@ def _refuse_mask_classes(root: str, classes: Sequence[Folder], total: int) -> No
         raise DataError(
             f"{root}: {listing(images)} and {listing(names.keys() - {*images})} look like images "
             "and their masks, and not like classes; give a folder of class folders, or the labels "
-            "of the images with --labels FILE.csv"
+            f"of the images with --labels FILE.csv{_meant(root, classes)}"
         )
     masks = [folder for folder in classes if is_mask_class_name(folder.name)]
     others = [word for folder in classes if folder not in masks for word in words_of(folder.name)]
@@ -275,6 +303,12 @@ def _refuse_mask_classes(root: str, classes: Sequence[Folder], total: int) -> No
             f"a folder of masks or annotations ({count:,} of {total:,} images); move it out of the "
             "data, or rename it if it is a class"
         )
+
+
+def _meant(root: str, classes: Sequence[Folder]) -> str:
+    """The folder that holds class folders, where the other holds their masks."""
+    holders = [f for f in classes if _is_container(f.name) and len(data_folders(f)[0]) > 1]
+    return f"; did you mean {root}/{shown(holders[0].path)}?" if len(holders) == 1 else ""
 
 
 def _refuse_mask_folders(root: str, classes: Sequence[Folder], total: int) -> None:

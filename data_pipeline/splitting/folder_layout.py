@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.other_files import SEEN_BYTES, stand_in
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.splitting.folder_checks import (
     THUMBNAILS,
@@ -25,13 +26,21 @@ from pawtune.data_pipeline.splitting.folder_checks import (
     describe_alike,
     describe_odd_one,
     describe_subfolders,
+    describe_without_images,
     holes,
+    is_wrapper,
     listing,
     refuse_masks,
     refuse_twins,
     without_thumbnails,
 )
-from pawtune.data_pipeline.splitting.folder_tree import Folder, read_tree
+from pawtune.data_pipeline.splitting.folder_tree import (
+    Folder,
+    is_system_folder,
+    may_be_image,
+    read_tree,
+)
+from pawtune.data_pipeline.splitting.label_tables.label_places import labels_hint
 from pawtune.data_pipeline.splitting.split_names import (
     SPLITS,
     TEST,
@@ -44,6 +53,7 @@ from pawtune.data_pipeline.splitting.split_names import (
 EXPECTED = (
     "expected ROOT/<class>/<images> or ROOT/train/<class>/<images> beside ROOT/validation/<class>"
 )
+SHOWN_FILES = 20  # that are opened to say what is there, where no images are
 UNLABELLED = "unlabelled, left for `pawtune predict`"
 
 
@@ -91,7 +101,7 @@ class ClassFolder:
 
 
 def read_layout(root: Path) -> Layout:
-    """Walks a root folder and recognises its layout; opens no file.
+    """Walks a root folder and recognises its layout; opens a few files, and only to refuse it.
 
     Raises:
         DataError: no such folder, no class folders, one class only, an unknown structure.
@@ -125,6 +135,7 @@ class _Reading:
         self._notes += describe_subfolders([found.folder for found in classes])
         candidates, rejects = self._sort_files(classes)
         names = tuple(sorted({found.label for found in classes}))
+        self._notes += describe_without_images(self._tree, [found.folder for found in classes])
         if thumbnails := sum(reject.reason == THUMBNAILS for reject in rejects):
             self._notes.append(f"left out: {thumbnails:,} files {THUMBNAILS}")
         self._notes += describe_alike(names)
@@ -164,7 +175,7 @@ class _Reading:
         if len(splits) < 2 or (others and TRAIN not in splits.values()):
             return False
         if not any(filled[name].folders for name in splits if name in filled):
-            if others:
+            if others or not filled:
                 return False
             name = max(splits, key=lambda name: filled[name].num_images if name in filled else 0)
             raise self._flat(name, filled.get(name, top))
@@ -189,11 +200,13 @@ class _Reading:
         for name, folder in list(inner.items()):
             labels = {class_name(label) for label in (*data_folders(folder)[0],)}
             alone = len(labels) == 1 and len(known) > 1 and not labels & known
-            if splits[name] == TEST and folder.num_images and (not labels or alone):
+            flat = not labels or is_wrapper(folder)
+            if splits[name] == TEST and folder.num_images and (flat or alone):
                 self._leave_for_predict(top.folders[name])
                 del inner[name]
-            elif not labels and folder.own_images:
-                raise self._flat(name, folder)
+            elif flat and folder.num_images:
+                train = next((f for n, f in inner.items() if splits[n] == TRAIN), None)
+                raise self._flat(name, folder, train if len(known) > 1 else None)
         if Counter(splits[name] for name in inner).most_common(1)[0][1] > 1:
             raise DataError(
                 f"{self._at(top)}: two folders for one split among {listing(inner)}; keep one"
@@ -292,6 +305,9 @@ class _Reading:
         if not filled:
             raise self._no_classes(top)
         self._check_holes(top)
+        if is_wrapper(top):
+            (name,) = filled
+            raise self._flat(name, filled[name])
         if len(classes) > 2:  # a folder that is no class leaves two
             for name, split in splits.items():
                 flat = name in filled and not filled[name].folders
@@ -359,34 +375,60 @@ class _Reading:
                 f"is not ({hole.fault}); mount or restore what it stands for, or remove it"
             )
 
-    def _flat(self, name: str, folder: Folder) -> DataError:
-        return DataError(
-            f"{shown(self._root)}: {shown(name)} holds {folder.own_images:,} images and no class "
-            f"folders{self._label_hint()}; {EXPECTED}, or give the labels with --labels FILE.csv"
+    def _flat(self, name: str, folder: Folder, train: Folder | None = None) -> DataError:
+        """Images without class folders. train: a folder that has some, to be given alone."""
+        alone = f", or give {shown(self._root / train.path)} alone with --data" if train else ""
+        return self._stand_ins(self._tree, folder) or DataError(
+            f"{shown(self._root)}: {shown(name)} holds {folder.num_images:,} images and no class "
+            f"folders{labels_hint(self._tree, folder)}; {EXPECTED}, or give the labels with "
+            f"--labels FILE.csv{alone}"
         )
 
     def _no_classes(self, top: Folder) -> DataError:
+        if refusal := self._stand_ins(top, top):
+            return refusal
         if top.num_images:
             return DataError(
                 f"{self._at(top)}: no class folders, but {top.num_images:,} images"
-                f"{self._label_hint()}; {EXPECTED}, or give the labels with --labels FILE.csv"
+                f"{labels_hint(self._tree, top)}; {EXPECTED}, or give the labels with "
+                "--labels FILE.csv"
             )
         files = list(top.all_found())
-        seen = f", of {len(files):,} files such as {shown(files[0].path)}" if files else ""
+        fault = f" ({files[0].fault})" if files and files[0].fault else ""
+        seen = f", of {len(files):,} files such as {shown(files[0].path)}{fault}" if files else ""
         return DataError(f"{self._at(top)}: no class folders with images{seen}; {EXPECTED}")
 
-    def _label_hint(self) -> str:
-        tables = [
-            f.path for f in self._tree.all_found() if f.path.lower().endswith((".csv", ".tsv"))
-        ]
-        return f" (labels may be in {shown(tables[0])})" if tables else ""
-
     def _one_class(self, top: Folder, name: str) -> DataError:
-        inner = top.folders[name].folders if name in top.folders else {}
+        only = top.folders.get(name, top)
+        if refusal := self._stand_ins(top, only):
+            return refusal
+        inner = only.folders if only is not top else {}
         hint = f"; did you mean {shown(self._root / top.path / name)}?" if len(inner) > 1 else ""
+        if hidden := [other for other in top.folders if is_system_folder(other)]:
+            hint += f" (hidden and system folders are none: {listing(hidden)})"
+        if not hint and (place := labels_hint(self._tree, only)):
+            hint = f", or the labels with --labels FILE.csv{place}"
         return DataError(
             f"{self._at(top)}: one class only ({name!r}); at least 2 class folders are needed{hint}"
         )
+
+    def _stand_ins(self, top: Folder, folder: Folder) -> DataError | None:
+        """A refusal that says what is there in place of images, if a file shows it."""
+        files = [found.path for found in folder.all_found() if not found.fault]
+        images = [path for path in files if may_be_image(path)]
+        for path in images[:1] or files[:SHOWN_FILES]:
+            try:
+                with (self._root / path).open("rb") as file:
+                    seen = stand_in(path, file.read(SEEN_BYTES))
+            except OSError:
+                continue
+            if seen:
+                kind, remedy = seen
+                return DataError(
+                    f"{self._at(top)}: no class folders with images, but {len(files):,} files such "
+                    f"as {shown(path)}, {kind}; {remedy}"
+                )
+        return None
 
     def _sort_files(self, classes: Sequence[ClassFolder]) -> tuple[list[Candidate], list[Reject]]:
         candidates = []

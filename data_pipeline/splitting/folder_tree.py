@@ -43,10 +43,14 @@ RUN_ITEMS = {"manifest.json", "stage.json", "summary.json", "trials", "driver.lo
 
 # Of files that are no images for certain; any other may be one, whatever its name.
 DOCUMENT_SUFFIXES = {
-    ".7z", ".bat", ".bib", ".cfg", ".css", ".csv", ".db", ".doc", ".docx", ".gz", ".h5", ".htm",
-    ".html", ".ini", ".ipynb", ".js", ".json", ".jsonl", ".keras", ".log", ".md", ".onnx", ".pb",
-    ".pdf", ".pt", ".pth", ".py", ".rar", ".rst", ".sh", ".tar", ".tex", ".tflite", ".toml",
-    ".tsv", ".txt", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip",
+    ".arrow", ".bat", ".bib", ".cfg", ".css", ".csv", ".db", ".doc", ".docx", ".h5", ".htm",
+    ".html", ".ini", ".ipynb", ".js", ".json", ".jsonl", ".keras", ".lmdb", ".log", ".mat", ".md",
+    ".mdb", ".npz", ".onnx", ".parquet", ".pb", ".pickle", ".pkl", ".pt", ".pth", ".py", ".rst",
+    ".sh", ".tex", ".tflite", ".toml", ".tsv", ".txt", ".xls", ".xlsx", ".xml", ".yaml", ".yml",
+}  # fmt: skip
+# Of files that are no images, but are where images were expected, if a folder holds no others.
+PACKED_SUFFIXES = {
+    ".7z", ".bz2", ".gz", ".pdf", ".rar", ".tar", ".tbz", ".tgz", ".txz", ".xz", ".zip", ".zst",
 }  # fmt: skip
 
 
@@ -104,7 +108,9 @@ def may_be_image(path: str) -> bool:
     """
     name = PurePosixPath(path)
     suffix = name.suffix.lower()
-    return suffix not in DOCUMENT_SUFFIXES and (bool(suffix) or not name.name.isupper())
+    if suffix in DOCUMENT_SUFFIXES or suffix in PACKED_SUFFIXES:
+        return False
+    return bool(suffix) or not name.name.isupper()
 
 
 def is_system_folder(name: str) -> bool:

@@ -24,11 +24,12 @@ FILLERS = (
 _GLUED = re.compile(rf"({'|'.join([*WORDS, *EITHER])})({'|'.join(FILLERS)})")
 
 EXTRA_FOLDERS = {
-    "annotation", "annotations", "assets", "bin", "checkpoint", "checkpoints", "code", "config",
-    "configs", "csv", "csvs", "doc", "docs", "documentation", "figures", "info", "json", "labels",
-    "license", "licenses", "log", "logs", "meta", "metadata", "misc", "model", "models", "notebook",
-    "notebooks", "notes", "output", "outputs", "paper", "papers", "readme", "results", "runs",
-    "script", "scripts", "splits", "src", "temp", "tmp", "tools", "utils", "weights", "xml", "xmls",
+    "annotation", "annotations", "archive", "archives", "assets", "bin", "checkpoint",
+    "checkpoints", "code", "config", "configs", "csv", "csvs", "doc", "docs", "documentation",
+    "download", "downloads", "figures", "info", "json", "labels", "license", "licenses", "log",
+    "logs", "meta", "metadata", "misc", "model", "models", "notebook", "notebooks", "notes",
+    "output", "outputs", "paper", "papers", "readme", "results", "runs", "script", "scripts",
+    "splits", "src", "temp", "tmp", "tools", "utils", "weights", "xml", "xmls", "zip", "zips",
 }  # fmt: skip
 MASK_WORDS = {
     "annotation", "annotations", "bbox", "contour", "contours", "groundtruth", "gt", "heatmap",

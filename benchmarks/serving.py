@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from measuring import machine, print_table, write_report
 
-from pawtune.data_pipeline.images.decode import open_image, resize_bilinear
+from pawtune.data_pipeline.images.decode import open_image, resize
 from pawtune.search.cluster.connection import connect
 from pawtune.search.integrations.serving import served
 from pawtune.search.results.delivery.opened import OpenedModel, open_delivered
@@ -62,9 +62,9 @@ def one_by_one(model: OpenedModel) -> Iterator[str]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             with turn:
-                pixels = np.asarray(open_image(body, model.grey_bits))
+                pixels = np.asarray(open_image(body, model.decoding.grey_bits))
                 if model.image_size:
-                    pixels = resize_bilinear(pixels, model.image_size)
+                    pixels = resize(pixels, model.image_size, model.decoding.resizing)
                 probabilities = model.predict(pixels[None])[0]
             label = model.class_names[int(np.argmax(probabilities))]
             content = json.dumps({"label": label}).encode()

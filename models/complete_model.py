@@ -1,6 +1,6 @@
 """One complete Keras model on raw pixels to pass on, of one trained core or of several that vote.
 
-Nothing in it needs our code. It resizes (bilinear), rounds to whole pixel values as the data
+Nothing in it needs our code. It resizes, rounds to whole pixel values as the data
 pipeline does, preprocesses, and turns logits into probabilities: of several cores, the mean of
 theirs. float32 under every policy, no augmentation.
 """
@@ -22,7 +22,7 @@ from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.backbones.frozen_backbone import preprocess
 from pawtune.models.families.family import Backbone
 from pawtune.models.families.table import family_of
-from pawtune.models.model_spec import ModelSpec
+from pawtune.models.model_spec import ModelSpec, Resizing
 from pawtune.models.precision import precision
 from pawtune.models.raw_pixels import raw_input, resized
 
@@ -42,6 +42,7 @@ def compose_complete(
     backbones: Mapping[Backbone, keras.Model] | None = None,
     *,
     temperature: float = 1.0,
+    resizing: Resizing = "bilinear",
 ) -> keras.Model:
     """The complete model of one core.
 
@@ -51,6 +52,7 @@ def compose_complete(
         core: the trained part, from the family's `build_core`; its weights are copied.
         backbones: those that the family's `needs` names, from `load_backbone`.
         temperature: what logits are divided by, see `out_of_fold.calibration`.
+        resizing: how training images were resized, see `raw_pixels.resized`.
 
     Returns:
         (N, None, None, 3) pixels → (N, num_classes) probabilities, float32.
@@ -59,7 +61,7 @@ def compose_complete(
         ValueError: a backbone is missing.
     """
     with precision("float32"):
-        graph = _Graph(backbones or {})
+        graph = _Graph(backbones or {}, resizing)
         logits = _logits(Trained(spec, core), num_classes, graph)
         if temperature != 1:
             logits = keras.layers.Rescaling(1 / temperature, name="calibration")(logits)
@@ -73,6 +75,7 @@ def compose_vote(
     backbones: Mapping[Backbone, keras.Model],
     *,
     temperature: float = 1.0,
+    resizing: Resizing = "bilinear",
 ) -> keras.Model:
     """The complete model of a soft vote: the mean of several cores' probabilities.
 
@@ -84,6 +87,7 @@ def compose_vote(
         num_classes: as the cores were built with.
         backbones: those of all voters, from `load_backbone`.
         temperature: what the logarithm of the mean is divided by, see `out_of_fold.calibration`.
+        resizing: how training images were resized, see `raw_pixels.resized`.
 
     Returns:
         (N, None, None, 3) pixels → (N, num_classes) probabilities, float32.
@@ -94,7 +98,7 @@ def compose_vote(
     if len(voters) < 2:
         raise ValueError(f"a vote needs two models or more, received {len(voters)}")
     with precision("float32"):
-        graph = _Graph(backbones)
+        graph = _Graph(backbones, resizing)
         votes = [
             keras.layers.Softmax(name=f"vote_{number}")(
                 _logits(voter, num_classes, graph, name=f"voter_{number}")
@@ -150,8 +154,9 @@ class _Graph:
         backbones: as they were given.
     """
 
-    def __init__(self, backbones: Mapping[Backbone, keras.Model]) -> None:
+    def __init__(self, backbones: Mapping[Backbone, keras.Model], resizing: Resizing) -> None:
         self.raw = raw_input()
+        self._resizing = resizing
         self.backbones = backbones
         self._pixels: dict[int, keras.KerasTensor] = {}
         self._maps: dict[Backbone, keras.KerasTensor] = {}
@@ -161,7 +166,7 @@ class _Graph:
     def pixels(self, image_size: int) -> keras.KerasTensor:
         """(N, S, S, 3) float32 pixels 0..255, resized as in training."""
         if image_size not in self._pixels:
-            self._pixels[image_size] = resized(self.raw, image_size)
+            self._pixels[image_size] = resized(self.raw, image_size, self._resizing)
         return self._pixels[image_size]
 
     def maps(self, backbone: Backbone) -> keras.KerasTensor:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Flip = Literal["none", "horizontal", "horizontal_and_vertical"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "cosine"]
+Resizing = Literal["bilinear", "area"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Params = dict[str, str | int | float | bool]
 

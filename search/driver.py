@@ -292,6 +292,7 @@ def load_data(config: SearchConfig, progress: Progress) -> Manifest:
             labels=labels,
             relabel=Path(config.relabel) if config.relabel is not None else None,
             min_class_size=config.min_class_size,
+            area_from=config.area_from,
             cache=cache,
             progress=progress,
             read_shards=read_on_cluster,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pawtune.data_pipeline.images.decode import resize
 from pawtune.models.backbones.frozen_backbone import load_backbone
 from pawtune.models.baselines import BASELINES
 from pawtune.models.build import Network, make_optimizer
@@ -104,6 +105,16 @@ def test_the_complete_model_resizes_as_the_data_pipeline_does(height: int) -> No
     answer = compose_complete(CONV, 2, network.core)(raw)
     assert answer.dtype == "float32"
     np.testing.assert_allclose(answer, probabilities(network, resized), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(200, 150), (32, 32), (20, 90), (11, 13)])
+def test_the_complete_model_resizes_by_area_as_training_did(shape: tuple[int, int]) -> None:
+    network = network_of(CONV, 2, seed=0)
+    complete = compose_complete(CONV, 2, network.core, resizing="area")
+    raw = np.random.default_rng(4).integers(0, 256, (2, *shape, 3)).astype("uint8")
+    pixels = np.stack([resize(image, CONV.image_size, "area") for image in raw])
+    expected = probabilities(network, pixels)
+    np.testing.assert_allclose(complete.predict(raw, verbose=0), expected, atol=1e-4)
 
 
 def test_the_complete_model_takes_whole_pixels_and_floats_alike() -> None:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import sys
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from pawtune.data_pipeline.images.decode import Decoding
+from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.families.conv import ConvSpec
 from pawtune.models.model_spec import TrainSpec
 from pawtune.models.spec import TrialSpec
@@ -55,6 +60,29 @@ def test_every_format_answers_as_the_keras_model_does(
     assert sorted(os.listdir(out.parent)) == sorted(expected)
     if kind == "savedmodel":
         assert {"saved_model.pb", "model_card.json", "model_card.md"} <= set(os.listdir(out))
+
+
+@pytest.mark.parametrize("name", ["best", "best.keras", "best.onnx", "best.tflite"])
+def test_every_format_resizes_as_the_search_did(
+    folder: RunFolder, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Noise, of which area leaves grey and bilinear one pixel of many."""
+    run = RunFolder(shutil.copytree(folder.root, tmp_path / "run"))
+    manifest = Manifest.load(run.root)
+    replace(manifest, decoding=Decoding(resizing="area")).save(run.root)
+    kind = Path(name).suffix[1:] or "savedmodel"
+    dynamic = ["--dynamic"] if kind == "tflite" else []
+    out = tmp_path / name
+    assert pawtune(capsys, "export", run.root, "--format", kind, "--out", out, *dynamic).code == 0
+    noise = np.random.default_rng(0).integers(0, 256, (320, 480, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    answers = {}
+    for model in (folder.root, run.root, out):
+        (record,) = pawtune(capsys, "predict", model, tmp_path / "noise.png", "--json").json
+        answers[model] = np.array([*record["probabilities"].values()])
+    np.testing.assert_allclose(answers[out], answers[run.root], atol=1e-4)
+    np.testing.assert_allclose(Run(run).best()(noise[None])[0], answers[run.root], atol=1e-4)
+    assert np.abs(answers[folder.root] - answers[run.root]).max() > 1e-3
 
 
 @pytest.mark.parametrize(

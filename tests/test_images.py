@@ -16,8 +16,10 @@ from PIL import Image
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.images.decode import (
+    Decoding,
     decode_split,
     open_image,
+    resize,
     resize_bilinear,
 )
 from tests.image_files import decode_image, picture, write_image
@@ -27,7 +29,7 @@ from tests.image_files import decode_image, picture, write_image
 class Entry:
     path: str
     sha256: str
-    grey_bits: int = 16
+    decoding: Decoding = Decoding()
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> Path:
@@ -218,6 +220,33 @@ def test_real_photos_equal_keras_but_for_the_jpeg_decoder(test_data: Path) -> No
             ours = resize_bilinear(np.asarray(open_image(data)), 160)
             assert np.abs(tf.image.resize(exact, (160, 160)).numpy() - ours).max() <= 1
             assert np.abs(tf.image.resize(fast, (160, 160)).numpy() - ours).mean() <= 2
+
+
+@pytest.mark.parametrize("shape", [(96, 64), (50, 71), (33, 400), (3000, 17)])
+def test_area_is_the_mean_of_what_a_pixel_covers(shape: tuple[int, int]) -> None:
+    """Of pixels that are repeated as often as the result has pixels, each covers whole ones."""
+    size = 32
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    expected = image.astype(np.float64)
+    for axis, side in enumerate(shape):
+        if side > size:
+            fine = np.repeat(expected, size, axis=axis)
+            expected = np.stack([p.mean(axis=axis) for p in np.split(fine, size, axis)], axis)
+    if shape[1] > size:  # else that side grows
+        assert np.abs(resize(image, size, "area") - expected).max() <= 0.501
+    assert (resize(np.full((*shape, 3), 77, np.uint8), size, "area") == 77).all()
+
+
+def test_area_enlarges_as_bilinear_does() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (9, 32, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(resize(image, 32, "area"), resize_bilinear(image, 32))
+
+
+def test_a_large_image_is_averaged_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    whole = resize(image, 16, "area")
+    monkeypatch.setattr("pawtune.data_pipeline.images.decode.MAX_FLOATS", 1000)
+    np.testing.assert_array_equal(resize(image, 16, "area"), whole)
 
 
 def test_decode_split_names_the_file_that_changed(tmp_path: Path) -> None:

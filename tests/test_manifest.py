@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.decode import Decoding
 from pawtune.data_pipeline.splitting import image_hashes as hashing
 from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.data_pipeline.splitting.manifest import SPLITS, Manifest, validation_labels
@@ -411,6 +412,22 @@ def test_an_interrupted_reading_keeps_what_it_read(root: Path, tmp_path: Path) -
         build_manifest(root, cache=tmp_path, progress=interrupt)
     (store,) = (tmp_path / "hashes").iterdir()
     assert len(json.loads(store.read_text())["files"]) == 8
+
+
+def test_large_images_are_resized_by_area(root: Path, tmp_path: Path) -> None:
+    """Half of them or more, by the shorter side; it is kept, and no cached pixels are mixed up."""
+    write_classes(root, {"cat": 10, "dog": 10})
+    small = build_manifest(root)
+    side = min(small.entries[0].width, small.entries[0].height)
+    assert build_manifest(root, area_from=side + 1) == small
+    made = build_manifest(root, area_from=side)
+    assert made.decoding == Decoding(resizing="area")
+    assert any("resized by area" in note for note in made.notes)
+    made.save(tmp_path)
+    assert Manifest.load(tmp_path) == made
+    assert made.fingerprint == small.fingerprint
+    assert not {e.pixels_key for e in made.entries} & {e.pixels_key for e in small.entries}
+    assert {entry.pixels_key for entry in small.entries} == {e.sha256 for e in small.entries}
 
 
 # Files

@@ -28,9 +28,10 @@ import errno
 import functools
 import hashlib
 import io
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,9 @@ from pawtune.data_pipeline.images.formats import formats, unread_reason
 from pawtune.data_pipeline.images.pillow_warnings import quiet_pillow
 from pawtune.data_pipeline.safe_files import NOT_REGULAR, read_regular, shown
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
 GREY_BITS = (8, 10, 12, 14, 16)
 MIN_SIDE_PX = 8
 MAX_PIXELS = 100_000_000
@@ -48,8 +52,24 @@ MAX_FILE_BYTES = 512 * 2**20
 # Pictures of larger files are not counted: a GIF tells their number only to who goes through all,
 # and one of 500 MiB can have tens of millions.
 MAX_COUNTED_BYTES = 4 * 2**20
+MAX_FLOATS = 2**22  # of an image at once where it is averaged: 100 megapixels would take 1.2 GB
 
+Resizing = Literal["bilinear", "area"]
+RESIZINGS: tuple[Resizing, ...] = ("bilinear", "area")
 Converted = TypeVar("Converted")
+
+
+class Decoding(NamedTuple):
+    """What pixels depend on besides file and size.
+
+    grey_bits: how many bits 16-bit greyscale images use, of GREY_BITS. resizing: see `resize`.
+    """
+
+    grey_bits: int = 16
+    resizing: Resizing = "bilinear"
+
+
+DEFAULT_DECODING = Decoding()
 
 
 class ImageFile(Protocol):
@@ -62,7 +82,7 @@ class ImageFile(Protocol):
     def sha256(self) -> str: ...
 
     @property
-    def grey_bits(self) -> int: ...
+    def decoding(self) -> Decoding: ...
 
 
 def read_file(path: Path) -> bytes:
@@ -194,6 +214,67 @@ def _scaled(grey: NDArray[np.uint16], bits: int) -> Image.Image:
     return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
 
 
+def resize(image: NDArray[np.uint8], size: int, resizing: Resizing) -> NDArray[np.uint8]:
+    """Resizes to a square; the aspect ratio is not kept.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: side of the result in pixels.
+        resizing: `bilinear`, see `resize_bilinear`; `area`: a pixel of the result is the mean of
+            the part of the image that it covers, along a side that shrinks (which OpenCV and
+            TensorFlow call so); a side that grows is resized bilinear.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    return resize_bilinear(image, size) if resizing == "bilinear" else _resize_area(image, size)
+
+
+def area_from(image_size: int) -> int:
+    """Shorter side in pixels from which images are better resized by area than bilinear.
+
+    Bilinear looks at two pixels a side, so most of a larger image would count for nothing.
+    """
+    return 4 * image_size
+
+
+def _resize_area(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """In float32, first down then across as `models.raw_pixels` does, then rounded."""
+    height, width = image.shape[:2]
+    down, across = _shares(height, size), _shares(width, size)
+    parts = np.array_split(image, math.ceil(image.size / MAX_FLOATS), axis=1)
+    rows = np.concatenate([_average_rows(down, part) for part in parts], axis=1)
+    mixed = across @ rows.transpose(1, 0, 2).reshape(width, size * 3)
+    upright = np.rint(mixed, out=mixed).reshape(size, size, 3).transpose(1, 0, 2)
+    return np.ascontiguousarray(upright.astype(np.uint8))
+
+
+def _average_rows(weights: "csr_array", image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    height, width = image.shape[:2]
+    averaged: NDArray[np.float32] = weights @ image.reshape(height, width * 3).astype(np.float32)
+    return averaged.reshape(-1, width, 3)
+
+
+@functools.lru_cache(maxsize=1024)
+def _shares(source: int, target: int) -> "csr_array":
+    """(target, source) float32: what each of `source` pixels gives to each of `target`."""
+    from scipy.sparse import csr_array  # which adds a filter of warnings
+
+    if source <= target:
+        first, second, part = _interpolation(source, target)
+        values = np.concatenate([1 - part, part])
+        places = np.tile(np.arange(target), 2), np.concatenate([first, second])
+        return csr_array((values, places), shape=(target, source))
+    # In units of 1/target of a pixel all edges are whole numbers.
+    begins = np.arange(target)[:, None] * source
+    pixels = begins // target + np.arange(source // target + 2)
+    begin, end = np.maximum(begins, pixels * target), (pixels + 1) * target
+    overlaps = np.maximum(np.minimum(begins + source, end) - begin, 0)
+    rows, columns = np.nonzero(overlaps)
+    values = overlaps[rows, columns].astype(np.float32) / np.float32(source)
+    return csr_array((values, (rows, pixels[rows, columns])), shape=(target, source))
+
+
 def resize_bilinear(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Resizes as `tf.image.resize` (bilinear, no antialiasing, half-pixel centres) does.
 
@@ -268,7 +349,8 @@ def decode_split(root: Path, entries: Sequence[ImageFile], size: int) -> NDArray
             data = read_file(path)
             if hashlib.sha256(data).hexdigest() != entry.sha256:
                 raise DataError("changed since the manifest was made; make the manifest again")
-            images[index] = resize_bilinear(np.asarray(open_image(data, entry.grey_bits)), size)
+            bits, resizing = entry.decoding
+            images[index] = resize(np.asarray(open_image(data, bits)), size, resizing)
         except DataError as error:
             raise DataError(f"{shown(path)}: {error}") from error
     return images

@@ -35,7 +35,7 @@ def read_thumbnail(root: Path, entry: ManifestEntry, size: int = THUMBNAIL_PX) -
         data = read_file(root / entry.path)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             return None
-        picture = np.asarray(_shrink(open_image(data, entry.grey_bits), size))
+        picture = np.asarray(_shrink(open_image(data, entry.decoding.grey_bits), size))
     except DataError:
         return None
     return resize_bilinear(picture, size)

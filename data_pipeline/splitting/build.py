@@ -16,7 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.decode import Decoding
 from pawtune.data_pipeline.progress import Progress
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.splitting.duplicates import (
@@ -68,6 +71,7 @@ def build_manifest(
     labels: LabelFile | None = None,
     relabel: Path | None = None,
     min_class_size: int = 0,
+    area_from: int | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
     read_shards: ReadShards = read_on_threads,
@@ -81,6 +85,8 @@ def build_manifest(
         relabel: a file of corrections, see `relabel`.
         min_class_size: classes with fewer different images, in any of the splits given, are left
             out; 0 leaves none out.
+        area_from: images are resized by area (see `images.decode.resize`) where at least half of
+            them have a shorter side of so many pixels; None: never, but bilinear.
         cache: where hashes are kept between runs; None keeps none.
         progress: called with ("hash" or "compare", images done, images in all).
         read_shards: what reads and hashes images.
@@ -128,8 +134,13 @@ def build_manifest(
             f"16-bit greyscale images use {bits} bits (0 to {(1 << bits) - 1:,}) and are scaled "
             "from that range"
         )
+    side = int(np.median([min(facts[path].width, facts[path].height) for path in kept]))
+    by_area = area_from is not None and side >= area_from
+    if by_area and area_from:
+        notes.append(f"large images (typically {side:,} px) are resized by area, not bilinear")
+    decoding = Decoding(bits, "area" if by_area else "bilinear")
     splits = _decide_splits(kept, groups, layout, seed)
-    entries = _entries(kept, facts, groups, splits, bits)
+    entries = _entries(kept, facts, groups, splits, decoding)
     warnings = [
         *([coarse] if coarse else []),
         *_warn_thinned(layout.candidates, [*unusable, *clashes, *crossings]),
@@ -146,7 +157,7 @@ def build_manifest(
         layout=layout.name,
         fingerprint=fingerprint(entries),
         notes=tuple(notes),
-        grey_bits=bits,
+        decoding=decoding,
     )
     _check_splits_filled(manifest)
     return manifest
@@ -171,7 +182,7 @@ def _entries(
     facts: Mapping[str, Facts],
     groups: Mapping[str, str],
     splits: Mapping[str, str],
-    bits: int,
+    decoding: Decoding,
 ) -> tuple[ManifestEntry, ...]:
     return tuple(
         ManifestEntry(
@@ -183,7 +194,7 @@ def _entries(
             group=groups[path],
             width=facts[path].width,
             height=facts[path].height,
-            grey_bits=bits,
+            decoding=decoding,
         )
         for path in sorted(kept)
     )

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.decode import Decoding
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.splitting import manifest_io
 from pawtune.data_pipeline.splitting.folder_layout import Reject
@@ -30,7 +31,7 @@ class ManifestEntry(NamedTuple):
 
     path: relative to the root, posix. sha256: of the file's bytes. perceptual_hash: 16 hex digits.
     group: the smallest sha256 among its duplicates and near duplicates. width, height: pixels.
-    grey_bits: the manifest's, which decoding needs.
+    decoding: the manifest's.
     """
 
     path: str
@@ -41,12 +42,15 @@ class ManifestEntry(NamedTuple):
     group: str
     width: int
     height: int
-    grey_bits: int = 16
+    decoding: Decoding = Decoding()
 
     @property
     def pixels_key(self) -> str:
         """What its pixels depend on."""
-        return self.sha256 if self.grey_bits == 16 else f"{self.sha256} {self.grey_bits}"
+        grey_bits, resizing = self.decoding
+        deep = [] if grey_bits == 16 else [str(grey_bits)]
+        averaged = [] if resizing == "bilinear" else [resizing]
+        return " ".join((self.sha256, *deep, *averaged))
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ class Manifest:
 
     root: absolute folder. layout: as in `folder_layout`. entries and rejects: sorted by path.
     fingerprint: sha256 over contents, labels and splits; neither folder nor file names matter.
-    notes: what was understood of the folder and is not obvious, a sentence each. grey_bits: how
-    many bits 16-bit greyscale images use, of decode.GREY_BITS.
+    notes: what was understood of the folder and is not obvious, a sentence each. decoding: how
+    files become pixels.
     """
 
     root: str
@@ -68,7 +72,7 @@ class Manifest:
     layout: str
     fingerprint: str
     notes: tuple[str, ...] = ()
-    grey_bits: int = 16
+    decoding: Decoding = Decoding()
 
     def split(self, name: str) -> tuple[ManifestEntry, ...]:
         """The entries of one split, in an order that depends on content only."""
@@ -112,9 +116,11 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Writes manifest.csv (a row per entry), manifest.json (the rest), validation labels."""
-        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "entries"}
+        apart = ("entries", "decoding")
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         header = {
             **rest,
+            **self.decoding._asdict(),
             "rejects": [asdict(reject) for reject in self.rejects],
             "sizes": self.sizes(),
         }
@@ -130,7 +136,8 @@ class Manifest:
                 the rows are not those of the fingerprint.
         """
         columns, header = manifest_io.load(folder)
-        rows = zip(*columns, repeat(header.grey_bits), strict=False)
+        decoding = Decoding(header.grey_bits, header.resizing)
+        rows = zip(*columns, repeat(decoding), strict=False)
         # As ManifestEntry._make does, without a call of Python's for each image.
         entries = tuple(map(tuple.__new__, repeat(ManifestEntry), rows))
         manifest = cls(
@@ -143,7 +150,7 @@ class Manifest:
             layout=header.layout,
             fingerprint=header.fingerprint,
             notes=tuple(header.notes),
-            grey_bits=header.grey_bits,
+            decoding=decoding,
         )
         _check_dealt_once(folder, entries, columns)
         is_whole = header.sizes is None or header.sizes == manifest.sizes()

@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.decode import Resizing
 from pawtune.data_pipeline.safe_files import read_regular, replacing, shown, write_atomically
 
-FORMAT = 2  # 1 has no notes, no grey_bits, and given near duplicates never in two splits
+FORMAT = 2  # 1 has no notes, grey_bits and resizing, and given near duplicates never in two splits
 MAX_BYTES = 2**30  # some 250 bytes an image
 MAX_CLASSES = 100_000
 LABELS = "validation_labels.npy"
@@ -133,6 +134,7 @@ class Header(BaseModel):
     fingerprint: Sha256
     notes: list[str] = []
     grey_bits: Literal[8, 10, 12, 14, 16] = 16
+    resizing: Resizing = "bilinear"
     sizes: dict[Split, Annotated[int, Field(ge=0)]] | None = None
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pawtune.data_pipeline.cache import cache_dir
-from pawtune.data_pipeline.images.decode import decode_split
+from pawtune.data_pipeline.images.decode import area_from, decode_split
 from pawtune.data_pipeline.images.preview import Change, augmentation_grids, sample_grid
 from pawtune.data_pipeline.safe_files import shown, write_atomically
 from pawtune.data_pipeline.sources.resolve import named_as_given, resolve_source
@@ -101,6 +101,7 @@ def preview_data(
             seed=seed,
             labels=labels,
             min_class_size=min_class_size,
+            area_from=area_from(image_size),
             cache=cache,
             progress=reporter.stage,
         )

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from pawtune.data_pipeline.images.decode import area_from
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.url_credentials import without_secrets
 from pawtune.models.families.domains import Choices, FloatRange, IntRange, Strict
@@ -150,6 +151,14 @@ class SearchConfig(Strict):
             "Images are resized to squares of this side; of several, each trial gets one.",
         ),
     ] = (160,)
+    resizing: Annotated[
+        Literal["auto", "bilinear", "area"],
+        Setting(
+            "auto, bilinear or area",
+            "How: bilinear, as the tutorial does; area, the mean of what a pixel covers; auto: "
+            "area where images are typically 4 times as large, but not with `baselines`.",
+        ),
+    ] = "auto"
     trials: Annotated[
         int,
         Field(ge=0),
@@ -330,6 +339,13 @@ class SearchConfig(Strict):
         """What the search optimises."""
         costs = tuple(name for name in self.objectives if name != "accuracy")
         return Objective(metric_name(self.metric), costs)
+
+    @property
+    def area_from(self) -> int | None:
+        """Typical shorter side in pixels from which images are resized by area; None: never."""
+        if self.resizing == "auto" and self.baselines == "off":
+            return area_from(max(self.image_size))
+        return 0 if self.resizing == "area" else None
 
     @property
     def bank_views(self) -> int:

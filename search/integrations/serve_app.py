@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ray import serve
 
 from pawtune.data_pipeline.errors import DataError
-from pawtune.data_pipeline.images.decode import open_image, resize_bilinear
+from pawtune.data_pipeline.images.decode import open_image, resize
 from pawtune.search.integrations.records import load_extra
 from pawtune.search.results.delivery.inference import Pixels, predict_pixels
 from pawtune.search.results.delivery.opened import open_delivered
@@ -113,9 +113,9 @@ class Classifier:
         }
 
     def _decode(self, body: bytes) -> Pixels:
-        pixels = np.asarray(open_image(body, self._model.grey_bits))
+        pixels = np.asarray(open_image(body, self._model.decoding.grey_bits))
         size = self._model.image_size
-        return resize_bilinear(pixels, size) if size else pixels
+        return resize(pixels, size, self._model.decoding.resizing) if size else pixels
 
     @serve.batch(  # type: ignore[untyped-decorator]  # Ray is untyped
         max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_S

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pawtune.data_pipeline.safe_files import shown
+from pawtune.data_pipeline.splitting.manifest_io import read_header
 from pawtune.models.families.family import Backbone
 from pawtune.models.families.table import check_limits, family_of
 from pawtune.models.model_spec import ModelSpec
@@ -57,8 +58,14 @@ def load_complete(run: RunFolder, trial: TrialFolder, num_classes: int) -> "kera
         backbones: dict[Backbone, keras.Model] = {}
         load_backbones(run, spec, backbones)
         core = load_core(trial, spec, num_classes, backbones)
-        temperature = trial_temperature(run, trial.trial_id)
-        return compose_complete(spec, num_classes, core, backbones, temperature=temperature)
+        return compose_complete(
+            spec,
+            num_classes,
+            core,
+            backbones,
+            temperature=trial_temperature(run, trial.trial_id),
+            resizing=read_header(run.root).resizing,
+        )
 
 
 def load_backbones(run: RunFolder, spec: ModelSpec, loaded: "dict[Backbone, keras.Model]") -> None:

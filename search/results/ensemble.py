@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.data_pipeline.splitting.manifest_io import read_header
 from pawtune.models.families.family import Backbone
 from pawtune.models.out_of_fold.calibration import choose_temperature
 from pawtune.search.errors import UserError
@@ -162,4 +163,10 @@ def compose(
             load_backbones(run, spec, backbones)
             core = load_core(run.trial(row.trial_id), spec, num_classes, backbones)
             cores.append(Trained(spec, core))
-        return compose_vote(cores, num_classes, backbones, temperature=temperature)
+        return compose_vote(
+            cores,
+            num_classes,
+            backbones,
+            temperature=temperature,
+            resizing=read_header(run.root).resizing,
+        )

@@ -218,7 +218,7 @@ def _predict(
     size = choice.image_size
     probabilities = []
     files = [root / entry.path for entry in entries]
-    for prediction in predict_files(predictor(model), files, size, manifest.grey_bits):
+    for prediction in predict_files(predictor(model), files, size, manifest.decoding):
         if prediction.probabilities is None:
             raise UserError(f"every test image must be readable: {prediction.reason}")
         probabilities.append(prediction.probabilities)

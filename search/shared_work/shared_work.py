@@ -11,6 +11,7 @@ import ray
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.families.family import Backbone
 from pawtune.models.families.own import MAIN
+from pawtune.models.model_spec import Resizing
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.config.own_metric import IN_USE, MetricFunction
 from pawtune.search.config.search_config import SearchConfig, own_families
@@ -41,6 +42,7 @@ class SharedWork:
             not be where a worker runs.
         writer: The process that writes trials' folders; None where trials are trained again.
         own_metric: Function that the search optimises where it is the user's own, sent by value.
+        resizing: How images were resized.
     """
 
     objective: Objective
@@ -55,6 +57,7 @@ class SharedWork:
     own_families: tuple[type, ...] = ()
     writer: Any = None
     own_metric: MetricFunction | None = None
+    resizing: Resizing = "bilinear"
 
 
 def share_work(
@@ -93,6 +96,7 @@ def share_work(
         own_families=_sent_by_value(config.own_families),
         writer=writer,
         own_metric=_metric_by_value(config.metric),
+        resizing=manifest.decoding.resizing,
     )
 
 

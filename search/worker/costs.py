@@ -7,13 +7,15 @@ import numpy as np
 
 from pawtune.models.families.family import Backbone, TrialData
 from pawtune.models.families.table import family_of
-from pawtune.models.model_spec import ModelSpec
+from pawtune.models.model_spec import ModelSpec, Resizing
 
 WARM_UP = 5
 RUNS = 30
 
 
-def measure_costs(spec: ModelSpec, data: TrialData) -> dict[str, float]:
+def measure_costs(
+    spec: ModelSpec, data: TrialData, resizing: Resizing = "bilinear"
+) -> dict[str, float]:
     """Builds the complete model, pixels in and probabilities out, and runs it on single images.
 
     Weights do not matter to it, so a trial can be judged by its costs from its first epoch on.
@@ -21,6 +23,7 @@ def measure_costs(spec: ModelSpec, data: TrialData) -> dict[str, float]:
     Args:
         spec: Specification of the model.
         data: Gives the number of classes, and frozen backbones.
+        resizing: How the complete model resizes images.
 
     Returns:
         `latency_ms`: median of 30 runs after 5 for warm-up, one image of the side that the model
@@ -37,7 +40,7 @@ def measure_costs(spec: ModelSpec, data: TrialData) -> dict[str, float]:
         needs = family.needs(spec, 0)
         backbones = {need: data.load_backbone(need) for need in needs if isinstance(need, Backbone)}
         core = family.build_core(spec, data.num_classes, backbones)
-        model = compose_complete(spec, data.num_classes, core, backbones)
+        model = compose_complete(spec, data.num_classes, core, backbones, resizing=resizing)
     side = spec.image_size
     image = np.random.default_rng(0).integers(0, 256, (1, side, side, 3)).astype("float32")
     run = tf.function(lambda pixels: model(pixels, training=False))

@@ -153,7 +153,7 @@ def _measured(spec: TrialSpec, work: SharedWork, known: Mapping[str, float]) -> 
         return {name: known[name] for name in asked}
     begin_session(spec)
     add_families(work.own_families)
-    return measure_costs(spec.model, SharedArrays(work))
+    return measure_costs(spec.model, SharedArrays(work), work.resizing)
 
 
 def begin_session(spec: TrialSpec) -> str:

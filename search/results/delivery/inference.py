@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawtune.data_pipeline.errors import DataError
-from pawtune.data_pipeline.images.decode import open_image, read_file, resize_bilinear
+from pawtune.data_pipeline.images.decode import (
+    DEFAULT_DECODING,
+    Decoding,
+    open_image,
+    read_file,
+    resize,
+)
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.splitting.folder_tree import (
     ENVIRONMENT,
@@ -81,7 +87,7 @@ def predict_files(
     predict: Predict,
     files: Iterable[str | Path | FoundFile],
     image_size: int | None,
-    grey_bits: int = 16,
+    decoding: Decoding = DEFAULT_DECODING,
 ) -> Iterator[Prediction]:
     """Streams predictions in the order of `files`, two batches in memory at a time.
 
@@ -92,21 +98,21 @@ def predict_files(
         files: Image files.
         image_size: Side in pixels that the model was trained at; None leaves images as they are,
             for a model of several sizes, which resizes them itself.
-        grey_bits: Bits of the 16-bit greyscale images that the model was trained on.
+        decoding: How files became pixels in training.
     """
     remaining = (_as_found(file) for file in files)
     size = BATCH if image_size else BATCH_OF_ORIGINALS
 
     def decode(found: FoundFile) -> Pixels | str:
-        return found.fault or _decode(found.path, image_size, grey_bits)
+        return found.fault or _decode(found.path, image_size, decoding)
 
     with ThreadPoolExecutor(THREADS) as threads:
         batch = list(islice(remaining, size))
-        decoding = threads.map(decode, batch)
+        waiting = threads.map(decode, batch)
         while batch:
-            done, pixels = batch, list(decoding)
+            done, pixels = batch, list(waiting)
             batch = list(islice(remaining, size))
-            decoding = threads.map(decode, batch)
+            waiting = threads.map(decode, batch)
             yield from _predict_batch(predict, done, pixels)
 
 
@@ -114,10 +120,10 @@ def _as_found(file: str | Path | FoundFile) -> FoundFile:
     return file if isinstance(file, FoundFile) else FoundFile(os.fspath(file))
 
 
-def _decode(path: str, image_size: int | None, grey_bits: int) -> Pixels | str:
+def _decode(path: str, image_size: int | None, decoding: Decoding) -> Pixels | str:
     try:
-        pixels = np.asarray(open_image(read_file(Path(path)), grey_bits))
-        return resize_bilinear(pixels, image_size) if image_size else pixels
+        pixels = np.asarray(open_image(read_file(Path(path)), decoding.grey_bits))
+        return resize(pixels, image_size, decoding.resizing) if image_size else pixels
     except DataError as error:
         return str(error)
 

@@ -45,7 +45,7 @@ def make_card(
         "model": choice.kind,
         "title": choice.title,
         "class_names": list(manifest.class_names),
-        "grey_bits": manifest.grey_bits,
+        **manifest.decoding._asdict(),
         "data_fingerprint": manifest.fingerprint,
         "counts": manifest.counts(),
         "trial": trial,

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pawtune.data_pipeline.images.decode import GREY_BITS
+from pawtune.data_pipeline.images.decode import GREY_BITS, RESIZINGS, Decoding
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.models.features.novelty import Novelty
 from pawtune.search.errors import UserError
@@ -51,7 +51,10 @@ LAYERS = """
     LayerNormalization MaxPooling2D Multiply Normalization ReLU Rescaling Reshape SeparableConv2D
     Softmax ZeroPadding2D
 """
-NUMPY_OPS = "Add Any Flip LessEqual Log LogicalAnd Max Multiply NotEqual Round Where"
+NUMPY_OPS = """
+    Absolute Add Any Cumsum ExpandDims Flip Greater LessEqual Log LogicalAnd Matmul Max Maximum
+    Minimum Multiply NotEqual OnesLike Round Subtract Sum Transpose TrueDivide Where ZerosLike
+"""
 MODULES = {
     "keras.layers": frozenset(LAYERS.split()),
     "keras": frozenset({"DTypePolicy", "Model", "Sequential"}),
@@ -202,8 +205,18 @@ def check_card(card: Any) -> None:
         raise TypeError("its card's class_names must be a list of words")
     if size is not None and (not isinstance(size, int) or not 1 <= size <= 4096):
         raise ValueError(f"its card's image_size must be 1 to 4096 px, received {size!r:.40}")
-    if card.get("grey_bits", 16) not in GREY_BITS:
+    grey_bits, resizing = decoding_of(card)
+    if grey_bits not in GREY_BITS:
         raise ValueError(f"its card's grey_bits must be one of {GREY_BITS}")
+    if resizing not in RESIZINGS:
+        raise ValueError(
+            f"its card's resizing must be one of {RESIZINGS}, received {resizing!r:.40}"
+        )
+
+
+def decoding_of(card: Mapping[str, Any]) -> Decoding:
+    """How files became pixels in training; early cards lack it where it was the default."""
+    return Decoding(card.get("grey_bits", 16), card.get("resizing", "bilinear"))
 
 
 def _refuse_foreign_parts(model_file: Path, config: Any) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pawtune.data_pipeline.images.decode import Decoding
 from pawtune.data_pipeline.safe_files import read_regular, shown
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
@@ -29,6 +30,7 @@ from pawtune.search.results.delivery.inference import (
 from pawtune.search.results.delivery.model_file import (
     CARD_MEMBER,
     check_card,
+    decoding_of,
     open_model,
     read_novelty,
     refused,
@@ -48,7 +50,7 @@ class OpenedModel:
         predict: (N, H, W, 3) uint8 to (N, C) float32 probabilities.
         class_names: The C labels.
         image_size: Side in pixels to resize images to; None: it takes any size itself.
-        grey_bits: Bits of 16-bit greyscale images that the data set used.
+        decoding: How files became pixels in training.
         predict_novelty: The same with a column more: novelty, above 1 for images farther from the
             training images than 95% of the validation images; None: it is not known.
         set_threshold: Least probability of a label in a label set; None: no sets are asked for.
@@ -57,7 +59,7 @@ class OpenedModel:
     predict: Predict
     class_names: tuple[str, ...]
     image_size: int | None
-    grey_bits: int = 16
+    decoding: Decoding = Decoding()
     set_threshold: float | None = None
     predict_novelty: Predict | None = None
 
@@ -165,4 +167,4 @@ def open_tflite(path: Path) -> OpenedModel:
 def _opened(predict: Predict, card: Any, image_size: int | None = None) -> OpenedModel:
     check_card(card)
     size = image_size or card["spec"]["model"]["image_size"]
-    return OpenedModel(predict, tuple(card["class_names"]), size, card.get("grey_bits", 16))
+    return OpenedModel(predict, tuple(card["class_names"]), size, decoding_of(card))

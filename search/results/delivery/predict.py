@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawtune.data_pipeline.errors import DataError
-from pawtune.data_pipeline.images.decode import resize_bilinear
+from pawtune.data_pipeline.images.decode import resize
 from pawtune.data_pipeline.safe_files import replacing, shown
 from pawtune.data_pipeline.splitting.manifest_io import escape
 from pawtune.models.out_of_fold.conformal import label_set
@@ -74,7 +74,7 @@ def predict_labels(
     total = sum(1 for _ in find_files(images)) if progress else 0
     files = find_files(images)
     predict = model.predict_novelty or model.predict
-    found = predict_files(predict, files, model.image_size, model.grey_bits)
+    found = predict_files(predict, files, model.image_size, model.decoding)
     for done, item in enumerate(found, start=1):
         record: Record = {"path": escape(item.path), "label": None, "confidence": None}
         if item.probabilities is None:
@@ -114,7 +114,7 @@ def _predict_pixels(model: OpenedModel, pixels: NDArray[np.uint8]) -> list[Recor
     size, predict = model.image_size, model.predict_novelty or model.predict
     records = []
     for image in pixels:
-        fitting = resize_bilinear(image, size) if size else image
+        fitting = resize(image, size, model.decoding.resizing) if size else image
         records.append(_labelled(model, predict(fitting[None])[0]))
     return [_flat(record) for record in records]
 

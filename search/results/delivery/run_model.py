@@ -50,7 +50,7 @@ def open_choice(
         predictor(complete),
         manifest.class_names,
         choice.image_size,
-        manifest.grey_bits,
+        manifest.decoding,
         threshold,
         novelty_predictor(complete, novelty) if novelty is not None else None,
     )

@@ -9,15 +9,15 @@ from typing import Any
 
 # What nets, heads and all backbones consist of once exported, and their near relations.
 OPERATIONS = """
-    Abs Add AddN AddV2 All Any ArgMax AvgPool BatchMatMulV2 BiasAdd BroadcastTo Cast ConcatV2 Const
-    Conv2D Cumsum DepthwiseConv2dNative DisableCopyOnRead Einsum Elu Equal Erf Erfc Exp ExpandDims Fill
-    FusedBatchNormV3 GatherV2 Greater GreaterEqual Identity IdentityN LeakyRelu Less LessEqual
-    Log LogicalAnd LogicalNot LogicalOr MatMul Max MaxPool Maximum Mean Min Minimum Mul Neg NoOp
-    NotEqual OnesLike Pack Pad PadV2 PartitionedCall Placeholder Pow Prod Range Rank
-    ReadVariableOp RealDiv Reciprocal Relu Relu6 Reshape ResizeBilinear ReverseV2 Rint Round
-    Rsqrt Select SelectV2 Shape Sigmoid Slice Softmax Softplus Split SplitV Sqrt Square
-    SquaredDifference Squeeze StatefulPartitionedCall StopGradient StridedSlice Sub Sum Tanh
-    Tile Transpose Unpack ZerosLike
+    Abs Add AddN AddV2 All Any ArgMax AvgPool BatchMatMulV2 BiasAdd BroadcastTo Cast ConcatV2
+    Const Conv2D Cumsum DepthwiseConv2dNative DisableCopyOnRead Einsum Elu Equal Erf Erfc Exp
+    ExpandDims Fill FusedBatchNormV3 GatherV2 Greater GreaterEqual Identity IdentityN LeakyRelu
+    Less LessEqual Log LogicalAnd LogicalNot LogicalOr MatMul Max MaxPool Maximum Mean Min Minimum
+    Mul Neg NoOp NotEqual OnesLike Pack Pad PadV2 PartitionedCall Placeholder Pow Prod Range Rank
+    ReadVariableOp RealDiv Reciprocal Relu Relu6 Reshape ResizeBilinear ReverseV2 Rint Round Rsqrt
+    Select SelectV2 Shape Sigmoid Slice Softmax Softplus Split SplitV Sqrt Square
+    SquaredDifference Squeeze StatefulPartitionedCall StopGradient StridedSlice Sub Sum Tanh Tile
+    Transpose Unpack ZerosLike
 """
 ARITHMETIC = frozenset(OPERATIONS.split())
 

@@ -392,6 +392,15 @@ def test_a_class_that_vanishes_is_an_error(root: Path, capsys: Capsys, tmp_path:
     )
 
 
+def test_a_split_that_cannot_be_entered_is_an_error(root: Path, capsys: Capsys) -> None:
+    """It would be made of another one's images, unsaid."""
+    write_classes(root, splits("train", "val"))
+    (root / "old").symlink_to("nowhere")
+    assert sums(understood(capsys, root)) == (8, 6, 2)
+    (root / "test").symlink_to("nowhere")
+    assert "every split must be readable, but test is not (broken sym" in refusal(capsys, root)
+
+
 def test_class_names_are_compared_as_they_are_read(root: Path, capsys: Capsys) -> None:
     composed = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
     assert composed[0] != composed[1]

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.images.decode import (
@@ -121,6 +122,9 @@ def test_animation_is_rejected(tmp_path: Path, name: str) -> None:
         (b"", r"empty file \(0 bytes\)"),
         (b"hello", "not an image"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "not an image|corrupt image"),
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(99), "raw camera file, a format that is not read"),
+        (b"\0\0\0\x18ftypcrx " + bytes(99), "raw camera file, a format that is not read"),
+        (b"RIFF\0\0\0\0AVI LIST", "video, a format that is not read"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript, a format that is not"),
     ],
 )
@@ -158,6 +162,33 @@ def test_32_bit_pixels_are_rejected(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.tiff", Image.new("F", (16, 16)))
     with pytest.raises(DataError, match="32-bit pixels"):
         decode_image(path)
+
+
+@pytest.mark.parametrize("tags", [{254: 1}, {50706: b"\1\4\0\0"}])
+def test_raw_files_of_cameras_are_rejected(tmp_path: Path, tags: dict[int, object]) -> None:
+    """NEF, ARW and DNG are TIFF, whose first picture is a thumbnail."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        directory[tag] = value
+    path = tmp_path / "a.nef"
+    Image.fromarray(picture(1)).save(path, "TIFF", tiffinfo=directory)
+    with pytest.raises(DataError, match="a raw file of a camera, of which only the small picture"):
+        decode_image(path)
+
+
+def test_tiff_in_which_0_is_white(tmp_path: Path) -> None:
+    """Pillow inverts it for 8 bits, and not for 16."""
+    grey = picture(1)[:, :, 0]
+    for dtype in (np.uint8, np.uint16):
+        path = tmp_path / f"{dtype.__name__}.tiff"
+        Image.fromarray(grey.astype(dtype)).save(path)
+        content = bytearray(path.read_bytes())
+        at = content.index(struct.pack("<HHI", 262, 3, 1)) + 8
+        content[at : at + 2] = bytes(2)
+        path.write_bytes(content)
+    assert np.array_equal(decode_image(tmp_path / "uint8.tiff")[:, :, 0], 255 - grey)
+    with pytest.raises(DataError, match="16-bit TIFF in which 0 is white, .*: save it with 0 as b"):
+        decode_image(tmp_path / "uint16.tiff")
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ palette, CMYK, YCbCr       converted to RGB by Pillow; colour profiles are not a
                            as 8-bit: rejected where no more than 12 bits are used
 32-bit integer, float      rejected, no known range
 animation, several pages   rejected
+raw files of cameras       rejected, also those that are TIFF: their first picture is a thumbnail
+16-bit TIFF, 0 is white    rejected: Pillow does not invert it
 a side under 8 px          rejected: nothing to learn from
 over 100 megapixels, or    rejected before a pixel is decoded: 300 MB of RGB is more than an
 a file over 512 MiB        honest photo needs and what a decompression bomb looks like
@@ -45,6 +47,8 @@ from pawtune.data_pipeline.safe_files import NOT_REGULAR, read_regular, shown
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+# Tags of TIFF. The lowest bit of the second says that a picture is a small copy of another.
+DNG_VERSION, NEW_SUBFILE_TYPE, PHOTOMETRIC = 50706, 254, 262
 GREY_BITS = (8, 10, 12, 14, 16)
 MIN_SIDE_PX = 8
 MAX_PIXELS = 100_000_000
@@ -156,6 +160,8 @@ def _identify(data: bytes) -> Image.Image:
         raise DataError(unread_reason(data, formats())) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"more than {MAX_PIXELS // 10**6} megapixels") from None
+    if image.format == "TIFF":
+        _refuse_tiff(data, image)
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise DataError(f"{width} x {height} px is more than {MAX_PIXELS // 10**6} megapixels")
@@ -166,6 +172,23 @@ def _identify(data: bytes) -> Image.Image:
         count = f" ({counted} frames)" if counted else ""
         raise DataError(f"animated or with several pages{count}")
     return image
+
+
+def _refuse_tiff(data: bytes, image: Image.Image) -> None:
+    """Of TIFF: raw files of cameras, and grey values that Pillow reads with black for white.
+
+    The first picture of a raw file is a small one, to be shown by the camera.
+    """
+    tags = getattr(image, "tag_v2", {})
+    if DNG_VERSION in tags or tags.get(NEW_SUBFILE_TYPE, 0) & 1 or data[8:10] == b"CR":
+        raise DataError(
+            "a raw file of a camera, of which only the small picture inside could be read: "
+            "convert it to JPEG or PNG"
+        )
+    if image.mode.startswith("I;16") and tags.get(PHOTOMETRIC) == 0:
+        raise DataError(
+            "16-bit TIFF in which 0 is white, which Pillow reads as black: save it with 0 as black"
+        )
 
 
 def _stand_upright(image: Image.Image) -> None:

@@ -189,6 +189,7 @@ class _Reading:
     def _classes_of_splits(
         self, top: Folder, splits: dict[str, str], filled: dict[str, Folder]
     ) -> list[ClassFolder]:
+        self._check_holes(top, beside=splits)
         splits = self._without_empty(top, splits)
         inner = {name: self._unwrapped(top.folders[name]) for name in splits}
         known = {
@@ -367,11 +368,18 @@ class _Reading:
         if len(names) == 1:
             raise self._one_class(self._tree, next(iter(names)))
 
-    def _check_holes(self, folder: Folder) -> None:
-        """A class folder that cannot be entered must not vanish without a word."""
+    def _check_holes(self, folder: Folder, beside: Iterable[str] = ()) -> None:
+        """A class folder or split that cannot be entered must not vanish without a word.
+
+        beside: names of splits, where another must be one to count.
+        """
         for hole in holes(folder):
+            name = hole.path.rpartition("/")[2]
+            if beside and name not in splits_of_names([*beside, name]):
+                continue
+            kind = "split" if beside else "class folder"
             raise DataError(
-                f"{shown(self._root)}: every class folder must be readable, but {shown(hole.path)} "
+                f"{shown(self._root)}: every {kind} must be readable, but {shown(hole.path)} "
                 f"is not ({hole.fault}); mount or restore what it stands for, or remove it"
             )
 

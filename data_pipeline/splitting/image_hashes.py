@@ -31,7 +31,7 @@ from pawtune.data_pipeline.safe_files import write_atomically
 from pawtune.data_pipeline.splitting.folder_layout import Candidate, Reject
 
 # Another Pillow may decode or reject differently.
-CACHE_VERSION = f"4 pillow {PIL.__version__} heif {decoder_versions()['heif']}"
+CACHE_VERSION = f"5 pillow {PIL.__version__} heif {decoder_versions()['heif']}"
 MAX_THREADS = 16
 SHARD = 16  # files that are read in a row
 

@@ -161,6 +161,10 @@ def test_system_folders_are_listed_and_no_data(root: Path, capsys: Capsys, above
             "splits, but dog holds test, train, validation and cat train, validation; give it",
         ),
         (
+            splits("fold_0/train", "fold_0/val", "fold_1/train", "fold_1/val"),
+            "fold_0, fold_1 hold the same folders (cat, dog), so they look like splits and not ",
+        ),
+        (
             {"train/a": 3, "train/b": 3, "val/a": 3, "val/c": 3},
             "every split must have the same class folders; 'b' is in train and not in val (2 such)",
         ),

@@ -354,6 +354,12 @@ class _Reading:
             )
         if len(set(given[usual])) < len(given[usual]):
             return []
+        # fold1/train/cat, fold2/train/cat: folds, or sets beside each other, are no classes.
+        held = {label: Folder(folder.path) for label, folder in classes.items()}
+        for label, folder in classes.items():
+            for part in folder.folders.values():
+                held[label].folders.update(data_folders(part)[0])
+        check_structure(self._at(top), held)
         self._notes.append("the splits were found inside the class folders")
         return found
 

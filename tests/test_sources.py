@@ -408,6 +408,12 @@ def test_an_archive_inside_stays_a_file(tmp_path: Path, cache: Path) -> None:
     assert len(list(root.rglob("*"))) == 4
 
 
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path, images: Path, cache: Path) -> None:
+    zip_with(("a/1.png", b"1"), ("b/1.png", b"2"))(images / "set" / "zzz.zip")
+    root = resolve_source(str(tarred(images, tmp_path / "a.tar")), cache=cache)
+    assert {path.name for path in root.iterdir()} == {"cat", "dog", "zzz.zip"}
+
+
 def picture_bytes(folder: Path) -> bytes:
     return write_image(folder / "picture.png", 1).read_bytes()
 

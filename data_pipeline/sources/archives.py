@@ -78,7 +78,7 @@ def unpack(archive: Path, folder: Path, *, progress: Progress | None = None) -> 
     """
     try:
         # closing: a member that is refused half-way would stay open with its archive.
-        if zipfile.is_zipfile(archive):
+        if zipfile.is_zipfile(archive) and not _is_tar(archive):
             with zipfile.ZipFile(archive) as file, closing(_zip_members(file)) as members:
                 _write(archive, folder, members, len(file.infolist()), progress or silent)
         else:
@@ -89,6 +89,12 @@ def unpack(archive: Path, folder: Path, *, progress: Progress | None = None) -> 
     except BROKEN as error:
         text = shown(" ".join(str(error).split()))[:300] or type(error).__name__
         raise DataError(f"{shown(archive)}: cannot be unpacked: {text}") from error
+
+
+def _is_tar(archive: Path) -> bool:
+    """Whether it begins as a tar; with a zip as its last member it also ends as a zip does."""
+    with archive.open("rb") as file:
+        return file.read(tarfile.BLOCKSIZE)[257:].startswith(b"ustar")
 
 
 def _zip_members(file: zipfile.ZipFile) -> Generator[Member, None, None]:

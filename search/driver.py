@@ -41,7 +41,7 @@ from pawtune.search.config.search_config import (
     SearchConfig,
     default_name,
     dump_config,
-    load_config,
+    load_recorded_config,
 )
 from pawtune.search.errors import UserError, readable_in_python
 from pawtune.search.process import INTERRUPTIONS, interruptible
@@ -113,6 +113,11 @@ def run_search(
         UserError, DataError, ModelError: Bad input; raised before any trial starts, and
             nothing is left behind.
     """
+    if not isinstance(config, SearchConfig):
+        raise UserError(
+            f"config must be a SearchConfig, received {config!r:.60}; give "
+            'SearchConfig(data="sample"), with your data'
+        )
     OwnCallbacks(callbacks, print)  # refuses what is none before anything is made
     reporter = reporter or default_reporter()
     metric_in_use(config.metric)
@@ -207,7 +212,7 @@ def resume_search(
 def _config_to_resume(
     run: RunFolder, more_trials: int, data: str | None, address: str | None
 ) -> SearchConfig:
-    config = load_config(run.config_file, [], {})
+    config = load_recorded_config(run.config_file)
     update: dict[str, Any] = {
         "name": run.name,
         "runs_dir": run.runs_dir,

@@ -16,6 +16,7 @@ from pawtune.search.shared_work.backbones import (
     refuse_wrong_weights,
 )
 from pawtune.search.shared_work.price import SharedPart, price_shared_work
+from pawtune.search.storage.run_folder import open_run_folder
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def describe(config: SearchConfig, reporter: Reporter) -> Plan:
     """
     metric_in_use(config.metric)
     config = with_absolute_paths(config)
+    for earlier in config.learn_from:
+        open_run_folder(earlier, config.runs_dir)
     refuse_wrong_weights(config)
     manifest = load_data(config, reporter.stage)
     families = find_families(config, reporter.say)

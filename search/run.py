@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
-from pawtune.search.config.search_config import SearchConfig, load_config
+from pawtune.search.config.search_config import SearchConfig, load_recorded_config
 from pawtune.search.errors import readable_in_python
 from pawtune.search.results import leaderboard as boards
 from pawtune.search.results.leaderboard import Row
@@ -83,7 +83,7 @@ class Run:
 
     def config(self) -> SearchConfig:
         """The resolved configuration that the search ran with."""
-        return load_config(self.folder.config_file, [], {})
+        return load_recorded_config(self.folder.config_file)
 
     def manifest(self) -> Manifest:
         """The manifest: which image is in which split."""

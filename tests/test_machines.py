@@ -74,7 +74,7 @@ def foreign_keras(home: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def odd_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A search where the temporary folder is too long, home is none, and letters are ASCII."""
+    """A search with too long a temporary folder, no home, no PATH, ASCII, warnings as errors."""
     place = tmp_path_factory.mktemp("odd")
     long = place / ("x" * MAX_BYTES)
     long.mkdir()
@@ -86,6 +86,8 @@ def odd_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
             "HOME": os.devnull,
             "XDG_CACHE_HOME": None,
             "RAY_AUTH_TOKEN_PATH": None,
+            "PATH": "",
+            "PYTHONWARNINGS": "error",
             **ASCII,
             "KERAS_HOME": str(place / "keras"),
             "KERAS_BACKEND": "jax",
@@ -103,6 +105,13 @@ def test_a_long_temporary_folder_and_no_home(odd_run: tuple[Path, str]) -> None:
     (line,) = [line for line in said.splitlines() if line.startswith("Ray uses ")]
     assert line.endswith(f"bytes, and sockets there may have {MAX_BYTES}")
     assert sorted(label for label in json.loads((run / "manifest.json").read_text())["class_names"])
+
+
+def test_a_python_without_docstrings_is_refused() -> None:
+    done = command("status", "one", environment={"PYTHONOPTIMIZE": "2"})
+    assert done.returncode == 2
+    assert "must keep docstrings" in done.stderr
+    assert "PYTHONOPTIMIZE=2" in done.stderr
 
 
 @pytest.mark.slow

@@ -35,6 +35,17 @@ def model_file(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> P
     return open_run(maker.finish().root).save_best(scratch / "best.keras")[1]
 
 
+def test_what_is_no_model_is_refused_in_plain_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.log").write_text("no model\n")
+    for name in ("notes.log", "."):
+        done = pawtune(capsys, "predict", tmp_path / name, tmp_path)
+        assert done.code == 2
+        assert "no .keras, .tflite or .onnx file, nor a SavedModel's folder" in done.err
+        assert "Errno" not in done.err
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"

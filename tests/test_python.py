@@ -107,6 +107,19 @@ def test_messages_speak_of_arguments(tmp_path: Path) -> None:
     assert in_python_words("type `pawtune run --name X`; --time-budget must be 10m") == kept
 
 
+@pytest.mark.parametrize("given", [None, 3, b"pets", ["pets"], {"data": "sample"}])
+def test_values_of_other_types_are_refused_by_name(made: Run, given: Any) -> None:
+    with pytest.raises(pt.UserError, match="^RUN must be a run's name or path, received "):
+        pt.open_run(given)
+    with pytest.raises(pt.UserError, match="^config must be a SearchConfig, received "):
+        pt.run_search(given)
+
+
+def test_a_name_too_long_for_a_folder_is_that_of_no_run() -> None:
+    with pytest.raises(pt.UserError, match="^RUN must be the name of a run"):
+        pt.open_run("x" * 300)
+
+
 class Notes:
     """A callback that writes down what it hears."""
 

@@ -14,6 +14,7 @@ from pawtune.search.storage.run_folder import read_json, write_json
 from pawtune.search.storage.run_lock import process_start
 from pawtune.search.tensorboard.server import event_folder, together
 from tests.command_line import pawtune
+from tests.hostile_files import permissions_that_count
 from tests.run_folders import RunMaker, make_images
 
 
@@ -86,6 +87,40 @@ def test_runs_of_other_metrics_are_not_ranked_together(
     refused = pawtune(capsys, "leaderboard", "first", "loss")
     assert refused.code == 2
     assert "ranked together by one metric, received val_accuracy and val_loss" in refused.err
+
+
+def test_a_run_is_ranked_once_and_printed_in_one_form(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = pawtune(capsys, "leaderboard", "first", runs / "first")
+    assert done.code == 2
+    assert f"received '{runs / 'first'}' twice" in done.err
+    for names in (("first",), ("first", "second")):
+        done = pawtune(capsys, "leaderboard", *names, "--csv", "--json")
+        assert (done.code, done.out) == (2, "")
+        assert "received --csv and --json" in done.err
+
+
+def test_settings_that_were_cut_off_are_the_run_folders_fault(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (runs / "first" / "search.yaml").write_text("")
+    for verb in ("leaderboard", "report", "best", "resume"):
+        done = pawtune(capsys, verb, "first")
+        assert done.code == 2
+        assert f"received '{runs / 'first' / 'search.yaml'}'; restore the file" in done.err
+
+
+def test_a_run_that_cannot_be_deleted_is_named(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = runs / "first" / "trials"
+    trials.chmod(0o500)
+    with permissions_that_count():
+        done = pawtune(capsys, "runs", "delete", "first", "--yes")
+    trials.chmod(0o700)
+    assert done.code == 2
+    assert f"received {runs / 'first'}: Permission denied" in done.err
 
 
 def test_tensorboard_shows_several_runs(runs: Path, tmp_path: Path) -> None:

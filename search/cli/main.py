@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's banner helps nobody here
     # `best` or `predict` beside a search: not the whole card at once. Workers have their part.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    _take_no_warning_for_an_error()
+    if sys.flags.optimize > 1:
+        print(
+            "pawtune: Python must keep docstrings, which Ray reads, received PYTHONOPTIMIZE=2 or "
+            "-OO; unset it, or give 1",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     from typer.exceptions import TyperException
 
     from pawtune.search.errors import read_on_the_command_line
@@ -57,6 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+
+
+def _take_no_warning_for_an_error() -> None:
+    """PYTHONWARNINGS=error is meant for code of one's own, not for Keras or for Ray's workers."""
+    if "error" in os.environ.get("PYTHONWARNINGS", ""):
+        del os.environ["PYTHONWARNINGS"]  # workers inherit it
+        warnings.resetwarnings()
+        warnings.simplefilter("ignore")
 
 
 def _mistyped(error: "TyperException") -> str:

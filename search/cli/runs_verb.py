@@ -85,7 +85,7 @@ def show_together(
     """The trials of several runs as one leaderboard; trials are called RUN/NAME.
 
     Raises:
-        UserError: The runs were searched for different metrics.
+        UserError: A run is given twice, or the runs were searched for different metrics.
     """
     from dataclasses import replace
 
@@ -96,6 +96,12 @@ def show_together(
     from pawtune.search.results.leaderboard import as_csv as to_csv
     from pawtune.search.results.leaderboard import as_dicts, rank_together, sort_rows
 
+    places = [run.folder.place for run in runs]
+    for place in places:
+        if places.count(place) > 1:
+            raise UserError(
+                f"runs are ranked together once each, received {place!r} twice; leave one out"
+            )
     metrics = sorted({run.config().metric for run in runs})
     if len(metrics) > 1:
         raise UserError(

@@ -34,12 +34,15 @@ def leaderboard(
 
     Example: pawtune leaderboard pets --sort seconds --top 10
     """
+    from pawtune.search.errors import UserError
     from pawtune.search.progress.reporter import leaderboard_table
     from pawtune.search.results.leaderboard import as_csv as to_csv
     from pawtune.search.results.leaderboard import as_dicts, sort_rows
     from pawtune.search.results.selection_bias import describe_winner
     from pawtune.search.run import open_run
 
+    if as_csv and as_json:
+        raise UserError("a leaderboard is printed in one form, received --csv and --json; give one")
     if top is None and not (as_csv or as_json):
         top = TABLE_ROWS
     if len(names) > 1:

@@ -1,4 +1,4 @@
-"""What Ray needs of this machine to start: a short temporary folder, and a place for its token."""
+"""What Ray needs of this machine to start: a short temporary folder, a token's place, bash."""
 
 import atexit
 import os
@@ -28,6 +28,7 @@ def prepare_local_ray(say: Say) -> None:
     """
     _short_temporary_folder(say)
     _token_without_home()
+    _path_with_a_shell()
 
 
 def _short_temporary_folder(say: Say) -> None:
@@ -85,3 +86,10 @@ def _token_without_home() -> None:
     token = Path(folder) / "auth_token"
     token.write_text(secrets.token_hex(32))
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+
+
+def _path_with_a_shell() -> None:
+    """Ray starts workers by bash, found by PATH; without it a search would wait for ever."""
+    if shutil.which("bash") is None:
+        kept = os.environ.get("PATH")
+        os.environ["PATH"] = os.pathsep.join(filter(None, (kept, "/usr/bin", "/bin")))

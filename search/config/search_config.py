@@ -56,6 +56,7 @@ __all__ = [
     "SpeedConfig",
     "dump_config",
     "load_config",
+    "load_recorded_config",
     "parse_duration",
 ]
 
@@ -399,6 +400,24 @@ def load_config(
         lines = "\n".join(problems).split("\n")
         raise UserError("\n".join(shown(line) for line in lines if line))
     return config
+
+
+def load_recorded_config(path: Path) -> SearchConfig:
+    """The configuration that a run folder holds.
+
+    Args:
+        path: The run folder's search.yaml.
+
+    Raises:
+        UserError: It is damaged, or is none that this version writes.
+    """
+    try:
+        return load_config(path)
+    except UserError as error:
+        raise UserError(
+            f"a run folder's search.yaml must hold a search's settings, received {shown(path)!r}; "
+            f"restore the file, or start the search again\n{error}"
+        ) from error
 
 
 def own_families(places: Sequence[str]) -> tuple[Family[Any], ...]:

@@ -15,7 +15,8 @@ from pawtune.models.families.domains import Choices, FloatRange, IntRange
 
 _RECEIVED_WIDTH = 60
 _RANGE_KEYS = tuple(IntRange.model_fields)
-_TAGS = ("range", "choices")  # pydantic puts a union's tag into the place; nobody typed it
+# Pydantic puts the kinds of a union into the place; nobody typed them.
+_TAGS = re.compile(r"range|choices|literal\[.*\]")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def explain(error: ValidationError, known: Mapping[str, FieldInfo]) -> list[str]
 
 
 def _explain_one(item: dict[str, Any], known: Mapping[str, FieldInfo]) -> str:
-    names = [part for part in item["loc"] if isinstance(part, str) and part not in _TAGS]
+    names = [part for part in item["loc"] if isinstance(part, str) and not _TAGS.fullmatch(part)]
     path = shown(".".join(names))  # a key may hold anything
     prefix = f"{path}: " if path else ""
     field = known.get(path) or known.get(".".join(names[:-1]))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pawtune.search.config.search_config import load_config
+from pawtune.search.config.search_config import load_recorded_config
 from pawtune.search.progress.stages import read_stage, stage_file
 from pawtune.search.progress.state_file import read_noted, state_file
 from pawtune.search.progress.watch import driver_since, is_running
@@ -132,7 +132,7 @@ def sum_up(counts: Iterable[tuple[str, int]]) -> Counter[str]:
 
 def _read(run: RunFolder) -> _Trials:
     """From the files of every trial."""
-    rows = rank_trials(run, load_config(run.config_file).objective)
+    rows = rank_trials(run, load_recorded_config(run.config_file).objective)
     best = next((row for row in rows if row.best_val_accuracy is not None), None)
     waiting = [row.trial_id for row in rows if row.status == "pending"]
     statuses = {trial_id: run.trial(trial_id).read_status() for trial_id in waiting}

@@ -15,7 +15,7 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting.manifest_io import read_sizes
 from pawtune.models.baselines import BASELINES
 from pawtune.search.config.needs import backbones_of, needs_of_family
-from pawtune.search.config.search_config import SearchConfig, load_config
+from pawtune.search.config.search_config import SearchConfig, load_recorded_config
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Objective
 from pawtune.search.progress.bars import TRIALS, Bar, Bars
@@ -164,7 +164,9 @@ def read_state(run: RunFolder) -> SearchState:
         # While a driver runs, what an earlier one left unfinished waits for its turn.
         waits = not status.is_over and running != (status.status == "running")
         _take(state, trial, waits)
-    state.total = max(len(list(folder.trials())), _planned(load_config(run.config_file), folder))
+    state.total = max(
+        len(list(folder.trials())), _planned(load_recorded_config(run.config_file), folder)
+    )
     return state
 
 
@@ -189,7 +191,11 @@ def _empty_state(folder: RunFolder) -> SearchState:
 
 
 def _objective(folder: RunFolder) -> Objective:
-    return load_config(folder.config_file).objective if folder.config_file.exists() else Objective()
+    return (
+        load_recorded_config(folder.config_file).objective
+        if folder.config_file.exists()
+        else Objective()
+    )
 
 
 def _take(state: SearchState, trial: TrialFolder, waits: bool) -> None:

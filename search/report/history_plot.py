@@ -53,7 +53,8 @@ def plot_histories(run: Run, out: Path, trials: Sequence[str] = ()) -> list[str]
         write_bytes(target, _render(figure, out.suffix[1:]))
     except OSError as error:
         raise UserError(
-            f"--out must be a file that can be written, received {str(out)!r}: {error.strerror}"
+            f"--out must be a file that can be written, received {str(out)!r}: "
+            f"{error.strerror}; give another with --out"
         ) from error
     return [trial.row.name for trial in chosen]
 

@@ -64,7 +64,8 @@ def write_report(
         write_text(target, text)
     except OSError as error:
         raise UserError(
-            f"--out must be a file that can be written, received {str(target)!r}: {error.strerror}"
+            f"--out must be a file that can be written, received {str(target)!r}: "
+            f"{error.strerror}; give another with --out"
         ) from error
     run.folder.keep_new()
     return target

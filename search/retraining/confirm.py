@@ -19,7 +19,7 @@ import scipy
 
 from pawtune.models.spec import TrialSpec
 from pawtune.search.config.own_metric import metric_in_use
-from pawtune.search.config.search_config import load_config
+from pawtune.search.config.search_config import load_recorded_config
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Metric, Objective
 from pawtune.search.progress.reporter import Reporter, default_reporter
@@ -179,7 +179,7 @@ def confirm_trials(
     if len(todo) < len(repeats):
         reporter.note(f"{len(repeats) - len(todo)} of {len(repeats)} are there already")
     if todo:
-        metric_in_use(load_config(run.config_file).metric)
+        metric_in_use(load_recorded_config(run.config_file).metric)
         with hold_run(run, reporter.say):
             specs = [repeat.spec for repeat in todo]
             setup = prepare_retraining(run, specs, reporter=reporter, data=data, address=address)

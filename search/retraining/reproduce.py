@@ -19,7 +19,7 @@ from pawtune.data_pipeline.safe_files import shown
 from pawtune.models.model_spec import Precision
 from pawtune.models.spec import TrialSpec
 from pawtune.search.config.own_metric import metric_in_use
-from pawtune.search.config.search_config import load_config
+from pawtune.search.config.search_config import load_recorded_config
 from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.validation import read_probabilities
@@ -128,7 +128,7 @@ def reproduce_trial(
             that the search saw.
     """
     reporter = reporter or default_reporter()
-    metric_in_use(load_config(run.config_file).metric)
+    metric_in_use(load_recorded_config(run.config_file).metric)
     folder = run.trial(row.trial_id)
     recorded = folder.read_metrics()
     facts = folder.read_facts()

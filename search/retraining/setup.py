@@ -22,7 +22,7 @@ from pawtune.search.config.needs import (
     needs_of_trials,
     tuned_backbones,
 )
-from pawtune.search.config.search_config import ResourcesConfig, SearchConfig, load_config
+from pawtune.search.config.search_config import ResourcesConfig, SearchConfig, load_recorded_config
 from pawtune.search.errors import UserError
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.shared_work.backbones import (
@@ -86,7 +86,7 @@ def prepare_retraining(
         UserError, DataError, ModelError: The run folder is damaged, or the images are not those
             that the search saw.
     """
-    config = load_config(run.config_file, [], {})
+    config = load_recorded_config(run.config_file)
     manifest = locate_images(run, config, data, reporter)
     check_unchanged(
         Path(manifest.root),

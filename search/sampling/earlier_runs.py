@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from optuna.trial import FrozenTrial
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
-from pawtune.search.config.search_config import SearchConfig, load_config
+from pawtune.search.config.search_config import SearchConfig, load_recorded_config
 from pawtune.search.objective import Objective
 from pawtune.search.sampling import space
 from pawtune.search.sampling.past_study import freeze_past, locate_spec
@@ -67,7 +67,7 @@ def learn_from(
     first: list[space.Params] = []
     known: set[str] = set()
     for run in runs:
-        objective = load_config(run.config_file).objective
+        objective = load_recorded_config(run.config_file).objective
         history = read_history(run, objective)
         past = [t for t in history if t.over and t.values and t.status != "failed"]
         inside = [trial for trial in past if locate_spec(trial.spec, config, families)[0]]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.sources.object_store import explained, is_address, join, split
-from pawtune.search.errors import UserError
+from pawtune.search.errors import UserError, not_writable
 from pawtune.search.storage.untrusted_files import read_object, read_rows
 
 if TYPE_CHECKING:
@@ -448,9 +448,16 @@ def must_be_new(run: RunFolder) -> None:
 
 
 def remove_run_folder(run: RunFolder) -> None:
-    """Deletes a run that was made a moment ago."""
+    """Deletes a run with all that is in its folder.
+
+    Raises:
+        UserError: Its folder does not allow it.
+    """
     if run.mirror is None:
-        shutil.rmtree(run.root)
+        try:
+            shutil.rmtree(run.root)
+        except OSError as error:  # its own file name is relative to a folder within
+            raise not_writable(run.root, error) from error
         return
     if run.mirror.uploader is not None:
         run.mirror.uploader.abandon()
@@ -464,6 +471,8 @@ def open_run_folder(run: str | Path, runs_dir: str | Path = "runs") -> RunFolder
         UserError: There is no such run.
         DataError: An object store, or somebody else's folder, cannot be read.
     """
+    if not isinstance(run, str | Path):
+        raise UserError(f"RUN must be a run's name or path, received {run!r:.60}; give it as text")
     if is_address(run) or is_address(runs_dir):
         return _open_stored(str(run), str(runs_dir))
     candidates = [Path(runs_dir).expanduser() / run, Path(run).expanduser()]
@@ -476,6 +485,8 @@ def open_run_folder(run: str | Path, runs_dir: str | Path = "runs") -> RunFolder
                 f"a run's folder must be readable, received {candidate}: {error.strerror}; ask its "
                 "owner for the permission"
             ) from error
+        except OSError:  # a name too long for a file system: no run has it
+            continue
     base = Path(runs_dir).expanduser()
     known = sorted(path.parent.name for path in base.glob("*/search.yaml"))
     listing = ", ".join(known[-10:]) if known else "none"

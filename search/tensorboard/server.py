@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from pawtune.search.config.search_config import load_config
+from pawtune.search.config.search_config import load_recorded_config
 from pawtune.search.errors import UserError
 from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.storage.trial_spec import load_spec
@@ -88,7 +88,7 @@ def event_folder(run: RunFolder) -> Path:
     """
     if any(run.tensorboard_dir.glob("*/events.out.tfevents.*")):
         return run.tensorboard_dir
-    config = load_config(run.config_file)
+    config = load_recorded_config(run.config_file)
     searched = sorted({load_spec(run, trial.trial_id).model.family for trial in run.trials()})
     try:
         rebuild_events(run, config, config.families or searched, Samples(run))

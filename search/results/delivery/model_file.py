@@ -149,7 +149,8 @@ def save_complete(
             write_text(as_text, card_markdown(card))
     except OSError as error:
         raise UserError(
-            f"--out must be a file that can be written, received {str(out)!r}: {error}"
+            f"--out must be a file that can be written, received {shown(out)!r}: "
+            f"{error.strerror or error}; give another with --out"
         ) from error
 
 

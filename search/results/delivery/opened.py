@@ -83,6 +83,8 @@ def open_delivered(path: Path) -> OpenedModel:
         )
     if ending == ".keras" or not path.exists():
         return open_keras(path)
+    if not is_model_path(path):
+        raise refused(path, "no .keras, .tflite or .onnx file, nor a SavedModel's folder")
     open_as = {".tflite": open_tflite, ".onnx": open_onnx}.get(ending, open_savedmodel)
     try:
         return open_as(path)

@@ -100,13 +100,20 @@ def predict_images(
     """
     if isinstance(images, np.ndarray):
         return _predict_pixels(model, images)
-    paths = [images] if isinstance(images, str | Path) else list(images)
+    given: Any = images  # from Python it may be anything
+    paths = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    for path in paths:
+        if not isinstance(path, str | Path):
+            raise DataError(
+                f"images must be paths, or an array of pixels, received {path!r:.60}; give files"
+            )
     records = predict_labels(model, [Path(path).expanduser() for path in paths])
     return [_flat(record) for record in records]
 
 
 def _predict_pixels(model: OpenedModel, pixels: NDArray[np.uint8]) -> list[Record]:
-    if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
+    sides = pixels.shape[1:3]
+    if pixels.ndim != 4 or pixels.shape[-1] != 3 or 0 in sides or pixels.dtype != np.uint8:
         raise DataError(
             "images must be (N, H, W, 3) uint8 pixels, or paths, received an array of shape "
             f"{pixels.shape}, {pixels.dtype}; convert it, or give the files"
@@ -178,7 +185,8 @@ def write_predictions(
             return _write(records, kind, stream, columns)
     except OSError as error:
         raise UserError(
-            f"--out must be a file that can be written, received {shown(out)!r}: {error.strerror}"
+            f"--out must be a file that can be written, received {shown(out)!r}: "
+            f"{error.strerror}; give another with --out"
         ) from error
 
 

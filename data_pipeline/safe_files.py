@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pawtune.data_pipeline.errors import DataError
+
 NOT_REGULAR = "not a regular file"
 
 
@@ -85,6 +87,21 @@ def read_regular(path: Path, max_bytes: int, *, follow_links: bool = True) -> by
         limit = f"at most {max_bytes / 2**20:,.0f} MiB is read"
         size = max(status.st_size, max_bytes + 1)
         raise OSError(errno.EFBIG, f"file of {size / 2**20:,.0f} MiB; {limit}")
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path, with the home folder for a ~ at its beginning.
+
+    Raises:
+        DataError: It is that of a user whom this machine does not know.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(
+            "a path that begins with ~ must name a user of this machine, received "
+            f"{shown(path)!r}; give the full path"
+        ) from error
 
 
 def shown(path: str | os.PathLike[str]) -> str:

@@ -1,9 +1,14 @@
-"""The nearest known word to a mistyped one, for messages."""
+"""Words for messages: a number with its noun, the nearest known word to a mistyped one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun: `1 trial`, `2 trials`."""
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.data_pipeline.splitting.folder_tree import OUTPUT_MARK
 from pawtune.data_pipeline.splitting.label_tables.label_table import LabelFile
 from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.models.words import count
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
 from pawtune.search.progress.reporter import Reporter
@@ -63,7 +64,7 @@ class Preview:
         label, share = self.manifest.majority("validation")
         print(f"validation is {share:.1%} {shown(label)}: a constant answer scores that")
         used, rejected = len(self.manifest.entries), len(self.manifest.rejects)
-        print(f"{used + rejected} files: {used} used, {rejected} left out")
+        print(f"{count(used + rejected, 'file')}: {used} used, {rejected} left out")
         for reject in self.manifest.rejects[:SHOWN_REJECTS]:
             print(f"left out: {shown(reject.path)}: {shown(reject.reason)}")
         if len(self.manifest.rejects) > SHOWN_REJECTS:

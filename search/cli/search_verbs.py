@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pawtune.models.words import count
 from pawtune.search.cli.jobs.verbs import resume_as_job
 from pawtune.search.cli.options import (
     Data,
@@ -165,7 +166,8 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
         outcome = {"run": result.name, **summary, "leaderboard": as_dicts(rows)}
         print_json({**outcome, "validation": validation})
     else:
-        console().print(leaderboard_table(rows[:10], f"{result.name}: best of {len(rows)} trials"))
+        title = f"{result.name}: best of {count(len(rows), 'trial')}"
+        console().print(leaderboard_table(rows[:10], title))
     reason = summary["reason"]
     if reason and not as_json:
         print(f"ended early: {reason}")
@@ -187,7 +189,7 @@ def _show_outcome(result: "Run", as_json: bool) -> None:
             print(f"  pawtune resume {place}                        # continue where it ended")
         print(f"  pawtune test {place}                          # score it once on the test split")
         print(f"  pawtune best {place} --out best.keras         # one complete Keras model")
-        print(f"  pawtune leaderboard {place}                   # all {len(rows)} trials")
+        print(f"  pawtune leaderboard {place}                   # all {count(len(rows), 'trial')}")
     if reason == "interrupted":
         raise typer.Exit(130)
     if reason not in (None, "time budget"):

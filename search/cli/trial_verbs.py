@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from pawtune.models.words import count
 from pawtune.search.cli.options import Json, RunArgument, RunsDir
 from pawtune.search.cli.output import console, print_json
 from pawtune.search.cli.runs_verb import show_together
@@ -55,8 +56,8 @@ def leaderboard(
     if as_json or as_csv:
         print_json(as_dicts(shown)) if as_json else print(to_csv(shown), end="")
         return
-    listed = f"{len(shown)} of {len(rows)}" if len(shown) < len(rows) else f"{len(rows)}"
-    console().print(leaderboard_table(shown, f"{opened.name}: {listed} trials"))
+    part = f"{len(shown)} of " if len(shown) < len(rows) else ""
+    console().print(leaderboard_table(shown, f"{opened.name}: {part}{count(len(rows), 'trial')}"))
     if winner := describe_winner(opened.validation(rows), rows):
         print(f"best trial, {rows[0].trial_id}: {winner}")
         if note := note_of(opened, rows[0].trial_id):

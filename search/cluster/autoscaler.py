@@ -17,6 +17,7 @@ from typing import Any
 import ray
 import yaml
 
+from pawtune.data_pipeline.safe_files import expanded
 from pawtune.search.cluster.capacity import NodeKind
 from pawtune.search.cluster.ray_internals import node_groups
 from pawtune.search.errors import UserError
@@ -133,7 +134,7 @@ def read_configuration(gcs_address: str) -> str:
             options = dict(word.split("=", 1) for word in words if "=" in word)
             file = options.get("--autoscaling-config")
             if file and options.get("--gcs-address", "").rpartition(":")[2] == port:
-                return (process / "cwd" / Path(file).expanduser()).read_text(encoding="utf-8")
+                return (process / "cwd" / expanded(file)).read_text(encoding="utf-8")
     return ""
 
 

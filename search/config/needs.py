@@ -1,8 +1,8 @@
 """Which shared work the trials of a search may ask for, by its configuration alone."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
+from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.sources.object_store import is_address
 from pawtune.models.backbones.backbone_weights import find_weights, weights_by_backbone
 from pawtune.models.baselines import BASELINES
@@ -82,8 +82,8 @@ def check_seen_weights(config: SearchConfig) -> None:
         ModelError: One cannot hold its backbone's weights.
     """
     for key, place in given_weights(config).items():
-        if not is_address(place) and Path(place).expanduser().exists():
-            find_weights(*key, Path(place).expanduser())
+        if not is_address(place) and expanded(place).exists():
+            find_weights(*key, expanded(place))
 
 
 def live_sizes(needs: Iterable[Request]) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from pawtune.data_pipeline.safe_files import expanded
 from pawtune.search.errors import UserError
 from pawtune.search.integrations.croissant import describe_data
 from pawtune.search.results.model_choice import ModelChoice
@@ -27,7 +28,7 @@ def write_hub_folder(
     Raises:
         UserError: `out` exists or cannot be written, or there is no such model.
     """
-    target = out.expanduser()
+    target = expanded(out)
     if target.exists():
         raise UserError(f"--out must be a new folder, received {str(target)!r}; give another")
     try:

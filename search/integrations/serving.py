@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pawtune.data_pipeline.safe_files import expanded
 from pawtune.search.errors import UserError
 from pawtune.search.integrations.records import load_extra
 from pawtune.search.results.delivery.opened import is_model_path
@@ -25,7 +26,7 @@ def read_model(name: str, runs_dir: str) -> tuple[bytes, str]:
     Raises:
         UserError: There is neither, or the file is of another format.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if is_model_path(path) and path.exists():
         if path.suffix != ".keras":
             raise UserError(

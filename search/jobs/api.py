@@ -11,10 +11,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.url_credentials import without_secrets
 from pawtune.search.errors import UserError
 
@@ -173,7 +173,7 @@ def _token() -> str | None:
     for name in (os.environ.get("RAY_AUTH_TOKEN_PATH"), "~/.ray/auth_token"):
         with suppress(OSError, UnicodeError):
             if name:
-                return Path(name).expanduser().read_text().strip()
+                return expanded(name).read_text().strip()
     return None
 
 

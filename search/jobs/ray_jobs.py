@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pawtune
+from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.sources.object_store import is_address, join
 from pawtune.data_pipeline.sources.resolve import NAMES, is_path
 from pawtune.data_pipeline.url_credentials import without_secrets
@@ -169,7 +170,7 @@ def _folder_of(
     for job in known:
         if name == job.job_id:
             return job.folder
-    path, below = Path(name).expanduser(), Path(runs_dir).expanduser() / name
+    path, below = expanded(name), expanded(runs_dir) / name
     if is_address(runs_dir) and len(path.parts) == 1:
         return join(runs_dir, name)
     if below.exists() if here else below.is_absolute() and not path.is_absolute():
@@ -243,7 +244,7 @@ def placed(config: SearchConfig, here: bool, shared: bool) -> SearchConfig:
     update["learn_from"] = tuple(
         _placed_run(run, config.runs_dir, here, shared) for run in config.learn_from
     )
-    runs = Path(config.runs_dir).expanduser()
+    runs = expanded(config.runs_dir)
     if not here and not runs.is_absolute():
         raise UserError(
             "--runs-dir must be the full path of a folder on the cluster's head, "
@@ -255,7 +256,7 @@ def placed(config: SearchConfig, here: bool, shared: bool) -> SearchConfig:
 
 
 def _placed_path(given: str, option: str, others: str, here: bool, shared: bool) -> str:
-    path = Path(given).expanduser()
+    path = expanded(given)
     if here:
         if not path.exists() and not shared:
             raise UserError(f"{option} must be {others}a path that exists, received {given!r}")
@@ -271,7 +272,7 @@ def _placed_path(given: str, option: str, others: str, here: bool, shared: bool)
 
 def _placed_run(given: str, runs_dir: str, here: bool, shared: bool) -> str:
     """An earlier run to learn from: by its name in `--runs-dir`, which the job has too, or path."""
-    below = Path(runs_dir).expanduser() / given
+    below = expanded(runs_dir) / given
     if is_address(given) or os.sep not in given and (not here or below.exists()):
         return given
     return _placed_path(given, "--learn-from", "the name of a run or ", here, shared)
@@ -298,11 +299,11 @@ def pack(folder: Path, config: SearchConfig | None, own_code: Sequence[str] = ()
     card.mkdir()
     (card / "METADATA").write_text(f"Name: pawtune\nVersion: {ours.version}\n", encoding="utf-8")
     if config is not None:
-        if config.labels is not None and Path(config.labels).expanduser().is_file():
-            shutil.copyfile(Path(config.labels).expanduser(), folder / LABELS_FILE)
+        if config.labels is not None and expanded(config.labels).is_file():
+            shutil.copyfile(expanded(config.labels), folder / LABELS_FILE)
             config = config.model_copy(update={"labels": LABELS_FILE})
         if config.relabel is not None:
-            shutil.copyfile(Path(config.relabel).expanduser(), folder / RELABEL_FILE)
+            shutil.copyfile(expanded(config.relabel), folder / RELABEL_FILE)
             config = config.model_copy(update={"relabel": RELABEL_FILE})
         written = dump_config(config, with_secrets=True)
         (folder / CONFIG_FILE).write_text(written, encoding="utf-8")

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from pawtune.models.words import count
 from pawtune.search.objective import Metric, Objective
 from pawtune.search.storage.records import EARLY_STOP, Status
 from pawtune.search.trial_report import TrialReport
@@ -191,7 +192,7 @@ class SearchState:
         """Work that was saved, in words; empty where there was none."""
         parts = []
         if self.saved_epochs:
-            parts.append(f"{self.saved_epochs:,} epochs (early stopping)")
+            parts.append(f"{count(self.saved_epochs, 'epoch')} (early stopping)")
         if self.saved_passes:
             parts.append(f"{self.saved_passes:,} backbone passes (feature bank)")
         return ", ".join(parts)

@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pawtune.models.words import count
 from pawtune.search.progress.bars import BYTE_STAGES, TRIALS, Bar, Bars
 from pawtune.search.progress.live_view import NAME_CHARACTERS, SearchState, TrialEvent, show_state
 from pawtune.search.progress.notebook import NotebookView, in_notebook
@@ -137,7 +138,8 @@ class Reporter:
         self._notes = StateNotes(run)
         self._notes.take(self.state, self._trials)
         device = f"{plan.gpus:g} GPU" if plan.gpus else f"{plan.cpus:g} CPU"
-        self.note(f"run {run.name}: {total} trials, {plan.concurrency} at a time, {device} each")
+        trials = count(total, "trial")
+        self.note(f"run {run.name}: {trials}, {plan.concurrency} at a time, {device} each")
         by_name = Path("runs").resolve() / run.name == run.root
         place = run.name if by_name else shlex.quote(run.place)
         self.note(f"watch it: pawtune tensorboard {place}")

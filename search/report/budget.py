@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from pawtune.models.words import count
 from pawtune.search.report.data import ReportData, TrialView
-from pawtune.search.report.trial_marks import count
 from pawtune.search.report.words import duration
 from pawtune.search.storage.run_folder import read_json
 

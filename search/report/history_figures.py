@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from pawtune.models.words import count
 from pawtune.search.report.data import ReportData, TrialView
 from pawtune.search.report.figures import (
     FAILED,
@@ -117,8 +118,8 @@ def draw_history(data: ReportData) -> Drawing | None:
         axes.set_ylabel(metric_words(data))
         kind_legend(axes, data.usable, line="best so far", failed=bool(failed))
         text = (
-            f"{metric_words(data).capitalize()} of {len(scores)} trials in the order of proposal; "
-            f"the best so far goes from {best[0]:.4f} to {best[-1]:.4f}."
+            f"{metric_words(data).capitalize()} of {count(len(scores), 'trial')} in the order of "
+            f"proposal; the best so far goes from {best[0]:.4f} to {best[-1]:.4f}."
         )
         svg = to_svg(axes, "history", text, tips(data))
     hollow = any(trial.row.status == "stopped" for trial in data.usable)
@@ -155,8 +156,8 @@ def draw_learning_curves(data: ReportData, family: str) -> Drawing | None:
         _curve_legend(axes, trials, leader, metric)
         stopped = sum(trial.row.status == "stopped" for trial in trials)
         text = (
-            f"{metric_words(data).capitalize()} by epoch of {len(trials)} {family} trials, "
-            f"{stopped} of them stopped early"
+            f"{metric_words(data).capitalize()} by epoch of "
+            f"{count(len(trials), f'{family} trial')}, {stopped} of them stopped early"
             + (f"; the best is {leader.row.name}." if leader else ".")
         )
         svg = to_svg(axes, f"curves-{family}", text, tips(data))
@@ -249,7 +250,7 @@ def draw_time_line(data: ReportData) -> Drawing | None:
             handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, handlelength=1.0
         )
         end = max(trial.finished or 0.0 for trial in ran) - start
-        text = f"{len(ran)} trials over {end:.0f} seconds, up to {len(lanes)} at once."
+        text = f"{count(len(ran), 'trial')} over {end:.0f} seconds, up to {len(lanes)} at once."
         svg = to_svg(axes, "timeline", text, tips(data))
     pale = any(trial.row.status == "stopped" for trial in ran)
     return Drawing(svg, "One bar a trial" + ("; pale bars were stopped early." if pale else "."))

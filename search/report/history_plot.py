@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pawtune.data_pipeline.safe_files import expanded
 from pawtune.search.errors import UserError
 from pawtune.search.report.data import ReportData, TrialView, read_report_data
 from pawtune.search.report.figures import INK, STYLE, kind_colour
@@ -49,7 +50,7 @@ def plot_histories(run: Run, out: Path, trials: Sequence[str] = ()) -> list[str]
     chosen = _choose(data, trials)
     figure = draw_histories(chosen)
     try:
-        target = out.expanduser()
+        target = expanded(out)
         write_bytes(target, _render(figure, out.suffix[1:]))
     except OSError as error:
         raise UserError(

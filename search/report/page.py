@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 
 from pawtune.data_pipeline.images.pictures import THUMBNAIL_PX
+from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.url_credentials import without_secrets
 from pawtune.search.errors import UserError
 from pawtune.search.report import words as words
@@ -56,10 +57,10 @@ def write_report(
     if kind not in FORMATS:
         raise UserError(f"--format must be {' or '.join(FORMATS)}, received {kind!r}; leave it out")
     if out is not None:
-        refuse_existing([out.expanduser()], force)
+        refuse_existing([expanded(out)], force)
     data = read_report_data(run)
     text = render_markdown(data) if kind == "md" else render_html(data, images)
-    target = out.expanduser() if out is not None else run.folder.root / f"report.{kind}"
+    target = expanded(out) if out is not None else run.folder.root / f"report.{kind}"
     try:
         write_text(target, text)
     except OSError as error:

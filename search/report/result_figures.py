@@ -9,6 +9,7 @@ from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 from PIL import Image
 
+from pawtune.models.words import count
 from pawtune.search.report.data import ReportData
 from pawtune.search.report.figures import (
     INK,
@@ -103,7 +104,8 @@ def draw_confusion(counts: NDArray[np.int64], names: Sequence[str], split: str) 
         svg = to_svg(
             _confusion_axes(counts, names),
             f"confusion-{split}",
-            f"Confusion matrix of {int(counts.sum())} {split} images, {wrong} of them wrong.",
+            f"Confusion matrix of {count(int(counts.sum()), f'{split} image')}, {wrong} of them "
+            "wrong.",
         )
     return Drawing(svg, "Images by true and predicted class; colour is the share of the row.")
 

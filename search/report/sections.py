@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
+from pawtune.models.words import count
 from pawtune.search.report import history_figures as history
 from pawtune.search.report import result_figures as results
 from pawtune.search.report import space_figures as space
 from pawtune.search.report.data import ReportData
 from pawtune.search.report.figures import Drawing
 from pawtune.search.report.importance import MIN_TRIALS
-from pawtune.search.report.trial_marks import best_of, count, count_drawn
+from pawtune.search.report.trial_marks import best_of, count_drawn
 from pawtune.search.report.words import NOTHING_TO_TEST, advice
 
 REPRODUCE = (

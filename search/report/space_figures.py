@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from pawtune.models.words import count
 from pawtune.search.report.data import ReportData, TrialView
 from pawtune.search.report.figures import (
     GRID,
@@ -67,7 +68,8 @@ def draw_importance(data: ReportData, family: str) -> Drawing | None:
         axes.set_title(family)
         listing = ", ".join(f"{name} {value:.0%}" for name, value in shares.items())
         svg = to_svg(axes, f"importance-{family}", f"{family}: {listing}.")
-    return Drawing(svg, f"From {sum(t.usable for t in data.of_family(family))} {family} trials.")
+    usable = sum(t.usable for t in data.of_family(family))
+    return Drawing(svg, f"From {count(usable, f'{family} trial')}.")
 
 
 def _as_in_leaderboard(name: str, known: Set[str]) -> str:
@@ -197,8 +199,8 @@ def draw_parallel(data: ReportData, family: str) -> Drawing | None:
         _rows_of_parameters(axes, list(columns))
         axes.set_title(f"{family}: {count_drawn(trials, usable)}")
         text = (
-            f"Each of {len(trials)} {family} trials as a line through {', '.join(names)}; "
-            f"the best is {best_first[0].row.name}."
+            f"Each of {count(len(trials), f'{family} trial')} as a line through "
+            f"{', '.join(names)}; the best is {best_first[0].row.name}."
         )
         svg = to_svg(axes, f"parallel-{family}", text, tips(data))
     told_bright = f" {len(bright)}" if len(bright) > 1 else ""
@@ -254,6 +256,7 @@ def _draw_slice(data: ReportData, name: str, trials: list[TrialView]) -> Drawing
         stretch_accuracy(axes, "y", scores, tick_gap=0.2)
         axes.grid(axis="x", visible=False)
         axes.set_title(name)
-        sentence = f"{metric_words(data).capitalize()} against {name}, {len(trials)} trials."
+        number = count(len(trials), "trial")
+        sentence = f"{metric_words(data).capitalize()} against {name}, {number}."
         svg = to_svg(axes, f"slice-{name}", sentence, tips(data))
     return Drawing(svg, "")

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from pawtune.models.words import count
 from pawtune.search.report.data import ReportData, TrialView
 from pawtune.search.report.figures import (
     FAILED,
@@ -28,11 +29,6 @@ MAX_DRAWN = 400  # trials in one figure: 1,500 in all of them would be a page of
 LEAST_MISTAKES = 0.004  # keeps an accuracy of 1 on a stretched axis
 # What people look for first comes first: a later one gives way where it would be too near.
 STRETCHED_TICKS = (0.9, 0.5, 0.97, 0.99, 0.7, 0.95, 0.8, 0.98, 1.0, 0.995, 0.6, 0.4, 0.2, 0.0)
-
-
-def count(number: int, noun: str) -> str:
-    """A number and its noun: `1 trial`, `2 trials`."""
-    return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
 def metric_words(data: ReportData) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.url_credentials import without_secrets
+from pawtune.models.words import count
 from pawtune.search.report.data import ReportData
-from pawtune.search.report.trial_marks import count
 from pawtune.search.results.metrics import LEARNED_NOTHING, Majority
 from pawtune.search.results.selection_bias import describe_winner
 from pawtune.search.storage.run_folder import read_json

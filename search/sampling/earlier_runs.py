@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from optuna.trial import FrozenTrial
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.models.words import count
 from pawtune.search.config.search_config import SearchConfig, load_recorded_config
 from pawtune.search.objective import Objective
 from pawtune.search.sampling import space
@@ -77,10 +78,10 @@ def learn_from(
         if same and objective == config.objective:
             observed += [freeze_past(trial, config, families) for trial in inside]
             known |= {space.identity(trial.spec) for trial in inside if trial not in best}
-            text = f"{len(inside)} of {len(past)} trials, on the same images"
+            text = f"{len(inside)} of {count(len(past), 'trial')}, on the same images"
         else:
             why = "for another objective" if same else "on other images"
-            text = f"where to begin, from {len(best)} of {len(past)} trials, {why}"
+            text = f"where to begin, from {len(best)} of {count(len(past), 'trial')}, {why}"
         say(f"learns from {run.name}: {text}")
     unique = [point for n, point in enumerate(first) if point not in first[:n]]
     return Lessons(tuple(observed), tuple(unique), frozenset(known))

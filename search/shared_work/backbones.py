@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.progress import silent
+from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.sources.object_store import is_address
 from pawtune.data_pipeline.sources.stored_files import stored_file
 from pawtune.models.backbones.backbone_weights import (
@@ -91,7 +92,7 @@ def _given_weights(place: str | None) -> Path | None:
         return None
     if is_address(place):
         return stored_file(place, cache_dir(), silent)
-    return Path(place).expanduser()
+    return expanded(place)
 
 
 def _find(key: Backbone, given: str | None, run: RunFolder | None) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ray import tune
 
+from pawtune.models.words import count
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.cluster.resource_wait import LOOK_S, USUAL_S, look
 from pawtune.search.storage.run_folder import RunFolder
@@ -41,7 +42,7 @@ class WaitingNotes(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
         if not waiting:
             self._tell("")
             return
-        who = "1 trial" if len(waiting) == 1 else f"{len(waiting)} trials"
+        who = count(len(waiting), "trial")
         lack = look(self._plan.cpus, self._plan.gpus)  # once: it asks the cluster's head
         self._tell(f"{who}: {lack.text(max(waiting.values()))}")
         with suppress(OSError):  # a note; the records wait for storage, this does not

@@ -9,6 +9,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from pawtune.models.families.table import find_family
+from pawtune.models.words import count
 from pawtune.search.objective import Objective
 from pawtune.search.storage.history import PastTrial
 from pawtune.search.tuning.domination import Domination
@@ -74,7 +75,7 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         # nor a rate that stays about one that will fall.
         train = spec["train"]
         schedule = train.get("schedule", "constant")
-        family = f"{spec['model']['family']}, {train['epochs']} epochs, {schedule}"
+        family = f"{spec['model']['family']}, {count(train['epochs'], 'epoch')}, {schedule}"
         arguments = self._arguments
         if find_family(spec["model"]["family"]).spec_type.is_scheduled:
             # Schedules of any length are compared once, when half of them is done.

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from pawtune.models.words import count
 from pawtune.search.cli.options import Json, RunArgument, RunsDir
 from pawtune.search.cli.output import print_json
 
@@ -32,8 +33,8 @@ def push(
     Example: pawtune push pets --to mlflow --uri sqlite:///mlflow.db
     """
     from pawtune.search.integrations import push as pushing
-    from pawtune.search.progress.watch import is_running
     from pawtune.search.run import open_run
+    from pawtune.search.storage.run_lock import is_running
 
     opened = open_run(run, runs_dir)
     if follow:
@@ -46,4 +47,5 @@ def push(
     if as_json:
         print_json({"run": opened.name, "to": to, "project": project, "id": identifier})
         return
-    print(f"{opened.name}: {len(opened.rows())} trials in {to}, project {project}, as {identifier}")
+    trials = count(len(opened.rows()), "trial")
+    print(f"{opened.name}: {trials} in {to}, project {project}, as {identifier}")

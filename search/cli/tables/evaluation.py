@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.markup import escape
 from rich.table import Table
 
+from pawtune.models.words import count
 from pawtune.search.results.evaluation import TestResult
 from pawtune.search.results.metrics import LEARNED_NOTHING
 
@@ -35,8 +36,8 @@ def headlines(result: TestResult) -> Iterator[str]:
         paired = result.comparison
         against = "baseline" if result.baseline.kind == "best baseline" else "first trial"
         yield (
-            f"only the {result.model} is right on {paired.only_first} images, only the {against} "
-            f"on {paired.only_second}: exact McNemar p = {paired.p_value:.4g}"
+            f"only the {result.model} is right on {count(paired.only_first, 'image')}, only "
+            f"the {against} on {paired.only_second}: exact McNemar p = {paired.p_value:.4g}"
         )
     if result.looks > 1:
         yield (

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from pawtune.models.words import count
 from pawtune.search.results.ensemble import SIGNIFICANT, EnsembleResult
 from pawtune.search.retraining.confirm import Confirmation, Outcome
 from pawtune.search.retraining.refit import Refit
@@ -35,7 +36,7 @@ def reproduction_lines(result: Reproduction) -> Iterator[str]:
     """The verdict and what it rests on."""
     if result.changed:
         yield f"not as it was: {'; '.join(result.changed)}"
-    epochs = f"{len(result.pairs)} epoch{'s' if len(result.pairs) > 1 else ''}"
+    epochs = count(len(result.pairs), "epoch")
     metrics = f"{len(result.pairs[0].recorded)} metrics"
     if not result.matches:
         allowed = f"tolerance {result.tolerance:g}"
@@ -61,7 +62,7 @@ def reproduction_lines(result: Reproduction) -> Iterator[str]:
 
 def confirmation_table(result: Confirmation) -> Group:
     """Each trial: in the search, with other seeds, and over all seeds."""
-    seeds = f"{result.seeds} other seed{'s' if result.seeds > 1 else ''}"
+    seeds = count(result.seeds, "other seed")
     title = f"{result.metric} of the best epoch; {seeds} each"
     table = _table()
     table.padding = (0, 0)
@@ -132,9 +133,9 @@ def refit_lines(refit: Refit) -> Iterator[str]:
     """What was trained, and why no validation score exists."""
     images = refit.train_images + refit.validation_images
     yield (
-        f"{refit.trial_id} {refit.name}: trained on {images} images ({refit.train_images} "
-        f"training, {refit.validation_images} validation) for {refit.epochs} "
-        f"epoch{'s' if refit.epochs > 1 else ''}, its best number on validation"
+        f"{refit.trial_id} {refit.name}: trained on {count(images, 'image')} ({refit.train_images} "
+        f"training, {refit.validation_images} validation) for "
+        f"{count(refit.epochs, 'epoch')}, its best number on validation"
     )
     yield f"on these images: accuracy {refit.accuracy:.4f}, loss {refit.loss:.4f}, while training"
     yield (
@@ -145,7 +146,7 @@ def refit_lines(refit: Refit) -> Iterator[str]:
 
 def vote_table(vote: EnsembleResult) -> Group:
     """The voters and the vote."""
-    title = f"soft vote of {len(vote.members)} trials on {vote.images} validation images"
+    title = f"soft vote of {len(vote.members)} trials on {count(vote.images, 'validation image')}"
     table = _table()
     for name in ("trial", "name"):
         table.add_column(name)
@@ -163,7 +164,7 @@ def vote_lines(vote: EnsembleResult) -> Iterator[str]:
     """Whether the vote wins, and by which rule."""
     paired, best = vote.comparison, vote.members[0].trial_id
     yield (
-        f"only the vote is right on {paired.only_first} images, only {best} on "
+        f"only the vote is right on {count(paired.only_first, 'image')}, only {best} on "
         f"{paired.only_second}: exact McNemar p = {paired.p_value:.4g}"
     )
     if vote.wins:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.images.decode import resize
-from pawtune.data_pipeline.safe_files import replacing, shown
+from pawtune.data_pipeline.safe_files import expanded, replacing, shown
 from pawtune.data_pipeline.splitting.manifest_io import escape
 from pawtune.models.out_of_fold.conformal import label_set
+from pawtune.models.words import count
 from pawtune.search.errors import UserError
 from pawtune.search.results.delivery.inference import check_paths, find_files, predict_files
 from pawtune.search.results.delivery.opened import OpenedModel
@@ -45,8 +46,8 @@ class Counts:
 
     def __str__(self) -> str:
         total = self.labelled + self.unreadable
-        files = "file" if total == 1 else "files"
-        text = f"{total:,} {files}: {self.labelled:,} labelled, {self.unreadable:,} not readable"
+        text = f"{count(total, 'file')}: {self.labelled:,} labelled, "
+        text += f"{self.unreadable:,} not readable"
         if not self.passed_over:
             return text
         return f"{text}; {self.passed_over:,} passed over (documents, hidden and system files)"
@@ -107,7 +108,7 @@ def predict_images(
             raise DataError(
                 f"images must be paths, or an array of pixels, received {path!r:.60}; give files"
             )
-    records = predict_labels(model, [Path(path).expanduser() for path in paths])
+    records = predict_labels(model, [expanded(path) for path in paths])
     return [_flat(record) for record in records]
 
 

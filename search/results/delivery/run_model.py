@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.results.best_model import load_choice
 from pawtune.search.results.calibration import label_set_threshold
@@ -64,7 +65,7 @@ def keras_target(run: RunFolder, choice: ModelChoice, out: str | Path | None, fo
     """
     if out is None:
         return default_file(run, choice)
-    target = Path(out).expanduser()
+    target = expanded(out)
     check_keras_target(target)
     refuse_existing([target, *card_files(target)], force)
     return target

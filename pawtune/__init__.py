@@ -64,6 +64,8 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in ("run_search", "resume_search"):
+        import_module("pawtune.search.errors").refuse_without_docstrings()
     return getattr(import_module(_MODULES[name]), name)
 
 

@@ -14,7 +14,7 @@ from ray import tune
 from pawtune.data_pipeline.cache import cache_dir, cache_limit, shrink_cache
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.progress import Progress
-from pawtune.data_pipeline.safe_files import read_regular
+from pawtune.data_pipeline.safe_files import expanded, read_regular
 from pawtune.data_pipeline.sources.object_store import is_address
 from pawtune.data_pipeline.sources.resolve import is_path, named_as_given, resolve_source
 from pawtune.data_pipeline.splitting.build import build_manifest
@@ -64,6 +64,7 @@ from pawtune.search.shared_work.scout import keep_best_backbones
 from pawtune.search.shared_work.shared_work import SharedWork, share_work
 from pawtune.search.storage.history import (
     drop_states_of_ended,
+    first_start,
     forget_failures,
     mark_ended,
     read_history,
@@ -113,11 +114,6 @@ def run_search(
         UserError, DataError, ModelError: Bad input; raised before any trial starts, and
             nothing is left behind.
     """
-    if not isinstance(config, SearchConfig):
-        raise UserError(
-            f"config must be a SearchConfig, received {config!r:.60}; give "
-            'SearchConfig(data="sample"), with your data'
-        )
     OwnCallbacks(callbacks, print)  # refuses what is none before anything is made
     reporter = reporter or default_reporter()
     metric_in_use(config.metric)
@@ -266,7 +262,7 @@ def with_absolute_paths(config: SearchConfig) -> SearchConfig:
 
 
 def _absolute(place: str) -> str:
-    return place if is_address(place) else str(Path(place).expanduser().resolve())
+    return place if is_address(place) else str(expanded(place).resolve())
 
 
 def _keep_labels(config: SearchConfig, run: RunFolder) -> None:
@@ -409,19 +405,21 @@ def _finish(
     def finish() -> None:
         must_exist(run.root)
         drop_states_of_ended(run)
-        rows = rank_trials(run, config.objective, note=True)
+        rows = rank_trials(run, config.objective, note=True, over=True)
         if rows:
             write_leaderboard(run, rows)
             _dropper(run, config).drop(rows)
         before = run.read_summary() or RunSummary(seconds=0)
         spent = Counter(before.stages)
         spent.update(stages)
+        began = before.began or first_start(run) or time.time() - seconds
         run.write_summary(
             RunSummary(
                 reason=reason,
                 seconds=round(seconds + before.seconds, 1),
                 stages={name: round(value, 1) for name, value in spent.items()},
                 counts=dict(Counter(row.status for row in rows)),
+                began=round(began, 1),
             )
         )
 

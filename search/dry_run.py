@@ -4,9 +4,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.models.words import count
+from pawtune.search.cluster.connection import plan_resources, this_machine
+from pawtune.search.cluster.head_address import probe_head
 from pawtune.search.config.needs import live_sizes, needs_of_proposals, needs_of_trials
 from pawtune.search.config.own_metric import metric_in_use
-from pawtune.search.config.search_config import SearchConfig, dump_config, plain_settings
+from pawtune.search.config.search_config import (
+    SearchConfig,
+    default_name,
+    dump_config,
+    plain_settings,
+)
 from pawtune.search.driver import load_data, with_absolute_paths
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.shared_work.backbones import (
@@ -16,7 +24,7 @@ from pawtune.search.shared_work.backbones import (
     refuse_wrong_weights,
 )
 from pawtune.search.shared_work.price import SharedPart, price_shared_work
-from pawtune.search.storage.run_folder import open_run_folder
+from pawtune.search.storage.run_folder import open_run_folder, refuse_run_folder
 
 
 @dataclass(frozen=True)
@@ -61,16 +69,16 @@ class Plan:
         print()
         for split, labels in self.manifest.counts().items():
             listing = ", ".join(f"{number} {label}" for label, number in labels.items())
-            print(f"{split}: {sum(labels.values())} images ({listing})")
+            print(f"{split}: {count(sum(labels.values()), 'image')} ({listing})")
         for note in self.manifest.notes:
             print(note)
         if self.manifest.rejects:
-            print(f"left out: {len(self.manifest.rejects)} files (see `pawtune preview`)")
+            print(f"left out: {count(len(self.manifest.rejects), 'file')} (see `pawtune preview`)")
         cost = self.cost()
         print(
-            f"cost: {cost['trials']} trials ({cost['baselines']} of them baselines), at most "
-            f"{cost['epochs_at_most']} epochs, {cost['image_passes_at_most']:,} image passes; "
-            f"{cost['decoded_megabytes']} MB of decoded pixels in the cache"
+            f"cost: {count(cost['trials'], 'trial')} ({cost['baselines']} of them baselines), at "
+            f"most {count(cost['epochs_at_most'], 'epoch')}, {cost['image_passes_at_most']:,} "
+            f"image passes; {cost['decoded_megabytes']} MB of decoded pixels in the cache"
         )
         if self.shared:
             print("shared work, made when a trial first asks for it, times on these CPUs:")
@@ -86,7 +94,11 @@ def describe(config: SearchConfig, reporter: Reporter) -> Plan:
         DataError, ModelError, UserError: As the search would.
     """
     metric_in_use(config.metric)
+    probe_head(config.resources.address)
+    if config.resources.address in (None, "", "local"):
+        plan_resources(config.resources, this_machine())
     config = with_absolute_paths(config)
+    refuse_run_folder(config.runs_dir, config.name or default_name(config))
     for earlier in config.learn_from:
         open_run_folder(earlier, config.runs_dir)
     refuse_wrong_weights(config)

@@ -2,16 +2,22 @@
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import IO
 
 # What an interruption arrives as: Ray, once connected, has SIGTERM raise the latter.
 INTERRUPTIONS = (KeyboardInterrupt, SystemExit)
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(Exception):
+    """A KeyboardInterrupt on its way through Typer, which would end without a word."""
 
 
 @contextmanager
@@ -90,15 +96,18 @@ def load_tensorflow() -> None:
 
 @contextmanager
 def held_back_stderr() -> Iterator[None]:
-    """Holds back what is written to stderr, by C++ too; prints it if an error is raised."""
+    """Holds back what is written to stderr, by C++ too; prints it if an error is raised.
+
+    A library may end the process, by abort() or exit(): then one line says so, with its last words.
+    """
     sys.stderr.flush()
     shown = os.dup(2)
     try:
-        with tempfile.TemporaryFile() as held:
+        with tempfile.TemporaryFile() as held, _last_words_said(held, shown):
             os.dup2(held.fileno(), 2)
             try:
                 yield
-            except BaseException:
+            except Exception:
                 os.dup2(shown, 2)
                 held.seek(0)
                 os.write(2, held.read())
@@ -107,3 +116,38 @@ def held_back_stderr() -> Iterator[None]:
                 os.dup2(shown, 2)
     finally:
         os.close(shown)
+
+
+# Waits for the process that started it. Nothing on stdin: that one has ended within the block.
+_SAY_LAST_WORDS = """
+import os, sys
+if not sys.stdin.buffer.read(1):
+    size = os.fstat(1).st_size
+    lines = os.pread(1, 4000, max(0, size - 4000)).decode(errors="replace").splitlines()
+    last = next((line.strip()[:300] for line in reversed(lines) if line.strip()), "no word")
+    print(f"pawtune: this process was ended while a library was loaded, received: {last}; "
+          "`pawtune doctor` checks what it needs", file=sys.stderr)
+"""
+
+
+@contextmanager
+def _last_words_said(held: IO[bytes], shown: int) -> Iterator[None]:
+    """Within the block, a process watches that this one does not end.
+
+    Args:
+        held: The file that receives stderr.
+        shown: Descriptor of the stderr that a person sees.
+    """
+    words = [sys.executable, "-I", "-S", "-c", _SAY_LAST_WORDS]
+    try:
+        watcher = subprocess.Popen(  # of another session: Ctrl-C is not meant for it
+            words, stdin=subprocess.PIPE, stdout=held, stderr=shown, start_new_session=True
+        )
+    except OSError:  # no more processes: a message less
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            watcher.communicate(b".")

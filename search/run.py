@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.config.search_config import SearchConfig, load_recorded_config
 from pawtune.search.errors import readable_in_python
@@ -308,7 +309,7 @@ class Run:
         """
         from pawtune.search.results.delivery.export import check_target, export_model
 
-        target = Path(out).expanduser()
+        target = expanded(out)
         check_target(format, target, dynamic=dynamic, force=force)
         choice = self._chosen(model)
         complete, card = self.model_and_card(choice)
@@ -339,7 +340,7 @@ class Run:
         from pawtune.search.results.evaluation import look_at_test
 
         choice, manifest = self._chosen(model), self.manifest()
-        root = Path(data if data is not None else manifest.root).expanduser()
+        root = expanded(data if data is not None else manifest.root)
         return look_at_test(self.folder, manifest, root, self.rows(), choice).result
 
     @readable_in_python

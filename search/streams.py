@@ -41,6 +41,8 @@ def safe_streams() -> Iterator[None]:
     """
     _read_names_as_utf8()
     _open_closed()
+    if sys.stdin is None:  # it was closed: nothing to read, and no terminal
+        sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False))
     if sys.stdout is None or sys.stdout is sys.__stdout__:  # a test may have put its own there
         sys.stdout = _rebuilt(sys.stdout, _Output, 1)
     if sys.stderr is None or sys.stderr is sys.__stderr__:

@@ -40,7 +40,7 @@ ROOMS = {
     "driver": BASE
     | {"cluster", "progress", "results", "run", "sampling", "shared_work", "tuning", "worker"},
     "doctor": BASE | {"cluster"},
-    "dry_run": BASE | {"driver", "progress", "shared_work"},
+    "dry_run": BASE | {"cluster", "driver", "progress", "shared_work"},
 }
 ABOVE_ALL = "cli"  # imports any room; imported by the console script alone
 

@@ -62,6 +62,17 @@ def test_every_format_answers_as_the_keras_model_does(
         assert {"saved_model.pb", "model_card.json", "model_card.md"} <= set(os.listdir(out))
 
 
+def test_a_card_of_another_format_is_named(
+    folder: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    out = tmp_path / "a.onnx"
+    refused = pawtune(capsys, "export", folder.root, "--format", "onnx", "--out", out)
+    assert refused.code == 2
+    assert f"received '{out}', whose card '{tmp_path / 'a.json'}' is there already" in refused.err
+    assert "give another name, such as a-onnx.onnx" in refused.err
+
+
 @pytest.mark.parametrize("name", ["best", "best.keras", "best.onnx", "best.tflite"])
 def test_every_format_resizes_as_the_search_did(
     folder: RunFolder, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pawtune.search.cli import trial_verbs
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.errors import UserError
 from pawtune.search.run import Run
+from pawtune.search.storage.run_lock import RunLock
 from tests.command_line import pawtune
 from tests.run_folders import RunMaker, make_images
 
@@ -52,6 +54,19 @@ def test_only_trials_with_an_epoch_have_a_rank(run: Run) -> None:
     assert [row.rank for row in rows] == [1, 2, 3, None, None]
     with pytest.raises(UserError, match="rank 4 must name a trial with a finished epoch"):
         run.choose(rank=4)
+
+
+def test_what_no_driver_holds_is_interrupted_everywhere(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.folder.trial("0001").write_status("running", started=1.0)
+    with RunLock(run.folder):
+        assert {row.state for row in run.rows()} >= {"pending", "running"}
+    words = Counter(row.state for row in run.rows())
+    assert words == {"completed": 1, "interrupted": 3, "failed": 1}
+    shown = pawtune(capsys, "leaderboard", run.folder.root, "--json").json
+    assert Counter(row["state"] for row in shown) == words
+    assert pawtune(capsys, "status", run.folder.root, "--json").json["run"]["counts"] == words
 
 
 def test_stopped_early_and_interrupted_are_two_words_everywhere(

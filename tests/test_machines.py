@@ -201,6 +201,19 @@ def test_odd_names_resume(odd_run: tuple[Path, str]) -> None:
     assert len(list((run / "trials").iterdir())) == 2
 
 
+def test_files_have_the_permissions_of_the_umask(tiny_images: Path, runs_dir: Path) -> None:
+    maker = RunMaker(runs_dir, tiny_images)
+    maker.proposals(1, ["conv"])
+    run = maker.finish().root
+    for umask, mode in ((0o077, 0o600), (0o002, 0o664)):
+        before = os.umask(umask)
+        try:
+            assert command("report", run, "--out", f"{umask}.html").returncode == 0
+        finally:
+            os.umask(before)
+        assert Path(f"{umask}.html").stat().st_mode & 0o777 == mode
+
+
 def test_streams_that_cannot_be_written(tiny_images: Path, runs_dir: Path) -> None:
     maker = RunMaker(runs_dir, tiny_images)
     maker.proposals(1, ["conv"])
@@ -208,6 +221,8 @@ def test_streams_that_cannot_be_written(tiny_images: Path, runs_dir: Path) -> No
     for shell in (">&-", "<&- >&- 2>&-", "2>/dev/full"):
         assert command("leaderboard", run, shell=shell).returncode == 0
     assert json.loads(command("leaderboard", run, "--json", shell="<&- 2>&-").stdout)
+    asked = command("runs", "delete", run, shell="<&-")
+    assert (asked.returncode, asked.stderr.count("give --yes")) == (2, 1)
     with open("/dev/full", "w") as full:
         done = command("leaderboard", run, stdout=full)
     assert done.returncode == 1
@@ -223,6 +238,22 @@ def test_a_search_without_any_stream(photos: Path) -> None:
     done = command(*search(photos, "--name=deaf"), shell="<&- >&- 2>&-")
     assert done.returncode == 0
     assert json.loads(Path("runs/deaf/summary.json").read_text())["counts"] == {"completed": 1}
+
+
+def test_a_dry_run_refuses_what_the_search_would(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "runs" / "taken").mkdir(parents=True)
+    for options, phrase in (
+        (("--address=127.0.0.1:1",), "--address must be that of a running Ray cluster, received "),
+        (("--runs-dir", tmp_path / "file"), "--runs-dir must be a folder that can be written, "),
+        (("--runs-dir", tmp_path / "file" / "runs"), "--runs-dir must be a folder that can be "),
+        (("--cpus-per-trial=1e9",), "--cpus-per-trial must fit on one node, received 1e+09: "),
+        (("--name=taken",), "--name must be new, received 'taken', which exists in "),
+    ):
+        done = command(*search(photos, "--dry-run", *options))
+        assert done.returncode == 2
+        assert phrase in done.stderr
+        assert done.stdout == ""
 
 
 @pytest.mark.parametrize("hidden", ["runs", "TMPDIR"])
@@ -300,6 +331,50 @@ def until(holds: Any, patience_s: float = 120.0) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_verb_that_is_stopped_says_so_and_leaves_nothing(
+    photos: Path, tmp_path: Path, tiny_images: Path, number: signal.Signals
+) -> None:
+    """Of a verb at work: SIGTERM ended it without a word, and left what was half written."""
+    (tmp_path / "waits").mkdir()
+    (tmp_path / "waits" / "keras.py").write_text(
+        "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\n"
+    )
+    maker = RunMaker(tmp_path, tiny_images, "one")
+    maker.proposals(1, ["conv"])
+    run = maker.finish().root
+    path = os.pathsep.join([str(tmp_path / "waits"), os.environ["PYTHONPATH"]])
+    before = sorted(run.rglob("*"))
+    words = [*PAWTUNE, "export", str(run), "--out", "new/best.keras"]
+    working = subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    until(Path("begun").exists)
+    working.send_signal(number)
+    said = working.communicate(timeout=60)[1]
+    assert working.returncode == 130
+    assert said == "pawtune: interrupted before its end; give the command again\n"
+    assert not Path("new").exists()
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_library_that_ends_the_process_is_named(
+    tmp_path: Path, broken_python: dict[str, str | None], tiny_images: Path
+) -> None:
+    maker = RunMaker(tmp_path, tiny_images, "one")
+    maker.proposals(1, ["conv"])
+    run = maker.finish().root
+    (Path(tmp_path) / "broken/tensorflow/__init__.py").write_text(
+        "import os\nos.write(2, b'one\\nUnknown flag\\n')\nos._exit(1)\n"
+    )
+    done = command("best", run, "--out", "best.keras", environment=broken_python)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "pawtune: this process was ended while a library was loaded, received: Unknown flag; "
+        "`pawtune doctor` checks what it needs\n"
+    )
 
 
 LIBRARY = "ImportError: libcudart.so.12: cannot open shared object file"

@@ -39,8 +39,9 @@ def test_what_is_no_model_is_refused_in_plain_words(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "notes.log").write_text("no model\n")
+    image = write_image(tmp_path / "0.png", 0)
     for name in ("notes.log", "."):
-        done = pawtune(capsys, "predict", tmp_path / name, tmp_path)
+        done = pawtune(capsys, "predict", tmp_path / name, image)
         assert done.code == 2
         assert "no .keras, .tflite or .onnx file, nor a SavedModel's folder" in done.err
         assert "Errno" not in done.err

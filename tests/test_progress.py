@@ -28,12 +28,12 @@ from pawtune.search.progress.reporter import Reporter, leaderboard_table
 from pawtune.search.progress.run_status import of_run
 from pawtune.search.progress.stages import read_stage
 from pawtune.search.progress.state_file import StateNotes, state_file
-from pawtune.search.progress.watch import is_running, read_state, show_run, watch
+from pawtune.search.progress.watch import read_state, show_run, watch
 from pawtune.search.results.leaderboard import Row, rank_trials, write_leaderboard
 from pawtune.search.run import Run
 from pawtune.search.storage.records import Status
 from pawtune.search.storage.run_folder import RunFolder, write_json
-from pawtune.search.storage.run_lock import process_start
+from pawtune.search.storage.run_lock import is_running, process_start
 from pawtune.search.trial_report import TrialReport
 from tests.run_folders import RunMaker
 from tests.terminal import Screen, run_in_terminal

@@ -1,5 +1,7 @@
 """Python first: what a script, a notebook's cell and a thread hold of a search."""
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -109,15 +111,45 @@ def test_messages_speak_of_arguments(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", [None, 3, b"pets", ["pets"], {"data": "sample"}])
 def test_values_of_other_types_are_refused_by_name(made: Run, given: Any) -> None:
-    with pytest.raises(pt.UserError, match="^RUN must be a run's name or path, received "):
+    with pytest.raises(pt.UserError, match="^run must be str or Path, received "):
         pt.open_run(given)
-    with pytest.raises(pt.UserError, match="^config must be a SearchConfig, received "):
+    with pytest.raises(pt.UserError, match="^config must be SearchConfig, received "):
         pt.run_search(given)
+    with pytest.raises(pt.UserError, match="^run must be Run or RunFolder, received "):
+        pt.resume_search(given)
+
+
+def test_settings_of_methods_are_refused_by_name(made: Run, tmp_path: Path) -> None:
+    calls: list[tuple[str, Any]] = [
+        ("data", lambda: made.test(3)),  # type: ignore[arg-type]
+        ("data", lambda: made.test([])),  # type: ignore[arg-type]
+        ("trial", lambda: made.history(1)),  # type: ignore[arg-type]
+        ("rank", lambda: made.choose(rank="1")),  # type: ignore[arg-type]
+        ("top", lambda: made.ensemble("3")),  # type: ignore[arg-type]
+        ("seeds", lambda: made.confirm(seeds=2.5)),  # type: ignore[arg-type]
+        ("out", lambda: made.export(3, "keras")),  # type: ignore[arg-type]
+        ("format", lambda: made.export(tmp_path / "m", 3)),  # type: ignore[arg-type]
+        ("coverage", lambda: made.predictor(coverage="0.9")),  # type: ignore[arg-type]
+        ("model", lambda: made.best(3)),  # type: ignore[arg-type]
+        ("model", lambda: made.refit(["0001"])),  # type: ignore[arg-type]
+        ("max_latency_ms", lambda: made.best(max_latency_ms="20ms")),  # type: ignore[arg-type]
+    ]
+    for name, call in calls:
+        with pytest.raises(pt.UserError, match=f"^{name} must be .*, received .*; see help"):
+            call()
+    assert made.choose(rank=np.int64(1)).row.rank == 1
 
 
 def test_a_name_too_long_for_a_folder_is_that_of_no_run() -> None:
     with pytest.raises(pt.UserError, match="^RUN must be the name of a run"):
         pt.open_run("x" * 300)
+
+
+def test_a_python_without_docstrings_is_refused_before_ray_is_loaded() -> None:
+    code = "import pawtune as pt\ntry:\n    pt.run_search\nexcept pt.UserError as e:\n    print(e)"
+    words = [sys.executable, "-OO", "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Python must keep docstrings, which Ray reads, received ")
 
 
 class Notes:

@@ -23,6 +23,7 @@ from pawtune.search.report.space_figures import place_values, thin_labels
 from pawtune.search.report.trial_marks import best_of, compact, count_drawn, stretch_accuracy
 from pawtune.search.run import Run, open_run
 from pawtune.search.storage.run_folder import RunFolder, read_json, write_json
+from pawtune.search.storage.run_lock import RunLock
 from tests.command_line import pawtune
 from tests.run_folders import RunMaker, make_images
 
@@ -257,7 +258,8 @@ def test_a_running_search_with_a_trial_before_its_first_epoch(small: RunMaker) -
     folder.metrics_file.unlink()
     folder.facts_file.unlink()
     folder.write_status("running", started=1.0)
-    page = report(small.folder)
+    with RunLock(small.folder):
+        page = report(small.folder)
     assert "1 running" in page.text
     assert "This search has not ended" in page.text
 

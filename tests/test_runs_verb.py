@@ -15,7 +15,7 @@ from pawtune.search.storage.run_lock import process_start
 from pawtune.search.tensorboard.server import event_folder, together
 from tests.command_line import pawtune
 from tests.hostile_files import permissions_that_count
-from tests.run_folders import RunMaker, make_images
+from tests.run_folders import STARTED, RunMaker, make_images
 
 
 @pytest.fixture
@@ -34,7 +34,11 @@ def runs(tmp_path: Path) -> Path:
     (runs / "third").mkdir()
     (runs / "third" / "search.yaml").write_text("trials: many\n")
     for number, name in enumerate(("first", "second", "third")):
-        os.utime(runs / name / "search.yaml", (1e9 + number, 1e9 + number))
+        # A copy of a folder, or a resumed search, has new times of files.
+        touched = 1e9 + number if name == "third" else 2e9 - number
+        os.utime(runs / name / "search.yaml", (touched, touched))
+    for number, folder in enumerate((first.folder, second.folder)):
+        write_json(folder.summary_file, {**read_json(folder.summary_file), "began": 1e9 + number})
     return runs
 
 
@@ -49,6 +53,32 @@ def test_runs_lists_the_latest_first(runs: Path, capsys: pytest.CaptureFixture[s
     began = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(1e9))
     assert began in table
     assert pawtune(capsys, "runs", "--runs-dir", "elsewhere").out == "no runs in elsewhere\n"
+
+
+def test_a_run_without_an_end_began_with_its_first_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maker = RunMaker(tmp_path / "runs", make_images(tmp_path / "images", ["cat", "dog"]))
+    maker.proposals(2)
+    (line,) = pawtune(capsys, "runs", "--json").json
+    assert line["began"] == STARTED
+    for trial in maker.folder.trials():
+        trial.write_status("pending")
+    os.utime(maker.folder.config_file, (1e9, 1e9))
+    (line,) = pawtune(capsys, "runs", "--json").json
+    assert line["began"] == 1e9
+
+
+def test_the_home_of_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (
+        ("runs",),
+        ("status", "one"),
+        ("run", "--data", "sample"),
+        ("run", "--data", "sample", "--dry-run"),
+    ):
+        done = pawtune(capsys, *words, "--runs-dir", "~no-such-user/runs")
+        assert done.code == 2
+        assert "must name a user of this machine, received '~no-such-user/runs'" in done.err
 
 
 def test_compare_puts_winners_side_by_side(

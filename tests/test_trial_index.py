@@ -82,7 +82,7 @@ def test_a_trial_whose_files_changed_is_read(run: RunFolder) -> None:
     run.trial("0001").write_status("pending")
     found = {row.trial_id: row for row in rank_trials(run, OBJECTIVE)}
     assert found["0005"].best_val_accuracy == 0.1
-    assert found["0001"].status == "pending"
+    assert found["0001"].state == "interrupted"
 
 
 def test_a_trial_that_is_gone_is_not_ranked(run: RunFolder) -> None:

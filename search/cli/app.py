@@ -3,9 +3,10 @@
 Nothing heavy is imported before a verb runs: `pawtune --help` must answer at once.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pawtune.search.cli import model_verbs, page_verbs, search_verbs, setup_verbs, trial_verbs
 from pawtune.search.cli import trust_verbs as trust
@@ -16,9 +17,22 @@ from pawtune.search.cli.jobs import verbs as jobs
 from pawtune.search.cli.jobs.status_verb import status
 from pawtune.search.cli.options import add_family_option, add_metric_option
 from pawtune.search.cli.runs_verb import runs_app
+from pawtune.search.process import Interrupted
+
+
+class _Verbs(TyperGroup):
+    """All verbs: an interruption of one that does not answer it itself."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
+
 
 app = typer.Typer(
     name="pawtune",
+    cls=_Verbs,
     help="Ray-distributed hyperparameter search for image classifiers.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -1,6 +1,7 @@
 """`pawtune`: the console script."""
 
 import errno
+import logging
 import os
 import sys
 import warnings
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typer.exceptions import TyperException
 
+INTERRUPTED = 130
 # Of a run folder that is read-only, full or somebody else's: no fault of the command's.
 NOT_WRITABLE = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS)
 
@@ -19,26 +21,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's banner helps nobody here
     # `best` or `predict` beside a search: not the whole card at once. Workers have their part.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of a home that cannot be written
     _take_no_warning_for_an_error()
-    if sys.flags.optimize > 1:
-        print(
-            "pawtune: Python must keep docstrings, which Ray reads, received PYTHONOPTIMIZE=2 or "
-            "-OO; unset it, or give 1",
-            file=sys.stderr,
-        )
-        sys.exit(2)
-    from typer.exceptions import TyperException
+    from typer.exceptions import Abort, TyperException
 
-    from pawtune.search.errors import read_on_the_command_line
+    from pawtune.search.errors import read_on_the_command_line, refuse_without_docstrings
+    from pawtune.search.process import Interrupted, interruptible
     from pawtune.search.streams import OutputError, safe_streams
 
     try:
-        with safe_streams(), read_on_the_command_line():
+        with safe_streams(), read_on_the_command_line(), interruptible():
+            refuse_without_docstrings()
             from pawtune.search.cli.app import app
 
             # Standing alone, Typer would draw a box of six lines around a mistyped option.
             code = app(arguments, standalone_mode=False)
         sys.exit(code)
+    except (KeyboardInterrupt, Interrupted, Abort):
+        print("pawtune: interrupted before its end; give the command again", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except TyperException as error:
         if str(error.format_message()):  # empty where help was printed instead
             print(f"pawtune: {_mistyped(error)}", file=sys.stderr)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pawtune.models.words import count
 from pawtune.search.cli.options import Json, RunsDir
 from pawtune.search.cli.output import console, print_json
 
@@ -117,7 +118,8 @@ def show_together(
         print_json(as_dicts(shown)) if as_json else print(to_csv(shown), end="")
         return
     names = ", ".join(run.name for run in runs)
-    console().print(leaderboard_table(shown, f"{names}: {len(shown)} of {len(rows)} trials"))
+    title = f"{names}: {len(shown)} of {count(len(rows), 'trial')}"
+    console().print(leaderboard_table(shown, title))
     warn_of_other_data(runs)
 
 
@@ -187,9 +189,9 @@ def delete(
     Example: pawtune runs delete pets-again --yes
     """
     from pawtune.search.errors import UserError
-    from pawtune.search.progress.watch import is_running
     from pawtune.search.run import open_run
     from pawtune.search.storage.run_folder import remove_run_folder
+    from pawtune.search.storage.run_lock import is_running
 
     found = [open_run(name, runs_dir).folder for name in names]
     for folder in found:
@@ -202,7 +204,9 @@ def delete(
         if not sys.stdin.isatty():
             raise UserError("delete asks, and there is no terminal to answer from; give --yes")
         places = "\n".join(f"  {folder.place}" for folder in found)
-        typer.confirm(f"delete all of these?\n{places}\n", abort=True)
+        if not typer.confirm(f"delete all of these?\n{places}\n"):
+            print("nothing was deleted", file=sys.stderr)
+            raise typer.Exit(1)
     for folder in found:
         remove_run_folder(folder)
         print(f"deleted {folder.place}")

@@ -15,7 +15,7 @@ from pawtune.search.cluster.capacity import Capacity, NodeKind, amount
 from pawtune.search.cluster.head_address import head_here, no_cluster, probe_head
 from pawtune.search.cluster.local_ray import prepare_local_ray
 from pawtune.search.cluster.node_events import Say, report_node_events
-from pawtune.search.cluster.ray_internals import check_token, session_folder
+from pawtune.search.cluster.ray_internals import check_token, local_resources, session_folder
 from pawtune.search.cluster.worker_start import PATIENCE_S, worker_error
 from pawtune.search.config.search_config import ResourcesConfig
 from pawtune.search.errors import UserError
@@ -145,6 +145,11 @@ def available_resources() -> Capacity:
         if node["Alive"]
     )
     return Capacity(nodes, *nodes_to_come())
+
+
+def this_machine() -> Capacity:
+    """What a local Ray would have, without starting it."""
+    return Capacity((NodeKind(*local_resources()),))
 
 
 def plan_resources(config: ResourcesConfig, capacity: Capacity) -> ResourcePlan:

@@ -5,6 +5,7 @@ Asked of Ray, which has no public way:
 - `check_token`: `ray.init` asks a head that refuses its token again for 20 s; one call tells.
 - `address_of_auto`: `ray.init(address="auto")` asks a head that is gone for minutes. With its
   address, whether anything answers there can be tried first.
+- `local_resources`: what a local cluster would have, for `--dry-run`, which starts none.
 - `session_folder`: where a worker that cannot start leaves its error.
 - `node_groups`: what an autoscaler may add. Without it a cluster that starts with no GPU node is
   taken for one that will never have any.
@@ -56,6 +57,17 @@ Base: Any = object  # of a mixin: Tune, whose import takes two seconds, stands b
 def session_folder() -> Path:
     """Of the cluster that this process joined: Ray's logs are in its `logs`."""
     return Path(ray._private.worker.global_worker.node.get_session_dir_path())
+
+
+def local_resources() -> tuple[float, float]:
+    """CPUs and GPUs that a Ray started here would find."""
+    manager = ray._private.accelerators.get_accelerator_manager_for_resource("GPU")
+    gpus = manager.get_current_node_num_accelerators()
+    visible = manager.get_current_process_visible_accelerator_ids()
+    return (
+        float(ray._private.utils.get_num_cpus()),
+        float(gpus if visible is None else min(gpus, len(visible))),
+    )
 
 
 def check_token(address: str) -> None:

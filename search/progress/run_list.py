@@ -2,13 +2,14 @@
 
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.sources.object_store import ObjectStore, explained, is_address
 from pawtune.search.errors import UserError
 from pawtune.search.progress.run_status import of_run
+from pawtune.search.storage.history import first_start
 from pawtune.search.storage.run_folder import RunFolder, open_run_folder
 
 
@@ -17,7 +18,7 @@ class RunLine:
     """One run.
 
     Attributes:
-        began: Unix seconds: when its configuration was written.
+        began: Unix seconds: as its end or its first trial has it, else its configuration's file.
         state: In words; why it cannot be read, where it cannot.
         counts: Trials by outcome.
         best: Validation accuracy of the best trial so far.
@@ -70,7 +71,7 @@ def find_runs(runs_dir: str) -> list[RunLine]:
         except OSError as error:
             raise explained(runs_dir, error) from error
     else:
-        base = Path(runs_dir).expanduser()
+        base = expanded(runs_dir)
         names = sorted(file.parent.name for file in base.glob("*/search.yaml"))
     lines = []
     for name in names:
@@ -82,7 +83,7 @@ def find_runs(runs_dir: str) -> list[RunLine]:
 
 
 def _line(run: RunFolder) -> RunLine:
-    began = run.config_file.stat().st_mtime
+    began = _began(run)
     size = sum(file.lstat().st_size for file in run.root.rglob("*") if file.is_file())
     try:
         status = of_run(run)
@@ -90,3 +91,14 @@ def _line(run: RunFolder) -> RunLine:
         return RunLine(run.name, began, f"cannot be read: {error}", {}, None, size)
     best = status.best.val_accuracy if status.best else None
     return RunLine(run.name, began, status.state, status.counts, best, size)
+
+
+def _began(run: RunFolder) -> float:
+    """When a search first began: copies of its folder, and later sessions, change no record."""
+    try:
+        summary = run.read_summary()
+        began = summary.began if summary is not None else None
+        began = began or first_start(run)
+    except UserError:
+        began = None
+    return began or run.config_file.stat().st_mtime

@@ -9,13 +9,11 @@ from typing import Any
 from pawtune.search.config.search_config import load_recorded_config
 from pawtune.search.progress.stages import read_stage, stage_file
 from pawtune.search.progress.state_file import read_noted, state_file
-from pawtune.search.progress.watch import driver_since, is_running
+from pawtune.search.progress.watch import driver_since
 from pawtune.search.results.leaderboard import outcome, rank_trials, read_outcomes
 from pawtune.search.storage.records import EARLY_STOP, TrialStatus
 from pawtune.search.storage.run_folder import RunFolder, read_json
-
-# Of a run that no driver holds.
-LEFT = {"running": "interrupted", "pending": "interrupted"}
+from pawtune.search.storage.run_lock import is_running
 
 
 @dataclass(frozen=True)
@@ -102,11 +100,7 @@ def of_run(run: RunFolder) -> RunStatus:
         running=running,
         ended=summary is not None,
         reason=summary.reason if summary is not None else None,
-        counts=dict(
-            trials.counts
-            if running  # what a driver that died left as running is not
-            else sum_up((LEFT.get(state, state), n) for state, n in trials.counts.items())
-        ),
+        counts=dict(trials.counts),
         best=trials.best,
         waiting=trials.waiting if running else {},
         stage=stage.text() if stage is not None else None,

@@ -14,6 +14,7 @@ from rich.text import Text
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting.manifest_io import read_sizes
 from pawtune.models.baselines import BASELINES
+from pawtune.models.words import count
 from pawtune.search.config.needs import backbones_of, needs_of_family
 from pawtune.search.config.search_config import SearchConfig, load_recorded_config
 from pawtune.search.errors import UserError
@@ -24,7 +25,7 @@ from pawtune.search.progress.stages import read_stage
 from pawtune.search.progress.state_file import read_noted
 from pawtune.search.storage.history import read_history
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
-from pawtune.search.storage.run_lock import STALE_S, driver_died_here
+from pawtune.search.storage.run_lock import is_running
 from pawtune.search.trial_report import BestEpoch, TrialReport
 
 WATCH_S = 2.0
@@ -100,7 +101,7 @@ def show_run(run: RunFolder) -> RenderableType:
         head.append(": before the first trial")
         return Group(head, Bars([stage]))
     state, bar = _state_now(run)
-    head.append(f": {state.num_ended} of {state.total} trials, {_state_words(run)}")
+    head.append(f": {state.num_ended} of {count(state.total, 'trial')}, {_state_words(run)}")
     if is_running(run):
         parts.append(Bars([bar]))
     return Group(*parts, show_state(state))
@@ -137,16 +138,6 @@ def driver_since(folder: RunFolder) -> float:
         return datetime.fromisoformat(since).timestamp()
     except (OSError, ValueError, KeyError, TypeError):
         return 0.0
-
-
-def is_running(folder: RunFolder) -> bool:
-    """Whether a driver holds the run: its lock has a heartbeat, which outlives it by a minute."""
-    lock = folder.root / "driver.lock"
-    try:
-        beat = lock.stat().st_mtime
-    except OSError:  # a driver that ends removes it
-        return False
-    return time.time() - beat < STALE_S and not driver_died_here(folder)
 
 
 def read_state(run: RunFolder) -> SearchState:

@@ -16,6 +16,7 @@ from pawtune.search.errors import UserError
 from pawtune.search.objective import COSTS, Objective, undominated
 from pawtune.search.storage.records import EARLY_STOP, Status, TrialStatus
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json, write_text
+from pawtune.search.storage.run_lock import is_running
 from pawtune.search.storage.trial_index import Noted, read_index, stamp_of, write_index
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ def outcome(status: Status, reason: str | None) -> str:
     return "stopped early" if reason == EARLY_STOP else "interrupted"
 
 
-def rank_trials(run: RunFolder, objective: Objective, *, note: bool = False) -> list[Row]:
+def rank_trials(
+    run: RunFolder, objective: Objective, *, note: bool = False, over: bool | None = None
+) -> list[Row]:
     """All trials, best first; without a finished epoch next; failed ones last.
 
     Args:
@@ -91,6 +94,8 @@ def rank_trials(run: RunFolder, objective: Objective, *, note: bool = False) -> 
         objective: Rule that ranks trials.
         note: Whether to note what the files of ended trials say, for the next who ranks them: for
             the driver, which alone writes the run.
+        over: Whether the search is: a trial that has not ended is then interrupted. By default
+            where no driver holds the run.
     """
     index = read_index(run)
     rows, ended = [], {}
@@ -105,8 +110,15 @@ def rank_trials(run: RunFolder, objective: Objective, *, note: bool = False) -> 
             ended[trial.trial_id] = Noted(stamp, _for_index(row))
     if note:
         write_index(run, ended)
-    ranked = rank_together(rows, objective)
+    over = not is_running(run) if over is None else over
+    ranked = rank_together([_left(row) if over else row for row in rows], objective)
     return _with_front(ranked, objective) if objective.costs else ranked
+
+
+def _left(row: Row) -> Row:
+    """A trial whose search is over: what waits or runs by its files does neither."""
+    waits = row.status in ("pending", "running")
+    return replace(row, status="stopped", reason="interrupted") if waits else row
 
 
 def _with_front(rows: Sequence[Row], objective: Objective) -> list[Row]:

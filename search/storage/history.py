@@ -62,6 +62,12 @@ def running_best(values: Sequence[float], objective: Objective) -> list[float]:
     return [better(values[:end]) for end in range(1, len(values) + 1)]
 
 
+def first_start(run: RunFolder) -> float | None:
+    """When a worker took the first of the trials that say so, in Unix seconds."""
+    starts = (trial.read_status().started for trial in run.trials())
+    return min((start for start in starts if start), default=None)
+
+
 def drop_states_of_ended(run: RunFolder) -> None:
     """Removes states to continue from that no trial needs any more.
 

@@ -157,9 +157,11 @@ class RunSummary(Record):
         seconds: Wall time of all sessions.
         stages: Seconds of each stage before the trials, all sessions together.
         counts: Trials by status.
+        began: When the search first began, in Unix seconds; None in records that do not say.
     """
 
     reason: MaybeWords = None
     seconds: float = Field(ge=0, le=MAX_SECONDS, description="a number from 0")
     stages: Annotated[dict[str, float], BeforeValidator(_times_by_name)] = {}
     counts: dict[str, int] = Field({}, description="trials by status")
+    began: Time = None

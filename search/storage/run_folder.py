@@ -7,12 +7,13 @@ moved, so a reader never sees half of one.
 """
 
 import csv
+import errno
 import io
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.sources.object_store import explained, is_address, join, split
 from pawtune.search.errors import UserError, not_writable
 from pawtune.search.storage.untrusted_files import read_object, read_rows
@@ -44,14 +46,13 @@ BEST_PREDICTIONS = "val_predictions.npy"
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:  # readable for whom the umask lets
             stream.write(data)
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a shared run from colleagues
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -398,32 +399,66 @@ def create_run_folder(runs_dir: str | Path, name: str) -> RunFolder:
     Raises:
         UserError: The name is unfit or in use, or `runs_dir` cannot be written.
     """
-    if not NAME_RULE.fullmatch(name):
-        raise UserError(
-            "--name must be 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or "
-            f"digit, received {name!r}; choose another, for example 'cats-1'"
-        )
+    _check_name(name)
     if is_address(runs_dir):
         from pawtune.search.storage.mirror import open_mirror
 
         mirror = open_mirror(join(str(runs_dir), name))
         mirror.empty()
         return RunFolder(mirror.root, mirror)
-    root = Path(runs_dir).expanduser().resolve() / name
+    root = expanded(runs_dir).resolve() / name
     try:
         root.mkdir(parents=True)
         (root / "trials").mkdir()
     except FileExistsError:
-        raise UserError(
-            f"--name must be new, received {name!r}, which exists in {root.parent}; nothing was "
-            "overwritten: choose another name, or delete that run first"
-        ) from None
+        raise _in_use(name, root.parent) from None
     except OSError as error:
-        raise UserError(
-            f"--runs-dir must be a folder that can be written, received {str(runs_dir)!r}: "
-            f"{error.strerror}; give another --runs-dir"
-        ) from error
+        raise _no_runs_dir(runs_dir, error.errno) from error
     return RunFolder(root)
+
+
+def refuse_run_folder(runs_dir: str | Path, name: str) -> None:
+    """Refuses what `create_run_folder` would, of a folder, and makes nothing.
+
+    Raises:
+        UserError: The name is unfit or in use, or `runs_dir` cannot be written.
+    """
+    _check_name(name)
+    if is_address(runs_dir):
+        return
+    base = expanded(runs_dir).resolve()
+    try:
+        if (base / name).exists():
+            raise _in_use(name, base)
+        there = next(folder for folder in (base, *base.parents) if folder.exists())
+    except OSError as error:
+        raise _no_runs_dir(runs_dir, error.errno) from error
+    if not there.is_dir():
+        raise _no_runs_dir(runs_dir, errno.EEXIST if there == base else errno.ENOTDIR)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _no_runs_dir(runs_dir, errno.EACCES)
+
+
+def _check_name(name: str) -> None:
+    if not NAME_RULE.fullmatch(name):
+        raise UserError(
+            "--name must be 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or "
+            f"digit, received {name!r}; choose another, for example 'cats-1'"
+        )
+
+
+def _in_use(name: str, parent: Path) -> UserError:
+    return UserError(
+        f"--name must be new, received {name!r}, which exists in {parent}; nothing was "
+        "overwritten: choose another name, or delete that run first"
+    )
+
+
+def _no_runs_dir(runs_dir: str | Path, number: int | None) -> UserError:
+    return UserError(
+        f"--runs-dir must be a folder that can be written, received {str(runs_dir)!r}: "
+        f"{os.strerror(number or 0)}; give another --runs-dir"
+    )
 
 
 def must_be_new(run: RunFolder) -> None:
@@ -471,11 +506,9 @@ def open_run_folder(run: str | Path, runs_dir: str | Path = "runs") -> RunFolder
         UserError: There is no such run.
         DataError: An object store, or somebody else's folder, cannot be read.
     """
-    if not isinstance(run, str | Path):
-        raise UserError(f"RUN must be a run's name or path, received {run!r:.60}; give it as text")
     if is_address(run) or is_address(runs_dir):
         return _open_stored(str(run), str(runs_dir))
-    candidates = [Path(runs_dir).expanduser() / run, Path(run).expanduser()]
+    candidates = [expanded(runs_dir) / run, expanded(run)]
     for candidate in candidates:
         try:
             if (candidate / "search.yaml").is_file():
@@ -487,7 +520,7 @@ def open_run_folder(run: str | Path, runs_dir: str | Path = "runs") -> RunFolder
             ) from error
         except OSError:  # a name too long for a file system: no run has it
             continue
-    base = Path(runs_dir).expanduser()
+    base = expanded(runs_dir)
     known = sorted(path.parent.name for path in base.glob("*/search.yaml"))
     listing = ", ".join(known[-10:]) if known else "none"
     raise UserError(

@@ -134,6 +134,16 @@ def refuse_if_held(run: RunFolder) -> None:
         RunLock(run)._refuse_if_held()
 
 
+def is_running(folder: RunFolder) -> bool:
+    """Whether a driver holds the run: its lock has a heartbeat, which outlives it by a minute."""
+    lock = folder.root / "driver.lock"
+    try:
+        beat = lock.stat().st_mtime
+    except OSError:  # a driver that ends removes it
+        return False
+    return time.time() - beat < STALE_S and not driver_died_here(folder)
+
+
 def driver_died_here(run: RunFolder) -> bool:
     """Whether the run's lock is that of a process of this machine which is gone."""
     try:

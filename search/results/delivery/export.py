@@ -96,7 +96,7 @@ def check_target(kind: str, out: Path, *, dynamic: bool = False, force: bool = F
             f"example --out {out.stem}, or --format {named}"
         )
     beside = card_files(out) if SUFFIX[kind] else ()
-    refuse_existing([out, *beside], force)
+    refuse_existing([out], force, beside)
     missing = [name for name in NEEDS.get(kind, ()) if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(

@@ -6,15 +6,13 @@ and operations from the list below, none of which holds code or opens a file.
 """
 
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pawtune.data_pipeline.images.decode import GREY_BITS, RESIZINGS, Decoding
-from pawtune.data_pipeline.safe_files import shown
+from pawtune.data_pipeline.safe_files import replacing, shown
 from pawtune.models.features.novelty import Novelty
 from pawtune.search.errors import UserError
 from pawtune.search.process import load_tensorflow
@@ -131,19 +129,12 @@ def save_complete(
         card = {**card, "novelty": novelty_record(novelty)}
     try:
         with parents_made(out):
-            handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.stem}.", suffix=".keras")
-            os.close(handle)
-            temporary = Path(name)
-            try:
+            with replacing(out) as temporary:
                 model.save(temporary)
                 with zipfile.ZipFile(temporary, "a") as archive:
                     archive.writestr(CARD_MEMBER, json.dumps(card, allow_nan=False))
                     if novelty is not None:
                         archive.writestr(NOVELTY_MEMBER, novelty_bytes(novelty))
-                temporary.chmod(0o644)
-                os.replace(temporary, out)
-            finally:
-                temporary.unlink(missing_ok=True)
             as_json, as_text = card_files(out)
             write_json(as_json, card)
             write_text(as_text, card_markdown(card))

@@ -10,17 +10,18 @@ from pawtune.data_pipeline.safe_files import shown
 from pawtune.search.errors import UserError
 
 
-def refuse_existing(targets: Sequence[Path], force: bool) -> None:
+def refuse_existing(targets: Sequence[Path], force: bool, beside: Sequence[Path] = ()) -> None:
     """Refuses existing files before any work, unless they may be replaced.
 
     Args:
-        targets: The file to write, and those that are written beside it.
-        force: Whether to replace them. A folder is replaced only if it is a SavedModel.
+        targets: The file to write.
+        force: Whether to replace it. A folder is replaced only if it is a SavedModel.
+        beside: Files of other names that are written with it.
 
     Raises:
         UserError: One exists, or is a device or pipe.
     """
-    for target in targets:
+    for target in (*targets, *beside):
         if not (target.exists() or target.is_symlink()):
             continue
         if target.is_dir() and not (force and (target / "saved_model.pb").is_file()):
@@ -33,11 +34,22 @@ def refuse_existing(targets: Sequence[Path], force: bool) -> None:
                 f"--out must be a file, received {shown(target)!r}, a device or pipe; give the "
                 "name of a file"
             )
+        if not force and target in beside:
+            raise UserError(
+                f"--out names the files beside it too, received {shown(targets[0])!r}, whose card "
+                f"{shown(target)!r} is there already; give another name, such as "
+                f"{_other_stem(targets[0])}, or replace that with --force (in Python force=True)"
+            )
         if not force:
             raise UserError(
                 f"--out must be a name that is not in use, received {shown(target)!r}; choose "
                 "another, or replace it with --force (in Python force=True)"
             )
+
+
+def _other_stem(target: Path) -> str:
+    """`pets-onnx.onnx` for `pets.onnx`: its card has a name of its own."""
+    return shown(f"{target.stem}-{target.suffix[1:].lower()}{target.suffix}")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve
+from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import least_squares
 
 from pawtune.models.out_of_fold.leave_out import group_members
@@ -98,10 +98,14 @@ def measure_curve(
     for repetition in range(repetitions):
         order = np.concatenate([members[place] for place in rng.permutation(len(members))])
         held = order[max(sizes) :]
+        # The factor of the largest part holds those of all others, which are its first rows.
+        largest = order[: max(sizes)]
+        gram = kernel[np.ix_(largest, largest)] + regularisation * np.eye(len(largest))
+        factor = cholesky(gram, lower=True, overwrite_a=True)
+        halfway = solve_triangular(factor, targets[largest], lower=True)
         for place, size in enumerate(sizes):
-            chosen = order[:size]
-            gram = kernel[np.ix_(chosen, chosen)] + regularisation * np.eye(size)
-            scores = kernel[np.ix_(held, chosen)] @ solve(gram, targets[chosen], assume_a="pos")
+            dual = solve_triangular(factor[:size, :size], halfway[:size], lower=True, trans="T")
+            scores = kernel[np.ix_(held, order[:size])] @ dual
             right = scores.argmax(axis=1) == labels[held]
             hits[place, repetition] = np.bincount(labels[held], right, num_classes)
             totals[place, repetition] = np.bincount(labels[held], minlength=num_classes)

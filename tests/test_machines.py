@@ -16,6 +16,7 @@ from typing import IO, Any
 import pytest
 from PIL import Image
 
+from pawtune.data_pipeline.splitting.label_tables.label_table import LabelFile
 from pawtune.search.cluster.local_ray import MAX_BYTES
 from pawtune.search.cluster.worker_start import worker_error
 from pawtune.search.doctor.checks import check_data
@@ -465,6 +466,24 @@ def test_the_doctor_says_of_the_data_what_preview_says(tmp_path: Path) -> None:
     )
     assert "nearly the same as one of another split" in found.remedy
     assert found.remedy.endswith(f"; see pawtune preview {photos}")
+
+
+def test_the_doctor_takes_a_table_of_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = write_classes(tmp_path / "photos", {"all": 40})
+    table = tmp_path / "labels.csv"
+    names = sorted(path.name for path in photos.glob("all/*"))
+    rows = [f"{name},{'cat' if place % 2 else 'dog'}" for place, name in enumerate(names)]
+    table.write_text("\n".join(["id,breed", *rows]) + "\n")
+    assert check_data(str(photos)).state == "wrong"  # one class folder
+    found = check_data(str(photos), LabelFile(table))
+    assert (found.state, found.found[:11]) == ("ok", "2 classes; ")
+    table.write_text("id,breed\n")
+    assert check_data(str(photos), LabelFile(table)).remedy.endswith(f" --labels {table}")
+    alone = pawtune(capsys, "doctor", "--labels", table)
+    assert alone.code == 2
+    assert "add --data FOLDER" in alone.err
 
 
 def test_a_run_that_cannot_be_written_is_named_before_a_look(

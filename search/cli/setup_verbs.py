@@ -54,16 +54,21 @@ def doctor(
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster; default: start one here.")
     ] = None,
+    labels: Labels = None,
+    label_column: LabelColumn = None,
+    path_column: PathColumn = None,
     as_json: Json = False,
 ) -> None:
     """Check what a search needs on this machine; exit code 1 where something is wrong.
 
     Example: pawtune doctor --data PHOTOS
     """
+    from pawtune.data_pipeline.splitting.label_tables.label_table import LabelFile
     from pawtune.search.doctor.checks import examine
 
+    table = LabelFile(Path(labels), label_column, path_column) if labels else None
     checks = []
-    for check in examine(data, address):
+    for check in examine(data, address, table):
         checks.append(check)
         if not as_json:
             print(f"{check.state.upper():<6} {check.name}: {check.found}", flush=True)

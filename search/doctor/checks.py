@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.safe_files import shown
+from pawtune.data_pipeline.splitting.label_tables.label_table import LabelFile
 from pawtune.models.backbones.backbone_weights import cached_weights, weights_file_name
 from pawtune.search.cluster.local_ray import MAX_BYTES, folder_trouble
 from pawtune.search.cluster.worker_start import ERROR_LINE, PATIENCE_S, worker_error
@@ -44,13 +45,24 @@ class Check:
         return asdict(self)
 
 
-def examine(data: str | None = None, address: str | None = None) -> Iterator[Check]:
+def examine(
+    data: str | None = None, address: str | None = None, labels: LabelFile | None = None
+) -> Iterator[Check]:
     """Checks one thing after another, the quick ones first.
 
     Args:
         data: Folder of images, as `run --data` takes it; None: no data is checked.
         address: Address of a cluster, as `run --address` takes it; None: a local Ray.
+        labels: Table of the images' labels.
+
+    Raises:
+        UserError: A table without images.
     """
+    if labels is not None and data is None:
+        raise UserError(
+            f"--labels must come with the images that it labels, received {shown(labels.file)!r} "
+            "alone; add --data FOLDER"
+        )
     yield check_python()
     yield check_temporary_folder()
     yield check_disk()
@@ -59,7 +71,7 @@ def examine(data: str | None = None, address: str | None = None) -> Iterator[Che
     yield check_tensorflow()
     yield check_ray(address)
     if data is not None:
-        yield check_data(data)
+        yield check_data(data, labels)
 
 
 def check_python() -> Check:
@@ -149,21 +161,22 @@ def check_ray(address: str | None) -> Check:
     return Check("Ray", "ok", text)
 
 
-def check_data(data: str) -> Check:
+def check_data(data: str, labels: LabelFile | None = None) -> Check:
     """What is understood of the images: splits, notes, what is left out, as `preview` says."""
     from pawtune.data_pipeline.sources.resolve import named_as_given, resolve_source
     from pawtune.data_pipeline.splitting.build import build_manifest
 
+    see = f"pawtune preview {shlex.quote(data)}"
+    if labels is not None:
+        see += f" --labels {shlex.quote(str(labels.file))}"
     silent: Callable[..., None] = lambda *news: None  # noqa: E731
     try:
         cache = cache_dir()
         root = resolve_source(data, cache=cache, progress=silent)
         with named_as_given(data):
-            manifest = build_manifest(root, seed=0, cache=cache, progress=silent)
+            manifest = build_manifest(root, labels=labels, cache=cache, progress=silent)
     except (DataError, UserError) as error:
-        return Check(
-            "data", "wrong", str(error), f"see all of it: pawtune preview {shlex.quote(data)}"
-        )
+        return Check("data", "wrong", str(error), f"see all of it: {see}")
     sums = {split: sum(labels.values()) for split, labels in manifest.counts().items()}
     counts = ", ".join(f"{number} {split}" for split, number in sums.items())
     found = f"{len(manifest.class_names)} classes; {counts}; {len(manifest.rejects)} left out"
@@ -174,7 +187,7 @@ def check_data(data: str) -> Check:
         return Check("data", "ok", found)
     more = len(manifest.warnings) - 1
     warning = shown(manifest.warnings[0]) + (f"; {more} more warnings" if more else "")
-    return Check("data", "note", found, f"{warning}; see pawtune preview {shlex.quote(data)}")
+    return Check("data", "note", found, f"{warning}; see {see}")
 
 
 class ProbeFailed(Exception):

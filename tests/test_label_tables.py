@@ -93,6 +93,16 @@ def test_an_index_of_file_names_is_the_path_column(read: Read) -> None:
     assert labels(read(",label", lambda n: f"{n}.jpg,{n % 4}"))["7.jpg"] == "3"
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_excels_line_with_the_separator_is_no_header(
+    read: Read, refusal: Refusal, separator: str
+) -> None:
+    start = f"sep={separator}\nimage{separator}label"
+    layout = read(start, lambda n: f"{n}.jpg{separator}{pet(n)}")
+    assert labels(layout)["3.jpg"] == pet(3)
+    assert "line 3: every row must have 2 values" in refusal(start, lambda n: f"{n}.jpg")
+
+
 def test_two_columns_that_name_different_files_are_refused(refusal: Refusal, read: Read) -> None:
     def row(number: int) -> str:
         return f"{number},{19 - number},{pet(number)}"

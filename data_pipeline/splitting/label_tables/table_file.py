@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.safe_files import read_regular, shown
 
 MAX_TABLE_BYTES = 2**30
+EXCEL_SEPARATOR = re.compile(r"sep=([^\w\s]|\t)\r?\n")  # a line that Excel writes before the names
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 OTHER_FORMATS = {
     b"{": "JSON", b"[": "JSON", b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text",
@@ -41,9 +43,12 @@ def read_table(path: Path) -> Table:
     """
     name = shown(path.name)
     text = _read_text(path)
-    first = text.partition("\n")[0]
-    separator = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    declared = EXCEL_SEPARATOR.match(text)
+    content = text[declared.end() :] if declared else text
+    before = 1 if declared else 0
+    first = content.partition("\n")[0]
+    separator = declared[1] if declared else max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
     rows, lines = [], []
     try:
         columns = tuple(word.strip() for word in next(reader, []))
@@ -52,13 +57,13 @@ def read_table(path: Path) -> Table:
                 continue
             if len(row) != len(columns):
                 raise DataError(
-                    f"{name} line {reader.line_num}: every row must have {len(columns)} values as "
-                    f"the first line, received {len(row)}"
+                    f"{name} line {reader.line_num + before}: every row must have {len(columns)} "
+                    f"values as the first line, received {len(row)}"
                 )
             rows.append(tuple(row))
-            lines.append(reader.line_num)
+            lines.append(reader.line_num + before)
     except csv.Error as error:
-        raise DataError(f"{name} line {reader.line_num}: {shown(str(error))}") from error
+        raise DataError(f"{name} line {reader.line_num + before}: {shown(str(error))}") from error
     if len(columns) < 2 or len(set(columns)) < len(columns) or not rows:
         raise DataError(
             f"{name}: the first line must name two or more columns, each once, and rows must "

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.special import softmax
 from scipy.stats import mannwhitneyu
-from solved_picks import check_relabelled, check_selection
+from solved_picks import check_relabelled, check_selection, check_votes
 
 from pawtune.data_pipeline.images.decode import resize_bilinear
 from pawtune.data_pipeline.sources.sample import make_sample
@@ -411,6 +411,8 @@ def main() -> None:
         ),
         "selection": lambda: check_selection(*pets()[1:], options.draws),
         "selection, flowers": lambda: check_selection(*flowers()[1:], options.draws),
+        "votes": lambda: check_votes(*pets()[1:], SPLITS),
+        "votes, flowers": lambda: check_votes(*flowers()[1:], SPLITS),
         "copies": lambda: find_made_copies(encoder, pets()[1], pets()[0]),
         "forecasts": lambda: check_forecasts(*pets()[1:], options.draws),
     }

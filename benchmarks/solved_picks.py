@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.models.out_of_fold.label_errors import find_label_errors
 from pawtune.models.out_of_fold.leave_out import deal_folds
 from pawtune.models.training.solved_heads import (
@@ -20,6 +21,8 @@ from pawtune.models.training.solved_heads import (
     solve_ridge,
 )
 from pawtune.search.out_of_fold.predictions import choose_penalty, joined
+from pawtune.search.results.ensemble import SIGNIFICANT
+from pawtune.search.results.metrics import compare_paired, log_losses, p_of_lower
 
 Features = dict[str, NDArray[np.float16]]
 PENALTIES = (0.3, 3.0, 30.0)
@@ -112,6 +115,55 @@ def check_selection(features: Features, labels: NDArray[np.int64], draws: int) -
         "falls by": round(float(difference.mean()), 2),
         "its standard error": round(float(difference.std(ddof=1) / np.sqrt(draws)), 2),
     }
+
+
+def check_votes(features: Features, labels: NDArray[np.int64], splits: int) -> list[dict[str, Any]]:
+    """Test accuracy of a vote of the best 3 among 24 heads beside the best alone, 70% of the
+    photographs training and half of the rest validation, under rules for keeping the vote."""
+    classes = int(labels.max()) + 1
+    gains: dict[str, list[float]] = {"always": [], "log loss": [], "McNemar": []}
+    for split in range(splits):
+        order = np.random.default_rng(split).permutation(len(labels))
+        train, rest = np.split(order, [round(0.7 * len(order))])
+        half = len(rest) // 2
+        given, hidden = labels[rest[:half]], labels[rest[half:]]
+        heads = []
+        for taps in (*TAPS, tuple(features)):
+            x = np.concatenate([features[name] for name in taps], axis=1)
+            parts = decompose(x[train], x[rest])
+            for penalty in PENALTIES:
+                for head in (
+                    solve_ridge(parts, labels[train], classes, penalty),
+                    solve_logistic(parts, labels[train], classes, penalty / 300),
+                ):
+                    score = rate(head.val_logits[:half], given)
+                    heads.append((score, softmax(head.val_logits, axis=1)))
+        best = [p for _, p in sorted(heads, key=lambda pair: pair[0], reverse=True)[:3]]
+        vote, alone = np.mean(best, axis=0), best[0]
+        losses, losses_alone = (
+            log_losses(tempered(p[:half], choose_temperature(p[:half], given)), given)
+            for p in (vote, alone)
+        )
+        right, right_alone = (p[:half].argmax(axis=1) == given for p in (vote, alone))
+        gain = np.mean(vote[half:].argmax(1) == hidden) - np.mean(alone[half:].argmax(1) == hidden)
+        gains["always"].append(100 * float(gain))
+        if p_of_lower(losses, losses_alone) < SIGNIFICANT:
+            gains["log loss"].append(100 * float(gain))
+        if right.sum() > right_alone.sum():
+            if compare_paired(right, right_alone).p_value < SIGNIFICANT:
+                gains["McNemar"].append(100 * float(gain))
+    return [
+        {
+            "kept": rule,
+            "of splits": f"{len(found)} of {splits}",
+            "points gained where kept": round(float(np.mean(found)), 2) if found else None,
+            "standard error": round(float(np.std(found, ddof=1) / np.sqrt(len(found))), 2)
+            if len(found) > 1
+            else None,
+            "points gained by the rule": round(float(np.sum(found)) / splits, 2),
+        }
+        for rule, found in gains.items()
+    ]
 
 
 def rate(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """When a soft vote is offered: counted by hand from stored predictions."""
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,10 @@ def run(runs_dir: Path, tmp_path: Path) -> Run:
     return Run(maker.folder)
 
 
-def predict(run: Run, trial_id: str, wrong: range, doubt: float = 0.4) -> None:
-    """Lets a trial be right with certainty but on `wrong`, where it gives the truth `doubt`."""
+def predict(run: Run, trial_id: str, wrong: Iterable[int], doubt: float = 0.4) -> None:
+    """Lets a trial give the truth 0.9, but on `wrong` only `doubt`."""
     labels = run.manifest().labels("validation")
-    truth = np.ones(len(labels))
+    truth = np.full(len(labels), 0.9)
     truth[list(wrong)] = doubt
     probabilities = np.stack([1 - truth, truth], axis=1)
     probabilities[labels == 0] = probabilities[labels == 0, ::-1]
@@ -46,19 +47,32 @@ def test_mistakes_in_different_places_are_outvoted(run: Run) -> None:
     assert (vote.correct, vote.best_correct, vote.images) == (30, 24, 30)
     assert (vote.comparison.only_first, vote.comparison.only_second) == (6, 0)
     assert vote.comparison.p_value == 2 / 64  # six of six, two-sided
+    assert vote.log_loss < vote.best_log_loss
+    assert vote.log_loss_p < 0.05
+    assert vote.wins
+
+
+def test_a_lower_log_loss_wins_before_right_answers_differ_enough(run: Run) -> None:
+    """Five images more are no proof to McNemar's test; what all images are given is."""
+    predict(run, "0001", range(0, 5))
+    predict(run, "0002", range(6, 12))
+    predict(run, "0003", range(12, 18))
+    vote = count_votes(run.folder, run.rows(), run.manifest())
+    assert vote.comparison.p_value == 2 / 32
+    assert 0.005 < vote.log_loss_p < 0.05
     assert vote.wins
 
 
 def test_a_lead_within_noise_does_not_win(
     run: Run, runs_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    predict(run, "0001", range(0, 5))
-    predict(run, "0002", range(6, 12))
-    predict(run, "0003", range(12, 18))
+    predict(run, "0001", range(0, 2))
+    predict(run, "0002", range(2, 6))
+    predict(run, "0003", range(6, 9))
     told = pawtune(capsys, "ensemble", "made", "--runs-dir", runs_dir)
     assert told.code == 0
-    assert "only the vote is right on 5 images, only 0001 on 0" in told.out
-    assert "p = 0.0625" in told.out
+    assert "only the vote is right on 2 images, only 0001 on 0" in told.out
+    assert "exact McNemar p = 0.5" in told.out
     assert "it does not win: a lead like this is within noise" in told.out
     assert not run.folder.ensemble_dir.exists()
     asked = pawtune(capsys, "test", "made", "--ensemble", "--runs-dir", runs_dir)
@@ -72,7 +86,7 @@ def test_shared_mistakes_stay(run: Run, runs_dir: Path, capsys: pytest.CaptureFi
     for trial_id in ("0001", "0002", "0003"):
         predict(run, trial_id, range(0, 6))
     told = pawtune(capsys, "ensemble", "made", "--runs-dir", runs_dir)
-    assert "it is right exactly as often as 0001 alone" in told.out
+    assert "its log loss is no lower than that of 0001 alone" in told.out
 
 
 def test_who_cannot_vote_is_told(run: Run) -> None:

@@ -1,10 +1,11 @@
 """A soft vote of the best trials: whether it is worth having, and the one model it becomes.
 
 The validation predictions of every trial are kept, so evaluating a vote needs neither training nor
-images. The vote is kept when it classifies more validation images correctly than the best trial and
-McNemar's exact test finds the two to differ (p below 0.05): for each image, a vote costs as much as
-all its members together, so an advantage by chance is not enough. The best trial was chosen on
-these same images, which favours it: the test is conservative.
+images. For each image a vote costs as much as all its members together, so an advantage by chance
+is not enough: it is kept where its log loss on the validation images is lower than the best
+trial's, each at its own temperature, and a paired t test finds it so (one-sided, p below 0.05).
+Right answers alone would hardly ever decide: they differ on a handful of images, for which the best
+trial was chosen. Where they do, by McNemar's exact test, that suffices.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.data_pipeline.splitting.manifest_io import read_header
 from pawtune.models.families.family import Backbone
-from pawtune.models.out_of_fold.calibration import choose_temperature
+from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Metric
 from pawtune.search.process import load_tensorflow
@@ -22,7 +23,7 @@ from pawtune.search.results.best_model import load_backbones, load_core
 from pawtune.search.results.delivery.model_card import make_card
 from pawtune.search.results.delivery.model_file import save_complete
 from pawtune.search.results.leaderboard import Row
-from pawtune.search.results.metrics import Comparison, compare_paired
+from pawtune.search.results.metrics import Comparison, compare_paired, log_losses, p_of_lower
 from pawtune.search.results.model_choice import (
     Member,
     ModelChoice,
@@ -50,6 +51,9 @@ class EnsembleResult:
         correct: Images that the vote names right.
         accuracy: The same as a share.
         best_correct: Images that the best member alone names right.
+        log_loss: Mean log loss of the vote, at its temperature.
+        best_log_loss: The same of the best member alone.
+        log_loss_p: p of a paired t test that the vote's is lower.
         comparison: Comparison of vote and best member by McNemar's exact test.
         temperature: Divisor of the logarithm of the mean, fitted on all validation images.
         kept: Whether it was made into a model.
@@ -62,12 +66,18 @@ class EnsembleResult:
     best_correct: int
     comparison: Comparison
     temperature: float
+    log_loss: float
+    best_log_loss: float
+    log_loss_p: float
     kept: bool = False
 
     @property
     def wins(self) -> bool:
         """Whether it beats the best member by more than noise."""
-        return self.correct > self.best_correct and self.comparison.p_value < SIGNIFICANT
+        is_right_more = self.correct > self.best_correct
+        return self.log_loss_p < SIGNIFICANT or (
+            is_right_more and self.comparison.p_value < SIGNIFICANT
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json` and `ensemble.json`."""
@@ -137,6 +147,9 @@ def count_votes(run: RunFolder, voters: Sequence[Row], manifest: Manifest) -> En
     if isinstance(mean, str) or isinstance(alone, str):
         raise UserError(f"a vote needs every voter's validation predictions, but {mean}")
     right, right_alone = (p.argmax(axis=1) == labels for p in (mean, alone))
+    temperature = choose_temperature(mean, labels)
+    losses = log_losses(tempered(mean, temperature), labels)
+    losses_alone = log_losses(tempered(alone, choose_temperature(alone, labels)), labels)
     return EnsembleResult(
         members=[member_of(row) for row in voters],
         images=len(labels),
@@ -144,7 +157,10 @@ def count_votes(run: RunFolder, voters: Sequence[Row], manifest: Manifest) -> En
         accuracy=float(right.mean()),
         best_correct=int(right_alone.sum()),
         comparison=compare_paired(right, right_alone),
-        temperature=choose_temperature(mean, labels),
+        temperature=temperature,
+        log_loss=float(losses.mean()),
+        best_log_loss=float(losses_alone.mean()),
+        log_loss_p=p_of_lower(losses, losses_alone),
     )
 
 

@@ -10,6 +10,7 @@ import scipy  # loads scipy.stats where it is first used: 0.5 s
 from numpy.typing import NDArray
 
 from pawtune.data_pipeline.safe_files import shown
+from pawtune.models.out_of_fold.calibration import LEAST_PROBABILITY
 
 CALIBRATION_BINS = 15
 
@@ -152,6 +153,20 @@ def compare_paired(first_right: NDArray[np.bool_], second_right: NDArray[np.bool
     second = int(np.sum(second_right & ~first_right))
     test = scipy.stats.binomtest(first, first + second) if first + second else None
     return Comparison(first, second, float(test.pvalue) if test else 1.0)
+
+
+def log_losses(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64]:
+    """(N,) minus the logarithm of what each image's true class of (N, C) is given."""
+    given = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    found: NDArray[np.float64] = -np.log(np.maximum(given, LEAST_PROBABILITY))
+    return found
+
+
+def p_of_lower(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """p of a paired t test, one-sided: that the mean of (N,) `first` is lower than of `second`."""
+    if len(first) < 2 or np.ptp(first - second) == 0:
+        return 1.0
+    return float(scipy.stats.ttest_rel(first, second, alternative="less").pvalue)
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:

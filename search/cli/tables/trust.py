@@ -167,13 +167,15 @@ def vote_lines(vote: EnsembleResult) -> Iterator[str]:
         f"only the vote is right on {count(paired.only_first, 'image')}, only {best} on "
         f"{paired.only_second}: exact McNemar p = {paired.p_value:.4g}"
     )
+    yield (
+        f"log loss of a validation image: {vote.log_loss:.4f}, {best} alone "
+        f"{vote.best_log_loss:.4f}: paired t test p = {vote.log_loss_p:.4g}"
+    )
     if vote.wins:
         yield f"it beats {best} by more than noise (p below {SIGNIFICANT}). Next:"
         return
-    if vote.correct < vote.best_correct:
-        reason = f"it is right less often than {best} alone"
-    elif vote.correct == vote.best_correct:
-        reason = f"it is right exactly as often as {best} alone"
+    if vote.log_loss >= vote.best_log_loss:
+        reason = f"its log loss is no lower than that of {best} alone"
     else:
         reason = f"a lead like this is within noise (p is not below {SIGNIFICANT})"
     if vote.kept:

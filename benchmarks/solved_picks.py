@@ -149,9 +149,9 @@ def check_votes(features: Features, labels: NDArray[np.int64], splits: int) -> l
         gains["always"].append(100 * float(gain))
         if p_of_lower(losses, losses_alone) < SIGNIFICANT:
             gains["log loss"].append(100 * float(gain))
-        if right.sum() > right_alone.sum():
-            if compare_paired(right, right_alone).p_value < SIGNIFICANT:
-                gains["McNemar"].append(100 * float(gain))
+        p_value = compare_paired(right, right_alone).p_value
+        if right.sum() > right_alone.sum() and p_value < SIGNIFICANT:
+            gains["McNemar"].append(100 * float(gain))
     return [
         {
             "kept": rule,

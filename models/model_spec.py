@@ -17,7 +17,10 @@ Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Params = dict[str, str | int | float | bool]
 
 # Each description finishes the sentence "give …": `spec.explain` prints it as the remedy.
-ImageSize = Annotated[int, Field(ge=32, le=1024, description="an image side of 32 to 1024 px")]
+LEAST_SIDE = 32
+ImageSize = Annotated[
+    int, Field(ge=LEAST_SIDE, le=1024, description="an image side of 32 to 1024 px")
+]
 FlipMode = Annotated[Flip, Field(description="none, horizontal or horizontal_and_vertical")]
 Rotation = Annotated[
     float, Field(ge=0, le=1, description="a number from 0 to 1 (angles up to ±2π times it)")
@@ -97,6 +100,7 @@ class TrainSpec(FrozenSpec):
             falls to 0 by the last.
         label_smoothing: share of a label that is spread over all classes in the training loss.
         epochs: passes over the training images.
+        half_size_share: share of the epochs, the first ones, on images of half the side.
         seed: of weights, order, dropout and augmentation.
         precision: arithmetic; auto: the fastest that the hardware has.
         class_weights: whether all classes count alike, however many images they have.
@@ -111,8 +115,16 @@ class TrainSpec(FrozenSpec):
         0.0
     )
     epochs: Annotated[int, Field(ge=1, description="1 epoch or more")] = 20
+    half_size_share: Annotated[
+        float, Field(ge=0, lt=1, description="a number from 0 to below 1")
+    ] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**31, description="a whole number from 0")] = 0
     precision: Annotated[
         Precision, Field(description="auto, float32, mixed_bfloat16 or mixed_float16")
     ] = "auto"
     class_weights: Annotated[bool, Field(description="true or false")] = False
+
+    @property
+    def half_size_epochs(self) -> int:
+        """Epochs on images of half the side; at least one is left for whole ones."""
+        return min(round(self.half_size_share * self.epochs), self.epochs - 1)

@@ -22,14 +22,19 @@ def save_random_backbone(file: Path, image_size: int = 32) -> None:
 
 
 def network_of(
-    spec: ModelSpec, num_classes: int, *, seed: int, backbone: keras.Model | None = None
+    spec: ModelSpec,
+    num_classes: int,
+    *,
+    seed: int,
+    backbone: keras.Model | None = None,
+    with_half: bool = False,
 ) -> Network:
     """The network of a specification; `backbone` of a transfer specification."""
     core = family_of(spec).build_core(spec, num_classes, keyed(spec, backbone), seed=seed)
     extractor = None
     if isinstance(spec, TransferSpec) and backbone is not None:
         extractor = build_extractor(spec, backbone)
-    return build_network(spec, core, extractor, seed=seed)
+    return build_network(spec, core, extractor, seed=seed, with_half=with_half)
 
 
 def keyed(spec: ModelSpec, backbone: keras.Model | None) -> dict[Backbone, keras.Model]:

@@ -12,7 +12,7 @@ import pytest
 
 from pawtune.models.build import Network, make_optimizer
 from pawtune.models.complete_model import compose_complete
-from pawtune.models.errors import DivergedError
+from pawtune.models.errors import DivergedError, ModelError
 from pawtune.models.families.conv import ConvSpec
 from pawtune.models.families.transfer import TransferSpec
 from pawtune.models.model_spec import Optimizer, Precision, TrainSpec
@@ -152,6 +152,58 @@ def test_a_continued_trial_equals_an_uninterrupted_one(
         np.testing.assert_allclose(
             uninterrupted.val_probabilities, continued.val_probabilities, rtol=1e-5
         )
+
+
+GLOBAL = ConvSpec(
+    image_size=2 * SIZE, filters=(4, 8), batch_norm=True, pooling="global_average", dropout=0.3,
+    flip="horizontal", brightness_factor=0.2,
+)  # fmt: skip
+
+
+def test_the_first_epochs_may_be_on_images_of_half_the_side(tmp_path: Path) -> None:
+    """The same weights learn from averages of 2 x 2 pixels, are scored whole, and continue."""
+    settings = TrainSpec(epochs=4, batch_size=16, half_size_share=0.5, schedule="cosine", seed=2)
+    images, val_images = (x.repeat(2, axis=1).repeat(2, axis=2) for x in (TRAIN[0], VALIDATION[0]))
+    data = (images, TRAIN[1], val_images, VALIDATION[1])
+    assert settings.half_size_epochs == 2
+
+    def begin() -> tuple[Network, Any]:
+        network = networks.network_of(GLOBAL, 2, seed=0, with_half=True)
+        return network, make_optimizer(settings, len(images))
+
+    network, optimizer = begin()
+    assert network.half is not None
+    seen = []
+    for result in train_live(network, *data, settings, optimizer=optimizer):
+        seen.append(result)
+        np.testing.assert_allclose(
+            result.val_probabilities,
+            keras.ops.softmax(network.model.predict(val_images, verbose=0)),
+            rtol=1e-3,
+            atol=1e-5,
+        )
+        if result.epoch == 1:
+            save_state(network.core, optimizer, 1, tmp_path)
+    assert [a is b for a, b in zip(
+        network.half.trainable_variables, network.model.trainable_variables, strict=True
+    )] == [True] * len(network.core.trainable_variables)  # fmt: skip
+
+    network, optimizer = begin()
+    assert restore_state(network.core, optimizer, tmp_path) == 1
+    rest = list(train_live(network, *data, settings, optimizer=optimizer, start_epoch=2))
+    for uninterrupted, continued in zip(seen[1:], rest, strict=True):
+        assert scores(uninterrupted) == pytest.approx(scores(continued), rel=1e-6)
+
+    network, optimizer = begin()
+    whole = settings.model_copy(update={"half_size_share": 0.0})
+    (first, *_) = train_live(network, *data, whole, optimizer=optimizer)
+    assert first.metrics["loss"] != pytest.approx(seen[0].metrics["loss"], rel=1e-6)
+
+
+def test_weights_that_fit_one_size_refuse_another() -> None:
+    spec = GLOBAL.model_copy(update={"pooling": "flatten"})
+    with pytest.raises(ModelError, match="half_size_share needs a net that takes 32 px as well as"):
+        networks.network_of(spec, 2, seed=0, with_half=True)
 
 
 @pytest.mark.slow

@@ -97,6 +97,26 @@ def test_a_schedule_of_its_own_may_dip_before_it_rises() -> None:
     assert set(decisions) == {"CONTINUE"}
 
 
+def test_epochs_on_smaller_images_are_not_judged() -> None:
+    """Nor compared with whole ones: what they score on whole images says little."""
+    scheduler = FamilyScheduler(Objective(), epochs=8, grace_period=1, reduction_factor=2)
+    for number in range(3):
+        whole = trial(f"000{number}", "conv", 8)
+        scheduler.on_trial_result(None, whole, result(1, 0.9))
+    nets = [trial(f"001{number}", "conv", 8) for number in range(2)]
+    for net in nets:
+        net.config["spec"]["train"]["half_size_share"] = 0.5
+    decisions = {
+        epoch: [
+            scheduler.on_trial_result(None, net, result(epoch, value))
+            for net, value in zip(nets, (0.8, 0.5), strict=True)
+        ]
+        for epoch in range(1, 6)
+    }
+    assert all(decisions[epoch] == ["CONTINUE"] * 2 for epoch in range(1, 5))
+    assert decisions[5] == ["CONTINUE", "STOP"]
+
+
 def test_the_scheduler_stops_it_and_spares_a_baseline() -> None:
     scheduler = FamilyScheduler(Objective(), epochs=20, grace_period=3, reduction_factor=3)
     head, net = trial("0001", "transfer", 1), trial("0002", "conv", 20)

@@ -19,6 +19,7 @@ import pytest
 from optuna.trial import TrialState
 
 from pawtune.models.baselines import baseline
+from pawtune.models.model_spec import TrainSpec
 from pawtune.search.config.search_config import load_config
 from pawtune.search.errors import UserError
 from pawtune.search.objective import Objective
@@ -189,7 +190,7 @@ def test_asha_knows_what_finished_before() -> None:
     def trial(number: int, value: float) -> Any:
         spec = SimpleNamespace(
             model=SimpleNamespace(family="conv"),
-            train=SimpleNamespace(epochs=9, schedule="constant"),
+            train=TrainSpec(epochs=9),
         )
         values = {1: value, 2: value}
         return SimpleNamespace(

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pawtune.models.baselines import BASELINES, baseline
-from pawtune.models.families.conv import ConvSpec, block_widths
+from pawtune.models.families.conv import CONV, ConvSpec, block_widths
 from pawtune.models.families.table import find_family
 from pawtune.models.families.transfer import TransferSpec
+from pawtune.models.model_spec import TrainSpec
 from pawtune.search.config.search_config import SearchConfig, load_config
 from pawtune.search.sampling import space
 
@@ -51,6 +52,19 @@ def test_params_survive_the_way_to_a_spec_and_back(seed: int) -> None:
         again = space.to_spec(back, search, "other", seed=1)
         assert space.identity(again) == space.identity(spec)
         assert space.locate(back, search, FAMILIES) is not None
+
+
+@pytest.mark.parametrize(
+    ("image_size", "depth", "padding", "share"),
+    [(96, 3, "same", 0.5), (48, 3, "same", 0.0), (64, 5, "same", 0.5), (100, 5, "valid", 0.0)],
+)
+def test_only_nets_that_take_half_the_side_are_trained_on_it(
+    image_size: int, depth: int, padding: str, share: float
+) -> None:
+    chosen = {"conv_depth": depth, "padding": padding, "image_size": image_size}
+    model, train = CONV.to_spec({**CONV.portfolio[0], **chosen}, TrainSpec(epochs=8))
+    assert train.half_size_share == share
+    assert train.half_size_epochs == 8 * share
 
 
 def test_the_space_is_conditional() -> None:

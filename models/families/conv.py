@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -17,6 +18,7 @@ from pawtune.models.families.family import (
 )
 from pawtune.models.families.layers import dense_outline
 from pawtune.models.families.parameters import (
+    HALF_SIZE_SHARE,
     PIXEL_NET,
     Parameter,
     computed,
@@ -24,7 +26,7 @@ from pawtune.models.families.parameters import (
     params_of,
     spec_of,
 )
-from pawtune.models.model_spec import Dropout, Params, PixelNetSpec, TrainSpec
+from pawtune.models.model_spec import LEAST_SIDE, Dropout, Params, PixelNetSpec, TrainSpec
 
 if TYPE_CHECKING:
     import keras
@@ -73,14 +75,24 @@ class ConvSpec(PixelNetSpec):
         return self
 
 
-def block_sizes(spec: ConvSpec) -> tuple[int, ...]:
-    """Side of the square feature map after each block, in pixels (below 1: nothing is left)."""
+def block_sizes(spec: ConvSpec, image_size: int | None = None) -> tuple[int, ...]:
+    """Side of the square feature map after each block, in pixels (below 1: nothing is left).
+
+    Args:
+        spec: the net.
+        image_size: another side of the images than the net's.
+    """
     sizes = []
-    side = spec.image_size
+    side = image_size or spec.image_size
     for _ in spec.filters:
         side = (side if spec.padding == "same" else side - spec.kernel_size + 1) // 2
         sizes.append(side)
     return tuple(sizes)
+
+
+def _survives_at_half(spec: ConvSpec) -> bool:
+    side = spec.image_size // 2
+    return side >= LEAST_SIDE and min(block_sizes(spec, side)) >= 1
 
 
 def block_widths(filters: int, growth: float, depth: int) -> tuple[int, ...]:
@@ -129,6 +141,8 @@ PARAMETERS = (
         "What follows the blocks.",
         name="conv_pooling",
     ),
+    # Weights behind a flattened map fit one size of images.
+    replace(HALF_SIZE_SHARE, only_if=("conv_pooling", ("global_average",))),
     of_model(
         ConvSpec,
         "dense_width",
@@ -190,6 +204,7 @@ class ConvFamily:
             "padding": "same",
             "batch_norm": True,
             "conv_pooling": "global_average",
+            "half_size_share": 0.5,
             "conv_dense_width": 0,
             "conv_dropout": 0.3,
             "scaling": "minus_one_to_one",
@@ -200,7 +215,10 @@ class ConvFamily:
         """The specification that a point of the space stands for."""
         first, growth, depth = (params[k] for k in ("filters", "filter_growth", "conv_depth"))
         widths = block_widths(int(first), float(growth), int(depth))
-        return spec_of(ConvSpec, PARAMETERS, params, train, filters=widths)
+        model, train = spec_of(ConvSpec, PARAMETERS, params, train, filters=widths)
+        if train.half_size_share and not _survives_at_half(model):
+            train = train.model_copy(update={"half_size_share": 0.0})
+        return model, train
 
     def to_params(self, model: ConvSpec, train: TrainSpec) -> Params | None:
         """The point of the space; None where the widths fit no growth."""

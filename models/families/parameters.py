@@ -149,6 +149,11 @@ LABEL_SMOOTHING = of_training(
     FloatRange(low=0.0, high=0.1, step=0.05),
     "Share of a label that is spread over all classes.",
 )
+HALF_SIZE_SHARE = of_training(
+    "half_size_share",
+    Choices(choices=(0.5, 0.0)),
+    "Share of the epochs, the first ones, on images of half the side: a third of their time.",
+)
 TRAINING = (LEARNING_RATE, BATCH_SIZE, OPTIMIZER, WEIGHT_DECAY, SCHEDULE, LABEL_SMOOTHING)
 # Of every family that trains epoch by epoch.
 SHARED = (FLIP, ROTATION, *TRAINING)

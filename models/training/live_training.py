@@ -56,7 +56,8 @@ def train_live(
         train_labels: (N,) class indices.
         val_images: (M, S, S, 3).
         val_labels: (M,) class indices.
-        spec: batch size, optimizer, its schedule, label smoothing, epochs, seed, class weights.
+        spec: batch size, optimizer, its schedule, label smoothing, epochs, those on images of
+            half the side (validation images are whole in all of them), seed, class weights.
         optimizer: one that was restored; by default a new one of the spec.
         start_epoch: the first epoch to train, from 1.
 
@@ -71,12 +72,18 @@ def train_live(
     class_weights = None
     if spec.class_weights:
         class_weights = balancing_weights(train_labels, network.core.output_shape[-1])
-    step = compile_step(network.model, optimizer, class_weights, spec.label_smoothing)
+
+    def compiled(model: keras.Model) -> tuple[keras.Model, Step]:
+        return model, compile_step(model, optimizer, class_weights, spec.label_smoothing)
+
+    whole = compiled(network.model)
+    small = compiled(network.half) if network.half is not None else whole
     batch_norms = BatchNormMeasurement(network.core)
     validate = _validator(network, val_images)
     for epoch in range(start_epoch, spec.epochs + 1):
         start = perf_counter()
-        reset_randomness(network.model, spec.seed, epoch)
+        model, step = small if epoch <= spec.half_size_epochs else whole
+        reset_randomness(model, spec.seed, epoch)
         order = epoch_order(len(train_images), spec.seed, epoch)
         loss_sum = hits = 0.0
         for first in range(0, len(order), spec.batch_size):

@@ -29,7 +29,9 @@ def pixel_trial(
         core: gives logits of pixels 0..255, or of the extractor's features.
         extractor: (N, S, S, 3) pixels → (N, F) frozen features; None: the core takes pixels.
     """
-    network = build_network(model, core, extractor, seed=train.seed)
+    network = build_network(
+        model, core, extractor, seed=train.seed, with_half=train.half_size_share > 0
+    )
     optimizer = make_optimizer(train, len(data.train_labels))
 
     def train_from(start_epoch: int) -> Iterator[EpochResult]:

@@ -9,6 +9,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from pawtune.models.families.table import find_family
+from pawtune.models.model_spec import TrainSpec
 from pawtune.models.words import count
 from pawtune.search.objective import Objective
 from pawtune.search.storage.history import PastTrial
@@ -22,7 +23,8 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
     """Asynchronous successive halving within each family.
 
     A transfer head at 0.95 after one epoch must not end every convolutional net, so trials are
-    compared with their own family only. A baseline's results enter the rungs, but it is never
+    compared with their own family only, and with those that spend as many epochs on images of half
+    the side, during which none is judged. A baseline's results enter the rungs, but it is never
     stopped: it is what a search is measured against. A trial that has no rivals at its epoch is
     judged by the best of the other families, see `Outlook`; not under a schedule of its own, where
     most is won towards the end. With several objectives halving still goes by the metric, and a
@@ -76,6 +78,8 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         train = spec["train"]
         schedule = train.get("schedule", "constant")
         family = f"{spec['model']['family']}, {count(train['epochs'], 'epoch')}, {schedule}"
+        if half := _half_size_epochs(trial):
+            family += f", {half} of them on small images"
         arguments = self._arguments
         if find_family(spec["model"]["family"]).spec_type.is_scheduled:
             # Schedules of any length are compared once, when half of them is done.
@@ -99,8 +103,9 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         result: dict[str, Any] = {}
         for epoch, value in past.values.items():
             result = {"epoch": epoch, "objective": value, **past.costs}
-            self._note(trial, result)
-            self._family(trial).on_trial_result(None, trial, _with_percent(trial, result))
+            if epoch > _half_size_epochs(trial):
+                self._note(trial, result)
+                self._family(trial).on_trial_result(None, trial, _with_percent(trial, result))
         return result
 
     def remember(self, past: PastTrial) -> None:
@@ -116,6 +121,7 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
             "train": {
                 "epochs": past.spec.train.epochs,
                 "schedule": past.spec.train.schedule,
+                "half_size_share": past.spec.train.half_size_share,
             },
         }
         stub = SimpleNamespace(
@@ -126,6 +132,9 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Says whether a trial continues after an epoch."""
+        if result.get("epoch", math.inf) <= _half_size_epochs(trial):
+            # Those epochs are cheap, and whole validation images do not suit their weights yet.
+            return str(TrialScheduler.CONTINUE)
         decision: str = self._family(trial).on_trial_result(
             tune_controller, trial, _with_percent(trial, result)
         )
@@ -169,6 +178,13 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
     def debug_string(self) -> str:
         """One line a family, for Tune's logs."""
         return "\n".join(f"{name}: {s.debug_string()}" for name, s in self._families.items())
+
+
+def _half_size_epochs(trial: Any) -> int:
+    """Epochs that a trial spends on images of half the side, after which it is first judged."""
+    train = trial.config["spec"]["train"]
+    given = {name: train[name] for name in ("epochs", "half_size_share") if name in train}
+    return TrainSpec(**given).half_size_epochs
 
 
 def _with_percent(trial: Any, result: dict[str, Any]) -> dict[str, Any]:

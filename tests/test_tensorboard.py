@@ -136,7 +136,8 @@ def test_stopped_trials_are_told_by_a_column(runs_dir: Path) -> None:
         "trials=2",
         "scheduler.name=asha",
         "scheduler.grace_period=1",
-        "space.half_size_share=0.0",  # else none is judged at first
+        "space.half_size_share=0.0",  # trials of one kind are compared
+        "space.schedule=cosine",
         families=("conv",),
     )
     assert search.statuses() == ["completed", "stopped"]

@@ -44,6 +44,12 @@ FIXED = {
     "batch_size": NET_BATCH,
     "learning_rate": NET_RATE,
     "optimizer": "adam",
+    "schedule": "constant",
+    "label_smoothing": 0.0,
+    "zoom_factor": 0.0,
+    "shift_factor": 0.0,
+    "brightness_factor": 0.0,
+    "contrast_factor": 0.0,
 }
 
 

@@ -152,6 +152,23 @@ def test_a_python_without_docstrings_is_refused_before_ray_is_loaded() -> None:
     assert done.stdout.startswith("Python must keep docstrings, which Ray reads, received ")
 
 
+@pytest.mark.slow
+def test_a_script_whose_thread_searched_ends_well(tiny_images: Path) -> None:
+    """Ray could not be shut down once the thread that had started it was gone."""
+    settings = {**TINY, "data": str(tiny_images), "trials": 1, "epochs": 1, "name": "threaded"}
+    code = (
+        "import threading, pawtune as pt\n"
+        f"config = pt.SearchConfig(**{settings!r})\n"
+        "thread = threading.Thread(target=pt.run_search, args=(config,))\n"
+        "thread.start()\nthread.join()\n"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "GCS" not in done.stderr
+    assert open_run("threaded").summary()["counts"] == {"completed": 1}
+
+
 class Notes:
     """A callback that writes down what it hears."""
 

@@ -13,7 +13,7 @@ import ray
 from pawtune.search.cluster.autoscaler import nodes_to_come
 from pawtune.search.cluster.capacity import Capacity, NodeKind, amount
 from pawtune.search.cluster.head_address import head_here, no_cluster, probe_head
-from pawtune.search.cluster.local_ray import prepare_local_ray
+from pawtune.search.cluster.local_ray import prepare_local_ray, start_to_the_end
 from pawtune.search.cluster.node_events import Say, report_node_events
 from pawtune.search.cluster.ray_internals import check_token, local_resources, session_folder
 from pawtune.search.cluster.worker_start import PATIENCE_S, worker_error
@@ -79,7 +79,11 @@ def connect(address: str | None, say: Say | None = None) -> None:
         if head is not None:
             _show_token(head)
         with undisturbed():
-            ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
+            start_to_the_end(
+                lambda: ray.init(
+                    **options, logging_level="ERROR", log_to_driver=False, configure_logging=False
+                )
+            )
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise (_not_started(error) if head is None else no_cluster(address, error, head)) from error
     if head is None:

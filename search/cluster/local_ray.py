@@ -5,8 +5,13 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+
+import ray
 
 from pawtune.search.cluster.node_events import Say
 from pawtune.search.errors import UserError
@@ -14,6 +19,7 @@ from pawtune.search.errors import UserError
 # Ray's sockets lie at TMP/ray/session_<26 characters>_<process>/sockets/plasma_store, and Linux
 # takes no path of a socket above 107 bytes.
 MAX_BYTES = 107 - len("/ray/session_YYYY-MM-DD_hh-mm-ss_uuuuuu_4194304/sockets/plasma_store")
+END_S = 60.0  # for Ray to shut down; it takes some two
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 
@@ -29,6 +35,41 @@ def prepare_local_ray(say: Say) -> None:
     _short_temporary_folder(say)
     _token_without_home()
     _path_with_a_shell()
+
+
+def start_to_the_end(start: Callable[[], object]) -> None:
+    """Starts Ray in a thread that lives as long as the process, and shuts it down there.
+
+    Where the thread that started Ray has ended, `ray.shutdown` takes a minute and ends the process
+    with an error. The main thread outlives Ray; of others nobody knows.
+
+    Args:
+        start: Starts Ray; what it raises is raised here.
+    """
+    if threading.current_thread() is threading.main_thread():
+        start()
+        return
+    started, over = Future[None](), threading.Event()
+
+    def live() -> None:
+        try:
+            start()
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        over.wait()
+        ray.shutdown()
+
+    thread = threading.Thread(target=live, name="ray", daemon=True)
+    thread.start()
+    started.result()
+
+    def end() -> None:
+        over.set()
+        thread.join(END_S)
+
+    atexit.register(end)
 
 
 def _short_temporary_folder(say: Say) -> None:

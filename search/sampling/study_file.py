@@ -38,9 +38,8 @@ class StudyFile:
         self, path: Path, name: str, objective: Objective, say: Callable[[str], None]
     ) -> None:
         new = path.with_name(f".{path.name}.new")
-        for suffix in ("", "-journal", "-wal", "-shm"):  # a killed driver may leave the others
-            for file in (path, new):
-                file.with_name(file.name + suffix).unlink(missing_ok=True)
+        for file in (path, new):
+            _remove(file)
         self._path = path
         self._new = new
         self._say = say
@@ -76,10 +75,8 @@ class StudyFile:
             timer.join()  # it may be writing, and have something to say about that
         error = self.write()
         if error is not None:
-            self._say(
-                f"study.db lacks {len(self._pending)} of the trials: {error}; "
-                "`pawtune resume` makes it again"
-            )
+            missing = f"{len(self._pending)} of the" if self._pending else "all"
+            self._say(f"study.db lacks {missing} trials: {error}; `pawtune resume` makes it again")
 
     def _write_after(self, seconds: float) -> None:
         self._timer = threading.Timer(seconds, self._write_some)
@@ -133,6 +130,7 @@ class StudyFile:
             )
             self._let_go(self._storage)
         except Exception as error:  # SQLAlchemy's own, which Optuna wraps only once a study stands
+            _remove(self._new)
             raise StorageInternalError(str(error)) from error
         os.replace(self._new, self._path)
         self._study = study
@@ -161,6 +159,12 @@ class StudyFile:
         file = self._new if self._study is None else self._path
         address = f"{file.absolute().as_uri()}?mode=rw"
         return sqlite3.connect(address, uri=True, timeout=LOCKED_S, check_same_thread=False)
+
+
+def _remove(file: Path) -> None:
+    """Removes an SQLite file and those that a killed process may leave beside it."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        file.with_name(file.name + suffix).unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 Nothing heavy is imported before a verb runs: `pawtune --help` must answer at once.
 """
 
+import signal
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +28,10 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
+            raise Interrupted from error
+        except SystemExit as error:
+            if error.code != signal.SIGTERM:  # as Ray raises it while it starts
+                raise
             raise Interrupted from error
 
 

@@ -145,11 +145,13 @@ def run(
     from pawtune.search.cluster.head_address import probe_head
 
     probe_head(search_config.resources.address)  # before Ray is loaded, which takes seconds
+    from pawtune.search.cluster.connection import leaving_ray
     from pawtune.search.driver import run_search
 
-    with Reporter(quiet=quiet) as reporter:
-        result = run_search(search_config, reporter)
-    _show_outcome(result, as_json)
+    with leaving_ray():
+        with Reporter(quiet=quiet) as reporter:
+            result = run_search(search_config, reporter)
+        _show_outcome(result, as_json)
 
 
 def _show_outcome(result: "Run", as_json: bool) -> None:
@@ -247,15 +249,17 @@ def resume(
     probe_head(address)  # before Ray is loaded, which takes seconds
     folder = open_run(run, runs_dir).folder
     refuse_if_held(folder)
+    from pawtune.search.cluster.connection import leaving_ray
     from pawtune.search.driver import resume_search
 
-    with Reporter(quiet=quiet) as reporter:
-        result = resume_search(
-            folder,
-            more_trials=int(more),
-            retry_failed=retry_failed,
-            data=data,
-            address=address,
-            reporter=reporter,
-        )
-    _show_outcome(result, as_json)
+    with leaving_ray():
+        with Reporter(quiet=quiet) as reporter:
+            result = resume_search(
+                folder,
+                more_trials=int(more),
+                retry_failed=retry_failed,
+                data=data,
+                address=address,
+                reporter=reporter,
+            )
+        _show_outcome(result, as_json)

@@ -5,6 +5,8 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +91,18 @@ def connect(address: str | None, say: Say | None = None) -> None:
     if head is None:
         _await_worker()
     report_node_events(say)
+
+
+@contextmanager
+def leaving_ray() -> Iterator[None]:
+    """Ends, after a block that ends well, the Ray that `connect` has started or joined in it.
+
+    Left to the end of the process, Ray (2.60) would first wait for half a second.
+    """
+    before = ray.is_initialized()
+    yield
+    if not before:
+        ray.shutdown()
 
 
 def _await_worker() -> None:

@@ -10,7 +10,6 @@ import scipy  # loads scipy.stats where it is first used: 0.5 s
 from numpy.typing import NDArray
 
 from pawtune.data_pipeline.safe_files import shown
-from pawtune.models.out_of_fold.calibration import LEAST_PROBABILITY
 
 CALIBRATION_BINS = 15
 
@@ -158,7 +157,7 @@ def compare_paired(first_right: NDArray[np.bool_], second_right: NDArray[np.bool
 def log_losses(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64]:
     """(N,) minus the logarithm of what each image's true class of (N, C) is given."""
     given = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    found: NDArray[np.float64] = -np.log(np.maximum(given, LEAST_PROBABILITY))
+    found: NDArray[np.float64] = -np.log(np.maximum(given, np.finfo(np.float32).tiny))
     return found
 
 

@@ -1,6 +1,18 @@
-"""`python -m pawtune`: the same as the console script."""
+"""`pawtune`, and `python -m pawtune`: the command line as a process of its own."""
 
-from pawtune.search.cli.main import main
+import gc
+
+from pawtune.search.cli import main as command_line
+
+
+def main() -> None:
+    """Runs the command line and exits."""
+    try:
+        command_line.main()
+    finally:
+        # The interpreter would go through all objects once more: a second after a search.
+        gc.freeze()
+
 
 if __name__ == "__main__":
     main()

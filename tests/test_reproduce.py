@@ -1,6 +1,7 @@
 """What a reproduction says where the machine, a version or a digit differs."""
 
 from pathlib import Path
+from typing import Any
 
 from pawtune.models.baselines import baseline
 from pawtune.search.cli.tables.trust import reproduction_lines
@@ -13,6 +14,7 @@ from pawtune.search.retraining.reproduce import (
 from pawtune.search.storage.records import TrialFacts
 from pawtune.search.storage.versions import installed_versions
 from tests.run_folders import RunMaker, make_images
+from tests.tiny_run import TINY, search_tiny
 
 FACTS = TrialFacts(device="cpu", cpu="A", threads=1, precision="float32", training="live", code=2)
 
@@ -52,6 +54,20 @@ def test_what_decides_on_digits_is_compared(runs_dir: Path, tmp_path: Path) -> N
     keras, ray = find_changes(run, FACTS, FACTS)
     assert keras == f"keras 3.0.0 → {now}"
     assert ray.isprintable()
+
+
+def test_a_trial_that_was_stopped_is_trained_on_its_whole_schedule(
+    ray_cluster: dict[str, Any], tiny_images: Path, runs_dir: Path
+) -> None:
+    """A cosine over the two epochs that it was given would be another than over all four."""
+    space = {**TINY["space"], "schedule": ["cosine"]}
+    run = search_tiny(tiny_images, runs_dir, trials=1, epochs=4, space=space)
+    (trial,) = run.folder.trials()
+    trial.write_metrics(trial.read_metrics()[:2])
+    trial.best_predictions.unlink()  # of a later epoch
+    result = run.reproduce(trial.trial_id)
+    assert [pair.epoch for pair in result.pairs] == [1, 2]
+    assert result.first_difference is None
 
 
 def test_the_verdict_says_what_it_rests_on() -> None:

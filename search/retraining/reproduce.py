@@ -10,6 +10,7 @@ precision and versions, every digit comes back; else it is a matter of tolerance
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +25,7 @@ from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.validation import read_probabilities
 from pawtune.search.retraining.setup import LOCAL, prepare_retraining
-from pawtune.search.retraining.training import Training, follow_one
+from pawtune.search.retraining.training import Training, follow_one, train_first
 from pawtune.search.storage.records import TrialFacts
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
 from pawtune.search.storage.trial_spec import load_spec
@@ -132,7 +133,7 @@ def reproduce_trial(
     folder = run.trial(row.trial_id)
     recorded = folder.read_metrics()
     facts = folder.read_facts()
-    spec = _as_recorded(load_spec(run, row.trial_id), facts, len(recorded))
+    spec = _as_recorded(load_spec(run, row.trial_id), facts)
     setup = prepare_retraining(
         run,
         [spec],
@@ -143,7 +144,9 @@ def reproduce_trial(
         on_cpu=facts.device == "cpu",
     )
     with tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
-        training = Training(spec, TrialFolder(Path(scratch)))
+        # Of the epochs that it was given: a schedule depends on how many these are.
+        trainer = partial(train_first, len(recorded))
+        training = Training(spec, TrialFolder(Path(scratch)), trainer=trainer)
         follow_one(setup, training, f"train {row.name}", reporter)
         reporter.close()
         again = training.folder.read_metrics()
@@ -172,12 +175,11 @@ def reproduce_trial(
     )
 
 
-def _as_recorded(spec: TrialSpec, facts: TrialFacts, epochs: int) -> TrialSpec:
-    """The trial in the precision that `auto` meant there, for the epochs that it was given."""
-    update: dict[str, Any] = {"epochs": epochs}
-    if spec.train.precision == "auto" and facts.precision in get_args(Precision):
-        update["precision"] = facts.precision
-    train = type(spec.train).model_validate({**spec.train.model_dump(), **update})
+def _as_recorded(spec: TrialSpec, facts: TrialFacts) -> TrialSpec:
+    """The trial in the precision that `auto` meant there."""
+    if spec.train.precision != "auto" or facts.precision not in get_args(Precision):
+        return spec
+    train = spec.train.model_copy(update={"precision": facts.precision})
     return spec.model_copy(update={"train": train})
 
 

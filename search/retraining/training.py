@@ -9,6 +9,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ def train_trial(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Itera
     """Trains a trial as a search does, in a folder that this process sees."""
     folder.root.mkdir(parents=True, exist_ok=True)
     yield from run_trial(spec, TrialWriter(folder, work.objective), work)
+
+
+def train_first(
+    epochs: int, spec: TrialSpec, folder: TrialFolder, work: SharedWork
+) -> Iterator[TrialReport]:
+    """The same, ended after some epochs of its specification, as by early stopping."""
+    yield from islice(train_trial(spec, folder, work), epochs)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def benchmark(name: str, folder: Path, *arguments: object) -> dict[str, Any]:
     out = folder / "out.json"
     script = REPOSITORY / "benchmarks" / f"{name}.py"
     command = [sys.executable, str(script), *map(str, arguments), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     report: dict[str, Any] = json.loads(out.read_text())
     assert report["command"].startswith(str(script))
@@ -114,7 +114,7 @@ def test_best_answer(tmp_path: Path, tiny_images: Path, untrained: Path) -> None
     (row,) = benchmark(
         "best_answer",
         tmp_path,
-        *("--data", tiny_images, "--weights", untrained, "--image-size=32", "--budget=20s"),
+        *("--data", tiny_images, "--weights", untrained, "--image-size=32", "--budget=60s"),
         *("--split-seeds", 3, "--expert-path", untrained.parent / "expert"),
     )["rows"]
     assert row["split seed"] == 3
@@ -125,7 +125,7 @@ def test_best_answer(tmp_path: Path, tiny_images: Path, untrained: Path) -> None
 
 @pytest.mark.slow
 def test_from_scratch(tmp_path: Path, tiny_images: Path) -> None:
-    sizes = ("--image-size=32", "--epochs=2", "--budget=20s")
+    sizes = ("--image-size=32", "--epochs=2", "--budget=60s")
     script, ours = benchmark("from_scratch", tmp_path, "--data", tiny_images, *sizes)["rows"]
     assert script["nets"] == 1
     assert ours["nets"] >= 1

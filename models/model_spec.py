@@ -128,3 +128,9 @@ class TrainSpec(FrozenSpec):
     def half_size_epochs(self) -> int:
         """Epochs on images of half the side; at least one is left for whole ones."""
         return min(round(self.half_size_share * self.epochs), self.epochs - 1)
+
+    def over(self, epochs: int) -> TrainSpec:
+        """The same recipe over fewer epochs: as many of them on images of half the side, if so many
+        are left beside a whole one; a schedule ends with the last."""
+        half = min(self.half_size_epochs, epochs - 1)
+        return self.model_copy(update={"epochs": epochs, "half_size_share": half / epochs})

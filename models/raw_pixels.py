@@ -49,27 +49,28 @@ def resized(
 def _by_area(pixels: keras.KerasTensor, size: int) -> keras.KerasTensor:
     """(N, H, W, 3) to (N, size, size, 3), first down, then across."""
     # The operations of tf.image.resize for this have no counterpart in TFLite and ONNX.
-    zeros = ops.zeros_like(pixels)
-    # Sides as vectors, all from the pixels: a constant could not be loaded in safe mode.
-    small = ops.image.resize(zeros, (size, size), data_format="channels_last")
+    # Sides as vectors of ones, all from the pixels: a constant could not be loaded in safe mode.
+    small = ops.image.resize(pixels, (size, size), data_format="channels_last")
     target = ops.ones_like(ops.sum(small, axis=(0, 2, 3)))
-    down = _shares(ops.ones_like(ops.sum(zeros, axis=(0, 2, 3))), target, size)
-    across = _shares(ops.ones_like(ops.sum(zeros, axis=(0, 1, 3))), target, size)
+    down = _shares(ops.ones_like(ops.sum(pixels, axis=(0, 2, 3))), target, size)
+    across = _shares(ops.ones_like(ops.sum(pixels, axis=(0, 1, 3))), target, size)
     channels_first = ops.transpose(pixels, (0, 3, 1, 2))
     rows = ops.matmul(down, channels_first)
     return ops.transpose(ops.matmul(rows, ops.transpose(across)), (0, 2, 3, 1))
 
 
-def _shares(pixels: keras.KerasTensor, result: keras.KerasTensor, size: int) -> keras.KerasTensor:
+def _shares(
+    source_ones: keras.KerasTensor, target_ones: keras.KerasTensor, size: int
+) -> keras.KerasTensor:
     """What each pixel of a side gives to each of the result's: (S,), (size,) ones to (size, S).
 
     Where the side shrinks, the part of its width that overlaps, in units of 1/size of a pixel, in
     which all edges are whole numbers; else the weights of bilinear resizing.
     """
-    source = ops.sum(pixels)
-    begins = ops.expand_dims(ops.cumsum(pixels) - 1.0, 0) * float(size)
+    source = ops.sum(source_ones)
+    begins = ops.expand_dims(ops.cumsum(source_ones) - 1.0, 0) * float(size)
     ends = begins + float(size)
-    number = ops.expand_dims(ops.cumsum(result) - 1.0, 1)
+    number = ops.expand_dims(ops.cumsum(target_ones) - 1.0, 1)
     overlaps = ops.minimum(ends, (number + 1.0) * source) - ops.maximum(begins, number * source)
     averaged = ops.maximum(overlaps, 0.0) / source
     centre = (number + 0.5) * (source / float(size)) - 0.5

@@ -17,7 +17,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):
-    """A KeyboardInterrupt on its way through Typer, which would end without a word."""
+    """A KeyboardInterrupt on its way through Typer, which would end without a message."""
 
 
 @contextmanager
@@ -98,12 +98,13 @@ def load_tensorflow() -> None:
 def held_back_stderr() -> Iterator[None]:
     """Holds back what is written to stderr, by C++ too; prints it if an error is raised.
 
-    A library may end the process, by abort() or exit(): then one line says so, with its last words.
+    A library may end the process, by abort() or exit(): then one line says so, with the last one
+    of stderr.
     """
     sys.stderr.flush()
     shown = os.dup(2)
     try:
-        with tempfile.TemporaryFile() as held, _last_words_said(held, shown):
+        with tempfile.TemporaryFile() as held, _reporting_an_end(held, shown):
             os.dup2(held.fileno(), 2)
             try:
                 yield
@@ -119,31 +120,31 @@ def held_back_stderr() -> Iterator[None]:
 
 
 # Waits for the process that started it. Nothing on stdin: that one has ended within the block.
-_SAY_LAST_WORDS = """
+_REPORT_END = """
 import os, sys
 if not sys.stdin.buffer.read(1):
     size = os.fstat(1).st_size
     lines = os.pread(1, 4000, max(0, size - 4000)).decode(errors="replace").splitlines()
-    last = next((line.strip()[:300] for line in reversed(lines) if line.strip()), "no word")
+    last = next((line.strip()[:300] for line in reversed(lines) if line.strip()), "nothing")
     print(f"pawtune: this process was ended while a library was loaded, received: {last}; "
           "`pawtune doctor` checks what it needs", file=sys.stderr)
 """
 
 
 @contextmanager
-def _last_words_said(held: IO[bytes], shown: int) -> Iterator[None]:
+def _reporting_an_end(held: IO[bytes], shown: int) -> Iterator[None]:
     """Within the block, a process watches that this one does not end.
 
     Args:
         held: The file that receives stderr.
         shown: Descriptor of the stderr that a person sees.
     """
-    words = [sys.executable, "-I", "-S", "-c", _SAY_LAST_WORDS]
+    words = [sys.executable, "-I", "-S", "-c", _REPORT_END]
     try:
         watcher = subprocess.Popen(  # of another session: Ctrl-C is not meant for it
             words, stdin=subprocess.PIPE, stdout=held, stderr=shown, start_new_session=True
         )
-    except OSError:  # no more processes: a message less
+    except (OSError, TypeError):  # no more processes, or no name of this Python: a message less
         yield
         return
     try:

@@ -278,6 +278,8 @@ def test_a_large_image_is_averaged_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
     whole = resize(image, 16, "area")
     monkeypatch.setattr("pawtune.data_pipeline.images.decode.MAX_FLOATS", 1000)
     np.testing.assert_array_equal(resize(image, 16, "area"), whole)
+    monkeypatch.setattr("pawtune.data_pipeline.images.decode.MAX_FLOATS", 10)  # parts of a column
+    np.testing.assert_array_equal(resize(image, 16, "area"), whole)
 
 
 def test_decode_split_names_the_file_that_changed(tmp_path: Path) -> None:

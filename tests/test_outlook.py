@@ -115,6 +115,18 @@ def test_epochs_on_smaller_images_are_not_judged() -> None:
     }
     assert all(decisions[epoch] == ["CONTINUE"] * 2 for epoch in range(1, 5))
     assert decisions[5] == ["CONTINUE", "STOP"]
+    assert (
+        scheduler.on_trial_result(None, nets[0], result(6, 0.8)) == "CONTINUE"
+    )  # one cut, not two
+
+
+def test_a_net_without_rivals_is_judged_by_its_epochs_on_whole_images() -> None:
+    scheduler = FamilyScheduler(Objective(), epochs=20, grace_period=3, reduction_factor=3)
+    scheduler.on_trial_result(None, trial("0001", "transfer", 1), result(1, 0.97))
+    net = trial("0002", "conv", 20)
+    net.config["spec"]["train"]["half_size_share"] = 0.5
+    decisions = [scheduler.on_trial_result(None, net, result(e, 0.5)) for e in range(1, 14)]
+    assert decisions == ["CONTINUE"] * 12 + ["STOP"]
 
 
 def test_the_scheduler_stops_it_and_spares_a_baseline() -> None:

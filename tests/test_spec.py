@@ -17,6 +17,14 @@ from pawtune.models.model_spec import TrainSpec
 from pawtune.models.spec import TrialSpec, explain
 
 
+@pytest.mark.parametrize(("epochs", "half"), [(20, 10), (14, 10), (11, 10), (6, 5), (1, 0)])
+def test_fewer_epochs_are_as_many_on_half_the_side(epochs: int, half: int) -> None:
+    """So a refit has the epochs that were best, not more of the dear ones."""
+    shorter = TrainSpec(epochs=20, half_size_share=0.5).over(epochs)
+    assert (shorter.epochs, shorter.half_size_epochs) == (epochs, half)
+    assert TrainSpec(epochs=20).over(epochs) == TrainSpec(epochs=epochs)
+
+
 def test_baselines_are_the_tutorials_models() -> None:
     assert tuple(BASELINES) == tuple(f"tutorial_{number}" for number in range(1, 6))
     rows = {

@@ -265,7 +265,7 @@ def _resize_area(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """In float32, first down then across as `models.raw_pixels` does, then rounded."""
     height, width = image.shape[:2]
     down, across = _shares(height, size), _shares(width, size)
-    parts = np.array_split(image, math.ceil(image.size / MAX_FLOATS), axis=1)
+    parts = np.array_split(image, min(width, math.ceil(image.size / MAX_FLOATS)), axis=1)
     rows = np.concatenate([_average_rows(down, part) for part in parts], axis=1)
     mixed = across @ rows.transpose(1, 0, 2).reshape(width, size * 3)
     upright = np.rint(mixed, out=mixed).reshape(size, size, 3).transpose(1, 0, 2)

@@ -1,7 +1,7 @@
 """What a file is that stands in place of images or of an archive, and the remedy.
 
 Archives that are not unpacked, arrays and tables that hold images, what a download or a checkout
-leaves in place of a file. Told by the first bytes, else by the name.
+leaves in place of a file. Recognised by the first bytes, else by the name.
 """
 
 from pathlib import PurePosixPath

@@ -6,9 +6,9 @@ a path that comes twice; links, devices and pipes; sparse members; encryption; m
 members or MAX_BYTES of content; content of more than MAX_RATIO times the archive beyond the first
 MAX_FREE_BYTES (photos hardly shrink; a bomb shrinks a thousandfold); extended headers of more than
 MAX_HEADER_BYTES; a tar without the mark of its end, or with another tar behind it, of which Python
-and others would read the first part alone, unsaid. Sizes are counted as bytes come out, not taken
-from headers. Permissions, owners and times in the archive are not applied. `__MACOSX` is left out.
-An archive inside stays a file.
+and others would read the first part alone, without a message. Sizes are counted as bytes come out,
+not taken from headers. Permissions, owners and times in the archive are not applied. `__MACOSX` is
+left out. An archive inside stays a file.
 """
 
 import lzma
@@ -149,7 +149,7 @@ class _TarMember(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
-        """The next member. Python takes anything that is none, but the first, for the end."""
+        """The next member. Python takes a damaged header, but for the first, for the end."""
         try:
             return super().fromtarfile(tar)
         except tarfile.HeaderError as error:  # its kinds are not public

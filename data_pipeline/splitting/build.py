@@ -85,8 +85,8 @@ def build_manifest(
         relabel: a file of corrections, see `relabel`.
         min_class_size: classes with fewer different images, in any of the splits given, are left
             out; 0 leaves none out.
-        area_from: images are resized by area (see `images.decode.resize`) where at least half of
-            them have a shorter side of so many pixels; None: never, but bilinear.
+        area_from: images are resized by area (see `images.decode.resize`) where the median of
+            their shorter sides is so many pixels or more; None: never, but bilinear.
         cache: where hashes are kept between runs; None keeps none.
         progress: called with ("hash" or "compare", images done, images in all).
         read_shards: what reads and hashes images.

@@ -375,7 +375,7 @@ class _Reading:
             raise self._one_class(self._tree, next(iter(names)))
 
     def _check_holes(self, folder: Folder, beside: Iterable[str] = ()) -> None:
-        """A class folder or split that cannot be entered must not vanish without a word.
+        """A class folder or split that cannot be entered must not be left out without a message.
 
         beside: names of splits, where another must be one to count.
         """

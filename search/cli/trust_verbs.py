@@ -121,8 +121,9 @@ def ensemble(
 ) -> None:
     """Let the best trials vote; keep the vote as one Keras model if it wins on validation.
 
-    It wins if its log loss on the validation images is lower than the best trial's, and a paired
-    t test gives p below 0.05. Stored predictions decide: nothing is trained.
+    It wins if its log loss on the validation images is lower than the best trial's and a paired
+    t test gives p below 0.05, or if McNemar's test does for right answers. Stored predictions
+    decide: nothing is trained.
 
     Example: pawtune ensemble pets --top 5
     """

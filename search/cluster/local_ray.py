@@ -19,7 +19,7 @@ from pawtune.search.errors import UserError
 # Ray's sockets lie at TMP/ray/session_<26 characters>_<process>/sockets/plasma_store, and Linux
 # takes no path of a socket above 107 bytes.
 MAX_BYTES = 107 - len("/ray/session_YYYY-MM-DD_hh-mm-ss_uuuuuu_4194304/sockets/plasma_store")
-END_S = 60.0  # for Ray to shut down; it takes some two
+END_S = 60.0  # for Ray to shut down; it takes about 2 s
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 
@@ -41,7 +41,7 @@ def start_to_the_end(start: Callable[[], object]) -> None:
     """Starts Ray in a thread that lives as long as the process, and shuts it down there.
 
     Where the thread that started Ray has ended, `ray.shutdown` takes a minute and ends the process
-    with an error. The main thread outlives Ray; of others nobody knows.
+    with an error. The main thread lives until Ray has ended; another thread may not.
 
     Args:
         start: Starts Ray; what it raises is raised here.

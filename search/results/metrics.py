@@ -162,7 +162,10 @@ def log_losses(probabilities: Probabilities, labels: Labels) -> NDArray[np.float
 
 
 def p_of_lower(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """p of a paired t test, one-sided: that the mean of (N,) `first` is lower than of `second`."""
+    """p of a paired t test, one-sided: that the mean of (N,) `first` is lower than of `second`.
+
+    1 where all differences are equal: such numbers are no losses of different images.
+    """
     if len(first) < 2 or np.ptp(first - second) == 0:
         return 1.0
     return float(scipy.stats.ttest_rel(first, second, alternative="less").pvalue)

@@ -87,7 +87,7 @@ def predict_by_folds(
     """
     spec = load_spec(run, row.trial_id)
     epochs = row.best_epoch or spec.train.epochs
-    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"epochs": epochs})})
+    spec = spec.model_copy(update={"train": spec.train.over(epochs)})
     labels = np.concatenate([manifest.labels("train"), manifest.labels("validation")])
     shape = (len(labels), len(manifest.class_names))
     about = {

@@ -90,7 +90,7 @@ def refit_trial(
     started = time.monotonic()
     spec = load_spec(run, row.trial_id)
     epochs = row.best_epoch or spec.train.epochs
-    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"epochs": epochs})})
+    spec = spec.model_copy(update={"train": spec.train.over(epochs)})
     folder = refit_folder(run, row.trial_id)
     with hold_run(run, reporter.say), tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
         setup = prepare_retraining(run, [spec], reporter=reporter, data=data, address=address)

@@ -74,13 +74,16 @@ def learn_from(
         inside = [trial for trial in past if locate_spec(trial.spec, config, families)[0]]
         best = sorted(inside, key=lambda trial: _rank(trial, objective))[:MOST_FIRST]
         first += [locate_spec(trial.spec, config, families)[0] for trial in best]
-        same = Manifest.load(run.root).fingerprint == manifest.fingerprint
+        then = Manifest.load(run.root)
+        known_images = then.fingerprint == manifest.fingerprint
+        same = known_images and then.decoding == manifest.decoding
         if same and objective == config.objective:
             observed += [freeze_past(trial, config, families) for trial in inside]
             known |= {space.identity(trial.spec) for trial in inside if trial not in best}
             text = f"{len(inside)} of {count(len(past), 'trial')}, on the same images"
         else:
-            why = "for another objective" if same else "on other images"
+            other = "images that were resized otherwise" if known_images else "other images"
+            why = "for another objective" if same else f"on {other}"
             text = f"where to begin, from {len(best)} of {count(len(past), 'trial')}, {why}"
         say(f"learns from {run.name}: {text}")
     unique = [point for n, point in enumerate(first) if point not in first[:n]]

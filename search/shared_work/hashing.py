@@ -24,7 +24,7 @@ from pawtune.data_pipeline.splitting.image_hashes import (
 )
 from pawtune.search.cluster.node_check import Node, here, nodes_that_see
 
-FROM_SHARDS = 64  # fewer are read before a worker of another node stands
+FROM_SHARDS = 64  # fewer are read before a worker of another node has started
 SHARDS_A_TASK = 8
 MAX_TASKS = 256  # at once
 
@@ -39,23 +39,14 @@ def read_on_cluster(root: Path, shards: Sequence[Shard]) -> Generator[Read]:
     Raises:
         UserError: A node cannot run pawtune.
     """
-    nodes = _other_nodes(root, shards)
-    if not nodes:
+    if len(shards) < FROM_SHARDS or not ray.is_initialized():
         yield from read_on_threads(root, shards)
         return
     reading = _Reading(root, shards)
     try:
-        yield from reading.start(nodes)
+        yield from reading.start()
     finally:
         reading.stop()
-
-
-def _other_nodes(root: Path, shards: Sequence[Shard]) -> list[Node]:
-    if len(shards) < FROM_SHARDS or not ray.is_initialized():
-        return []
-    seeing, _ = nodes_that_see(root / shards[0][0].path)
-    driver = here().node_id
-    return [node for node in seeing if node.node_id != driver and node.cpus >= 1]
 
 
 class _Reading:
@@ -70,13 +61,11 @@ class _Reading:
         self._tasks: set[Any] = set()
         self._read: SimpleQueue[tuple[int, Read] | BaseException] = SimpleQueue()
 
-    def start(self, nodes: Sequence[Node]) -> Generator[Read]:
+    def start(self) -> Generator[Read]:
         """What was read of each shard, as it comes."""
-        slots = [node for node in nodes for _ in range(2 * int(node.cpus))][:MAX_TASKS]
-        threads = [Thread(target=self._read_here, daemon=True) for _ in range(num_threads())]
-        threads += [Thread(target=self._read_on, args=(node,), daemon=True) for node in slots]
-        for thread in threads:
-            thread.start()
+        for _ in range(num_threads()):
+            Thread(target=self._read_here, daemon=True).start()
+        Thread(target=self._read_elsewhere, daemon=True).start()
         left = set(range(len(self._shards)))
         while left:
             answer = self._read.get()
@@ -110,6 +99,19 @@ class _Reading:
                 return self._waiting.popleft()
             return self._elsewhere.pop() if self._elsewhere else None
 
+    def _read_elsewhere(self) -> None:
+        """Begins on the other nodes that see the images, once these have said so."""
+        try:
+            seeing, _ = nodes_that_see(self._root / self._shards[0][0].path)
+            driver = here().node_id
+        except BaseException as error:
+            self._read.put(error)
+            return
+        others = [node for node in seeing if node.node_id != driver and node.cpus >= 1]
+        slots = [node for node in others for _ in range(2 * int(node.cpus))]
+        for node in slots[:MAX_TASKS]:
+            Thread(target=self._read_on, args=(node,), daemon=True).start()
+
     def _read_on(self, node: Node) -> None:
         try:
             while numbers := self._next_elsewhere():
@@ -137,17 +139,16 @@ class _Reading:
         task = _read_shards.options(**node.options()).remote(self._root, shards)
         with self._lock:
             self._tasks.add(task)
+        found: list[Read] | None = None
         try:
-            found: list[Read] = ray.get(task)
-        except ray.exceptions.RayError:
-            with self._lock:  # what no thread here has taken meanwhile
-                self._waiting.extend(self._elsewhere.intersection(numbers))
-            raise
+            found = ray.get(task)
+            return found
         finally:
             with self._lock:
                 self._tasks.discard(task)
+                if found is None:  # back goes what no thread here has taken meanwhile
+                    self._waiting.extend(self._elsewhere.intersection(numbers))
                 self._elsewhere.difference_update(numbers)
-        return found
 
 
 @ray.remote(max_retries=0)  # type: ignore[untyped-decorator]

@@ -48,7 +48,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb") as stream:  # readable for whom the umask lets
+        with temporary.open("xb") as stream:  # permissions by the umask
             stream.write(data)
         temporary.replace(path)
     except BaseException:

@@ -43,11 +43,16 @@ class Outlook:
     def note(
         self, trial_id: str, family: str, epoch: int, value: float, seconds: float = 0.0
     ) -> None:
-        """Takes the running best after an epoch, and the trial's seconds so far."""
+        """Takes the running best after an epoch, and the trial's seconds so far.
+
+        Epochs count from the first that is judged: of those before, 0 and less, only the time.
+        """
         course = self._courses.setdefault(trial_id, Course(family))
-        course.values[epoch] = self._sign * value
         if seconds > course.seconds:
             course.seconds, course.pace = seconds, seconds - course.seconds
+        if epoch < 1:
+            return
+        course.values[epoch] = self._sign * value
         self._reached.setdefault((family, epoch), set()).add(trial_id)
 
     def is_hopeless(self, trial_id: str, epochs: int, seconds_left: float = math.inf) -> bool:
@@ -84,5 +89,6 @@ class Outlook:
         return value + rise * to_come
 
     def _best_of_others(self, family: str) -> Course | None:
-        others = [course for course in self._courses.values() if course.family != family]
+        judged = (course for course in self._courses.values() if course.values)
+        others = [course for course in judged if course.family != family]
         return max(others, key=lambda course: max(course.values.values()), default=None)

@@ -78,9 +78,11 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         train = spec["train"]
         schedule = train.get("schedule", "constant")
         family = f"{spec['model']['family']}, {count(train['epochs'], 'epoch')}, {schedule}"
+        arguments = self._arguments
         if half := _half_size_epochs(trial):
             family += f", {half} of them on small images"
-        arguments = self._arguments
+            grace = min(half + arguments["grace_period"], train["epochs"])
+            arguments = {**arguments, "grace_period": grace}
         if find_family(spec["model"]["family"]).spec_type.is_scheduled:
             # Schedules of any length are compared once, when half of them is done.
             family, arguments = spec["model"]["family"], {**arguments, **HALF_WAY}
@@ -103,8 +105,8 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         result: dict[str, Any] = {}
         for epoch, value in past.values.items():
             result = {"epoch": epoch, "objective": value, **past.costs}
+            self._note(trial, result)
             if epoch > _half_size_epochs(trial):
-                self._note(trial, result)
                 self._family(trial).on_trial_result(None, trial, _with_percent(trial, result))
         return result
 
@@ -134,6 +136,7 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         """Says whether a trial continues after an epoch."""
         if result.get("epoch", math.inf) <= _half_size_epochs(trial):
             # Those epochs are cheap, and whole validation images do not suit their weights yet.
+            self._note(trial, result)
             return str(TrialScheduler.CONTINUE)
         decision: str = self._family(trial).on_trial_result(
             tune_controller, trial, _with_percent(trial, result)
@@ -154,17 +157,16 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
         spec = trial.config["spec"]
         if find_family(spec["model"]["family"]).spec_type.is_scheduled:
             return False
-        epochs = spec["train"]["epochs"]
+        epochs = spec["train"]["epochs"] - _half_size_epochs(trial)
         return self._outlook.is_hopeless(trial.trial_id, epochs, self._seconds_left())
 
     def _note(self, trial: Any, result: dict[str, Any]) -> None:
         if "objective" in result:
             family = trial.config["spec"]["model"]["family"]
-            self._outlook.note(
-                trial.trial_id, family, int(result["epoch"]), float(result["objective"]),
-                float(result.get("time_total_s", 0.0)),
-            )  # fmt: skip
-            if self._domination is not None:
+            judged = int(result["epoch"]) - _half_size_epochs(trial)
+            value, seconds = float(result["objective"]), float(result.get("time_total_s", 0.0))
+            self._outlook.note(trial.trial_id, family, judged, value, seconds)
+            if self._domination is not None and judged > 0:
                 epochs = trial.config["spec"]["train"]["epochs"]
                 self._domination.note(trial.trial_id, family, epochs, result)
 

@@ -172,7 +172,8 @@ def vote_lines(vote: EnsembleResult) -> Iterator[str]:
         f"{vote.best_log_loss:.4f}: paired t test p = {vote.log_loss_p:.4g}"
     )
     if vote.wins:
-        yield f"it beats {best} by more than noise (p below {SIGNIFICANT}). Next:"
+        by = "log loss" if vote.log_loss_p < SIGNIFICANT else "right answers"
+        yield f"by {by} it beats {best} by more than noise (p below {SIGNIFICANT}). Next:"
         return
     if vote.log_loss >= vote.best_log_loss:
         reason = f"its log loss is no lower than that of {best} alone"

@@ -61,7 +61,12 @@ def test_params_survive_the_way_to_a_spec_and_back(seed: int) -> None:
 def test_only_nets_that_take_half_the_side_are_trained_on_it(
     image_size: int, depth: int, padding: str, share: float
 ) -> None:
-    chosen = {"conv_depth": depth, "padding": padding, "image_size": image_size}
+    chosen = {
+        "half_size_share": 0.5,
+        "conv_depth": depth,
+        "padding": padding,
+        "image_size": image_size,
+    }
     model, train = CONV.to_spec({**CONV.portfolio[0], **chosen}, TrainSpec(epochs=8))
     assert train.half_size_share == share
     assert train.half_size_epochs == 8 * share

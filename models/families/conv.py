@@ -204,7 +204,7 @@ class ConvFamily:
             "padding": "same",
             "batch_norm": True,
             "conv_pooling": "global_average",
-            "half_size_share": 0.5,
+            "half_size_share": 0.0,
             "conv_dense_width": 0,
             "conv_dropout": 0.3,
             "scaling": "minus_one_to_one",

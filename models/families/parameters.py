@@ -151,8 +151,8 @@ LABEL_SMOOTHING = of_training(
 )
 HALF_SIZE_SHARE = of_training(
     "half_size_share",
-    Choices(choices=(0.5, 0.0)),
-    "Share of the epochs, the first ones, on images of half the side: a third of their time.",
+    Choices(choices=(0.0, 0.5)),
+    "Share of the epochs, the first ones, on images of half the side, in a third of their time.",
 )
 TRAINING = (LEARNING_RATE, BATCH_SIZE, OPTIMIZER, WEIGHT_DECAY, SCHEDULE, LABEL_SMOOTHING)
 # Of every family that trains epoch by epoch.

@@ -2,8 +2,8 @@
 
     python benchmarks/half_size.py --data cats_and_dogs_filtered.zip --out half_size.json
 
-The first net of the conv family's portfolio, on one core; seconds of processor are those of training
-and scoring, without start-up. Takes 10 to 15 minutes at 160 px.
+The first net of the conv family's portfolio, on one core; seconds of processor are those of
+training and scoring, without start-up. Takes 10 to 15 minutes at 160 px.
 """
 
 import argparse

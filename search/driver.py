@@ -57,6 +57,7 @@ from pawtune.search.shared_work.backbones import (
     share_backbones,
     store_backbones,
 )
+from pawtune.search.shared_work.board import end_board
 from pawtune.search.shared_work.features import share_features
 from pawtune.search.shared_work.hashing import read_on_cluster
 from pawtune.search.shared_work.pixels import PixelStore, prepare_banks
@@ -386,6 +387,8 @@ def _run(
     callbacks = [*callbacks, _dropper(run, config)]
     reason = run_trials(config, run, trials, worker, reporter, callbacks)
     end_writer(work.writer)
+    if work.features is not None:
+        end_board(work.features.board)
     return reason
 
 

@@ -36,7 +36,7 @@ ROW = dict.fromkeys(REQUIRED_METRICS, 0.5)
 @pytest.fixture
 def setup(ray_cluster: dict[str, Any]) -> RetrainingSetup:
     plan = ResourcePlan(cpus=1, gpus=0, concurrency=2)
-    work = cast(SharedWork, SimpleNamespace(threads=1))
+    work = cast(SharedWork, SimpleNamespace(threads=1, features=None))
     unused = cast(Any, None)
     return RetrainingSetup(unused, unused, plan, unused, {}, work)
 

@@ -1,5 +1,8 @@
 """Solved heads as trials: through a real search, the same in the delivered model, and again."""
 
+import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import keras
@@ -11,6 +14,7 @@ from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.search.run import Run
 from tests.command_line import pawtune
 from tests.networks import save_random_backbone
+from tests.ray_head import tree_of
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -58,6 +62,22 @@ def test_the_portfolio_comes_first(searched: Run) -> None:
     assert all(folder.exists() for folder in first)
     assert {row.status for row in searched.rows()} <= {"completed", "stopped"}
     assert [row.epochs for row in searched.rows() if row.params["head"] != "trained"][0] == 1
+
+
+def test_a_search_leaves_no_process_of_its_own(searched: Run) -> None:
+    """One stayed of each search, for as long as the notebook that it ran in."""
+    deadline = time.monotonic() + 20
+    while left := ({"ray::Board", "ray::RunWriter"} & titles_below(os.getpid())):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def titles_below(pid: int) -> set[str]:
+    found = set()
+    for member in tree_of(pid):
+        with suppress(OSError):
+            found.add(Path(f"/proc/{member}/cmdline").read_bytes().partition(b"\0")[0].decode())
+    return {title.split(".")[0] for title in found}
 
 
 @pytest.mark.parametrize(("head", "taps"), [("ridge", "all"), ("logistic", "average")])

@@ -24,6 +24,7 @@ from pawtune.search.cluster.task_result import result
 from pawtune.search.errors import UserError
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.retraining.setup import RetrainingSetup
+from pawtune.search.shared_work.board import end_board
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.run_folder import TrialFolder, write_bytes
 from pawtune.search.storage.trial_writer import TrialWriter
@@ -79,7 +80,7 @@ def train_again(
     trainings: Sequence[Training],
     on_epoch: Callable[[Training, TrialReport], None],
 ) -> Iterator[tuple[Training, Exception | None]]:
-    """Trains side by side, as many at once as the plan allows.
+    """Trains side by side, as many at once as the plan allows; then the shared work has ended.
 
     Args:
         setup: Data, resources and shared work, from `prepare_retraining`.
@@ -121,6 +122,8 @@ def train_again(
     finally:
         for stream in running:
             ray.cancel(stream, force=True)
+        if setup.work.features is not None:
+            end_board(setup.work.features.board)
 
 
 def follow_one(

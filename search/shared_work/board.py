@@ -284,9 +284,15 @@ def load_arrays(folder: Path) -> dict[str, np.ndarray]:
 
 
 def start_board() -> Any:
-    """The board of a search, as an actor on this node; it ends with the driver."""
+    """The board of a search, as an actor on this node: see `end_board`."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+
+
+def end_board(board: Any) -> None:
+    """Ends its process: Tune keeps what workers were handed, and so it, until the driver ends."""
+    with suppress(ray.exceptions.RayError):
+        ray.kill(board)
 
 
 def obtain(board: Any, job: Job, make: Callable[[int, int], Arrays]) -> dict[str, np.ndarray]:

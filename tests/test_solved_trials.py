@@ -19,10 +19,25 @@ from tests.ray_head import tree_of
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
+def processes_of_searches() -> set[int]:
+    """Those below this one that keep a search's records and shared work."""
+    found = set()
+    for pid in tree_of(os.getpid()):
+        with suppress(OSError):
+            title = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if title.startswith((b"ray::Board", b"ray::RunWriter")):
+                found.add(pid)
+    return found
+
+
 @pytest.fixture(scope="module")
-def searched(
-    tmp_path_factory: pytest.TempPathFactory, tiny_images: Path, ray_cluster: object
-) -> Run:
+def others(ray_cluster: object) -> set[int]:
+    """Processes of other tests' searches, from before this module's."""
+    return processes_of_searches()
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path, others: set[int]) -> Run:
     """A search of heads on a backbone with random weights: its portfolio and some proposals."""
     from pawtune.search.config.search_config import load_config
     from pawtune.search.driver import run_search
@@ -64,20 +79,12 @@ def test_the_portfolio_comes_first(searched: Run) -> None:
     assert [row.epochs for row in searched.rows() if row.params["head"] != "trained"][0] == 1
 
 
-def test_a_search_leaves_no_process_of_its_own(searched: Run) -> None:
+def test_a_search_leaves_no_process_of_its_own(searched: Run, others: set[int]) -> None:
     """One stayed of each search, for as long as the notebook that it ran in."""
-    deadline = time.monotonic() + 20
-    while left := ({"ray::Board", "ray::RunWriter"} & titles_below(os.getpid())):
+    deadline = time.monotonic() + 60
+    while left := processes_of_searches() - others:
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
-
-
-def titles_below(pid: int) -> set[str]:
-    found = set()
-    for member in tree_of(pid):
-        with suppress(OSError):
-            found.add(Path(f"/proc/{member}/cmdline").read_bytes().partition(b"\0")[0].decode())
-    return {title.split(".")[0] for title in found}
 
 
 @pytest.mark.parametrize(("head", "taps"), [("ridge", "all"), ("logistic", "average")])

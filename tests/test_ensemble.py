@@ -69,11 +69,11 @@ def test_a_lead_within_noise_does_not_win(
     predict(run, "0001", range(0, 2))
     predict(run, "0002", range(2, 6))
     predict(run, "0003", range(6, 9))
-    told = pawtune(capsys, "ensemble", "made", "--runs-dir", runs_dir)
-    assert told.code == 0
-    assert "only the vote is right on 2 images, only 0001 on 0" in told.out
-    assert "exact McNemar p = 0.5" in told.out
-    assert "it does not win: a lead like this is within noise" in told.out
+    found = pawtune(capsys, "ensemble", "made", "--runs-dir", runs_dir)
+    assert found.code == 0
+    assert "only the vote is right on 2 images, only 0001 on 0" in found.out
+    assert "exact McNemar p = 0.5" in found.out
+    assert "it does not win: a lead like this is within noise" in found.out
     assert not run.folder.ensemble_dir.exists()
     asked = pawtune(capsys, "test", "made", "--ensemble", "--runs-dir", runs_dir)
     assert asked.code == 2
@@ -85,8 +85,8 @@ def test_a_lead_within_noise_does_not_win(
 def test_shared_mistakes_stay(run: Run, runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for trial_id in ("0001", "0002", "0003"):
         predict(run, trial_id, range(0, 6))
-    told = pawtune(capsys, "ensemble", "made", "--runs-dir", runs_dir)
-    assert "its log loss is no lower than that of 0001 alone" in told.out
+    found = pawtune(capsys, "ensemble", "made", "--runs-dir", runs_dir)
+    assert "its log loss is no lower than that of 0001 alone" in found.out
 
 
 def test_who_cannot_vote_is_told(run: Run) -> None:

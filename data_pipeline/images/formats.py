@@ -30,7 +30,6 @@ SIGNATURES = (
     (0, b"#?RADIANCE", "Radiance HDR"),
     (0, b"SIMPLE  =", "FITS"),
     (0, b"\x93NUMPY", "NumPy"),
-    (0, b"\x89HDF", "HDF5"),
     (0, b"%PDF", "PDF"),
     (0, b"%!PS", "PostScript"),
     (0, b"II*\0\x10\0\0\0CR", "raw camera file"),

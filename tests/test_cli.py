@@ -7,11 +7,16 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
+import click
 import pytest
+from typer.main import get_command
 
 from pawtune.search.cli import trust_verbs
+from pawtune.search.cli.app import app
 from pawtune.search.cli.main import main
 from pawtune.search.run import Run
 from pawtune.search.storage.run_folder import RunFolder
@@ -58,6 +63,26 @@ def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     shown = pawtune(capsys, "--help")
     assert shown.code == 0
     assert all(verb in shown.out for verb in VERBS)
+
+
+def every_command(group: click.Group, *before: str) -> Iterator[list[str]]:
+    for name, command in group.commands.items():
+        yield [*before, name]
+        if isinstance(command, click.Group):
+            yield from every_command(command, *before, name)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_help_fills_its_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for command in every_command(get_command(app)):
+        shown = pawtune(capsys, *command, "--help").out
+        lines = [line.strip() for line in shown.partition("╭")[0].splitlines()]
+        for line, following in pairwise(lines):
+            if line and following:
+                assert len(f"{line} {following.split()[0]}") > width - 2, (command, line)
 
 
 def test_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

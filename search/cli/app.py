@@ -3,7 +3,9 @@
 Nothing heavy is imported before a verb runs: `pawtune --help` must answer at once.
 """
 
+import inspect
 import signal
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -64,6 +66,12 @@ def main(
     """Ray-distributed hyperparameter search for image classifiers."""
 
 
+def _help_text(verb: Callable[..., Any]) -> str:
+    """Its docstring, a line a paragraph: typer would keep line breaks after the first paragraph."""
+    paragraphs = (inspect.getdoc(verb) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 for verb in (
     search_verbs.run,
     search_verbs.resume,
@@ -96,7 +104,8 @@ for verb in (
     name = {"score": "test", "list_jobs": "list"}.get(verb.__name__, verb.__name__)
     # Options that `submit` does not know are left over: it reads them as those of `run`.
     leftover = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command(name, context_settings=leftover if verb is jobs.submit else None)(verb)
+    settings = leftover if verb is jobs.submit else None
+    app.command(name, context_settings=settings, help=_help_text(verb))(verb)
 app.add_typer(setup_verbs.cache_app, name="cache")
 app.add_typer(runs_app, name="runs")
 add_family_option(app)

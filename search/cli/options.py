@@ -66,13 +66,15 @@ Refit = Annotated[
 OwnFamily = Annotated[
     list[str] | None,
     typer.Option(
-        "--family", metavar="MODULE:CLASS", help="A family of your own, whose code is run; again."
+        "--family",
+        metavar="MODULE:CLASS",
+        help="A family of your own, whose code is run; may be repeated.",
     ),
 ]
 LearnFrom = Annotated[
     list[str] | None,
     typer.Option(
-        "--learn-from", metavar="RUN", help="An earlier run that teaches this one; again."
+        "--learn-from", metavar="RUN", help="An earlier run that teaches this one; may be repeated."
     ),
 ]
 OwnMetric = Annotated[

@@ -3,6 +3,7 @@
 import csv
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,23 +242,30 @@ def test_scalars_are_those_of_the_leaderboard(board: str, finished: Run) -> None
         ]
 
 
-def test_the_study_file_opens_in_optuna_dashboard(finished: Run) -> None:
-    program = shutil.which("optuna-dashboard")
-    if program is None:
-        pytest.skip("no optuna-dashboard on this machine (pip install optuna-dashboard)")
-    port = free_port()
+def test_optuna_dashboard_shows_what_explains_a_trial(browser: Browser, finished: Run) -> None:
+    pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
+    program, port = Path(sys.executable).with_name("optuna-dashboard"), free_port()
     process = subprocess.Popen(
         [program, f"sqlite:///{finished.folder.study_file}", "--port", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 60
-        while (studies := fetch(f"http://127.0.0.1:{port}/api/studies")) is None:
+        while (studies := fetch(f"{address}/api/studies")) is None:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.3)
-        assert [study["study_name"] for study in studies["study_summaries"]] == ["seen"]
+        (study,) = studies["study_summaries"]
+        assert study["study_name"] == "seen"
+        rows = finished.rows()
+        trials = f"{address}/dashboard/studies/{study['study_id']}/trials?numbers="
+        shown = []
+        for number in range(len(rows)):
+            browser.open(f"{trials}{number}")
+            shown.append(browser.wait("document.body.innerText.match(/name\\s+(\\w+-\\d+)/)?.[1]"))
+        assert set(shown) == {row.name for row in rows}
     finally:
         process.terminate()
         process.wait(20)

@@ -1,8 +1,13 @@
 """A run in trackers: a real MLflow store in SQLite, and W&B's offline files, read back."""
 
 import json
+import os
+import signal
 import struct
+import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,7 @@ import pytest
 from pawtune.search.errors import UserError
 from pawtune.search.integrations.push import push
 from pawtune.search.run import Run
+from tests.board import free_port
 from tests.command_line import pawtune
 from tests.run_folders import RunMaker
 from tests.tiny_run import search_tiny
@@ -34,16 +40,52 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path, ray_cluste
     return run
 
 
+@pytest.fixture
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """MLflow's own SQLite store: the file itself, or a tracking server in front of it."""
+    pytest.importorskip("mlflow", reason="mlflow-skinny is not installed")
+    file = f"sqlite:///{tmp_path}/mlflow.db"
+    if request.param == "file":
+        yield file
+        return
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", file]
+    command += ["--artifacts-destination", str(tmp_path / "artifacts"), "--workers", "1"]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, "--port", str(port)], cwd=tmp_path, stdout=log, stderr=log, process_group=0
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while not answers(f"http://127.0.0.1:{port}/health"):
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)  # it starts others
+        server.wait(30)
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=30) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("store", ["file", "server"], indirect=True)
 def test_mlflow_holds_the_run_its_trials_and_its_model(
-    tiny: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Run, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mlflow = pytest.importorskip("mlflow", reason="mlflow-skinny is not installed")
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    done = pawtune(capsys, "push", tiny.folder.root, "--to", "mlflow", "--uri", uri, "--json")
+    import mlflow
+
+    done = pawtune(capsys, "push", tiny.folder.root, "--to", "mlflow", "--uri", store, "--json")
     assert done.code == 0, done.err
     parent = done.json["id"]
-    client = mlflow.MlflowClient(uri)
+    client = mlflow.MlflowClient(store)
     found = client.get_run(parent)
     assert found.info.status == "FINISHED"
     assert found.data.params["metric"] == "val_accuracy"
@@ -73,7 +115,7 @@ def test_mlflow_holds_the_run_its_trials_and_its_model(
     schema = mlflow.models.get_model_info("models:/tiny/1").signature.inputs
     assert schema.inputs[0].shape == (-1, -1, -1, 3)
 
-    again = pawtune(capsys, "push", tiny.folder.root, "--to", "mlflow", "--uri", uri, "--json")
+    again = pawtune(capsys, "push", tiny.folder.root, "--to", "mlflow", "--uri", store, "--json")
     assert again.json["id"] == parent, "a second push continues the first"
     curve = client.get_metric_history(children[0].info.run_id, "val_accuracy")
     assert [point.step for point in curve] == [1, 2], "and tells nothing twice"
@@ -89,7 +131,7 @@ def test_wandb_writes_offline_what_can_be_read_back(
     assert push(tiny, "wandb") == "tiny"
     files = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     assert len(files) == 3, "two trials and the search"
-    runs = {told["id"]: told for told in map(read_offline, files)}
+    runs = {told["id"]: told for told in map(read_when_closed, files)}
     for row in tiny.rows():
         told = runs[f"tiny-{row.trial_id}"]
         history = tiny.history(row.trial_id)
@@ -118,11 +160,20 @@ def records(path: Path) -> Iterator[bytes]:
             parts = b""
 
 
+def read_when_closed(path: Path) -> dict[str, Any]:
+    """W&B's own process writes the file, and may do so after `finish` has returned."""
+    deadline = time.monotonic() + 60
+    while not (told := read_offline(path))["closed"]:
+        assert time.monotonic() < deadline, told
+        time.sleep(0.2)
+    return told
+
+
 def read_offline(path: Path) -> dict[str, Any]:
     """What a file of W&B's offline mode holds."""
     from wandb.proto import wandb_internal_pb2
 
-    told: dict[str, Any] = {"steps": [], "val_accuracy": [], "artifacts": []}
+    told: dict[str, Any] = {"steps": [], "val_accuracy": [], "artifacts": [], "closed": False}
     for data in records(path):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
@@ -139,6 +190,7 @@ def read_offline(path: Path) -> dict[str, Any]:
                 told["val_accuracy"].append(items["val_accuracy"])
         if kind == "artifact":
             told["artifacts"].append(record.artifact.name)
+        told["closed"] = told["closed"] or kind == "exit"
     return told
 
 

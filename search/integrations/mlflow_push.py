@@ -4,6 +4,7 @@ A second push adds what is new: runs are found by their tags, epochs by their st
 be pushed while it runs.
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -35,6 +36,8 @@ def push_to_mlflow(run: Run, uri: str | None, project: str) -> str:
         UserError: MLflow is not installed, or a file of the run is damaged.
     """
     mlflow = load_extra("mlflow", "mlflow")
+    # Two lines a trial with a server, on stdout, which holds the result alone.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     if uri is not None:
         mlflow.set_tracking_uri(uri)
     push = _Push(mlflow, project)

@@ -16,6 +16,7 @@ from pawtune.models.spec import TrialSpec
 from pawtune.search.report.budget import budget, count_bank_passes, saved_epochs, saved_passes
 from pawtune.search.report.data import read_report_data
 from pawtune.search.report.figures import new_axes, styled
+from pawtune.search.report.history_figures import draw_learning_curves
 from pawtune.search.report.importance import rank_parameters
 from pawtune.search.report.page import write_report
 from pawtune.search.report.result_figures import pareto_front
@@ -164,6 +165,47 @@ def test_one_trial(maker: RunMaker) -> None:
     assert "Two trials with a finished epoch are needed" in page.text
     assert "Nobody has looked yet: pawtune test made" in page.text
     assert "no other trial beat the first trial conv-0001" in page.text
+
+
+def curve_legend(maker: RunMaker) -> list[str]:
+    """The legend below the curves of the conv nets, from left to right."""
+    drawing = draw_learning_curves(read_report_data(Run(maker.finish())), "conv")
+    assert drawing is not None
+    return re.findall(r">(conv|best(?:, in training)?)<", drawing.svg)
+
+
+class TestCaptionsSpeakOfWhatIsShown:
+    def test_bars_only_where_there_are_bars(self, maker: RunMaker) -> None:
+        maker.proposals(3, ["conv"])
+        page = report(maker.finish())
+        assert "Lines: every trial through its parameters." in page.text
+        assert "Bars: how much a parameter" not in page.text
+        maker.proposals(9, ["conv"])
+        assert "Bars: how much a parameter" in report(maker.finish()).text
+
+    @pytest.mark.parametrize(
+        ("reason", "words"), [("asha", "stopped early"), ("interrupted", "interrupted")]
+    )
+    def test_an_end_has_one_of_its_two_words(
+        self, maker: RunMaker, reason: str, words: str
+    ) -> None:
+        maker.add(renamed("conv-0001"), accuracy=0.7)
+        maker.add(renamed("conv-0002"), epochs=3, accuracy=0.6, status="stopped", reason=reason)
+        page = report(maker.finish())
+        assert f"Hollow markers were {words}; the line" in page.text
+        assert f"An open end is a trial {words}." in page.text
+        assert f"pale bars were {words}." in page.text
+
+    def test_a_solved_head_has_no_curve_in_training(self, maker: RunMaker) -> None:
+        """Its accuracy in training is 1, which stretched the axis around nothing."""
+        maker.add(renamed("conv-0001"), epochs=10, accuracy=0.5)
+        maker.add(renamed("conv-0002"), epochs=1, accuracy=0.7)
+        drawn = curve_legend(maker)
+        assert drawn == ["conv", "best"]
+
+    def test_the_only_trial_is_drawn_in_ink_alone(self, maker: RunMaker) -> None:
+        maker.add(renamed("conv-0001"), epochs=10, accuracy=0.5)
+        assert curve_legend(maker) == ["best", "best, in training"]
 
 
 @pytest.mark.slow

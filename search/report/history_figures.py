@@ -29,6 +29,7 @@ from pawtune.search.report.trial_marks import (
     metric_words,
     scatter_by_kind,
     short,
+    stopped_words,
     stretch_accuracy,
     tips,
     whole_numbers,
@@ -122,8 +123,8 @@ def draw_history(data: ReportData) -> Drawing | None:
             f"proposal; the best so far goes from {best[0]:.4f} to {best[-1]:.4f}."
         )
         svg = to_svg(axes, "history", text, tips(data))
-    hollow = any(trial.row.status == "stopped" for trial in data.usable)
-    text = "Hollow markers were stopped early or interrupted; the line" if hollow else "The line"
+    stopped = stopped_words(data.usable)
+    text = f"Hollow markers were {stopped}; the line" if stopped else "The line"
     return Drawing(svg, f"{text} is the best so far.{stretched}")
 
 
@@ -142,29 +143,29 @@ def draw_learning_curves(data: ReportData, family: str) -> Drawing | None:
             leads = leader is not None and trial.trial_id == leader.trial_id
             _curve(axes, trial, metric, INK if leads else kind_colour(trial.kind),
                    width=2.2 if leads else thin, faint=not leads)  # fmt: skip
-        if leader is not None and metric == "val_accuracy":
-            epochs = [epoch["epoch"] for epoch in leader.epochs]
-            axes.plot(epochs, leader.values("accuracy"), color=INK, ls=(0, (3, 2)), linewidth=1.2)
         drawn = [value for trial in trials for value in trial.values(metric)]
-        if leader is not None and metric == "val_accuracy":
-            drawn += leader.values("accuracy")
+        if leader is not None and _has_training_curve(leader, metric):
+            epochs = [epoch["epoch"] for epoch in leader.epochs]
+            values = leader.values("accuracy")
+            axes.plot(epochs, values, color=INK, ls=(0, (3, 2)), linewidth=1.2)
+            drawn += values
         stretched = stretch_accuracy(axes, "y", drawn)
         whole_numbers(axes)
         axes.set_xlabel("epoch")
         axes.set_ylabel(metric_words(data))
         axes.set_title(f"{family}: {count_drawn(trials, with_epochs)}")
         _curve_legend(axes, trials, leader, metric)
-        stopped = sum(trial.row.status == "stopped" for trial in trials)
+        early = sum(trial.row.state == "stopped early" for trial in trials)
         text = (
             f"{metric_words(data).capitalize()} by epoch of "
-            f"{count(len(trials), f'{family} trial')}, {stopped} of them stopped early"
+            f"{count(len(trials), f'{family} trial')}"
+            + (f", {early} of them stopped early" if early else "")
             + (f"; the best is {leader.row.name}." if leader else ".")
         )
         svg = to_svg(axes, f"curves-{family}", text, tips(data))
     statuses = {trial.row.status for trial in trials}
-    caption = (
-        "An open end is a trial stopped early or interrupted. " if "stopped" in statuses else ""
-    )
+    stopped = stopped_words(trials)
+    caption = f"An open end is a trial {stopped}. " if stopped else ""
     caption += "A cross is a failure. " if "failed" in statuses else ""
     if best is not None and leader is not None:
         caption += f"In ink: {short(leader.row.name, 60)}, the best of its family."
@@ -190,14 +191,23 @@ def _curve(
         mark_trial(end, trial.trial_id)
 
 
+def _has_training_curve(leader: TrialView, metric: str) -> bool:
+    """Whether the best trial's accuracy in training has a line: a head that was solved has none."""
+    return metric == "val_accuracy" and len(leader.epochs) > 1
+
+
 def _curve_legend(
     axes: Axes, trials: Sequence[TrialView], leader: TrialView | None, metric: str
 ) -> None:
-    kinds = sorted({trial.kind for trial in trials}, reverse=True)
+    others = [trial for trial in trials if leader is None or trial.trial_id != leader.trial_id]
+    kinds = sorted({trial.kind for trial in others}, reverse=True)
     handles = [Line2D([], [], color=kind_colour(kind), label=kind) for kind in kinds]
     if leader is not None:
-        handles.append(Line2D([], [], color=INK, linewidth=2.2, label="best"))
-        if metric == "val_accuracy":
+        best = Line2D([], [], color=INK, linewidth=2.2, label="best")
+        if len(leader.epochs) == 1:
+            best.set(marker=".", linestyle="none")
+        handles.append(best)
+        if _has_training_curve(leader, metric):
             dashes = (0, (3, 2))
             handles.append(Line2D([], [], color=INK, linestyle=dashes, label="best, in training"))
     figure = axes.get_figure(root=True)
@@ -252,5 +262,5 @@ def draw_time_line(data: ReportData) -> Drawing | None:
         end = max(trial.finished or 0.0 for trial in ran) - start
         text = f"{count(len(ran), 'trial')} over {end:.0f} seconds, up to {len(lanes)} at once."
         svg = to_svg(axes, "timeline", text, tips(data))
-    pale = any(trial.row.status == "stopped" for trial in ran)
-    return Drawing(svg, "One bar a trial" + ("; pale bars were stopped early." if pale else "."))
+    stopped = stopped_words(ran)
+    return Drawing(svg, "One bar a trial" + (f"; pale bars were {stopped}." if stopped else "."))

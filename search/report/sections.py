@@ -108,14 +108,20 @@ def _parameter_section(data: ReportData) -> Section:
     # The page fills its columns one after the other: a family has a column.
     drawings = [drawing for pair in zip(important, parallel, strict=True) for drawing in pair]
     drawn = tuple(drawing for drawing in drawings if drawing is not None)
+    stopped = any(trial.row.status == "stopped" for trial in data.usable)
+    reached = "; stopped trials count with the best they had reached" if stopped else ""
+    intro = []
+    if any(important):
+        intro.append(
+            "Bars: how much a parameter had to do with being among the best fifth of its family "
+            f"(PED-ANOVA{reached})."
+        )
+    if any(parallel):
+        intro.append("Lines: every trial through its parameters.")
     return Section(
         "parameters",
         "Parameters",
-        "Bars: how much a parameter had to do with being among the best fifth of its family "
-        "(PED-ANOVA; stopped trials count with the best they had reached). Lines: every trial "
-        "through its parameters."
-        if drawn
-        else "",
+        " ".join(intro),
         drawn,
         tuple(missing) or (() if drawn else ("No trial was proposed yet.",)),
     )

@@ -55,6 +55,12 @@ def count_drawn(drawn: Sequence[TrialView], among: Sequence[TrialView]) -> str:
     return f"the best {len(drawn)} of {count(len(among), 'trial')}"
 
 
+def stopped_words(trials: Sequence[TrialView]) -> str:
+    """How trials ended that did not run to their end, as far as any of these did: a word or two."""
+    words = sorted({t.row.state for t in trials if t.row.status == "stopped"}, reverse=True)
+    return " or ".join(words)
+
+
 def tips(data: ReportData) -> dict[str, str]:
     """The texts that appears when the pointer is over a trial, by trial id."""
     texts = {}

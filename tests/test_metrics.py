@@ -95,3 +95,26 @@ def test_names_are_shown_as_they_are() -> None:
     assert lines[0] == ("test accuracy 0.5000 (1 of 2), 95% interval 0.1000 to 0.9000, trial 0001")
     assert "exact McNemar p = 1" in lines[3]
     assert "look 2" in lines[4]
+
+
+def test_many_classes_fit_a_terminal() -> None:
+    names = tuple(f"class{number}" for number in range(17))
+    confusion = 9 * np.eye(17, dtype=np.int64)
+    confusion[3, [5, 7]] = 1, 2
+    confusion[4, :4] = 1
+    result = TestResult(
+        accuracy=0.9, correct=1, n=2, interval_95=(0.8, 0.95), trial_id="0001",
+        baseline=None, looks=1, class_names=names, classes=score_classes(confusion, names),
+        confusion=tuple(map(tuple, confusion.tolist())), calibration_error=0.25, comparison=None,
+        mistakes=(),
+    )  # fmt: skip
+    out = Console(width=80, file=io.StringIO(), record=True)
+    (table,) = tables(result)
+    out.print(table)
+    lines = {
+        line.split()[1]: line for line in out.export_text().splitlines()[2:] if "class" in line
+    }
+    assert "0.7500" in lines["class3"]  # recall: 9 of 12
+    assert "class7 2, class5 1" in lines["class3"]
+    assert "class0 1, class1 1, class2" in lines["class4"]
+    assert "taken for" in lines["class"]

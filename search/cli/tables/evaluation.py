@@ -1,6 +1,6 @@
 """A look at the test split in words and tables, for a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -9,7 +9,9 @@ from pawtune.models.words import count
 from pawtune.search.results.evaluation import TestResult
 from pawtune.search.results.metrics import LEARNED_NOTHING
 
-LISTED = 20  # mistakes and confusion columns on a terminal; `--json` has all
+LISTED = 20  # mistakes on a terminal; `--json` has all
+SQUARE = 5  # classes whose confusion has a column each: as many as fit 80 characters
+CONFUSED = 3  # of more classes each is listed with those that it was most often taken for
 
 
 def headlines(result: TestResult) -> Iterator[str]:
@@ -49,17 +51,28 @@ def headlines(result: TestResult) -> Iterator[str]:
 def tables(result: TestResult) -> Iterator[Table]:
     """Classes with their confusion, then the mistakes."""
     classes = Table(title="classes", title_justify="left", header_style="bold")
-    classes.add_column("class")
-    shown = result.class_names if len(result.class_names) <= LISTED else ()
-    for column in ("images", "precision", "recall", "F1", *(f"→ {_plain(name)}" for name in shown)):
+    names = [_plain(name) for name in result.class_names]
+    square = len(names) <= SQUARE
+    classes.add_column("class", overflow="fold")
+    for column in ("images", "precision", "recall", "F1"):
         classes.add_column(column, justify="right")
-    for score, counts in zip(result.classes, result.confusion, strict=True):
+    for column in [f"→ {name}" for name in names] if square else ["taken for"]:
+        classes.add_column(column, justify="right" if square else "left", overflow="fold")
+    for place, (score, counts) in enumerate(zip(result.classes, result.confusion, strict=True)):
         shares = [_share(value) for value in (score.precision, score.recall, score.f1)]
-        named = [str(count) for count in counts] if shown else []
-        classes.add_row(_plain(score.name), str(score.images), *shares, *named)
+        cells = [str(number) for number in counts] if square else [_taken_for(place, counts, names)]
+        classes.add_row(names[place], str(score.images), *shares, *cells)
     yield classes
     if result.mistakes:
         yield _mistakes(result)
+
+
+def _taken_for(place: int, counts: Sequence[int], names: Sequence[str]) -> str:
+    """The classes that images of one are most often taken for: `cat 3, dog 1`."""
+    others = [other for other in range(len(names)) if other != place and counts[other]]
+    others.sort(key=lambda other: -counts[other])
+    listed = [f"{names[other]} {counts[other]}" for other in others[:CONFUSED]]
+    return ", ".join(listed) + (" …" if len(others) > CONFUSED else "")
 
 
 def _mistakes(result: TestResult) -> Table:

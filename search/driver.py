@@ -27,14 +27,7 @@ from pawtune.search.cluster import connection as cluster
 from pawtune.search.cluster.early_start import load_beside_ray
 from pawtune.search.cluster.head_address import refuse_foreign
 from pawtune.search.cluster.node_check import decoding_nodes
-from pawtune.search.config.needs import (
-    banked_backbones,
-    featured_backbones,
-    live_sizes,
-    needs_of_proposals,
-    needs_of_trials,
-    tuned_backbones,
-)
+from pawtune.search.config.needs import needs_of_proposals, needs_of_trials
 from pawtune.search.config.own_metric import metric_in_use, try_metric
 from pawtune.search.config.search_config import (
     ResourcesConfig,
@@ -58,9 +51,8 @@ from pawtune.search.shared_work.backbones import (
     store_backbones,
 )
 from pawtune.search.shared_work.board import end_board
-from pawtune.search.shared_work.features import share_features
 from pawtune.search.shared_work.hashing import read_on_cluster
-from pawtune.search.shared_work.pixels import PixelStore, prepare_banks
+from pawtune.search.shared_work.pixels import PixelStore
 from pawtune.search.shared_work.scout import keep_best_backbones
 from pawtune.search.shared_work.shared_work import SharedWork, share_work
 from pawtune.search.storage.history import (
@@ -331,33 +323,16 @@ def _prepare(
         config, run, families.names, backbones, pixels, manifest, plan.threads, reporter.say
     )
     needs = needs_of_trials(config, baselines) | needs_of_proposals(config, families.names)
-    sizes = live_sizes(needs)
-    in_banks = {key: backbones[key] for key in banked_backbones(needs)}
-    banks = prepare_banks(config, manifest, in_banks, pixels, plan, cache, reporter.stage)
-    featured = {key: backbones[key] for key in featured_backbones(needs)}
-    features = None
-    if featured:
-        features = share_features(
-            config, manifest, plan, featured, pixels, cache, tuned_backbones(needs)
-        )
     write_text(run.config_file, dump_config(config, versions=installed_versions()))
-    work = share_work(
-        config,
-        manifest,
-        plan,
-        pixels={size: pixels.at(size) for size in sizes},
-        backbones=backbones,
-        banks=banks,
-        features=features,
-        writer=start_writer(run.trials_dir, config.objective),
-    )
+    writer = start_writer(run.trials_dir, config.objective)
+    work = share_work(config, manifest, plan, needs, pixels, backbones, writer)
     trials = Trials(
         baselines,
         families.names,
         len(manifest.class_names),
         plan,
         lessons=_lessons(config, families.names, manifest, reporter),
-        board=features.board if features is not None else None,
+        board=work.features.board if work.features is not None else None,
     )
     return config, trials, work
 

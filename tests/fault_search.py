@@ -25,16 +25,17 @@ import ray
 
 import pawtune.search.driver
 import pawtune.search.shared_work.backbones
-import pawtune.search.shared_work.feature_banks
+import pawtune.search.shared_work.features
 import pawtune.search.shared_work.pixels
 import pawtune.search.storage.retry
 import pawtune.search.worker.epoch_keeper
 import pawtune.search.worker.trial_client
 from pawtune.data_pipeline.images.decode import decode_split
-from pawtune.models.features.feature_bank import Shard
+from pawtune.models.families.family import Backbone, ViewBank
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.connection import place
 from pawtune.search.objective import Metric
+from pawtune.search.shared_work.features import FeatureStore
 from pawtune.search.storage.records import TrialFacts
 from pawtune.search.storage.run_folder import write_json
 from pawtune.search.storage.run_writer import RunWriter
@@ -99,9 +100,12 @@ class FaultWorker(TrialWorker):
         # The scheduler may have moved these pixels from a node that is gone.
         for refs in self._work.pixels.values():
             assert refs.train.open().shape[0] == len(self._work.train_labels)
-        for bank in self._work.banks.values():
-            assert bank.train["average"].open().shape[0] == len(self._work.train_labels)
         spec = TrialSpec.model_validate(self.config["spec"])
+        if spec.model.family == "transfer" and self._work.features is not None:
+            features_by_chance(settings)
+            for backbone in self._work.features.backbones:
+                bank = self._work.features.bank(ViewBank(backbone, "average"))
+                assert len(bank.train) == len(self._work.train_labels)
         if settings["fsize_kb"]:
             limit = settings["fsize_kb"] * 1024
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -160,30 +164,23 @@ def _allocate(limit_mb: int) -> None:
         time.sleep(0.05)
 
 
-@ray.remote
-def encode_by_chance(seconds: float, start: int, num_images: int, num_views: int) -> Shard:
-    time.sleep(seconds)
-    rng = np.random.default_rng(start)
-    features = rng.random((num_images, num_views, FEATURES)).astype(np.float16)
-    return Shard(features, features)
+def features_by_chance(settings: dict[str, Any]) -> None:
+    """In the place of what runs a backbone in this process."""
 
+    def make(store: FeatureStore, backbone: Backbone, start: int, stop: int) -> dict[str, Any]:
+        rows = np.random.default_rng(start).random((stop - start, FEATURES))
+        return dict.fromkeys(("inner", "average", "maximum"), rows.astype(np.float16))
 
-class Encode:
-    """In the place of the task that runs a backbone."""
+    def make_bank(store: FeatureStore, *shard: Any) -> dict[str, Any]:
+        with (Path(settings["log_dir"]) / "shards.log").open("a") as log:
+            log.write(f"{shard[1]}\n")
+        time.sleep(settings["bank_s"])
+        arrays = make(store, *shard)
+        return {name: np.stack([arrays[name]] * store.views, 1) for name in ("average", "maximum")}
 
-    def __init__(self, seconds: float, log: Path, options: dict[str, Any] | None = None) -> None:
-        self._seconds = seconds
-        self._log = log
-        self._options = options or {}
-
-    def options(self, **options: Any) -> "Encode":
-        return Encode(self._seconds, self._log, options)
-
-    def remote(self, recipe: Any, pixels: Any, start: int, table: Any, threads: int) -> Any:
-        with self._log.open("a") as log:
-            log.write(f"{start}\n")
-        task = encode_by_chance.options(**self._options)
-        return task.remote(self._seconds, start, table.num_images, table.num_views)
+    pawtune.search.shared_work.features.SHARD_VIEWS = 32
+    patched: Any = FeatureStore
+    patched._make_plain, patched._make_bank = make, make_bank
 
 
 @ray.remote(num_cpus=1)
@@ -219,14 +216,6 @@ def replacements(runs_dir: Path) -> list[tuple[Any, str, Any]]:
         # The file that is given holds no weights, which these would notice.
         (pawtune.search.shared_work.backbones, "find_weights", lambda name, size, file: file),
         (pawtune.search.shared_work.backbones, "weights_ending", lambda file: ".h5"),
-        (
-            pawtune.search.shared_work.feature_banks,
-            "remote_task",
-            lambda function, **resources: Encode(
-                settings["bank_s"], runs_dir / "shards.log"
-            ).options(**resources),
-        ),
-        (pawtune.search.shared_work.feature_banks, "SHARD_VIEWS", 32),
         (pawtune.search.shared_work.pixels, "_decode_shard", Decode(settings["decode_s"])),
         (pawtune.search.shared_work.pixels, "SHARD_IMAGES", 8),
         (pawtune.search.storage.retry, "PATIENCE_S", settings["patience_s"]),

@@ -11,7 +11,16 @@ from filelock import FileLock
 
 from pawtune.models.errors import ModelError
 from pawtune.search.shared_work import board as boards
-from pawtune.search.shared_work.board import Board, Job, Made, Shard, obtain, start_board
+from pawtune.search.shared_work.board import (
+    ArrayWriter,
+    Board,
+    Job,
+    Made,
+    Shard,
+    load_arrays,
+    obtain,
+    start_board,
+)
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -130,3 +139,27 @@ def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     (job.folder / "square.npy").write_bytes(b"half")
     with pytest.raises(ModelError, match="must hold whole arrays, received .*delete the folder"):
         obtain(start_board(), job, make)
+
+
+def test_of_two_writers_of_one_key_the_first_stays(tmp_path: Path) -> None:
+    job = squares(tmp_path, rows=4)
+    job.folder.parent.mkdir()
+    writers = [ArrayWriter(job, make(0, 4)) for _ in range(2)]
+    inodes = []
+    for writer in writers:
+        writer.write(0, make(0, 4))
+        writer.finish()
+        inodes.append((job.folder / "square.npy").stat().st_ino)
+    assert inodes[0] == inodes[1]
+    assert [path.name for path in job.folder.parent.iterdir()] == ["key"]
+    assert np.array_equal(load_arrays(job.folder)["square"], make(0, 4)["square"])
+
+
+def test_no_pickle_is_read_from_the_cache(tmp_path: Path) -> None:
+    job = squares(tmp_path, rows=4)
+    job.folder.parent.mkdir()
+    writer = ArrayWriter(job, make(0, 4))
+    writer.finish()
+    np.save(job.folder / "square.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(ModelError, match="must hold whole arrays, received"):
+        load_arrays(job.folder)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pawtune.models.features.augmented_views import make_view_table
-from pawtune.models.features.feature_bank import BankWriter
+from pawtune.search.shared_work.board import ArrayWriter, Job
 from tests.test_faults import EPOCHS, TRIALS, _reap, address, begin, resume  # noqa: F401  # fixtures
 from tests.whole_run import assert_whole
 
@@ -153,7 +153,7 @@ def test_two_searches_that_need_the_same_bank(
     print(f"\nshards of the bank that each search made: {built}")
     assert min(built) == 0 < max(built), "both built it, or nobody"
     kept = {path.name for path in (tmp_path / "cache" / "pawtune" / "banks").iterdir()}
-    assert sum(not name.startswith(".") for name in kept) == 2
+    assert sum(not name.startswith(".") for name in kept) == 1
     assert not [name for name in kept if name.endswith(".partial")]
 
 
@@ -163,7 +163,8 @@ def lines(file: Path) -> list[str]:
 
 def test_a_bank_that_does_not_fit_on_the_disk(small_disk: Path) -> None:
     """Told at once: memory that is mapped to a full disk would kill the process later."""
-    table = make_view_table(100, 17, seed=0)
+    (small_disk / "banks").mkdir()
+    job = Job("feature bank", small_disk / "banks" / "key", rows=100, shard_rows=60)
     with pytest.raises(OSError, match="No space left"):
-        BankWriter(small_disk / "banks" / "key", table, feature_width=1280)
+        ArrayWriter(job, dict.fromkeys(("average", "maximum"), np.zeros((60, 17, 1280), "float16")))
     assert list((small_disk / "banks").iterdir()) == []

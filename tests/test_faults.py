@@ -156,7 +156,7 @@ PHASES: dict[str, tuple[dict[str, float], Callable[[Victim], bool], float]] = {
     # slowed down here, begun when, and how long it lasts at least
     "start": ({}, lambda v: v.run.root.exists(), 1.0),
     "decode": ({"decode_s": 0.4}, lambda v: v.stage().startswith("decode"), 1.0),
-    "bank": ({"bank_s": 0.4}, lambda v: v.stage().startswith("feature bank"), 1.0),
+    "bank": ({"bank_s": 0.4}, lambda v: v.epochs_log.with_name("shards.log").exists(), 1.0),
     "first trial": ({}, lambda v: v.count("running") > 0, 0.8),
     "between trials": ({"epoch_s": 0.08}, lambda v: v.count("completed") > 0, 0.3),
     "writing": ({"epoch_s": 0.0, "state_s": 0.0, "weights_kb": 20000},

@@ -1,7 +1,6 @@
-"""Banks: a folded backbone is the same function, shards make one bank, files whole or absent."""
+"""Feature banks: a folded backbone is the same function, and shards make one bank."""
 
 import io
-import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,15 +16,7 @@ from pawtune.models.backbones.frozen_backbone import load_backbone
 from pawtune.models.errors import ModelError
 from pawtune.models.families.transfer import TransferSpec, build_extractor, build_head
 from pawtune.models.features.augmented_views import ViewSampler, make_view_table
-from pawtune.models.features.feature_bank import (
-    BankWriter,
-    FeatureBank,
-    Shard,
-    bank_key,
-    content_fingerprint,
-    file_hash,
-    load_bank,
-)
+from pawtune.models.features.feature_bank import FeatureBank
 from pawtune.models.features.view_encoder import ViewEncoder
 from pawtune.models.model_spec import TrainSpec
 from pawtune.models.training.head_training import train_head
@@ -37,13 +28,6 @@ SIZE = 32
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (10, SIZE, SIZE, 3)).astype(np.uint8)
 TABLE = make_view_table(len(IMAGES), num_views=8)
-
-
-def save_bank(folder: Path, bank: FeatureBank) -> FeatureBank:
-    """Writes a bank as one shard, and opens it from the folder."""
-    with BankWriter(folder, bank.table, bank.average.shape[-1]) as writer:
-        writer.write(0, Shard(bank.average, bank.maximum))
-        return writer.finish()
 
 
 def settle_batch_norms(model: keras.Model) -> keras.Model:
@@ -81,8 +65,7 @@ def encoder(backbone: keras.Model) -> Iterator[ViewEncoder]:
 
 @pytest.fixture(scope="module")
 def bank(encoder: ViewEncoder) -> FeatureBank:
-    shard = encoder.encode(IMAGES, TABLE)
-    return FeatureBank(shard.average, shard.maximum, TABLE)
+    return encoder.encode(IMAGES, TABLE)
 
 
 # --- folding -------------------------------------------------------------------------------
@@ -240,101 +223,6 @@ def test_a_head_trains_from_a_bank(bank: FeatureBank) -> None:
     assert [result.epoch for result in results] == [1, 2]
 
 
-# --- files ---------------------------------------------------------------------------------
-
-
-def test_a_bank_survives_the_disk(bank: FeatureBank, tmp_path: Path) -> None:
-    loaded = save_bank(tmp_path / "banks" / "key", bank)
-    assert isinstance(loaded.average, np.memmap)
-    assert not loaded.average.flags.writeable
-    for pooling in ("average", "max"):
-        assert np.array_equal(loaded.features(pooling), bank.features(pooling))
-    assert np.array_equal(loaded.table.angles, TABLE.angles)
-    assert loaded.table.rings == TABLE.rings
-    names = sorted(path.name for path in (tmp_path / "banks").rglob("*"))
-    assert names == ["angles.npy", "average.npy", "bank.json", "key", "maximum.npy"]
-
-
-def test_shards_are_written_in_any_order(bank: FeatureBank, tmp_path: Path) -> None:
-    with BankWriter(tmp_path / "key", TABLE, bank.average.shape[-1]) as writer:
-        for rows in (slice(6, 10), slice(0, 6)):
-            writer.write(rows.start, Shard(bank.average[rows], bank.maximum[rows]))
-        written = writer.finish()
-    assert np.array_equal(written.average, bank.average)
-
-
-def test_an_unfinished_bank_leaves_nothing(bank: FeatureBank, tmp_path: Path) -> None:
-    def write_half() -> None:
-        with BankWriter(tmp_path / "key", TABLE, bank.average.shape[-1]) as writer:
-            writer.write(0, Shard(bank.average[:4], bank.maximum[:4]))
-            writer.finish()
-
-    with pytest.raises(ModelError, match=r"all its 10 images, received 4: write the missing"):
-        write_half()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_of_two_writers_of_one_bank_the_first_stays(bank: FeatureBank, tmp_path: Path) -> None:
-    save_bank(tmp_path / "key", bank)
-    first = (tmp_path / "key" / "average.npy").stat().st_ino
-    again = save_bank(tmp_path / "key", bank)
-    assert np.array_equal(again.average, bank.average)
-    assert (tmp_path / "key" / "average.npy").stat().st_ino == first
-    assert [path.name for path in tmp_path.iterdir()] == ["key"]
-
-
-@pytest.mark.parametrize("spoil", ["average.npy", "maximum.npy", "angles.npy", "bank.json"])
-def test_a_spoilt_bank_is_said(bank: FeatureBank, tmp_path: Path, spoil: str) -> None:
-    save_bank(tmp_path / "key", bank)
-    path = tmp_path / "key" / spoil
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ModelError, match=r"holds no whole feature bank \(.+\): delete the folder"):
-        load_bank(tmp_path / "key")
-
-
-def test_no_bank_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"none holds no whole feature bank .*bank\.json"):
-        load_bank(tmp_path / "none")
-
-
-def test_no_pickle_is_read_from_a_bank(bank: FeatureBank, tmp_path: Path) -> None:
-    save_bank(tmp_path / "key", bank)
-    np.save(tmp_path / "key" / "average.npy", np.array([{}]), allow_pickle=True)
-    with pytest.raises(ModelError, match="no whole feature bank"):
-        load_bank(tmp_path / "key")
-
-
-def test_a_key_differs_where_any_value_does(tmp_path: Path) -> None:
-    settings = {
-        "content": content_fingerprint(["a", "b"]),
-        "image_size": 160,
-        "backbone": "MobileNetV2",
-        "weights": "0" * 64,
-        "policy": "float32",
-        "num_views": 17,
-        "seed": 0,
-        "device": "cpu",
-    }
-    key = bank_key(**settings)  # type: ignore[arg-type]
-    assert key == bank_key(**settings)  # type: ignore[arg-type]
-    assert len(key) == 32
-    others = {
-        "content": content_fingerprint(["b", "a"]),
-        "image_size": 224,
-        "backbone": "ResNet50",
-        "weights": "1" * 64,
-        "policy": "mixed_bfloat16",
-        "num_views": 18,
-        "seed": 1,
-        "device": "gpu",
-    }
-    keys = {bank_key(**{**settings, name: value}) for name, value in others.items()}  # type: ignore[arg-type]
-    assert len(keys | {key}) == 9
-    (tmp_path / "weights.h5").write_bytes(b"abc")
-    # FIPS 180-2, appendix B.1
-    assert file_hash(tmp_path / "weights.h5").startswith("ba7816bf8f01cfea")
-
-
 @pytest.mark.parametrize(
     ("kinds", "device"),
     [
@@ -353,15 +241,3 @@ def test_values_of_another_arithmetic_are_not_taken(kinds: list[str], device: st
     assert device_of(ResourcePlan(1, 0.5, 2), nodes) == device
     assert device in DEVICES
     assert device_of(ResourcePlan(1, 0, 2), nodes) == "cpu"
-
-
-def test_a_cleared_cache_does_not_take_a_finished_bank_with_it(
-    bank: FeatureBank, tmp_path: Path
-) -> None:
-    """Another search's bank is there, and ours is deleted before it can be moved."""
-    ours = BankWriter(tmp_path / "key", TABLE, bank.average.shape[-1])
-    ours.write(0, Shard(bank.average, bank.maximum))
-    save_bank(tmp_path / "key", bank)
-    for folder in (*tmp_path.glob(".*.partial"), tmp_path / "key"):
-        shutil.rmtree(folder)
-    np.testing.assert_array_equal(ours.finish().average, bank.average)

@@ -38,7 +38,7 @@ def setup(ray_cluster: dict[str, Any]) -> RetrainingSetup:
     plan = ResourcePlan(cpus=1, gpus=0, concurrency=2)
     work = cast(SharedWork, SimpleNamespace(threads=1, features=None))
     unused = cast(Any, None)
-    return RetrainingSetup(unused, unused, plan, unused, {}, work)
+    return RetrainingSetup(unused, unused, plan, work)
 
 
 def test_only_a_head_that_sees_views_has_a_bank_made_for_it() -> None:

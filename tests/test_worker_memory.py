@@ -1,13 +1,15 @@
 """A warm worker trains trial after trial without growing: nothing of an ended trial stays alive."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 import ray
 
 from pawtune.models.families.conv import ConvSpec
+from pawtune.models.families.family import Bank
 from pawtune.models.families.transfer import TransferSpec
 from pawtune.models.features.augmented_views import make_view_table
 from pawtune.models.model_spec import Optimizer, TrainSpec
@@ -15,16 +17,30 @@ from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Objective
 from pawtune.search.retraining.training import train_trial
 from pawtune.search.shared_work.backbones import StoredBackbone
-from pawtune.search.shared_work.feature_banks import POOLINGS, BankRefs
 from pawtune.search.shared_work.pixels import PixelRefs
 from pawtune.search.shared_work.shared_array import SharedArray
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from pawtune.search.shared_work.features import FeatureStore
+
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "adamw", "sgd")
 FEATURES = 1280
 IMAGES = 32
+
+
+@dataclass(frozen=True)
+class OneView:
+    """In the place of a `FeatureStore`: a bank of one view an image."""
+
+    train: SharedArray
+    plain: SharedArray
+    views: int = 1
+
+    def bank(self, request: object) -> Bank:
+        return Bank(make_view_table(IMAGES, 1), self.train.open(), self.plain.open()[:, 0])
 
 
 def make_work(root: Path) -> SharedWork:
@@ -44,13 +60,7 @@ def make_work(root: Path) -> SharedWork:
         val_labels=labels,
         pixels={32: PixelRefs(pixels, pixels)},
         backbones={("MobileNetV2", 32): StoredBackbone(root / "none", "", 0, FEATURES)},
-        banks={
-            ("MobileNetV2", 32): BankRefs(
-                make_view_table(IMAGES, 1),
-                dict.fromkeys(POOLINGS, features),
-                dict.fromkeys(POOLINGS, plain),
-            )
-        },
+        features=cast("FeatureStore", OneView(features, plain)),
     )
 
 

@@ -76,13 +76,13 @@ class FrozenPass:
             transforms: (n, 1, 6) float32, see `view_transforms`; None: the plain images.
 
         Raises:
-            ModelError: images of another size.
+            ModelError: images of another size, or not as many as transforms.
         """
-        side = self.image_size
-        if images.shape[1:] != (side, side, 3) or images.dtype != np.uint8:
+        side, count = self.image_size, len(images if transforms is None else transforms)
+        if images.shape != (count, side, side, 3) or images.dtype != np.uint8:
             raise ModelError(
-                f"images must be (n, {side}, {side}, 3) uint8, received {images.shape} "
-                f"{images.dtype}: decode them at {side} px"
+                f"images must be ({count}, {side}, {side}, 3) uint8, received {images.shape} "
+                f"{images.dtype}: decode them at {side} px, and give the views of just these images"
             )
         outputs = np.empty((len(images), *self._output_shape), np.float16)
 

@@ -1,30 +1,24 @@
-"""Pooled features of views: render, preprocess, backbone and pooling in one compiled function.
+"""Features of all views of images, for a feature bank.
 
     encoder = ViewEncoder(load_backbone("MobileNetV2", 160, weights), "MobileNetV2")
     table = make_view_table(len(images), seed=0)
-    shard = encoder.encode(images[:100], table.rows(0, 100))
+    bank = encoder.encode(images[:100], table.rows(0, 100))
 
 On CPUs run one process of one thread for each core: two make a view in 0.94 ms, one process of
-two threads in 1.95 ms (MobileNetV2, 160 px; `benchmarks/bank_speed.py`). XLA compiles the rendering
-and preprocessing only: the backbone is 10 times slower under it.
+two threads in 1.95 ms (MobileNetV2, 160 px; `benchmarks/bank_speed.py`).
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
-from pawtune.models.errors import ModelError
 from pawtune.models.features.augmented_views import ViewTable
-from pawtune.models.features.feature_bank import Shard
-from pawtune.models.features.frozen_pass import preparation_of
-from pawtune.models.features.step_size import images_per_step, in_steps
-from pawtune.models.features.view_rendering import render_views
+from pawtune.models.features.feature_bank import FeatureBank
+from pawtune.models.features.frozen_pass import FrozenPass, preparation_of
+from pawtune.models.features.step_size import images_per_step
 from pawtune.models.features.view_transforms import view_transforms
 
 
@@ -42,16 +36,21 @@ class ViewEncoder:
             policy: Keras dtype policy to compute under; see `resolve_precision`.
             has_gpu: whether this process computes on a GPU.
         """
-        self.image_size = int(backbone.input_shape[1])
-        self.feature_width = int(backbone.output_shape[-1])
-        self._views_per_step = images_per_step(self.image_size, has_gpu)
-        self._encode = _compile(
+        folded, layers = fold_backbone(backbone, policy), keras.layers
+        # float32 under every policy: an average over 25 places loses bits in bfloat16.
+        kinds = layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D
+        pooled = layers.Concatenate(dtype="float32")(
+            [kind(dtype="float32")(folded.output) for kind in kinds]
+        )
+        size = int(backbone.input_shape[1])
+        self._pass = FrozenPass(
             preparation_of(backbone, name),
-            fold_backbone(backbone, policy),
-            compile_rendering=not has_gpu,
+            keras.Model(folded.input, pooled),
+            images_per_step(size, has_gpu),
+            has_gpu,
         )
 
-    def encode(self, images: NDArray[np.uint8], table: ViewTable) -> Shard:
+    def encode(self, images: NDArray[np.uint8], table: ViewTable) -> FeatureBank:
         """Features of every view of every image.
 
         Args:
@@ -61,58 +60,7 @@ class ViewEncoder:
         Raises:
             ModelError: images of another shape or number.
         """
-        shape = (table.num_images, self.image_size, self.image_size, 3)
-        if images.shape != shape or images.dtype != np.uint8:
-            raise ModelError(
-                f"this shard's images must be {shape} uint8, received {images.shape} "
-                f"{images.dtype}: decode them at {self.image_size} px, and give the table's "
-                "rows of just these images"
-            )
-        transforms = view_transforms(table.angles, table.mirrored, self.image_size)
-        shard = Shard(*(self._empty(table) for _ in range(2)))
-
-        def encode(part: slice) -> None:
-            average, maximum = self._encode(images[part], transforms[part])
-            shard.average[part], shard.maximum[part] = average.numpy(), maximum.numpy()
-
-        step = max(1, self._views_per_step // table.num_views)
-        held = in_steps(encode, len(images), step)
-        if held < step:  # the next shard begins with what this one ended with
-            self._views_per_step = held * table.num_views
-        return shard
-
-    def _empty(self, table: ViewTable) -> NDArray[np.float16]:
-        return np.empty((table.num_images, table.num_views, self.feature_width), np.float16)
-
-
-def _compile(preparation: keras.Model, backbone: keras.Model, compile_rendering: bool) -> Any:
-    """(B, S, S, 3) uint8, (B, V, 6) float32 → two (B, V, F) float16 tensors."""
-    # Constants instead of variables: TensorFlow then casts and lays out the weights once.
-    frozen = [variable.numpy() for variable in backbone.non_trainable_variables]
-    largest = np.finfo(np.float16).max
-
-    def render(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
-        views = render_views(images, transforms)
-        return preparation(tf.reshape(views, (-1, *backbone.input_shape[1:])))
-
-    render = tf.function(render, jit_compile=compile_rendering)
-
-    def encode(images: tf.Tensor, transforms: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        weights = [tf.constant(value) for value in frozen]
-        maps, _ = backbone.stateless_call([], weights, render(images, transforms), training=False)
-        maps = tf.cast(maps, tf.float32)  # an average over 25 places loses bits in bfloat16
-        shape = (*tf.unstack(tf.shape(transforms)[:2]), maps.shape[-1])
-        pooled = tf.reduce_mean(maps, axis=(1, 2)), tf.reduce_max(maps, axis=(1, 2))
-        average, maximum = (
-            tf.reshape(tf.cast(tf.clip_by_value(p, -largest, largest), tf.float16), shape)
-            for p in pooled
-        )
-        return average, maximum
-
-    return tf.function(
-        encode,
-        input_signature=[
-            tf.TensorSpec((None, *backbone.input_shape[1:]), tf.uint8),
-            tf.TensorSpec((None, None, 6), tf.float32),
-        ],
-    )
+        transforms = view_transforms(table.angles, table.mirrored, self._pass.image_size)
+        views = [self._pass(images, transforms[:, [view]]) for view in range(table.num_views)]
+        average, maximum = np.split(np.stack(views, axis=1), 2, axis=2)
+        return FeatureBank(average, maximum, table)

@@ -6,4 +6,5 @@
 # 3: a fine-tuned trial's first epoch is its solved head.
 # 4: logistic heads with a scaled intercept, solved further in fewer iterations.
 # 5: adamw decays kernels alone.
-TRAINING_VERSION = 5
+# 6: the views of a feature bank are rendered as other views are, apart from preprocessing.
+TRAINING_VERSION = 6

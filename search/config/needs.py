@@ -102,8 +102,8 @@ def banked_backbones(needs: Iterable[Request]) -> list[Backbone]:
 
 
 def featured_backbones(needs: Iterable[Request]) -> list[Backbone]:
-    """Frozen networks of which some trial uses features of the plain images."""
-    return sorted({need.backbone for need in needs if isinstance(need, PlainFeatures)})
+    """Frozen networks of which some trial uses features of images, plain ones or a bank's."""
+    return sorted({need.backbone for need in needs if isinstance(need, PlainFeatures | ViewBank)})
 
 
 def tuned_backbones(needs: Iterable[Request]) -> list[Backbone]:

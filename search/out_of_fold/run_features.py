@@ -14,13 +14,12 @@ from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
 from pawtune.models.cpu_info import cpu_has_bfloat16
 from pawtune.models.families.family import Backbone
 from pawtune.models.families.table import family_of
-from pawtune.models.features.feature_bank import content_fingerprint
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.process import load_tensorflow
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.shared_work.backbones import stored_backbone
 from pawtune.search.shared_work.board import ArrayWriter, Job, load_arrays
-from pawtune.search.shared_work.features import FeatureStore
+from pawtune.search.shared_work.features import FeatureStore, content_of
 from pawtune.search.shared_work.pixels import DEVICES
 from pawtune.search.storage.run_folder import RunFolder, backbone_of_file
 from pawtune.search.storage.trial_spec import load_spec
@@ -108,7 +107,7 @@ def _store(
     return FeatureStore(
         board=None,
         cache=cache_dir(),
-        content=content_fingerprint([entry.pixels_key for entry in seen.entries]),
+        content=content_of(seen.entries),
         num_train=seen.num_train,
         num_validation=len(seen.entries) - seen.num_train,
         policy=policy,

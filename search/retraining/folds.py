@@ -141,7 +141,7 @@ def _train_folds(
     found = np.empty(shape, np.float32)
     with tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
         setup = prepare_retraining(run, [spec], reporter=reporter, data=data, address=address)
-        whole = replace(setup, work=with_validation(setup, reporter))
+        whole = replace(setup, work=with_validation(setup.work))
         trainings = {
             number: Training(
                 spec,

@@ -14,20 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
-from numpy.typing import NDArray
 
-from pawtune.data_pipeline.cache import cache_dir
-from pawtune.models.features.augmented_views import ViewTable
 from pawtune.models.spec import TrialSpec
 from pawtune.search.progress.reporter import Reporter, default_reporter
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.model_choice import refit_folder
-from pawtune.search.retraining.setup import RetrainingSetup, prepare_retraining
+from pawtune.search.retraining.setup import prepare_retraining
 from pawtune.search.retraining.training import Training, follow_one
-from pawtune.search.shared_work.feature_banks import POOLINGS, BankRefs
-from pawtune.search.shared_work.pixels import PixelRefs, PixelStore, prepare_banks
-from pawtune.search.shared_work.shared_array import SharedArray
+from pawtune.search.shared_work.pixels import PixelRefs
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.object_store_sync import hold_run
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
@@ -94,7 +88,7 @@ def refit_trial(
     folder = refit_folder(run, row.trial_id)
     with hold_run(run, reporter.say), tempfile.TemporaryDirectory(prefix="pawtune-") as scratch:
         setup = prepare_retraining(run, [spec], reporter=reporter, data=data, address=address)
-        both = replace(setup, work=with_validation(setup, reporter))
+        both = replace(setup, work=with_validation(setup.work))
         training = Training(spec, TrialFolder(Path(scratch) / "trial"), trainer=train_whole)
         try:
             last = follow_one(both, training, f"refit {row.name} (epochs)", reporter)
@@ -119,24 +113,11 @@ def refit_trial(
     return refit
 
 
-def with_validation(setup: RetrainingSetup, reporter: Reporter) -> SharedWork:
+def with_validation(work: SharedWork) -> SharedWork:
     """The shared work of a search in which the validation images are trained on too.
 
-    The training images' bank is the search's own; only the validation images' augmented views
-    are new. One image stands in for the validation split, which training must score.
+    One image stands in for the validation split, which training must score.
     """
-    work = setup.work
-    moved = tuple(entry._replace(split="train") for entry in setup.manifest.split("validation"))
-    as_training = replace(setup.manifest, entries=(*moved, *setup.manifest.split("validation")))
-    banks = prepare_banks(
-        setup.config,
-        as_training,
-        {key: setup.backbones[key] for key in work.banks},
-        PixelStore(as_training, cache_dir(), reporter.stage, say=reporter.say),
-        setup.plan,
-        cache_dir(),
-        reporter.stage,
-    )
     return replace(
         work,
         train_labels=np.concatenate([work.train_labels, work.val_labels]),
@@ -145,27 +126,8 @@ def with_validation(setup: RetrainingSetup, reporter: Reporter) -> SharedWork:
             size: PixelRefs(refs.both, refs.validation.part(0, 1))
             for size, refs in work.pixels.items()
         },
-        banks={key: _joined(work.banks[key], bank) for key, bank in banks.items()},
         features=work.features and replace(work.features, whole=True),
     )
-
-
-def _joined(train: BankRefs, validation: BankRefs) -> BankRefs:
-    """One bank of both splits' views; image i of either has the same angles, which harms none."""
-    angles = np.concatenate([train.table.angles, validation.table.angles])
-    return BankRefs(
-        table=ViewTable(angles, train.table.rings),
-        train={
-            name: SharedArray(_concatenate.remote(train.train[name], validation.train[name]))
-            for name in POOLINGS
-        },
-        validation={name: train.validation[name].part(0, 1) for name in POOLINGS},
-    )
-
-
-@ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
-def _concatenate(*parts: SharedArray) -> NDArray[Any]:
-    return np.concatenate([part.open() for part in parts])
 
 
 def train_whole(spec: TrialSpec, folder: TrialFolder, work: SharedWork) -> Iterator[TrialReport]:

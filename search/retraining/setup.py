@@ -9,30 +9,20 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.sources.resolve import resolve_source
 from pawtune.data_pipeline.splitting.image_check import check_unchanged
 from pawtune.data_pipeline.splitting.manifest import Manifest
-from pawtune.models.families.family import Backbone
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster import connection as cluster
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.cluster.head_address import refuse_foreign
-from pawtune.search.config.needs import (
-    backbones_of,
-    banked_backbones,
-    featured_backbones,
-    live_sizes,
-    needs_of_trials,
-    tuned_backbones,
-)
+from pawtune.search.config.needs import backbones_of, needs_of_trials
 from pawtune.search.config.search_config import ResourcesConfig, SearchConfig, load_recorded_config
 from pawtune.search.errors import UserError
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.shared_work.backbones import (
     Families,
-    StoredBackbone,
     share_backbones,
     store_backbones,
 )
-from pawtune.search.shared_work.features import share_features
-from pawtune.search.shared_work.pixels import PixelStore, prepare_banks
+from pawtune.search.shared_work.pixels import PixelStore
 from pawtune.search.shared_work.shared_work import SharedWork, share_work
 from pawtune.search.storage.run_folder import RunFolder
 
@@ -47,16 +37,12 @@ class RetrainingSetup:
         config: Configuration of the search.
         manifest: Manifest of the search, on the images where they are now.
         plan: Resources of each training, and how many run at once.
-        pixels: Decodes further sizes.
-        backbones: Backbones of the trials.
         work: Shared work that every training is handed.
     """
 
     config: SearchConfig
     manifest: Manifest
     plan: ResourcePlan
-    pixels: PixelStore
-    backbones: dict[Backbone, StoredBackbone]
     work: SharedWork
 
 
@@ -107,31 +93,8 @@ def prepare_retraining(
     families = Families(names, weights)
     backbones = share_backbones(store_backbones(run, families))
     pixels = PixelStore(manifest, cache_dir(), reporter.stage, say=reporter.say)
-    banks = prepare_banks(
-        config,
-        manifest,
-        {key: backbones[key] for key in banked_backbones(needs)},
-        pixels,
-        plan,
-        cache_dir(),
-        reporter.stage,
-    )
-    featured = {key: backbones[key] for key in featured_backbones(needs)}
-    features = None
-    if featured:
-        features = share_features(
-            config, manifest, plan, featured, pixels, cache_dir(), tuned_backbones(needs)
-        )
-    work = share_work(
-        config,
-        manifest,
-        plan,
-        pixels={size: pixels.at(size) for size in live_sizes(needs)},
-        backbones=backbones,
-        banks=banks,
-        features=features,
-    )
-    return RetrainingSetup(config, manifest, plan, pixels, backbones, work)
+    work = share_work(config, manifest, plan, needs, pixels, backbones)
+    return RetrainingSetup(config, manifest, plan, work)
 
 
 def locate_images(

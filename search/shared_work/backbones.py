@@ -1,5 +1,6 @@
 """Which families can run: a frozen backbone needs its ImageNet weights."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -21,7 +22,6 @@ from pawtune.models.baselines import BASELINES, baseline
 from pawtune.models.errors import ModelError
 from pawtune.models.families.family import Backbone
 from pawtune.models.families.table import check_limits
-from pawtune.models.features.feature_bank import file_hash
 from pawtune.models.spec import TrialSpec
 from pawtune.search.cluster.sent_files import SentFile, send_file
 from pawtune.search.config.needs import backbones_of, given_weights, needs_of_family
@@ -176,9 +176,12 @@ def store_backbones(run: RunFolder, families: Families) -> dict[Backbone, Stored
         target = file
         if file.parent != run.backbones_dir:  # there already where the run is resumed
             target = run.backbones_dir / f"{name}-{size}{weights_ending(file)}"
-            write_bytes(target, file.read_bytes())
+            content = file.read_bytes()
+            write_bytes(target, content)
             facts = {"num_weights": NUM_WEIGHTS[name], "num_features": NUM_FEATURES[name]}
-            write_json(_facts(target), {"source_hash": file_hash(file), **facts})
+            write_json(
+                _facts(target), {"source_hash": hashlib.sha256(content).hexdigest(), **facts}
+            )
         found[Backbone(name, size)] = stored_backbone(target)
     return found
 

@@ -1,14 +1,15 @@
 """Features of a search's images under its frozen backbones, made when a trial first asks for them.
 
 Every trial gets the same arrays: features of the plain training and validation images (all blocks
-of the backbone, one pass), and of rounds of light views of the training images. The workers that
-need them make them together (`board`), from decoded pixels.
+of the backbone, one pass), activations of rounds of light views, and a bank of weighted views, of
+which one serves every flip mode and rotation factor. The workers that need them make them together
+(`board`), from decoded pixels.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -19,24 +20,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
-from pawtune.data_pipeline.splitting.manifest import Manifest
-from pawtune.models.families.family import Activations, Backbone, CutActivations
+from pawtune.data_pipeline.cache import cache_dir
+from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
+from pawtune.models.families.family import (
+    Activations,
+    Backbone,
+    Bank,
+    CutActivations,
+    Request,
+    ViewBank,
+)
 from pawtune.models.features import light_views
-from pawtune.models.features.feature_bank import content_fingerprint
+from pawtune.models.features.augmented_views import ViewTable, make_view_table
 from pawtune.search.cluster.connection import ResourcePlan, claim_process
+from pawtune.search.config.needs import banked_backbones, featured_backbones, tuned_backbones
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.shared_work.backbones import StoredBackbone
 from pawtune.search.shared_work.board import Arrays, Job, obtain, start_board
 from pawtune.search.shared_work.pixels import PixelRefs, PixelStore, device_of, shared_policy
 
 if TYPE_CHECKING:
+    import keras
+
     from pawtune.models.backbones.backbone_graph import BlockEnd
     from pawtune.models.features.activations import ActivationEncoder
     from pawtune.models.features.tap_encoder import TapEncoder
+    from pawtune.models.features.view_encoder import ViewEncoder
 
 # Raise it when features are computed differently.
 CODE_VERSION = 3
 SHARD_IMAGES = 256  # 1 s of one core at 160 px: fine progress, little overhead
+SHARD_VIEWS = 1024  # of a feature bank
 
 Features = dict[str, np.ndarray]  # by name, see TapEncoder; (N, ...) float16
 
@@ -59,6 +73,7 @@ class FeatureStore:
         backbones: By (name, image size).
         whole: Whether the validation images are trained on too, as a refit does; the first of
             them then stands for the validation split.
+        views: Views of an image in a feature bank; 0: banks are switched off.
         room: Bytes that the activations of one cut may take; those that take more are computed
             live, batch by batch.
     """
@@ -75,7 +90,13 @@ class FeatureStore:
     backbones: Mapping[Backbone, StoredBackbone] = field(default_factory=dict)
     device: str = "cpu"
     whole: bool = False
+    views: int = 0
     room: int = 0
+
+    @property
+    def _num_trained(self) -> int:
+        """Images that are trained on."""
+        return self.num_train + (self.num_validation if self.whole else 0)
 
     def plain(self, backbone: Backbone) -> tuple[Features, Features]:
         """Features of the plain training images, and of the validation images."""
@@ -87,12 +108,12 @@ class FeatureStore:
         stop = n + 1 if self.whole else None
         return train, {name: array[n:stop] for name, array in features.items()}
 
-    def round(self, backbone: Backbone, number: int) -> Features:
-        """Features of one light view of each training image; round 0 is the plain images."""
-        if number == 0:
-            return self.plain(backbone)[0]
-        job = self.round_job(backbone, number)
-        return obtain(self.board, job, partial(self._make_round, backbone, number))
+    def bank(self, request: ViewBank) -> Bank:
+        """Features of augmented views, and those of the plain validation images."""
+        backbone, name = request.backbone, {"average": "average", "max": "maximum"}[request.pooling]
+        views = obtain(self.board, self.bank_job(backbone), partial(self._make_bank, backbone))
+        table = _view_table(self._num_trained, self.views, self.seed)
+        return Bank(table, views[name], self.plain(backbone)[1][name])
 
     def derived(self, backbone: Backbone, what: str, make: Callable[[], Arrays]) -> Features:
         """Something computed of a backbone's plain features, once for all trials.
@@ -111,8 +132,7 @@ class FeatureStore:
         from pawtune.models.features.activations import KeptActivations, LiveActivations
 
         backbone, n = request.backbone, self.num_train
-        rows = n + self.num_validation if self.whole else n
-        last = n + 1 if self.whole else None
+        rows, last = self._num_trained, n + 1 if self.whole else None
         if self.bytes_of(request, cut) > self.room:
             encoder = self._cut_encoder(backbone, cut.number)
             images = self._images(backbone[1], 0, rows)
@@ -135,8 +155,7 @@ class FeatureStore:
 
     def activation_job(self, backbone: Backbone, cut: "BlockEnd", number: int) -> Job:
         """The job of one round of activations."""
-        everyone = self.whole or number == 0
-        rows = self.num_train + self.num_validation if everyone else self.num_train
+        rows = self._num_trained if number else self.num_train + self.num_validation
         view = {"round": number, "seed": self.seed, "augmentation": vars(light_views.DEFAULT)}
         folder = self._folder(
             "activations", backbone, cut=cut.number, rows=rows, **(view if number else {})
@@ -152,12 +171,12 @@ class FeatureStore:
         total = self.num_train + self.num_validation
         return Job(f"features of {_shown(backbone)}", folder, total, SHARD_IMAGES)
 
-    def round_job(self, backbone: Backbone, number: int) -> Job:
-        """The job of `round`, from round 1 on."""
-        folder = self._folder("features", backbone, round=number, seed=self.seed,
-                              augmentation=vars(light_views.DEFAULT))  # fmt: skip
-        name = f"features of {_shown(backbone)}, view {number}"
-        return Job(name, folder, self.num_train, SHARD_IMAGES)
+    def bank_job(self, backbone: Backbone) -> Job:
+        """The job of `bank`."""
+        rows = self._num_trained
+        folder = self._folder("banks", backbone, rows=rows, views=self.views, seed=self.seed)
+        step = max(1, SHARD_VIEWS // self.views)
+        return Job(f"feature bank of {_shown(backbone)}", folder, rows, step)
 
     def _folder(self, kind: str, backbone: Backbone, **more: object) -> Path:
         name, size = backbone
@@ -179,11 +198,12 @@ class FeatureStore:
     def _make_plain(self, backbone: Backbone, start: int, stop: int) -> Arrays:
         return self._encoder(backbone).encode(self._images(backbone[1], start, stop))
 
-    def _make_round(self, backbone: Backbone, number: int, start: int, stop: int) -> Arrays:
-        images = self._images(backbone[1], start, stop)
-        transforms = light_views.round_transforms(number, start, stop, backbone[1], self.seed)
-        features = self._encoder(backbone).encode(images, transforms)
-        return {name: features[name] for name in ("average", "maximum")}
+    def _make_bank(self, backbone: Backbone, start: int, stop: int) -> Arrays:
+        weights = str(self.backbones[backbone].file())
+        encoder = _view_encoder(backbone, weights, self.policy, self.threads)
+        table = _view_table(self._num_trained, self.views, self.seed)
+        bank = encoder.encode(self._images(backbone[1], start, stop), table.rows(start, stop))
+        return {"average": bank.average, "maximum": bank.maximum}
 
     def _make_activations(
         self, backbone: Backbone, cut: int, number: int, start: int, stop: int
@@ -211,39 +231,49 @@ def share_features(
     config: SearchConfig,
     manifest: Manifest,
     plan: ResourcePlan,
+    needs: Collection[Request],
     backbones: Mapping[Backbone, StoredBackbone],
     pixels: PixelStore,
-    cache: Path,
-    tuned: Collection[Backbone] = (),
-) -> FeatureStore:
+) -> FeatureStore | None:
     """The features of a search: decodes what they are made of, and makes none of them yet.
 
     Args:
         config: The search.
         manifest: Its images.
         plan: Resources that each trial gets.
-        backbones: Backbones whose features some trial uses.
+        needs: Shared work of all trials.
+        backbones: Their backbones.
         pixels: The decoded images.
-        cache: pawtune's cache folder.
-        tuned: Backbones whose activations some trial uses.
+
+    Returns:
+        None where no trial may use any.
     """
+    featured = featured_backbones(needs)
+    if not featured:
+        return None
     train, validation = manifest.split("train"), manifest.split("validation")
-    keys = [entry.pixels_key for entry in (*train, *validation)]
     store = FeatureStore(
         board=start_board(),
-        cache=cache,
-        content=content_fingerprint(keys),
+        cache=cache_dir(),
+        content=content_of((*train, *validation)),
         num_train=len(train),
         num_validation=len(validation),
         policy=shared_policy(config.speed.precision, plan),
         seed=config.seed,
         threads=plan.threads,
-        backbones=backbones,
+        backbones={key: backbones[key] for key in featured},
         device=device_of(plan, ray.nodes()),
-        room=room_for_activations(cache),
+        views=config.bank_views,
+        room=room_for_activations(cache_dir()),
     )
-    missing = {key for key in backbones if not store.plain_job(key).folder.exists()}
-    return replace(store, pixels={size: pixels.at(size) for _, size in missing | set(tuned)})
+    used = {key for key in featured if not store.plain_job(key).folder.exists()}
+    used |= {*tuned_backbones(needs), *banked_backbones(needs)}
+    return replace(store, pixels={size: pixels.at(size) for _, size in used})
+
+
+def content_of(entries: Sequence[ManifestEntry]) -> str:
+    """One hash of what images' pixels depend on, in their order."""
+    return hashlib.sha256("\n".join(entry.pixels_key for entry in entries).encode()).hexdigest()
 
 
 def room_for_activations(cache: Path) -> int:
@@ -262,31 +292,44 @@ def room_for_activations(cache: Path) -> int:
 
 
 @lru_cache(maxsize=1)
-def _encoder(backbone: Backbone, weights: str, policy: str, threads: int) -> "TapEncoder":
-    """Built once in a worker process, for all its shards."""
+def _view_table(num_images: int, views: int, seed: int) -> ViewTable:
+    return make_view_table(num_images, views, seed)
+
+
+def _loaded(backbone: Backbone, weights: str, threads: int) -> "tuple[keras.Model, bool]":
+    """A frozen backbone in a worker process, and whether that has a GPU."""
     from pawtune.models import precision
     from pawtune.models.backbones.frozen_backbone import load_backbone
-    from pawtune.models.features.tap_encoder import TapEncoder
 
     claim_process(threads)
-    name, size = backbone
-    model = load_backbone(name, size, Path(weights))
-    return TapEncoder(model, name, policy, precision.has_gpu())
+    return load_backbone(*backbone, Path(weights)), precision.has_gpu()
+
+
+# Each is built once in a worker process, for all its shards.
+@lru_cache(maxsize=1)
+def _encoder(backbone: Backbone, weights: str, policy: str, threads: int) -> "TapEncoder":
+    from pawtune.models.features.tap_encoder import TapEncoder
+
+    model, has_gpu = _loaded(backbone, weights, threads)
+    return TapEncoder(model, backbone.name, policy, has_gpu)
+
+
+@lru_cache(maxsize=1)
+def _view_encoder(backbone: Backbone, weights: str, policy: str, threads: int) -> "ViewEncoder":
+    from pawtune.models.features.view_encoder import ViewEncoder
+
+    model, has_gpu = _loaded(backbone, weights, threads)
+    return ViewEncoder(model, backbone.name, policy, has_gpu)
 
 
 @lru_cache(maxsize=1)
 def _cut_encoder(
     backbone: Backbone, weights: str, cut: int, policy: str, threads: int
 ) -> "ActivationEncoder":
-    """Built once in a worker process, for all rounds of a cut."""
-    from pawtune.models import precision
-    from pawtune.models.backbones.frozen_backbone import load_backbone
     from pawtune.models.features.activations import ActivationEncoder
 
-    claim_process(threads)
-    name, size = backbone
-    model = load_backbone(name, size, Path(weights))
-    return ActivationEncoder(model, name, cut, policy, precision.has_gpu())
+    model, has_gpu = _loaded(backbone, weights, threads)
+    return ActivationEncoder(model, backbone.name, cut, policy, has_gpu)
 
 
 def _shown(backbone: Backbone) -> str:

@@ -27,16 +27,11 @@ from pawtune.data_pipeline.images.pixel_cache import (
 )
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
 from pawtune.models.cpu_info import cpu_has_bfloat16
-from pawtune.models.families.family import Backbone
 from pawtune.models.model_spec import Precision
 from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.cluster.node_check import Node
 from pawtune.search.cluster.resource_wait import Progress, StageProgress, silent, wait_for_room
-from pawtune.search.cluster.sent_files import send_file
 from pawtune.search.cluster.task_result import result
-from pawtune.search.config.search_config import SearchConfig
-from pawtune.search.shared_work.backbones import StoredBackbone
-from pawtune.search.shared_work.feature_banks import BankRecipe, BankRefs, ImageSet, open_or_build
 from pawtune.search.shared_work.shared_array import SharedArray, share_array
 
 # Of float32 in convolutions: a GPU from Ampere on computes in TF32, 10 bits of mantissa instead of
@@ -223,54 +218,6 @@ def _decode(
 @ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
 def _decode_shard(root: Path, entries: Sequence[ManifestEntry], image_size: int) -> Pixels:
     return decode_split(root, entries, image_size)
-
-
-def prepare_banks(
-    config: SearchConfig,
-    manifest: Manifest,
-    backbones: Mapping[Backbone, StoredBackbone],
-    pixels: PixelStore,
-    plan: ResourcePlan,
-    cache: Path,
-    progress: StageProgress,
-) -> dict[Backbone, BankRefs]:
-    """A feature bank for every backbone and image size that trials may use.
-
-    Raises:
-        ModelError: A backbone cannot be built, or a cached bank is damaged.
-    """
-    if not config.speed.bank:
-        return {}
-    banks = {}
-    for (name, size), backbone in backbones.items():
-        recipe = BankRecipe(
-            backbone=name,
-            image_size=size,
-            weights=backbone.sent or send_file(backbone.weights, backbone.source_hash),
-            weights_hash=backbone.source_hash,
-            policy=shared_policy(config.speed.precision, plan),
-            seed=config.seed,
-            device=device_of(plan, ray.nodes()),
-        )
-        hashes = {
-            split: [entry.pixels_key for entry in manifest.split(split)]
-            for split in ("train", "validation")
-        }
-        banks[Backbone(name, size)] = open_or_build(
-            recipe,
-            ImageSet(hashes["train"], partial(_split, pixels, size, "train")),
-            ImageSet(hashes["validation"], partial(_split, pixels, size, "validation")),
-            num_views=config.speed.views,
-            cache=cache,
-            resources={"num_cpus": plan.cpus, "num_gpus": plan.gpus},
-            progress=partial(progress, f"feature bank {name} at {size} px"),
-        )
-    return banks
-
-
-def _split(pixels: PixelStore, size: int, split: str) -> SharedArray:
-    array: SharedArray = getattr(pixels.at(size), split)
-    return array
 
 
 def device_of(plan: ResourcePlan, nodes: Iterable[Mapping[str, Any]]) -> str:

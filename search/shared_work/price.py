@@ -91,11 +91,12 @@ def _parts_of(
     def part(name: str, passes: int, share: float, numbers: int) -> SharedPart:
         return SharedPart(name, passes, passes * share * seconds, passes * numbers * HALF / 1e6)
 
-    if any(isinstance(need, PlainFeatures) for need in needs):
+    if any(isinstance(need, PlainFeatures | ViewBank) for need in needs):
         yield part(f"features of {shown}", num_train + num_validation, 1, sum(widths.values()))
     if any(isinstance(need, ViewBank) for need in needs):
-        passes = num_train * views + num_validation
-        yield part(f"feature bank of {shown}", passes, 1, widths["average"] + widths["maximum"])
+        yield part(
+            f"feature bank of {shown}", num_train * views, 1, widths["average"] + widths["maximum"]
+        )
     rounds: dict[int, int] = {}
     for need in needs:
         if isinstance(need, Activations):

@@ -1,7 +1,7 @@
 """Everything that a search hands to each of its workers, besides the trial's specification."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,17 +9,17 @@ import numpy as np
 import ray
 
 from pawtune.data_pipeline.splitting.manifest import Manifest
-from pawtune.models.families.family import Backbone
+from pawtune.models.families.family import Backbone, Request
 from pawtune.models.families.own import MAIN
 from pawtune.models.model_spec import Resizing
 from pawtune.search.cluster.connection import ResourcePlan
+from pawtune.search.config.needs import live_sizes
 from pawtune.search.config.own_metric import IN_USE, MetricFunction
 from pawtune.search.config.search_config import SearchConfig, own_families
 from pawtune.search.objective import Objective
 from pawtune.search.shared_work.backbones import StoredBackbone
-from pawtune.search.shared_work.feature_banks import BankRefs
-from pawtune.search.shared_work.features import FeatureStore
-from pawtune.search.shared_work.pixels import PixelRefs
+from pawtune.search.shared_work.features import FeatureStore, share_features
+from pawtune.search.shared_work.pixels import PixelRefs, PixelStore
 
 Labels = np.ndarray[tuple[int], np.dtype[np.int32]]
 
@@ -36,7 +36,6 @@ class SharedWork:
         val_labels: (N_validation,) int32.
         pixels: By image size in pixels; only sizes at which some trial may train on pixels.
         backbones: By (name, image size).
-        banks: By (name, image size); empty where banks are switched off.
         features: Features of the plain images; None where no trial may use any.
         own_families: Classes of one's own that the trials need, sent by value: their module need
             not be where a worker runs.
@@ -52,7 +51,6 @@ class SharedWork:
     val_labels: Labels
     pixels: Mapping[int, PixelRefs]
     backbones: Mapping[Backbone, StoredBackbone] = field(default_factory=dict)
-    banks: Mapping[Backbone, BankRefs] = field(default_factory=dict)
     features: FeatureStore | None = None
     own_families: tuple[type, ...] = ()
     writer: Any = None
@@ -64,23 +62,20 @@ def share_work(
     config: SearchConfig,
     manifest: Manifest,
     plan: ResourcePlan,
-    *,
-    pixels: Mapping[int, PixelRefs],
+    needs: Collection[Request],
+    pixels: PixelStore,
     backbones: Mapping[Backbone, StoredBackbone],
-    banks: Mapping[Backbone, BankRefs],
-    features: FeatureStore | None,
     writer: Any = None,
 ) -> SharedWork:
-    """What every trial of a search is handed, from what stands ready.
+    """Makes what every trial of a search is handed, or has it made when a trial asks for it.
 
     Args:
         config: The search.
         manifest: Its splits.
         plan: Resources that each trial gets.
-        pixels: By image size, for trials on pixels.
+        needs: Shared work that some trial may ask for.
+        pixels: The decoded images.
         backbones: Backbones that some trial may use.
-        banks: Their feature banks.
-        features: Features of the plain images, made when a trial asks for them.
         writer: The process that writes trials' folders.
     """
     return SharedWork(
@@ -89,10 +84,9 @@ def share_work(
         class_names=manifest.class_names,
         train_labels=manifest.labels("train"),
         val_labels=manifest.labels("validation"),
-        pixels=pixels,
+        pixels={size: pixels.at(size) for size in live_sizes(needs)},
         backbones=backbones,
-        banks=banks,
-        features=features,
+        features=share_features(config, manifest, plan, needs, backbones, pixels),
         own_families=_sent_by_value(config.own_families),
         writer=writer,
         own_metric=_metric_by_value(config.metric),

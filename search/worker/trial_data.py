@@ -49,7 +49,7 @@ class SharedArrays:
     @property
     def bank_views(self) -> int:
         """Views of an image in the feature banks; 0 where there are none."""
-        return next((bank.table.num_views for bank in self.work.banks.values()), 0)
+        return self.work.features.views if self.work.features is not None else 0
 
     def pixels(self, request: Pixels) -> tuple[Images, Images]:
         """Training images (N, S, S, 3) and validation images (M, S, S, 3), read-only."""
@@ -58,9 +58,7 @@ class SharedArrays:
 
     def bank(self, request: ViewBank) -> Bank:
         """Features of augmented views, read-only."""
-        refs = self.work.banks[request.backbone]
-        train, validation = refs.train[request.pooling], refs.validation[request.pooling]
-        return Bank(refs.table, train.open(), validation.open()[:, 0])
+        return self._features.bank(request)
 
     def features(self, request: PlainFeatures) -> tuple[FeatureArrays, FeatureArrays]:
         """Features of the training and of the validation images; read-only."""

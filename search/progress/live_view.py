@@ -92,6 +92,10 @@ class SearchState:
         saved_epochs: Not run because the scheduler stopped trials.
         saved_passes: Images that trials on the feature bank did not push through a backbone.
         waits: How many trials wait for room on the cluster, and for what; empty where none does.
+        ended: Trials by status, or `interrupted`.
+        running: Trials that workers train, by id.
+        bests: Best epochs of trials that have not failed, by id.
+        leader: Id of the best trial, see `best`.
     """
 
     total: int = 0
@@ -101,10 +105,10 @@ class SearchState:
     saved_epochs: int = 0
     saved_passes: int = 0
     waits: str = ""
-    ended: Counter[str] = field(default_factory=Counter)  # by status, or `interrupted`
+    ended: Counter[str] = field(default_factory=Counter)
     running: dict[str, RunningTrial] = field(default_factory=dict)
     bests: dict[str, BestTrial] = field(default_factory=dict)
-    _leader: str | None = None  # whose best is the best of all
+    leader: str | None = None
 
     @property
     def num_ended(self) -> int:
@@ -113,30 +117,25 @@ class SearchState:
     @property
     def progress(self) -> float:
         """Trials that ended, and the parts of those that run."""
-        return self.num_ended + sum(t.epoch / t.epochs for t in self.running.values())
-
-    @property
-    def leader(self) -> str | None:
-        """The number of the best trial, see `best`."""
-        return self._leader
+        return self.num_ended + sum(t.epoch / max(1, t.epochs) for t in self.running.values())
 
     @property
     def best(self) -> BestTrial | None:
         """The best of the trials that have not failed; the earliest of equals."""
-        return None if self._leader is None else self.bests.get(self._leader)
+        return None if self.leader is None else self.bests.get(self.leader)
 
     def lead(self, best: BestTrial, trial_id: str = "") -> None:
         """Sets the best trial, as another process found it."""
-        self.bests[trial_id], self._leader = best, trial_id
+        self.bests[trial_id], self.leader = best, trial_id
 
     def _rank(self, trial_id: str) -> None:
         """Finds the best again, among all trials, only where this one may have changed it."""
         known, best = self.bests.get(trial_id), self.best
-        if trial_id != self._leader and (
+        if trial_id != self.leader and (
             known is None or (best is not None and self._key(known) < self._key(best))
         ):
             return
-        self._leader = max(self.bests, key=lambda known: self._key(self.bests[known]), default=None)
+        self.leader = max(self.bests, key=lambda known: self._key(self.bests[known]), default=None)
 
     def _key(self, best: BestTrial) -> tuple[float, float]:
         return Objective(self.metric).key({"val_loss": best.loss, self.metric: best.value})

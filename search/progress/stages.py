@@ -6,8 +6,10 @@ A driver notes the stage it is at in the run folder, so that whoever watches fro
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from pawtune.search.errors import UserError
 from pawtune.search.progress.bars import Bar
@@ -38,11 +40,10 @@ class Stages:
         now = time.time()
         is_edge = name not in self._bars or (total is not None and done >= total)
         began = self._bars[name].began if name in self._bars else now
-        self._bars[name] = Bar(name, done, total, began, at=now, waits=waits)
+        bar = self._bars[name] = Bar(name, done, total, began, at=now, waits=waits)
         if self._file is not None and (is_edge or now - self._noted_at >= NOTE_S):
             self._noted_at = now
-            content = {"name": name, "done": done, "total": total, "began": began, "at": now}
-            write_json(self._file, {**content, "waits": waits})
+            write_json(self._file, asdict(bar))
 
     def over(self) -> None:
         """The trials begin: there is no stage any more."""
@@ -74,15 +75,6 @@ def stage_file(run: RunFolder) -> Path:
 def read_stage(run: RunFolder) -> Bar | None:
     """The stage that a driver is at; None where it is at none, or has not said."""
     try:
-        content: dict[str, Any] = read_json(stage_file(run))
-        total = content["total"]
-        return Bar(
-            name=str(content["name"]),
-            done=float(content["done"]),
-            total=None if total is None else float(total),
-            began=float(content["began"]),
-            at=float(content["at"]),
-            waits=str(content.get("waits", "")),
-        )
-    except (UserError, KeyError, TypeError, ValueError):
+        return TypeAdapter(Bar).validate_python(read_json(stage_file(run)))
+    except (UserError, ValueError):
         return None

@@ -4,13 +4,13 @@ Ten thousand trials are 40,000 files; `status --watch` would read them every two
 is there while trials run. It may come from an untrusted folder: what it cannot be is passed over.
 """
 
-import re
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from pawtune.search.errors import UserError
 from pawtune.search.progress.bars import TRIALS, Bar
@@ -18,9 +18,33 @@ from pawtune.search.progress.live_view import BestTrial, RunningTrial, SearchSta
 from pawtune.search.storage.retry import must_exist
 from pawtune.search.storage.run_folder import RunFolder, read_json, write_json
 
-METRIC_RULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 NOTE_S = 2.0
-COUNTS = ("total", "train_images", "val_images", "saved_epochs", "saved_passes")
+OF_STATE = (
+    "total", "metric", "train_images", "val_images", "saved_epochs", "saved_passes", "waits",
+    "ended", "running",
+)  # fmt: skip
+
+
+class Notes(BaseModel):
+    """What the file holds: most of a `SearchState`, its best trial, and times of a `Bar`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    total: int
+    metric: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]{0,39}$")]
+    train_images: int
+    val_images: int
+    saved_epochs: int
+    saved_passes: int
+    waits: str
+    ended: Counter[str]
+    running: dict[str, RunningTrial]
+    best: BestTrial | None
+    leader: str | None
+    began: float
+    at: float
+    behind: float
+    noted: float
 
 
 def state_file(run: RunFolder) -> Path:
@@ -45,26 +69,16 @@ class StateNotes:
         if now - self._noted_at < NOTE_S:
             return
         self._noted_at = now
-        best = state.best
-        content = {
-            **{name: getattr(state, name) for name in COUNTS},
-            "metric": state.metric,
-            "waits": state.waits,
-            "ended": dict(state.ended),
-            "running": {trial_id: asdict(trial) for trial_id, trial in state.running.items()},
-            "best": None
-            if best is None
-            else {
-                **asdict(best),
-                "params": dict(best.params),
-                "trial_id": state.leader,
-            },
-            "bar": {"began": bar.began, "at": bar.at, "behind": bar.behind},
-            "noted": time.time(),
-        }
+        notes = Notes(
+            **{name: getattr(state, name) for name in OF_STATE},
+            **{name: getattr(bar, name) for name in ("began", "at", "behind")},
+            best=state.best,
+            leader=state.leader,
+            noted=time.time(),
+        )
         with suppress(OSError, ValueError):
             must_exist(self._run.root)  # else a folder would be made where it is away
-            write_json(state_file(self._run), content)
+            write_json(state_file(self._run), notes.model_dump(mode="json"))
 
     def over(self) -> None:
         """The trials are over."""
@@ -80,44 +94,13 @@ def read_noted(run: RunFolder, since: float) -> tuple[SearchState, Bar] | None:
         since: When that driver took the run, in Unix seconds: older notes are another's.
     """
     try:
-        content = read_json(state_file(run))
-        if float(content["noted"]) < since:
-            return None
-        return _state_of(content)
-    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        notes = Notes.model_validate(read_json(state_file(run)))
+    except (UserError, ValueError):
         return None
-
-
-def _state_of(content: dict[str, Any]) -> tuple[SearchState, Bar]:
-    state = SearchState()
-    for name in COUNTS:
-        setattr(state, name, int(content[name]))
-    if METRIC_RULE.fullmatch(str(content["metric"])):
-        state.metric = content["metric"]
-    state.waits = str(content["waits"])
-    state.ended = Counter({str(name): int(n) for name, n in content["ended"].items()})
-    for trial_id, trial in content["running"].items():
-        best = trial["best"]
-        state.running[str(trial_id)] = RunningTrial(
-            name=str(trial["name"]),
-            family=str(trial["family"]),
-            epoch=int(trial["epoch"]),
-            epochs=max(1, int(trial["epochs"])),
-            best=None if best is None else float(best),
-        )
-    if content["best"] is not None:
-        state.lead(_best_of(content["best"]), str(content["best"].get("trial_id", "")))
-    bar = content["bar"]
-    began, at, behind = (float(bar[name]) for name in ("began", "at", "behind"))
-    return state, Bar(TRIALS, state.progress, state.total, began, at, behind, whole=state.num_ended)
-
-
-def _best_of(content: dict[str, Any]) -> BestTrial:
-    return BestTrial(
-        value=float(content["value"]),
-        accuracy=float(content["accuracy"]),
-        loss=float(content["loss"]),
-        name=str(content["name"]),
-        epoch=int(content["epoch"]),
-        params=dict(content["params"]),
-    )
+    if notes.noted < since:
+        return None
+    state = SearchState(**{name: getattr(notes, name) for name in OF_STATE})
+    if notes.best is not None:
+        state.lead(notes.best, notes.leader or "")
+    times = notes.began, notes.at, notes.behind
+    return state, Bar(TRIALS, state.progress, state.total, *times, whole=state.num_ended)

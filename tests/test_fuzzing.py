@@ -24,8 +24,15 @@ from pawtune.data_pipeline.sources import archives
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.search.config.search_config import SearchConfig, load_config
 from pawtune.search.errors import UserError
-from pawtune.search.storage.run_folder import TrialFolder, read_json
-from pawtune.search.storage.untrusted_files import CHECKS
+from pawtune.search.storage.records import (
+    EnsembleRecord,
+    ProposedTrial,
+    Record,
+    RefitRecord,
+    TrialFacts,
+    TrialStatus,
+)
+from pawtune.search.storage.run_folder import TrialFolder
 from tests.hostile_files import encoded
 from tests.image_files import picture
 
@@ -185,16 +192,22 @@ KEYS = st.sampled_from(
         "num_weights attempts counts members accuracy epochs image_size",
     )
 )
-NAMES = st.sampled_from(sorted(CHECKS))
+RECORDS: dict[str, type[ProposedTrial | Record]] = {
+    "spec.json": ProposedTrial,
+    "status.json": TrialStatus,
+    "facts.json": TrialFacts,
+    "refit.json": RefitRecord,
+    "ensemble.json": EnsembleRecord,
+}
 
 
 @settings(max_examples=200)
-@given(NAMES, VALUES | st.dictionaries(KEYS, VALUES, max_size=6))
+@given(st.sampled_from(sorted(RECORDS)), VALUES | st.dictionaries(KEYS, VALUES, max_size=6))
 def test_any_json_in_a_run_folder_is_read_or_refused(name: str, value: Any) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, name)
         file.write_text(json.dumps(value))
-        check_refusal(lambda: read_json(file))
+        check_refusal(lambda: RECORDS[name].read(file))
 
 
 @settings(max_examples=150)

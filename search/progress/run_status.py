@@ -12,7 +12,7 @@ from pawtune.search.progress.state_file import read_noted, state_file
 from pawtune.search.progress.watch import driver_since
 from pawtune.search.results.leaderboard import outcome, rank_trials, read_outcomes
 from pawtune.search.storage.records import EARLY_STOP, TrialStatus
-from pawtune.search.storage.run_folder import RunFolder, read_json
+from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.storage.run_lock import is_running
 
 
@@ -174,7 +174,7 @@ def _kept(run: RunFolder) -> _Trials | None:
     lead = next((key for key, (_, accuracy) in outcomes.items() if accuracy is not None), None)
     best = None
     if lead is not None:
-        name = str(read_json(run.trial(lead).spec_file)["name"])
+        name = run.trial(lead).read_proposal().spec.name
         best = BestSoFar(lead, name, outcomes[lead][1] or 0.0)
     return _Trials(Counter(state for state, _ in outcomes.values()), best)
 

@@ -24,7 +24,7 @@ from pawtune.search.progress.live_view import SearchState, TrialEvent, show_stat
 from pawtune.search.progress.stages import read_stage
 from pawtune.search.progress.state_file import read_noted
 from pawtune.search.storage.history import read_history
-from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder
 from pawtune.search.storage.run_lock import is_running
 from pawtune.search.trial_report import BestEpoch, TrialReport
 
@@ -203,20 +203,20 @@ def _last_event(trial: TrialFolder, objective: Objective) -> TrialEvent | None:
     status, epochs = trial.read_status(), trial.read_metrics()
     if status.status == "pending":
         return None
-    spec = read_json(trial.spec_file)
+    proposal = trial.read_proposal()
     report = TrialReport()
     if epochs:
         best = BestEpoch.of_row(objective.best(epochs), objective.metric)
         report = TrialReport(epoch=int(epochs[-1]["epoch"]), best=best)
     return TrialEvent(
         trial_id=trial.trial_id,
-        name=spec["name"],
-        family=spec["model"]["family"],
-        epochs=spec["train"]["epochs"],
+        name=proposal.spec.name,
+        family=proposal.spec.model.family,
+        epochs=proposal.spec.train.epochs,
         status=status.status,
         report=report,
         reason=status.reason,
-        params=spec["params"],
+        params=dict(proposal.params),
     )
 
 

@@ -23,6 +23,7 @@ from pawtune.search.errors import UserError
 from pawtune.search.results.metrics import ReliabilityBin, calibration_error, reliability
 from pawtune.search.results.model_choice import ModelChoice
 from pawtune.search.results.validation import read_mean, read_predictions
+from pawtune.search.storage.records import EnsembleRecord
 from pawtune.search.storage.run_folder import RunFolder
 
 
@@ -64,9 +65,9 @@ def trial_temperature(run: RunFolder, trial_id: str) -> float:
 
 def choice_temperature(run: RunFolder, choice: ModelChoice) -> float | None:
     """A trial's temperature; a refit has that of its trial; None: a vote of earlier versions."""
-    if choice.kind != "ensemble":
+    if not isinstance(choice.record, EnsembleRecord):
         return trial_temperature(run, choice.trial_id)
-    kept = choice.record.get("temperature")
+    kept = choice.record.temperature
     return kept if isinstance(kept, float) and LOWEST <= kept <= HIGHEST else None
 
 

@@ -32,6 +32,7 @@ from pawtune.search.results.model_choice import (
     member_of,
 )
 from pawtune.search.results.validation import read_mean, read_probabilities
+from pawtune.search.storage.records import EnsembleRecord
 from pawtune.search.storage.run_folder import RunFolder, write_json
 from pawtune.search.storage.trial_spec import load_spec
 
@@ -117,7 +118,7 @@ def make_ensemble(
         return vote
     vote = replace(vote, kept=True)
     load_tensorflow()
-    record = vote.as_dict()
+    record = EnsembleRecord.model_validate(vote.as_dict())
     sizes = {load_spec(run, row.trial_id).model.image_size for row in voters}
     choice = ModelChoice(
         kind="ensemble",
@@ -130,7 +131,7 @@ def make_ensemble(
     model = compose(run, voters, len(manifest.class_names), vote.temperature)
     ensemble_record(run).unlink(missing_ok=True)  # the earlier one; the record is written last
     save_complete(model, card, ensemble_file(run))
-    write_json(ensemble_record(run), record)
+    write_json(ensemble_record(run), record.as_dict())
     run.keep_new()
     return vote
 

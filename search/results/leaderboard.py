@@ -15,7 +15,7 @@ from pawtune.models.words import did_you_mean
 from pawtune.search.errors import UserError
 from pawtune.search.objective import COSTS, Objective, undominated
 from pawtune.search.storage.records import EARLY_STOP, Status, TrialStatus
-from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json, write_text
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_text
 from pawtune.search.storage.run_lock import is_running
 from pawtune.search.storage.trial_index import Noted, read_index, stamp_of, write_index
 
@@ -155,7 +155,7 @@ def rank_together(rows: Sequence[Row], objective: Objective) -> list[Row]:
 
 def _from_files(trial: TrialFolder, objective: Objective) -> Row:
     """A trial, not ranked yet: its rank only says whether it will have one."""
-    spec = read_json(trial.spec_file)
+    proposal = trial.read_proposal()
     status = trial.read_status()
     epochs = trial.read_metrics()
     counted = epochs if status.status != "failed" else []
@@ -165,8 +165,8 @@ def _from_files(trial: TrialFolder, objective: Objective) -> Row:
     return Row(
         rank=0 if best else None,
         trial_id=trial.trial_id,
-        name=spec["name"],
-        family=spec["model"]["family"],
+        name=proposal.spec.name,
+        family=proposal.spec.model.family,
         status=status.status,
         best_val_accuracy=best["val_accuracy"] if best else None,
         best_val_loss=best["val_loss"] if best else None,
@@ -175,7 +175,7 @@ def _from_files(trial: TrialFolder, objective: Objective) -> Row:
         epochs=len(epochs),
         seconds=seconds if seconds is not None else sum(e["seconds"] for e in epochs) or None,
         num_weights=facts.num_weights,
-        params=spec["params"],
+        params=dict(proposal.params),
         reason=status.reason,
         latency_ms=facts.latency_ms,
         size_mb=facts.size_mb,

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pawtune.search.errors import UserError
 from pawtune.search.results.leaderboard import Row
-from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
+from pawtune.search.storage.records import EnsembleRecord, RecordedMember, RefitRecord
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder
 from pawtune.search.storage.trial_spec import load_spec
 
 Kind = Literal["trial", "refit", "ensemble"]
@@ -23,14 +24,14 @@ class ModelChoice:
         row: The trial; of an ensemble its best member.
         trial_id: Id of the trial; of an ensemble those of its members, joined by "+".
         image_size: Side in pixels that it was trained at; None where its members differ.
-        record: Record that `refit` or `ensemble` wrote about it; empty for a trial.
+        record: Record that `refit` or `ensemble` wrote about it; None for a trial.
     """
 
     kind: Kind
     row: Row
     trial_id: str
     image_size: int | None
-    record: dict[str, Any]
+    record: RefitRecord | EnsembleRecord | None = None
 
     @property
     def trial_ids(self) -> list[str]:
@@ -41,7 +42,7 @@ class ModelChoice:
     def title(self) -> str:
         """What it is, for people."""
         if self.kind == "ensemble":
-            return f"ensemble of {len(self.record['members'])}"
+            return f"ensemble of {len(self.trial_ids)}"
         return f"{self.row.name}, refit" if self.kind == "refit" else self.row.name
 
     @property
@@ -91,14 +92,14 @@ def choose_model(
     row = choose_row(rows, trial=trial, rank=rank)
     size = load_spec(run, row.trial_id).model.image_size
     if kind == "trial":
-        return ModelChoice("trial", row, row.trial_id, size, {})
+        return ModelChoice("trial", row, row.trial_id, size)
     if row.trial_id not in refits(run):
         raise UserError(
             f"--refit needs a trial that `pawtune refit` has trained, and {row.trial_id} is none; "
             f"refit so far: {', '.join(refits(run)) or 'none'}; "
             f"make it with `pawtune refit {run.name} --trial {row.trial_id}`"
         )
-    record = read_json(refit_folder(run, row.trial_id).root / "refit.json")
+    record = RefitRecord.read(refit_folder(run, row.trial_id).root / "refit.json")
     return ModelChoice("refit", row, row.trial_id, size, record)
 
 
@@ -135,15 +136,15 @@ def _ensemble(
             f"--ensemble needs one that `pawtune ensemble` kept, and run {run.name} has none; "
             f"make it with `pawtune ensemble {run.name}`"
         )
-    record = read_json(ensemble_record(run))
-    members = [choose_row(rows, trial=str(member["trial_id"])) for member in record["members"]]
+    record = EnsembleRecord.read(ensemble_record(run))
+    members = [choose_row(rows, trial=member.trial_id) for member in record.members]
     sizes = {load_spec(run, row.trial_id).model.image_size for row in members}
     return ModelChoice(
         kind="ensemble",
         row=members[0],
         trial_id="+".join(row.trial_id for row in members),
         image_size=sizes.pop() if len(sizes) == 1 else None,
-        record={**record, "members": [asdict(member_of(row)) for row in members]},
+        record=record.model_copy(update={"members": [member_of(row) for row in members]}),
     )
 
 
@@ -185,6 +186,10 @@ class Member:
 def member_of(row: Row) -> Member:
     """A trial as a member of a vote."""
     return Member(row.trial_id, row.name, row.best_epoch or 0, row.best_val_accuracy or 0.0)
+
+
+def _recorded(row: Row) -> RecordedMember:
+    return RecordedMember.model_validate(asdict(member_of(row)))
 
 
 def refit_folder(run: RunFolder, trial_id: str) -> TrialFolder:

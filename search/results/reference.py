@@ -4,16 +4,14 @@ from collections.abc import Collection, Sequence
 from typing import Literal
 
 from pawtune.search.results.leaderboard import Row
-from pawtune.search.storage.run_folder import RunFolder, read_json
+from pawtune.search.storage.run_folder import RunFolder
 
 ReferenceKind = Literal["best baseline", "first trial"]
 
 
 def baselines_among(run: RunFolder, rows: Sequence[Row]) -> set[str]:
     """Ids of the trials that are baselines."""
-    return {
-        row.trial_id for row in rows if read_json(run.trial(row.trial_id).spec_file)["baseline"]
-    }
+    return {row.trial_id for row in rows if run.trial(row.trial_id).read_proposal().baseline}
 
 
 def reference_of(

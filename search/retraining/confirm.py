@@ -27,8 +27,9 @@ from pawtune.search.results.leaderboard import Row
 from pawtune.search.retraining.setup import RetrainingSetup, prepare_retraining
 from pawtune.search.retraining.training import Training, train_again
 from pawtune.search.storage.object_store_sync import hold_run
+from pawtune.search.storage.records import ProposedTrial
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
-from pawtune.search.storage.trial_spec import load_spec, read_spec
+from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.trial_report import TrialReport
 from pawtune.search.worker.trial_client import end_writer, start_writer
 
@@ -134,7 +135,7 @@ class _Repeat:
     def is_finished(self) -> bool:
         return (
             self.folder.spec_file.exists()
-            and read_spec(self.folder) == self.spec
+            and self.folder.read_proposal().spec == self.spec
             and self.folder.read_status().status == "completed"
             and len(self.folder.read_metrics()) == self.spec.train.epochs
         )
@@ -214,7 +215,7 @@ def _train_all(
     epochs = dict.fromkeys(repeats, 0)
     total = sum(repeat.spec.train.epochs for repeat in todo)
     for repeat in todo:
-        write_json(repeat.folder.spec_file, repeat.spec.model_dump(mode="json"))
+        repeat.folder.write_proposal(ProposedTrial(repeat.spec))
         repeat.folder.write_status("pending")
     trainings = [Training(r.spec, r.folder, continues=True) for r in todo]
     writer = start_writer(run.confirm_dir, objective)

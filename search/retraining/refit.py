@@ -24,6 +24,7 @@ from pawtune.search.retraining.training import Training, follow_one
 from pawtune.search.shared_work.pixels import PixelRefs
 from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.object_store_sync import hold_run
+from pawtune.search.storage.records import ProposedTrial
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
 from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.trial_report import TrialReport
@@ -106,7 +107,7 @@ def refit_trial(
         )
         (folder.root / RECORD).unlink(missing_ok=True)
         shutil.copytree(training.folder.root, folder.root, dirs_exist_ok=True)
-        write_json(folder.spec_file, spec.model_dump(mode="json"))
+        folder.write_proposal(ProposedTrial(spec))
         # Last: where it is, the refit is whole.
         write_json(folder.root / RECORD, refit.as_dict())
     run.keep_new()

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Objective
 from pawtune.search.storage.records import Status
-from pawtune.search.storage.run_folder import RunFolder, read_json
-from pawtune.search.storage.trial_spec import load_spec
+from pawtune.search.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,15 @@ def read_history(run: RunFolder, objective: Objective) -> list[PastTrial]:
     past = []
     for trial in run.trials():
         status = trial.read_status()
-        spec = load_spec(run, trial.trial_id)
+        proposal = trial.read_proposal()
         epochs = trial.read_metrics()
         values = running_best([objective.value(row) for row in epochs], objective)
-        all_run = len(epochs) >= spec.train.epochs
+        all_run = len(epochs) >= proposal.spec.train.epochs
         past.append(
             PastTrial(
                 trial_id=trial.trial_id,
-                spec=spec,
-                baseline=bool(read_json(trial.spec_file)["baseline"]),
+                spec=proposal.spec,
+                baseline=proposal.baseline,
                 status="completed" if all_run else status.status,
                 values=dict(enumerate(values, start=1)),
                 over=all_run or status.is_over,

@@ -5,6 +5,8 @@ kind may say: text that a terminal would act upon is made harmless, numbers are 
 what pawtune never writes is refused with the file, the rule and the value received.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -18,9 +20,16 @@ from pydantic import (
 )
 
 from pawtune.data_pipeline.safe_files import shown
+from pawtune.models.spec import TrialSpec, explain
 from pawtune.search.errors import UserError
 from pawtune.search.objective import COSTS
-from pawtune.search.storage.untrusted_files import MAX_SECONDS, RESTORE, is_number, read_object
+from pawtune.search.storage.untrusted_files import (
+    MAX_SECONDS,
+    RESTORE,
+    RESTORE_TRIAL,
+    is_number,
+    read_object,
+)
 
 Status = Literal["pending", "running", "completed", "stopped", "failed"]
 STATE = "state.json"  # of the files of a state to continue from: says which epoch it is of
@@ -52,6 +61,8 @@ Weights = Annotated[
     int | None, Field(ge=0, lt=2**63, description="a whole number from 0 below 2^63")
 ]
 
+Positive = Annotated[int, Field(gt=0, lt=2**31, description="a whole number from 1")]
+
 
 class Record(BaseModel):
     """A JSON object in a run folder. Keys that its class does not know are left out."""
@@ -79,6 +90,51 @@ class Record(BaseModel):
     def as_dict(self) -> dict[str, Any]:
         """What was recorded, as JSON takes it: without what was left open."""
         return self.model_dump(mode="json", exclude_unset=True)
+
+
+@dataclass(frozen=True)
+class ProposedTrial:
+    """A trial as it was proposed: `spec.json`, written before a worker takes it.
+
+    Attributes:
+        spec: Specification of the trial.
+        baseline: Whether it is a baseline, outside the count of `config.trials`.
+        params: Parameters by name, as tables show them.
+    """
+
+    spec: TrialSpec
+    baseline: bool = False
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads a proposal.
+
+        Raises:
+            UserError: The file is missing, or no valid specification.
+        """
+        content = read_object(path)
+        baseline, params = content.pop("baseline", False), content.pop("params", {})
+        try:
+            spec = TrialSpec.model_validate(content)
+            if not isinstance(baseline, bool):
+                raise ValueError(f"baseline must be true or false, received {baseline!r:.60}")
+            if not isinstance(params, dict):
+                raise ValueError(f"params must be an object, received {params!r:.60}")
+        except (ValueError, RecursionError) as error:
+            # The text comes from an untrusted file: its line breaks must not reach the terminal.
+            text = explain(error) if isinstance(error, ValidationError) else str(error)
+            raise UserError(
+                f"trial {path.parent.name}'s spec.json is not valid: {shown(text)[:600]}; "
+                f"{RESTORE_TRIAL}"
+            ) from error
+        name = _plain_words(spec.name)
+        return cls(spec.model_copy(update={"name": name}), baseline, params)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        content = self.spec.model_dump(mode="json")
+        return {"baseline": self.baseline, "params": dict(self.params), **content}
 
 
 class TrialStatus(Record):
@@ -165,3 +221,39 @@ class RunSummary(Record):
     stages: Annotated[dict[str, float], BeforeValidator(_times_by_name)] = {}
     counts: dict[str, int] = Field({}, description="trials by status")
     began: Time = None
+
+
+class RefitRecord(Record):
+    """What `pawtune refit` trained: `refit.json`. Fields that it does not name are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    epochs: Positive
+    train_images: Positive
+    validation_images: Positive
+
+
+class RecordedMember(Record):
+    """A trial in a kept vote. Fields that it does not name are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    trial_id: str
+
+
+class EnsembleRecord(Record):
+    """What `pawtune ensemble` kept: `ensemble.json`. Fields that it does not name are kept.
+
+    Attributes:
+        members: Trials that vote, best first.
+        accuracy: Accuracy of the vote on validation images, from 0 to 1.
+        temperature: Divisor of the logarithm of the mean; None in records of earlier versions.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    members: list[RecordedMember] = Field(
+        min_length=2, max_length=1000, description="a list of two or more, each with a trial_id"
+    )
+    accuracy: float = Field(ge=0, le=1, description="a number from 0 to 1")
+    temperature: Any = None

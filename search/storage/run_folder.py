@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 
     from pawtune.search.storage.mirror import Mirror
 from pawtune.search.config.search_config import NAME_RULE
-from pawtune.search.storage.records import RunSummary, Status, TrialFacts, TrialStatus
+from pawtune.search.storage.records import (
+    ProposedTrial,
+    RunSummary,
+    Status,
+    TrialFacts,
+    TrialStatus,
+)
 
 TRIAL_RULE = re.compile(r"[0-9]{1,9}")
 INTEGER_COLUMNS = frozenset({"epoch"})
@@ -76,11 +82,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
+    """Reads a JSON object; that of a trial's proposal is checked.
 
     Raises:
         UserError: The file is missing, or is not a JSON object.
     """
+    if path.name == "spec.json":
+        return ProposedTrial.read(path).as_dict()
     return read_object(path)
 
 
@@ -135,6 +143,12 @@ class TrialFolder:
     def last(self) -> Path:
         """The state to continue from; removed when the trial is over."""
         return self.root / "last"
+
+    def write_proposal(self, proposal: ProposedTrial) -> None:
+        write_json(self.spec_file, proposal.as_dict())
+
+    def read_proposal(self) -> ProposedTrial:
+        return ProposedTrial.read(self.spec_file)
 
     def write_status(self, status: Status, **details: Any) -> None:
         """Writes a `TrialStatus` of the details given."""

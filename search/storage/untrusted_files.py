@@ -9,16 +9,14 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from pawtune.data_pipeline.safe_files import read_regular, shown
-from pawtune.models.spec import TrialSpec, explain
 from pawtune.search.errors import UserError
 from pawtune.search.trial_report import METRICS
 
@@ -54,17 +52,14 @@ def _read(path: Path, max_bytes: int) -> bytes:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object of a run folder, with what belongs into a file of this name.
+    """A JSON object of a run folder.
 
     Raises:
-        UserError: The file is missing, no JSON object, or holds what pawtune never writes.
+        UserError: The file is missing, or no JSON object.
     """
     value = parse_json(path, _read(path, MAX_JSON_BYTES))
     if not isinstance(value, dict):
         raise UserError(f"{shown(path)} must hold a JSON object, received {type(value).__name__}")
-    check = CHECKS.get(path.name)
-    if check is not None:
-        check(path, value)
     return value
 
 
@@ -86,56 +81,6 @@ def parse_json(path: Path, text: bytes | str) -> Any:
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON's")
-
-
-def check_spec(path: Path, content: dict[str, Any]) -> None:
-    """A trial's specification, with what the search notes beside it."""
-    spec = {key: value for key, value in content.items() if key not in ("baseline", "params")}
-    try:
-        TrialSpec.model_validate(spec)
-    except ValidationError as error:
-        # The text comes from an untrusted file: its line breaks must not reach the terminal.
-        text = shown(explain(error))[:600]
-        raise UserError(
-            f"trial {path.parent.name}'s spec.json is not valid: {text}; {RESTORE_TRIAL}"
-        ) from error
-    except RecursionError:
-        _refuse(path, "spec.json", "a specification", "one that is nested too deeply")
-    content["name"] = shown(spec["name"])[:1000]
-    if not isinstance(content.get("baseline", False), bool):
-        _refuse(path, "baseline", "true or false", content["baseline"])
-    if not isinstance(content.get("params", {}), dict):
-        _refuse(path, "params", "an object", content["params"])
-    for key, missing in (("baseline", False), ("params", {})):
-        content.setdefault(key, missing)
-
-
-def check_refit(path: Path, content: dict[str, Any]) -> None:
-    """What `pawtune refit` wrote."""
-    for key in ("epochs", "train_images", "validation_images"):
-        value = content.get(key)
-        if not isinstance(value, int) or not 0 < value < 2**31:
-            _refuse(path, key, "a whole number from 1", value)
-
-
-def check_ensemble(path: Path, content: dict[str, Any]) -> None:
-    """What `pawtune ensemble` wrote."""
-    members = content.get("members")
-    if not isinstance(members, list) or not 2 <= len(members) <= 1000:
-        _refuse(path, "members", "a list of two or more", members)
-    for member in members:
-        if not isinstance(member, dict) or not isinstance(member.get("trial_id"), str):
-            _refuse(path, "members", "objects with a trial_id", member)
-    accuracy = content.get("accuracy")
-    if not is_number(accuracy, 1) or accuracy < 0:
-        _refuse(path, "accuracy", "a number from 0 to 1", accuracy)
-
-
-CHECKS: Mapping[str, Callable[[Path, dict[str, Any]], None]] = {
-    "spec.json": check_spec,
-    "refit.json": check_refit,
-    "ensemble.json": check_ensemble,
-}
 
 
 def read_rows(path: Path, integer_columns: frozenset[str]) -> list[dict[str, float]]:
@@ -229,7 +174,3 @@ def is_number(value: Any, limit: float) -> TypeGuard[float]:
         and not isinstance(value, bool)
         and -limit <= value <= limit  # also false for NaN
     )
-
-
-def _refuse(path: Path, key: str, rule: str, value: object) -> NoReturn:
-    raise UserError(f"{shown(path)}: {key} must be {rule}, received {value!r:.60}; {RESTORE}")

@@ -8,9 +8,8 @@ import re
 import time
 from collections.abc import Mapping
 
-from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Metric, Objective
-from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder
 from pawtune.search.tensorboard.event_files import EventFile, remove_event_files
 from pawtune.search.tensorboard.event_pictures import Samples
 from pawtune.search.trial_report import METRICS as REPORTED
@@ -63,9 +62,9 @@ class TrialEvents:
         self._trial = trial
         self._objective = objective
         self._samples = samples
-        self._content = read_json(trial.spec_file)
-        name = str(self._content["name"])
-        self._folder = run.tensorboard_dir / run_label(trial.trial_id, name)
+        self._proposal = trial.read_proposal()
+        label = run_label(trial.trial_id, self._proposal.spec.name)
+        self._folder = run.tensorboard_dir / label
         self._rows: list[Epoch] = list(trial.read_metrics())
         self._started = trial.read_status().started or time.time()
         self._file = self._write_anew()
@@ -117,9 +116,8 @@ class TrialEvents:
     def _write_all(self, file: EventFile, had_files: bool) -> None:
         if had_files:
             file.restart(0)
-        file.start_session(self._content["params"], self._started)
-        spec = TrialSpec.model_validate({k: self._content[k] for k in TrialSpec.model_fields})
-        views = self._samples.views(spec.model)
+        file.start_session(self._proposal.params, self._started)
+        views = self._samples.views(self._proposal.spec.model)
         if views is not None:
             file.add_image("trial/augmentation", views)  # after `best`, of which there is one
         self._file = file

@@ -37,8 +37,9 @@ from pawtune.search.sampling.past_study import (
 )
 from pawtune.search.sampling.study_file import StudyFile
 from pawtune.search.storage.history import PastTrial
+from pawtune.search.storage.records import ProposedTrial
 from pawtune.search.storage.retry import must_exist, retry_storage
-from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
+from pawtune.search.storage.run_folder import RunFolder, TrialFolder
 from pawtune.search.trial_report import TrialReport
 from pawtune.search.tuning.unsaved import Unsaved
 
@@ -196,21 +197,21 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
         spec = next(self._baselines, None)
         is_baseline = spec is not None
         if spec is None:
-            proposal = self._propose() if self._proposals_left > 0 else None
-            if proposal is None:
+            asked = self._propose() if self._proposals_left > 0 else None
+            if asked is None:
                 return str(Searcher.FINISHED)
             self._proposals_left -= 1
-            self._asked[trial_id], spec = proposal
+            self._asked[trial_id], spec = asked
         name = f"{self._next_number:04d}"
         self._next_number += 1
-        content = {"baseline": is_baseline, "params": spec.params(), **spec.model_dump(mode="json")}
-        retry_storage(lambda: self._write_new(self._run.new_trial(name), content))
+        proposal = ProposedTrial(spec, is_baseline, spec.params())
+        retry_storage(lambda: self._write_new(self._run.new_trial(name), proposal))
         self._track(trial_id, spec, {})
         return self._handed_out(name, spec, is_baseline)
 
-    def _write_new(self, folder: TrialFolder, content: dict[str, Any]) -> None:
+    def _write_new(self, folder: TrialFolder, proposal: ProposedTrial) -> None:
         must_exist(self._run.root)
-        write_json(folder.spec_file, content)
+        folder.write_proposal(proposal)
         folder.write_status("pending")
 
     def _track(

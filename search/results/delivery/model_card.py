@@ -17,7 +17,7 @@ from pawtune.search.results.look_ledger import read_ledger
 from pawtune.search.results.metrics import Majority, wilson_interval
 from pawtune.search.results.model_choice import ModelChoice, refit_folder
 from pawtune.search.results.selection_bias import estimate_validation
-from pawtune.search.storage.records import TrialFacts
+from pawtune.search.storage.records import EnsembleRecord, RefitRecord, TrialFacts
 from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.storage.versions import installed_versions, recorded_versions
@@ -50,7 +50,7 @@ def make_card(
         "counts": manifest.counts(),
         "trial": trial,
         "spec": _spec(run, choice),
-        "record": choice.record,
+        "record": choice.record.as_dict() if choice.record is not None else {},
         "metric": metric,
         "majority": asdict(Majority(*manifest.majority("validation"))),
         "validation": _validation(run, rows, choice, manifest, metric),
@@ -85,15 +85,14 @@ def _facts(run: RunFolder, choice: ModelChoice) -> TrialFacts:
 
 def _spec(run: RunFolder, choice: ModelChoice) -> dict[str, Any]:
     if choice.kind == "ensemble":  # each member has its own; the size is for `predict`
-        members = [member["trial_id"] for member in choice.record["members"]]
         return {
             "model": {"family": "ensemble", "image_size": choice.image_size},
             "train": {},
-            "members": [load_spec(run, name).model_dump(mode="json") for name in members],
+            "members": [load_spec(run, name).model_dump(mode="json") for name in choice.trial_ids],
         }
     spec = load_spec(run, choice.row.trial_id).model_dump(mode="json")
-    if choice.kind == "refit":
-        spec["train"]["epochs"] = choice.record["epochs"]
+    if isinstance(choice.record, RefitRecord):
+        spec["train"]["epochs"] = choice.record.epochs
     return spec
 
 
@@ -106,8 +105,8 @@ def _validation(
     """
     images = sum(manifest.counts()["validation"].values())
     accuracy = choice.row.best_val_accuracy or 0.0
-    if choice.kind == "ensemble":
-        accuracy = float(choice.record["accuracy"])
+    if isinstance(choice.record, EnsembleRecord):
+        accuracy = choice.record.accuracy
     estimate = estimate_validation(run, rows, metric)
     is_winner = estimate is not None and estimate.trial_id == choice.trial_id
     return {

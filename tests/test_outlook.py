@@ -91,7 +91,7 @@ def result(epoch: int, value: float) -> dict[str, Any]:
 
 def test_a_schedule_of_its_own_may_dip_before_it_rises() -> None:
     scheduler = FamilyScheduler(Objective(), epochs=20, grace_period=3, reduction_factor=3)
-    scheduler.on_trial_result(None, trial("0001", "transfer", 1), result(1, 0.97))
+    scheduler.on_trial_complete(None, trial("0001", "transfer", 1), result(1, 0.97))
     tuned = trial("0002", "finetune", 9)
     decisions = [scheduler.on_trial_result(None, tuned, result(e, 0.955)) for e in range(1, 9)]
     assert set(decisions) == {"CONTINUE"}
@@ -122,7 +122,7 @@ def test_epochs_on_smaller_images_are_not_judged() -> None:
 
 def test_a_net_without_rivals_is_judged_by_its_epochs_on_whole_images() -> None:
     scheduler = FamilyScheduler(Objective(), epochs=20, grace_period=3, reduction_factor=3)
-    scheduler.on_trial_result(None, trial("0001", "transfer", 1), result(1, 0.97))
+    scheduler.on_trial_complete(None, trial("0001", "transfer", 1), result(1, 0.97))
     net = trial("0002", "conv", 20)
     net.config["spec"]["train"]["half_size_share"] = 0.5
     decisions = [scheduler.on_trial_result(None, net, result(e, 0.5)) for e in range(1, 14)]
@@ -133,7 +133,7 @@ def test_the_scheduler_stops_it_and_spares_a_baseline() -> None:
     scheduler = FamilyScheduler(Objective(), epochs=20, grace_period=3, reduction_factor=3)
     head, net = trial("0001", "transfer", 1), trial("0002", "conv", 20)
     spared = trial("0003", "conv", 20, baseline=True)
-    scheduler.on_trial_result(None, head, result(1, 0.97))
+    scheduler.on_trial_complete(None, head, result(1, 0.97))
     decisions = [
         scheduler.on_trial_result(None, one, result(epoch, value))
         for one in (net, spared)

@@ -257,6 +257,23 @@ def test_a_strong_family_does_not_stop_the_other(runs_dir: Path) -> None:
     assert search.statuses() == ["completed"] * 5
 
 
+def test_a_net_is_stopped_that_cannot_come_near_a_solved_head(runs_dir: Path) -> None:
+    """A head's first result is its last, which Tune hands to `on_trial_complete` alone."""
+    search = Search(
+        runs_dir,
+        {"0001": [0.97], "*": [0.5, 0.54, 0.55, 0.56, 0.57] + [0.57] * 15},
+        "trials=2",
+        "epochs=20",
+        "families=[conv, transfer]",
+        "scheduler.name=asha",
+        "scheduler.grace_period=3",
+        "space.head=ridge",
+        "space.half_size_share=0.0",
+    )
+    assert search.statuses() == ["completed", "stopped"]
+    assert max(search.study()[1].intermediate_values) == 4  # 0.56 + 16 * 0.01 is less than 0.97
+
+
 def test_no_configuration_runs_twice_and_an_exhausted_space_ends_the_search(
     runs_dir: Path,
 ) -> None:

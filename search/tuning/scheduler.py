@@ -171,7 +171,8 @@ class FamilyScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped
                 self._domination.note(trial.trial_id, family, epochs, result)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Records the end of a trial in its family's rungs."""
+        """Records the end of a trial, and its last result, which Tune hands to no other method."""
+        self._note(trial, result)
         if trial.trial_id in self._open:
             result = _with_percent(trial, result)
             self._family(trial).on_trial_complete(tune_controller, trial, result)

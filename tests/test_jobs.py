@@ -79,6 +79,8 @@ def test_submit_follow_and_ask(guarded: Head, images: Path, tmp_path: Path) -> N
     assert f"Running entrypoint for job {job_id}: {command}\n" in followed.stdout
     assert "best: conv-0001" in followed.stdout
     assert f"job {job_id}: SUCCEEDED" in followed.stderr
+    ended = guarded.pawtune("logs", job_id, "--tail", "2", *where, cwd=tmp_path)
+    assert ended.stdout.splitlines() == followed.stdout.splitlines()[-2:]
 
     asked = guarded.json("status", job_id, cwd=tmp_path)
     assert (asked["job"]["status"], asked["job"]["run"]) == ("SUCCEEDED", "first")

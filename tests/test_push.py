@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 
 from pawtune.search.errors import UserError
+from pawtune.search.integrations import push as pushing
 from pawtune.search.integrations.push import push
-from pawtune.search.run import Run
+from pawtune.search.run import Run, open_run
+from pawtune.search.storage.run_lock import is_running
 from tests.board import free_port
 from tests.command_line import pawtune
 from tests.run_folders import RunMaker
@@ -119,6 +122,47 @@ def test_mlflow_holds_the_run_its_trials_and_its_model(
     assert again.json["id"] == parent, "a second push continues the first"
     curve = client.get_metric_history(children[0].info.run_id, "val_accuracy")
     assert [point.step for point in curve] == [1, 2], "and tells nothing twice"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["file"], indirect=True)
+def test_a_search_is_followed_to_its_end(
+    tiny_images: Path,
+    runs_dir: Path,
+    store: str,
+    ray_cluster: object,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import mlflow
+
+    monkeypatch.setattr(pushing, "FOLLOW_S", 1.0)
+    pushes: list[tuple[str, int]] = []
+
+    def push_once() -> None:
+        parent = mlflow.MlflowClient(store).get_run(push(opened, "mlflow", store))
+        pushes.append((parent.info.status, len(opened.rows())))
+
+    searching = threading.Thread(target=search_tiny, args=(tiny_images, runs_dir))
+    searching.start()
+    deadline = time.monotonic() + 120
+    while not (runs_dir / "tiny" / "search.yaml").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    opened = open_run("tiny", runs_dir)
+    pushing.follow(opened, push_once, lambda: is_running(opened.folder))
+    searching.join()
+    push_once()
+    assert len(pushes) >= 2
+    assert {status for status, _ in pushes[:-1]} == {"RUNNING"}
+    assert pushes[-1] == ("FINISHED", 2)
+    for row in opened.rows():
+        (child,) = mlflow.search_runs(
+            experiment_names=["pawtune"],
+            filter_string=f"tags.`pawtune.trial` = '{row.trial_id}'",
+            output_format="list",
+        )
+        curve = mlflow.MlflowClient(store).get_metric_history(child.info.run_id, "val_accuracy")
+        assert [point.step for point in curve] == [1, 2]
 
 
 @pytest.mark.slow

@@ -126,14 +126,24 @@ def declared(url: str, size: int) -> int:
 
 
 @pytest.mark.slow
-def test_the_page_classifies_a_picture_that_is_chosen(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hand_over", ["drop", "choose"])
+def test_the_page_classifies_a_picture(url: str, tmp_path: Path, hand_over: str) -> None:
     picture = tmp_path / "picture.png"
     picture.write_bytes(encoded("PNG"))
     with run_browser() as browser:
         browser.open(url)
-        document = browser.call("DOM.getDocument")["root"]["nodeId"]
-        node = browser.call("DOM.querySelector", nodeId=document, selector="#file")["nodeId"]
-        browser.call("DOM.setFileInputFiles", files=[str(picture)], nodeId=node)
+        if hand_over == "drop":
+            place = browser.evaluate(
+                "document.getElementById('drop').getBoundingClientRect().toJSON()"
+            )
+            at = {"x": place["x"] + place["width"] / 2, "y": place["y"] + place["height"] / 2}
+            data = {"items": [], "files": [str(picture)], "dragOperationsMask": 1}
+            for kind in ("dragEnter", "dragOver", "drop"):
+                browser.call("Input.dispatchDragEvent", type=kind, data=data, **at)
+        else:
+            document = browser.call("DOM.getDocument")["root"]["nodeId"]
+            node = browser.call("DOM.querySelector", nodeId=document, selector="#file")["nodeId"]
+            browser.call("DOM.setFileInputFiles", files=[str(picture)], nodeId=node)
         browser.wait("document.querySelectorAll('#answer tr').length === 2")
         rows = "[...document.querySelectorAll('#answer tr')].map((r) => r.innerText)"
         told = browser.evaluate(rows)

@@ -12,7 +12,8 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from tensorboardX.proto import api_pb2, layout_pb2
+from tensorboardX import summary
+from tensorboardX.proto import api_pb2
 from tensorboardX.proto.attr_value_pb2 import AttrValue
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.graph_pb2 import GraphDef
@@ -22,10 +23,7 @@ from tensorboardX.proto.plugin_hparams_pb2 import (
     SessionEndInfo,
     SessionStartInfo,
 )
-from tensorboardX.proto.plugin_text_pb2 import TextPluginData
 from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
-from tensorboardX.proto.tensor_pb2 import TensorProto
-from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboardX.record_writer import masked_crc32c
 
 from pawtune.data_pipeline.images.pictures import Pixels, encode_jpeg
@@ -67,33 +65,15 @@ class EventFile:
 
     def add_text(self, tag: str, markdown: str, step: int = 0) -> None:
         """Adds a text in Markdown."""
-        content = TextPluginData(version=0).SerializeToString()
-        tensor = TensorProto(
-            dtype="DT_STRING",
-            string_val=[markdown.encode("utf-8")],
-            tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]),
-        )
-        self._add_plugin("text", f"{tag}/text_summary", content, tensor, step)
+        self._add(summary.text(tag, markdown), step)
 
     def add_layout(self, layout: Layout) -> None:
         """Says which curves share a chart in the custom-scalars tab."""
-        categories = [
-            layout_pb2.Category(
-                title=category,
-                chart=[
-                    layout_pb2.Chart(
-                        title=title, multiline=layout_pb2.MultilineChartContent(tag=list(tags))
-                    )
-                    for title, tags in charts.items()
-                ],
-            )
+        given = {
+            category: {title: ["Multiline", list(tags)] for title, tags in charts.items()}
             for category, charts in layout.items()
-        ]
-        content = layout_pb2.Layout(category=categories).SerializeToString()
-        tensor = TensorProto(
-            dtype="DT_STRING", string_val=[content], tensor_shape=TensorShapeProto()
-        )
-        self._add_plugin("custom_scalars", "custom_scalars__config__", b"", tensor)
+        }
+        self._add(summary.custom_scalars(given), 0)
 
     def add_columns(
         self,
@@ -181,18 +161,13 @@ class EventFile:
         self._stream.close()
 
     def _add_hparams(self, tag: str, data: HParamsPluginData) -> None:
-        self._add_plugin("hparams", tag, data.SerializeToString(), None)
+        owner = SummaryMetadata.PluginData(plugin_name="hparams", content=data.SerializeToString())
+        value = Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=owner))
+        self._add(Summary(value=[value]), 0)
 
-    def _add_plugin(
-        self, plugin: str, tag: str, content: bytes, tensor: TensorProto | None, step: int = 0
-    ) -> None:
-        owner = SummaryMetadata.PluginData(plugin_name=plugin, content=content)
-        value = Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=owner), tensor=tensor)
-        self._add(Summary(value=[value]), step)
-
-    def _add(self, summary: Summary, step: int, wall_time: float | None = None) -> None:
+    def _add(self, content: Summary, step: int, wall_time: float | None = None) -> None:
         now = time.time() if wall_time is None else wall_time
-        self._write(Event(wall_time=now, step=step, summary=summary))
+        self._write(Event(wall_time=now, step=step, summary=content))
 
     def _write(self, event: Event) -> None:
         """One record: length, its checksum, content, its checksum."""

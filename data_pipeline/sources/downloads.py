@@ -5,14 +5,11 @@ Last-Modified); the next try asks for the rest of that version, and gets the who
 (RFC 9110, sections 13.1.5 and 14). Only a complete file gets its name.
 """
 
-import fcntl
 import http.client
 import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -24,15 +21,6 @@ from pawtune.data_pipeline.url_credentials import split_login, without_secrets
 TIMEOUT_S = 8.0
 CHUNK_BYTES = 2**18
 REMEDY = "check the connection, or download the archive elsewhere and give its path instead"
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds a lock file, so that two processes do not write one download; the second waits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def download(url: str, target: Path, progress: Progress | None = None) -> Path:

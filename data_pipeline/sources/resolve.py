@@ -23,11 +23,12 @@ from urllib.parse import unquote
 
 from pawtune.data_pipeline.cache import prepare_cache
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.file_lock import build_lock
 from pawtune.data_pipeline.images.decode import open_image, read_file
 from pawtune.data_pipeline.progress import Progress, silent
 from pawtune.data_pipeline.safe_files import shown, write_atomically
 from pawtune.data_pipeline.sources import archives, sample
-from pawtune.data_pipeline.sources.downloads import download, locked
+from pawtune.data_pipeline.sources.downloads import download
 from pawtune.data_pipeline.sources.object_store import is_address
 from pawtune.data_pipeline.sources.stored_files import copy_stored, find_stored, state_of
 from pawtune.data_pipeline.splitting.folder_tree import is_system_folder
@@ -224,7 +225,7 @@ def _downloaded(url: str, cache: Path, progress: Progress) -> Path:
     """
     prepare_cache(cache)
     note = _note(cache, url)
-    with locked(note.with_suffix(".lock")):
+    with build_lock(note):
         try:
             place = cache / "archives" / str(json.loads(note.read_bytes())["archive"])
             if place.is_dir():

@@ -63,7 +63,7 @@ from pawtune.search.storage.history import (
     read_history,
     remove_partial_files,
 )
-from pawtune.search.storage.object_store_sync import hold_run, take_up_trials
+from pawtune.search.storage.object_store_sync import hold_run
 from pawtune.search.storage.records import RunSummary
 from pawtune.search.storage.retry import must_exist, retry_storage
 from pawtune.search.storage.run_folder import (
@@ -116,7 +116,8 @@ def run_search(
     run = create_run_folder(config.runs_dir, config.name or default_name(config))
     config = config.model_copy(update={"name": run.name})
     started = time.monotonic()
-    with hold_run(run, reporter.say, new=True), reporter.stages.noted_in(run), interruptible():
+    holding = hold_run(run, reporter.say, new=True)
+    with holding as uploader, reporter.stages.noted_in(run), interruptible():
         try:
             # From here on `pawtune status` knows the run, and `pawtune resume` can begin it.
             write_text(run.config_file, dump_config(config, versions=installed_versions()))
@@ -128,11 +129,14 @@ def run_search(
         except INTERRUPTIONS:
             reason: str | None = "interrupted"
         except Exception as error:
+            if uploader is not None:
+                uploader.abandon()
             remove_run_folder(run)  # made a moment ago, and no trial has started
             if isinstance(error, OSError):
                 raise _storage_trouble(error) from error
             raise
         else:
+            trials = replace(trials, uploader=uploader)
             reason = _run(config, run, trials, work, reporter, callbacks)
         _finish(config, run, reason, time.monotonic() - started, reporter.stages.seconds)
     return Run(run)
@@ -161,7 +165,7 @@ def resume_search(
         run: The run.
         more_trials: Proposed trials on top of those the search was given before.
         retry_failed: Run failed trials again.
-        data: Where the images are, if they have moved.
+        data: Place of the images, if they have moved.
         address: A Ray cluster, if another than before.
         reporter: Shows progress; by default a notebook shows it, and a script shows nothing.
         callbacks: Callbacks, as `run_search` takes them.
@@ -173,7 +177,8 @@ def resume_search(
     reporter = reporter or default_reporter()
     run = run.folder if isinstance(run, Run) else run
     started = time.monotonic()
-    with hold_run(run, reporter.say), reporter.stages.noted_in(run), interruptible():
+    holding = hold_run(run, reporter.say)
+    with holding as uploader, reporter.stages.noted_in(run), interruptible():
         config = _config_to_resume(run, more_trials, data, address)
         metric_in_use(config.metric)
         try:
@@ -185,14 +190,15 @@ def resume_search(
             remove_partial_files(run)
             settled = mark_ended(run, past)
             unfinished = [trial.trial_id for trial in past if not trial.over]
-            take_up_trials(run, settled, unfinished)
+            if uploader is not None:
+                uploader.take_up(settled, unfinished)
             config, trials, work = _prepare(config, run, manifest, reporter)
         except INTERRUPTIONS:
             reason: str | None = "interrupted"
         except OSError as error:
             raise _storage_trouble(error) from error
         else:
-            trials = replace(trials, past=past)
+            trials = replace(trials, past=past, uploader=uploader)
             reason = _run(config, run, trials, work, reporter, callbacks)
         _finish(config, run, reason, time.monotonic() - started, reporter.stages.seconds)
     return Run(run)

@@ -550,7 +550,9 @@ def test_what_waits_and_what_has_ended_is_soon_in_the_store(
     with StoreLock(mirror) as lock, Uploader(run, lock, pytest.fail) as uploader:
         study = StudyFile(run.study_file, "pets", Objective(), pytest.fail)
         waits = SimpleNamespace(status="PENDING", config={"trial_id": "0002"})
-        WaitingNotes(run, ResourcePlan(1.0, 1.0, 1), lambda line: None).on_step_end(1, [waits])
+        WaitingNotes(run, ResourcePlan(1.0, 1.0, 1), lambda line: None, uploader).on_step_end(
+            1, [waits]
+        )
         study.add(optuna.trial.create_trial(value=0.5))
         uploader.ended("0001")
         deadline = time.monotonic() + 30

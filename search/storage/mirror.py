@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from pawtune.data_pipeline.cache import cache_dir, prepare_cache
 from pawtune.data_pipeline.safe_files import link_or_copy
@@ -69,39 +69,19 @@ def open_mirror(address: str) -> "Mirror":
     return _open[address]
 
 
-class Uploads(Protocol):
-    """What sends a running search's files to its store: `object_store_sync.Uploader`."""
-
-    @property
-    def lost(self) -> bool:
-        """Whether another driver has taken the run over."""
-
-    def abandon(self) -> None:
-        """Sends nothing more: the run is given up."""
-
-    def noted(self, trial_id: str) -> None:
-        """Says that something was written down of a trial."""
-
-    def began(self, trial_id: str) -> None:
-        """Says that a worker took a trial."""
-
-    def ended(self, trial_id: str) -> None:
-        """Says that a trial ended."""
-
-
 class Mirror:
     """A run in an object store with its local copy.
 
     Attributes:
         root: The copy's folder; its name is the run's.
         store: The run's files in the store.
-        uploader: Uploader of a running search's files; None while none runs.
+        is_driven: Whether a search of this process writes the copy.
     """
 
     def __init__(self, address: str) -> None:
         self.store = ObjectStore(address)
         self.address = self.store.address
-        self.uploader: Uploads | None = None
+        self.is_driven = False
         prepare_cache(cache_dir())
         place, handle = _free_place(copies_of(self.address))
         weakref.finalize(self, os.close, handle)
@@ -176,8 +156,8 @@ class Mirror:
         Raises:
             DataError: The store cannot be read.
         """
-        if self.uploader is not None and path.exists():
-            return path  # a search is at work here: nobody else has a later one
+        if self.is_driven and path.exists():
+            return path  # nobody else has a later one
         name = self._name(path)
         stored = self._asked(lambda: self.store.stat(name), 0.0)
         if stored is not None:

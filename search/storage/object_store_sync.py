@@ -9,7 +9,7 @@ trial ends; all that is left at the end.
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
@@ -54,7 +54,7 @@ class Uploader:
         return self._lock.lost.is_set()
 
     def __enter__(self) -> Self:
-        self._mirror.uploader = self
+        self._mirror.is_driven = True
         self._thread.start()
         return self
 
@@ -63,6 +63,17 @@ class Uploader:
         self._closing.set()
         self._thread.join()
         self._lock.lost.set()
+
+    def take_up(self, settled: Sequence[str], unfinished: Sequence[str]) -> None:
+        """Fetches what unfinished trials continue from; has what is new about all of them sent.
+
+        Raises:
+            DataError: The store was away for PATIENCE_S.
+        """
+        for trial_id in unfinished:
+            self._mirror.pull_trial(trial_id)
+        for trial_id in (*settled, *unfinished):
+            self.noted(trial_id)
 
     def noted(self, trial_id: str) -> None:
         """Says that something was written down of a trial."""
@@ -162,7 +173,7 @@ class Uploader:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._closing.set()
         self._thread.join()
-        self._mirror.uploader = None
+        self._mirror.is_driven = False
         if self.lost or (kind is not None and issubclass(kind, KeyboardInterrupt)):
             return
         with self._mutex:
@@ -171,24 +182,14 @@ class Uploader:
         self._insistently(self._mirror.adopt_store_times)
 
 
-def take_up_trials(run: RunFolder, settled: Iterable[str], unfinished: Iterable[str]) -> None:
-    """Fetches what unfinished trials continue from, and has what is new about all of them sent.
-
-    Raises:
-        DataError: The store was away for PATIENCE_S.
-    """
-    mirror = run.mirror
-    if mirror is None or mirror.uploader is None:
-        return
-    for trial_id in unfinished:
-        mirror.pull_trial(trial_id)
-    for trial_id in (*settled, *unfinished):
-        mirror.uploader.noted(trial_id)
-
-
 @contextmanager
-def hold_run(run: RunFolder, say: Callable[[str], None], new: bool = False) -> Iterator[None]:
+def hold_run(
+    run: RunFolder, say: Callable[[str], None], new: bool = False
+) -> Iterator[Uploader | None]:
     """Holds a run for this process; one in an object store is sent there meanwhile.
+
+    Yields:
+        What sends it there; None for a run that lies in its folder.
 
     Raises:
         UserError: Another driver holds the run; or it is to be new, and is there.
@@ -198,12 +199,12 @@ def hold_run(run: RunFolder, say: Callable[[str], None], new: bool = False) -> I
 
     if run.mirror is None:
         with RunLock(run):
-            yield
+            yield None
         return
     with StoreLock(run.mirror) as lock:
         if new:
             must_be_new(run)
         else:
             run.mirror.pull()
-        with Uploader(run, lock, say):
-            yield
+        with Uploader(run, lock, say) as uploader:
+            yield uploader

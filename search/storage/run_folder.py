@@ -508,8 +508,6 @@ def remove_run_folder(run: RunFolder) -> None:
         except OSError as error:  # its own file name is relative to a folder within
             raise not_writable(run.root, error) from error
         return
-    if run.mirror.uploader is not None:
-        run.mirror.uploader.abandon()
     run.mirror.discard()
 
 

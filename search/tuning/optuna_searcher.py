@@ -79,9 +79,9 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
 
     Args:
         config: The search.
-        run: Where proposals are written as trials (`trials/<id>/spec.json`).
+        run: Run in which proposals are written as trials (`trials/<id>/spec.json`).
         families: The families that can run here.
-        num_classes: For the limits on size and cost.
+        num_classes: Number of classes, for the limits on size and cost.
         baselines: Run before the first proposal, outside the count of `config.trials`.
         past: Trials of earlier sessions. Those that are over teach the sampler, the others are
             continued before anything new is proposed.

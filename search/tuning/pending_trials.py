@@ -9,7 +9,8 @@ from ray import tune
 
 from pawtune.models.words import count
 from pawtune.search.cluster.connection import ResourcePlan
-from pawtune.search.cluster.resource_wait import LOOK_S, USUAL_S, look
+from pawtune.search.cluster.resource_wait import LOOK_S, USUAL_S, find_shortage
+from pawtune.search.storage.object_store_sync import Uploader
 from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.tuning.unsaved import Unsaved
 
@@ -18,15 +19,23 @@ class WaitingNotes(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
     """Writes into the status of a waiting trial what it waits for.
 
     Args:
-        run: Where trials are.
+        run: Run whose trials they are.
         plan: Resources that a trial asks for.
         tell: Told how many trials wait, and for what; with an empty line, that none does any more.
+        uploader: Sends the run to its object store; None for a run that lies in a folder.
     """
 
-    def __init__(self, run: RunFolder, plan: ResourcePlan, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        plan: ResourcePlan,
+        tell: Callable[[str], None],
+        uploader: Uploader | None = None,
+    ) -> None:
         self._run = run
         self._plan = plan
         self._tell = tell
+        self._uploader = uploader
         self._since: dict[str, float] = {}
         self._looked_at = time.monotonic()
 
@@ -43,12 +52,12 @@ class WaitingNotes(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
             self._tell("")
             return
         who = count(len(waiting), "trial")
-        lack = look(self._plan.cpus, self._plan.gpus)  # once: it asks the cluster's head
+        lack = find_shortage(self._plan.cpus, self._plan.gpus)  # once: it asks the cluster's head
         self._tell(f"{who}: {lack.text(max(waiting.values()))}")
         with suppress(OSError):  # a note; the records wait for storage, this does not
             for trial_id, seconds in waiting.items():
                 folder = self._run.new_trial(trial_id)
                 if folder.status_file.exists():
                     folder.write_status("pending", reason=lack.text(seconds))
-                    if self._run.mirror is not None and self._run.mirror.uploader is not None:
-                        self._run.mirror.uploader.noted(trial_id)
+                    if self._uploader is not None:
+                        self._uploader.noted(trial_id)

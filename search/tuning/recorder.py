@@ -52,7 +52,7 @@ class RecordKeeper(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
     """Writes `status.json` of every trial and counts how trials end.
 
     Args:
-        run: Where trials are.
+        run: Run whose trials they are.
         scheduler: Knows which trials ASHA stopped; None without one.
         stop: Asked to end the search when every trial fails alike.
         show: Called with every event.

@@ -21,6 +21,7 @@ from pawtune.search.progress.reporter import Reporter
 from pawtune.search.sampling.earlier_runs import Lessons
 from pawtune.search.sampling.optuna_log import quiet_optuna
 from pawtune.search.storage.history import PastTrial
+from pawtune.search.storage.object_store_sync import Uploader
 from pawtune.search.storage.retry import storage_error
 from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.tuning.optuna_searcher import OptunaSearcher
@@ -30,7 +31,7 @@ from pawtune.search.tuning.recorder import RecordKeeper, StopSignal
 from pawtune.search.tuning.scheduler import FamilyScheduler
 from pawtune.search.tuning.shared_work_progress import SharedWorkProgress
 from pawtune.search.tuning.tensorboard_logger import TensorBoardLogger
-from pawtune.search.tuning.upload_events import upload_callbacks
+from pawtune.search.tuning.upload_events import UploadCallback
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Trials:
         plan: Resources of a trial, and how many trials run at once.
         past: Trials of earlier sessions.
         lessons: Lessons of earlier runs.
+        uploader: Sends the run to its object store; None for a run that lies in a folder.
         board: Board of the work that trials share, see `start_board`; None: they share none.
     """
 
@@ -53,6 +55,7 @@ class Trials:
     plan: ResourcePlan
     past: Sequence[PastTrial] = ()
     lessons: Lessons = Lessons()
+    uploader: Uploader | None = None
     board: Any = None
 
 
@@ -70,7 +73,7 @@ def run_trials(
 
     Args:
         config: The search.
-        run: Where trials are kept.
+        run: Run whose trials they are.
         trials: Baselines, families and earlier trials.
         worker: The Tune trainable that trains one.
         reporter: Shows progress.
@@ -105,6 +108,7 @@ def run_trials(
         lessons=trials.lessons,
         say=reporter.say,
     )
+    uploader = trials.uploader
     keeper = RecordKeeper(run, scheduler, stop, show)
     tuner = tune.Tuner(
         tune.with_resources(worker, trials.plan.per_trial),
@@ -122,9 +126,9 @@ def run_trials(
             storage_path=str(run.tune_dir),
             callbacks=[
                 keeper,
-                *upload_callbacks(run, stop.stop),
+                *([UploadCallback(uploader, stop.stop)] if uploader else []),
                 TensorBoardLogger(run, config, trials.families),
-                WaitingNotes(run, trials.plan, reporter.trials_wait),
+                WaitingNotes(run, trials.plan, reporter.trials_wait, uploader),
                 *([SharedWorkProgress(trials.board, reporter.stage)] if trials.board else []),
                 *own.of_tune,
             ],

@@ -5,8 +5,7 @@ from typing import Any
 
 from ray import tune
 
-from pawtune.search.storage.mirror import Uploads
-from pawtune.search.storage.run_folder import RunFolder
+from pawtune.search.storage.object_store_sync import Uploader
 from pawtune.search.tuning.unsaved import Unsaved
 
 
@@ -18,7 +17,7 @@ class UploadCallback(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is un
         end: Ends the search, for the reason given.
     """
 
-    def __init__(self, uploader: Uploads, end: Callable[[str], None]) -> None:
+    def __init__(self, uploader: Uploader, end: Callable[[str], None]) -> None:
         self._uploader = uploader
         self._end = end
 
@@ -40,10 +39,3 @@ class UploadCallback(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is un
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune gave the trial up."""
         self.on_trial_complete(iteration, trials, trial)
-
-
-def upload_callbacks(run: RunFolder, end: Callable[[str], None]) -> list[UploadCallback]:
-    """What a search needs to tell; nothing for a run that lies in its folder."""
-    if run.mirror is None or run.mirror.uploader is None:
-        return []
-    return [UploadCallback(run.mirror.uploader, end)]

@@ -331,7 +331,7 @@ class Run:
         """Scores a model on the held-out test split; every look is recorded.
 
         Args:
-            data: Where the images are, if they have moved since the search.
+            data: Place of the images, if they have moved since the search.
             model: Model, as `best` takes it.
 
         Raises:
@@ -358,7 +358,7 @@ class Run:
         Args:
             top: How many trials.
             seeds: How many other seeds each.
-            data: Where the images are, if they have moved.
+            data: Place of the images, if they have moved.
             address: A Ray cluster, or "local"; by default the search's.
             reporter: Shows progress; by default nothing is shown.
 
@@ -391,7 +391,7 @@ class Run:
 
         Args:
             model: Another trial than the best: what `choose` gives, or its id or name.
-            data: Where the images are, if they have moved.
+            data: Place of the images, if they have moved.
             address: A Ray cluster, or "local"; by default the search's.
             reporter: Shows progress; by default nothing is shown.
 
@@ -419,7 +419,7 @@ class Run:
             retrain: Predict each image by the best trial, trained five times, rather than by a
                 ridge head on features of a frozen backbone.
             test: Audit the labels of the test split too, by the best trial: a look, on record.
-            data: Where the images are, if they have moved.
+            data: Place of the images, if they have moved.
             address: A Ray cluster to train on, or "local"; by default the search's.
             reporter: Shows progress; by default nothing is shown.
 
@@ -458,7 +458,7 @@ class Run:
         """What more images would bring: the learning curve of a solved head, and its fit.
 
         Args:
-            data: Where the images are, if they have moved.
+            data: Place of the images, if they have moved.
             reporter: Shows progress; by default nothing is shown.
 
         Raises:
@@ -505,7 +505,7 @@ class Run:
 
         Args:
             model: Another trial than the best: what `choose` gives, or its id or name.
-            data: Where the images are, if they have moved.
+            data: Place of the images, if they have moved.
             address: A Ray cluster; by default this machine.
             tolerance: Allowed difference of a metric; by default 0 on the same machine.
             reporter: Shows progress; by default nothing is shown.

@@ -28,9 +28,9 @@ class BestEpoch:
     """A trial's best epoch so far.
 
     Attributes:
-        epoch: From 1.
+        epoch: Number of the epoch, from 1.
         objective: Its value of what the search optimises.
-        val_accuracy: From 0 to 1.
+        val_accuracy: Validation accuracy, from 0 to 1.
         val_loss: Validation loss; of equal objectives the smaller is the better.
     """
 

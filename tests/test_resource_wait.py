@@ -71,10 +71,11 @@ def test_after_a_long_time_it_is_said_where_to_look(
     types = "{available_node_types: {gpu: {resources: {CPU: 4, GPU: 1}, max_workers: 2}}}"
     monkeypatch.setenv("PAWTUNE_AUTOSCALING", types)
     hint = "; `ray status` on its head says why no node comes"
-    assert room.look(1, 1).text(599).endswith("its autoscaler may have 2 x 4 CPU + 1 GPU)")
-    assert room.look(1, 1).text(600).endswith(f"its autoscaler may have 2 x 4 CPU + 1 GPU){hint}")
+    shortage = room.find_shortage(1, 1)
+    assert shortage.text(599).endswith("its autoscaler may have 2 x 4 CPU + 1 GPU)")
+    assert shortage.text(600).endswith(f"its autoscaler may have 2 x 4 CPU + 1 GPU){hint}")
     monkeypatch.delenv("PAWTUNE_AUTOSCALING")
-    assert hint not in room.look(1, 1).text(600)
+    assert hint not in room.find_shortage(1, 1).text(600)
 
 
 def test_the_cluster_is_asked_once_for_all_trials_that_wait(

@@ -34,7 +34,7 @@ def pixels_key(hashes: Iterable[str], image_size: int) -> str:
 
     Args:
         hashes: Hashes of what the pixels depend on, in order: see ManifestEntry.pixels_key.
-        image_size: In pixels.
+        image_size: Side in pixels.
     """
     parts = {
         "content": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),

@@ -80,7 +80,7 @@ def retry_store(
 
     Args:
         use: May be called several times.
-        patience_s: How long; 0 for one attempt. pyarrow itself tries for some 6 s.
+        patience_s: Seconds of trying again; 0: one attempt. pyarrow itself tries for some 6 s.
         say: Called once when the store stops answering, and once when it answers again.
 
     Raises:

@@ -16,7 +16,7 @@ def check_unchanged(root: Path, entries: Sequence[ManifestEntry], *, what: str) 
     Only bytes are compared; nothing is decoded.
 
     Args:
-        root: Where the images are now.
+        root: Folder of the images now.
         entries: Images that are needed.
         what: They are called in the message: "test", "training or validation".
 

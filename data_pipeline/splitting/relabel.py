@@ -117,7 +117,7 @@ def check_contents(corrections: Mapping[str, Correction], hashes: Mapping[str, s
     """Refuses corrections of images whose content is another one now.
 
     Args:
-        corrections: By path.
+        corrections: Corrections by path.
         hashes: sha256 of the images that can be read, by path.
 
     Raises:

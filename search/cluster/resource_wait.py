@@ -52,7 +52,7 @@ def wait_for_room(options: Mapping[str, Any], tell: Callable[[str], None]) -> No
         ready, _ = ray.wait([ahead], timeout=USUAL_S)
         while not ready:
             asked = options.get("num_cpus", 0), options.get("num_gpus", 0)
-            tell(look(*asked).text(time.monotonic() - began))
+            tell(find_shortage(*asked).text(time.monotonic() - began))
             ready, _ = ray.wait([ahead], timeout=LOOK_S)
     except BaseException:
         ray.cancel(ahead)
@@ -74,7 +74,7 @@ class ResourceShortage:
         return f"waits {seconds:.0f} s for {self.asked}; {self.found}{hint}"
 
 
-def look(cpus: float, gpus: float) -> ResourceShortage:
+def find_shortage(cpus: float, gpus: float) -> ResourceShortage:
     """Asks the cluster why there is no room for that."""
     free = ray.available_resources()
     there = amount(free.get("CPU", 0.0), free.get("GPU", 0.0))

@@ -125,9 +125,9 @@ def resume(
         name: A job of it, the name of such a job's run, or the folder of a run there.
         more_trials: Proposed trials on top of those the search was given before.
         retry_failed: Run failed trials again.
-        data: Where the images are, if they have moved.
+        data: Place of the images, if they have moved.
         quiet: Show nothing but warnings, as `pawtune run --quiet`.
-        runs_dir: Where a run of that name lies, if no job of the cluster has it.
+        runs_dir: Folder of a run of that name, if no job of the cluster has it.
 
     Raises:
         UserError: No such run, it is being driven, or a path that the cluster cannot see.

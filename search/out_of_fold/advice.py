@@ -31,7 +31,7 @@ class ClassNeed:
     Attributes:
         images: Number of its images in training and validation.
         recall: Recall of the class by heads on 80% of the images.
-        gain: By which its recall grew from 45% to 80% of the images.
+        gain: Growth of its recall from 45% to 80% of the images.
     """
 
     name: str

@@ -19,10 +19,10 @@ class Bar:
     """One bar at one moment. Times are Unix seconds.
 
     Attributes:
-        done: In items, or bytes for downloads; parts of an item count.
+        done: Items that are done, or bytes for downloads; parts of an item count.
         total: None where it is not known.
         began: Time at which this session of the stage began.
-        at: When `done` was reached: until more is done, the time left runs down from there.
+        at: Time at which `done` was reached: the time left runs down from there.
         behind: Was done before `began`, and says nothing about the pace.
         whole: Items that are done as a whole, given where `done` counts parts of others.
         waits: Reason to wait while the cluster has no room; empty otherwise.

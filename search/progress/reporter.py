@@ -46,7 +46,7 @@ class Reporter:
 
     Args:
         quiet: Show nothing but warnings.
-        console: Where to; stderr by default.
+        console: Console to write to; stderr by default.
     """
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
@@ -88,7 +88,7 @@ class Reporter:
 
         Args:
             name: Name of the stage.
-            done: How much is.
+            done: Items that are done, or bytes.
             total: None where it is not known.
             waits: Reason to wait while the cluster has no room; empty otherwise.
         """

@@ -19,7 +19,7 @@ class RunLine:
 
     Attributes:
         began: Unix seconds: as its end or its first trial has it, else its configuration's file.
-        state: In words; why it cannot be read, where it cannot.
+        state: State in words; why it cannot be read, where it cannot.
         counts: Trials by outcome.
         best: Validation accuracy of the best trial so far.
         size_bytes: Bytes of all its files on this machine.

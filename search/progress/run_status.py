@@ -35,7 +35,7 @@ class RunStatus:
         reason: Why it ended early, or None.
         counts: Trials by outcome: completed, stopped early, interrupted, failed, running, pending.
         best: The best trial so far, if one finished an epoch.
-        waiting: By trial, what it waits for; empty unless the search runs.
+        waiting: Reasons to wait, by trial; empty unless the search runs.
         stage: Before the first trial, what the search is at, and what it waits for.
     """
 

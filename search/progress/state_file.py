@@ -91,7 +91,7 @@ def read_noted(run: RunFolder, since: float) -> tuple[SearchState, Bar] | None:
 
     Args:
         run: The run.
-        since: When that driver took the run, in Unix seconds: older notes are another's.
+        since: Time at which that driver took the run, in Unix seconds: older notes are another's.
     """
     try:
         notes = Notes.model_validate(read_json(state_file(run)))

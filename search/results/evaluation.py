@@ -133,7 +133,7 @@ def look_at_test(
     Args:
         run: The run.
         manifest: Its splits.
-        root: Where the images are now.
+        root: Folder of the images now.
         rows: The leaderboard.
         choice: The model to score.
 

@@ -71,7 +71,7 @@ class EvaluationRecord(Record):
         model: `trial`, `refit` or `ensemble`.
         title: The same for people; empty in older records.
         looks: Number of this look, from 1.
-        class_names: In the order of the confusion.
+        class_names: Names of the classes, in the order of the confusion.
         confusion_cells: (true class, predicted class, images) of each cell that is not empty.
         confusion: The whole table, as older records have it.
         mistakes: Every image named wrong, the most confident first.

@@ -30,7 +30,7 @@ class Row:
     """One trial. Accuracies are those of its best epoch; epochs count from 1.
 
     Attributes:
-        rank: From 1; None without a finished epoch, or where the trial failed.
+        rank: Rank from 1; None without a finished epoch, or where the trial failed.
         epochs: Epochs finished.
         seconds: Wall time from the start of the trial to its end.
         num_weights: Weights of the whole model, a frozen backbone included.

@@ -129,7 +129,7 @@ def describe_winner(estimate: ValidationEstimate | None, rows: Sequence[Row]) ->
     """The line about the best trial's validation figures; None where there is nothing to say.
 
     Args:
-        estimate: From `estimate_validation`.
+        estimate: Estimate of the winner, from `estimate_validation`.
         rows: The leaderboard, best first.
     """
     usable = [row for row in rows if row.best_epoch is not None]
@@ -191,7 +191,7 @@ def correct_selection(
         losses: (T, N) cross entropy.
         labels: (N,) class of each image.
         metric: How the winner is picked; ties by loss, as in the search.
-        bootstraps: How often.
+        bootstraps: Number of times that the choice is played.
         seed: Seed of the draws.
     """
     scores = []

@@ -89,7 +89,7 @@ class Confirmation:
     Attributes:
         metric: Metric that trials are ranked by.
         seeds: Other seeds that each trial was given.
-        trials: In the order of the leaderboard.
+        trials: Trials in the order of the leaderboard.
         noise: Largest difference of two means by luck alone (95%); None where too little was
             trained to tell.
         first: Trial whose other seeds are best on average.
@@ -160,7 +160,7 @@ def confirm_trials(
         metric: Metric that the search optimised.
         top: How many trials; fewer where the run has fewer.
         seeds: How many other seeds each.
-        data: Where the images are, if they have moved.
+        data: Place of the images, if they have moved.
         address: A Ray cluster, or "local"; by default the search's.
         reporter: Shows progress; by default nothing is shown.
 
@@ -290,7 +290,7 @@ def assess(trials: Sequence[Confirmed], objective: Objective, seeds: int) -> Con
     """Whether the order at the top holds, by the means over the other seeds.
 
     Args:
-        trials: In the order of the leaderboard, at least one.
+        trials: Trials in the order of the leaderboard, at least one.
         objective: Rule by which one score is better than another.
         seeds: Seeds that each trial was given.
     """

@@ -75,7 +75,7 @@ def predict_by_folds(
         run: The run.
         manifest: Its splits.
         row: The trial, with a finished epoch.
-        data: Where the images are, if they have moved.
+        data: Place of the images, if they have moved.
         address: A Ray cluster, or "local"; None: the search's.
         reporter: Shows progress, and the cost before it is paid.
 
@@ -176,7 +176,7 @@ def train_without(
 
     Args:
         spec: The trial.
-        folder: Where the predictions go.
+        folder: Folder for the predictions.
         work: Shared work whose training images are all that are known, see `with_validation`.
         left_out: (N,) which of them are predicted instead.
 

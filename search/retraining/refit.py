@@ -73,7 +73,7 @@ def refit_trial(
     Args:
         run: The run.
         row: The trial, with a finished epoch.
-        data: Where the images are, if they have moved.
+        data: Place of the images, if they have moved.
         address: A Ray cluster, or "local"; by default the search's.
         reporter: Shows progress; by default nothing is shown.
 

@@ -117,7 +117,7 @@ def reproduce_trial(
     Args:
         run: The run.
         row: The trial, with a finished epoch.
-        data: Where the images are, if they have moved.
+        data: Place of the images, if they have moved.
         address: A Ray cluster; by default this machine, whatever the search ran on.
         tolerance: Allowed difference of a metric, relative to its value above 1. By default 0
             where device, processor, threads, precision and versions are what they were (and a CPU

@@ -62,7 +62,7 @@ def prepare_retraining(
         run: The run; nothing is written to it.
         specs: The trials to train.
         reporter: Shows progress.
-        data: Where the images are, if they have moved.
+        data: Place of the images, if they have moved.
         address: A Ray cluster, or "local" for this machine; None: as the search had it, unless
             that is on another machine: then it must be named.
         precision: Resolved precision to compute in; None: as the search chose.

@@ -63,7 +63,7 @@ class Training:
 
     Attributes:
         spec: Specification of the training.
-        folder: Where its records and files are when it has ended, laid out as a trial's folder.
+        folder: Place of its records and files when it has ended, laid out as a trial's folder.
         continues: Whether the shared work's writer keeps each epoch in `folder`, and the training
             continues from what an interrupted one left there; it is then trained as in a search.
         trainer: Else: trains in a folder and yields a report an epoch; must be importable.

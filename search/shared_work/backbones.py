@@ -112,7 +112,7 @@ def baselines_of(
     Args:
         config: The search.
         families: Families that are searched, with their weights.
-        num_classes: From 433 on, tutorial_1 has more weights than a net may have.
+        num_classes: Number of classes; from 433 on, tutorial_1 has too many weights.
         say: Receives which of them are left out, and why.
     """
     if config.baselines == "off":

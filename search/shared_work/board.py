@@ -42,8 +42,8 @@ class Job:
     """Something to be made once.
 
     Attributes:
-        name: For people: "features of MobileNetV2 at 224 px".
-        folder: In the cache, under a key of all that changes a value.
+        name: Name for people: "features of MobileNetV2 at 224 px".
+        folder: Folder in the cache, under a key of all that changes a value.
         rows: Number of rows of the result; with several shards, each array's first axis.
         shard_rows: Number of rows of a shard; as many as `rows`: one worker makes all of it.
         unit: Name of a row, for people.
@@ -217,7 +217,7 @@ class ArrayWriter:
         """Takes the whole room at once.
 
         Args:
-            job: Where the arrays go, and how many rows they have.
+            job: Job that names the folder and the number of rows.
             first: A shard: its arrays' names, dtypes and shapes are those of all.
 
         Raises:

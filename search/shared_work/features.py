@@ -69,8 +69,8 @@ class FeatureStore:
         seed: Seed of the light views.
         threads: TensorFlow threads of a worker.
         device: Device that computes them, one of `pixels.DEVICES`.
-        pixels: By image size in pixels; sizes whose features are in the cache may be missing.
-        backbones: By (name, image size).
+        pixels: Images by their side in pixels; those whose features are cached may be missing.
+        backbones: Frozen networks by (name, image size).
         whole: Whether the validation images are trained on too, as a refit does; the first of
             them then stands for the validation split.
         views: Views of an image in a feature bank; 0: banks are switched off.

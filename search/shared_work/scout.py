@@ -65,7 +65,7 @@ def keep_best_backbones(
 
     Args:
         config: The search.
-        run: Where the ranking is recorded.
+        run: Run in which the ranking is recorded.
         families: Families that can run.
         backbones: Their backbones, at every size.
         pixels: Decoded images; the smallest size is looked at.
@@ -92,7 +92,7 @@ def keep_best_backbones(
         config.seed,
         threads,
     )
-    line = tell_ranking(found)
+    line = describe_ranking(found)
     say(line)
     write_json(run.scout_file, {"ranking": line, "backbones": [asdict(one) for one in found]})
     return _narrowed(config, families, found)
@@ -110,7 +110,7 @@ def rank_backbones(
     """Ranks backbones, the best first.
 
     Args:
-        backbones: By name, at one image size.
+        backbones: Frozen networks by name, at one image size.
         image_size: Side of the images in pixels.
         pixels: At that size.
         labels: (N,) class indices of the training images.
@@ -139,7 +139,7 @@ def rank_backbones(
     ]
 
 
-def tell_ranking(found: Sequence[Scouted]) -> str:
+def describe_ranking(found: Sequence[Scouted]) -> str:
     """The ranking in one line."""
     shown = ", ".join(
         f"{one.name} {one.accuracy:.3f} ({one.seconds:.1f} s{'' if one.kept else ', left out'})"

@@ -103,7 +103,7 @@ class SharedArray:
     """An array, or some of its rows; read by `open` in any process of the cluster.
 
     Attributes:
-        place: Where it lies: in a file, or whole in Ray's object store where the disk has no room.
+        place: File that it lies in, or Ray's object store where the disk has no room.
         start: First row.
         stop: Row after the last; None: all that follow.
     """
@@ -131,7 +131,7 @@ def share_array(file: Path, array: np.ndarray) -> SharedArray:
     """Shares an array of the driver's cache.
 
     Args:
-        file: Where it lies, in a folder of its own or with others of one key.
+        file: File that it lies in, in a folder of its own or with others of one key.
         array: The open file: where somebody has just deleted that, Ray's object store holds it.
     """
     try:

@@ -34,8 +34,8 @@ class SharedWork:
         class_names: Labels by index.
         train_labels: (N_train,) int32.
         val_labels: (N_validation,) int32.
-        pixels: By image size in pixels; only sizes at which some trial may train on pixels.
-        backbones: By (name, image size).
+        pixels: Images by their side in pixels; only those at which some trial may train on pixels.
+        backbones: Frozen networks by (name, image size).
         features: Features of the plain images; None where no trial may use any.
         own_families: Classes of one's own that the trials need, sent by value: their module need
             not be where a worker runs.

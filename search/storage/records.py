@@ -143,8 +143,8 @@ class TrialStatus(Record):
     Attributes:
         status: `pending` until a worker takes the trial; `stopped` early, or with the search.
         reason: Why it failed, was stopped, or waits; None where it ended by itself.
-        started: When a worker took it in this session, in Unix seconds.
-        finished: When it ended, in Unix seconds.
+        started: Time at which a worker took it in this session, in Unix seconds.
+        finished: Time at which it ended, in Unix seconds.
         seconds: Its work in all sessions.
     """
 
@@ -213,7 +213,7 @@ class RunSummary(Record):
         seconds: Wall time of all sessions.
         stages: Seconds of each stage before the trials, all sessions together.
         counts: Trials by status.
-        began: When the search first began, in Unix seconds; None in records that do not say.
+        began: Time of its first beginning, in Unix seconds; None in records that do not say.
     """
 
     reason: MaybeWords = None

@@ -25,8 +25,8 @@ def serve(runs: Sequence[RunFolder], host: str = "127.0.0.1", port: int | None =
 
     Args:
         runs: One or more, running or finished.
-        host: Where it listens; only this machine by default, as it has no password.
-        port: By default 6006, or the next one that is free.
+        host: Address to listen on; only this machine by default, as it has no password.
+        port: Port to listen on; by default 6006, or the next one that is free.
 
     Returns:
         TensorBoard's exit code.

@@ -51,7 +51,7 @@ class EpochKeeper:
     """Hands over what is to be kept of each epoch.
 
     Args:
-        records: Where the trial is kept.
+        records: Keeper of the trial's records.
         objective: Rule by which one epoch is better than another.
         core: The trained part, whose weights are kept.
         save_state: (epoch, folder) → writes the state after an epoch into a folder.

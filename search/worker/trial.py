@@ -110,7 +110,7 @@ def run_trial(spec: TrialSpec, records: Records, work: SharedWork) -> Iterator[T
 
     Args:
         spec: The trial.
-        records: Where its state, best epoch and metrics are kept.
+        records: Keeper of its state, best epoch and metrics.
         work: The shared pixels and labels.
 
     Yields:

@@ -120,7 +120,7 @@ def export_model(
         model: A complete model, (N, H, W, 3) pixels to (N, C).
         card: Goes into the file, and beside it for people.
         kind: One of `SUFFIX`.
-        out: Where to.
+        out: File, or folder of a SavedModel, to write.
         dynamic: A TFLite file for any number of images of any size, rather than for one image of
             the side that the model was trained at.
         force: Replace what is there.

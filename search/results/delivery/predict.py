@@ -63,7 +63,7 @@ def predict_labels(
     a path that are no UTF-8 are written as in manifest.csv.
 
     Args:
-        model: From `open_delivered`.
+        model: Model from `open_delivered`.
         images: Files, and folders that are gone through at any depth: documents (by their name),
             hidden and system files there are passed over.
         progress: Called with (files done, files in all).
@@ -93,7 +93,7 @@ def predict_images(
     """The same for Python users, flat: `path`, `label`, `confidence`, `probability.<class>`.
 
     Args:
-        model: From `open_delivered`, or of a run.
+        model: Model from `open_delivered`, or of a run.
         images: A file or folder, several of them, or (N, H, W, 3) uint8 pixels.
 
     Raises:

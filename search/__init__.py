@@ -8,8 +8,9 @@ The story is `driver`; the rooms below it, from the command line down to the voc
     shared_work  what trials share, made once             results      ranking, scoring, export
     progress     what a person sees                       tensorboard  event files and server
     cluster      join, measure, wait                      storage      a run on disk or in a store
-    integrations trackers, serving, data cards
-    sampling     the space and its proposals              config       what a search is
+    integrations trackers, serving, data cards            out_of_fold  audit, advice: unseen images
+    doctor       what this machine lacks                  config       what a search is
+    sampling     the space and its proposals
 
 Imports run downwards only; `tests/test_architecture.py` holds which room may import which.
 """

@@ -25,21 +25,21 @@ ROOMS = {
     "sampling": BASE,
     "storage": {"config"},
     "cluster": BASE,
-    "results": BASE,
+    "results": {"storage"},
     "tensorboard": BASE | {"results", "report"},
     "progress": BASE | {"cluster", "results"},
     "shared_work": BASE | {"cluster"},
     "worker": BASE | {"cluster", "shared_work"},
     "tuning": BASE | {"cluster", "sampling", "tensorboard", "progress"},
     "retraining": BASE | {"cluster", "worker", "shared_work", "results", "progress"},
-    "out_of_fold": BASE | {"cluster", "results", "shared_work"},
+    "out_of_fold": BASE | {"results", "shared_work"},
     "run": BASE | {"out_of_fold", "progress", "results", "retraining", "sampling"},
     "report": BASE | {"run", "sampling", "results"},
     "jobs": BASE | {"run"},
     "integrations": BASE | {"run", "results"},
     "driver": BASE
     | {"cluster", "progress", "results", "run", "sampling", "shared_work", "tuning", "worker"},
-    "doctor": BASE | {"cluster"},
+    "doctor": {"cluster", "config"},
     "dry_run": BASE | {"cluster", "driver", "progress", "shared_work"},
 }
 ABOVE_ALL = "cli"  # imports any room; imported by the console script alone
@@ -148,6 +148,18 @@ def test_rooms_import_what_their_rule_allows() -> None:
                 if other not in allowed:
                     wrong.add(f"{path.relative_to(ROOT)} imports {other}")
     assert wrong == KNOWN_WRONG
+
+
+def test_a_room_says_what_it_imports() -> None:
+    """In the last sentence of its text; and the map of the rooms has them all."""
+    named = {room for room in ROOMS if (ROOT / "search" / room).is_dir()}
+    for room in named:
+        text = " ".join((ROOT / "search" / room / "__init__.py").read_text("utf-8").split())
+        said = re.search(r"Of search it imports ([^.;]+)[.;]", text)
+        assert said is not None, room
+        assert set(re.findall(r"\w+", said[1])) & ROOMS.keys() == ROOMS[room], room
+    for page in (ROOT / "README.md", ROOT / "search" / "__init__.py"):
+        assert named <= set(re.findall(r"\w+", page.read_text("utf-8"))), page
 
 
 @pytest.mark.parametrize("library", HOMES)

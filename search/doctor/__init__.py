@@ -1,4 +1,4 @@
 """What a search needs of this machine, checked before there is one.
 
-May import cluster, config and storage; imported by the command line alone.
+Of search it imports cluster and config; imported by the command line alone.
 """

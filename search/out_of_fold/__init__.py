@@ -1,4 +1,4 @@
 """What out-of-fold predictions show about a run's data: wrong labels, calibration, advice.
 
-It may import `results`, `shared_work`, `cluster`, `storage` and `config`. It starts no Ray.
+Of search it imports results, shared_work, storage and config. It starts no Ray.
 """

@@ -1,4 +1,4 @@
 """Event files of trials and searches, and the TensorBoard server. No Ray.
 
-Of search it imports results, storage and config.
+Of search it imports report, results, storage and config.
 """

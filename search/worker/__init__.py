@@ -1,4 +1,4 @@
 """One trial on a worker process.
 
-Of search it imports shared_work, cluster and storage.
+Of search it imports shared_work, cluster, storage and config.
 """

@@ -1,4 +1,4 @@
-"""Errors of Ray tasks, unwrapped to what the task raised."""
+"""Errors of Ray's tasks and actors, unwrapped to what was raised there."""
 
 from typing import Any
 
@@ -8,21 +8,21 @@ from pawtune.data_pipeline.errors import DataError
 from pawtune.models.errors import ModelError
 from pawtune.search.errors import UserError
 
+FOR_PEOPLE = (UserError, DataError, ModelError)
 
-def result(task: Any) -> Any:
+
+def result(task: Any, *kinds: type[Exception]) -> Any:
     """What a task returns.
 
+    Args:
+        task: Ray's reference to it.
+        kinds: Exceptions that are raised as the task raised them; by default FOR_PEOPLE.
+
     Raises:
-        UserError, DataError, ModelError: As the task raised it.
         RayTaskError: Another exception in the task, with Ray's account of it.
     """
     try:
         return ray.get(task)
     except ray.exceptions.RayTaskError as error:
-        raise raised_in(error) from None
-
-
-def raised_in(error: ray.exceptions.RayTaskError) -> Exception:
-    """What a task raised, where it is meant for the user; else Ray's own account of it."""
-    cause = error.cause
-    return cause if isinstance(cause, UserError | DataError | ModelError) else error
+        cause = error.cause
+        raise (cause if isinstance(cause, kinds or FOR_PEOPLE) else error) from None

@@ -25,6 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pawtune.data_pipeline.safe_files import reserve
 from pawtune.models.errors import ModelError
+from pawtune.search.cluster.task_result import result
 from pawtune.search.shared_work.shared_array import SharedArray, map_array, share_array
 
 Arrays = Mapping[str, np.ndarray]
@@ -310,14 +311,15 @@ def obtain(board: Any, job: Job, make: Callable[[int, int], Arrays]) -> dict[str
         DataError: They were deleted, or this node has no room for a copy.
     """
     while True:
-        answer = _ask(board.claim.remote(job))
+        answer = result(board.claim.remote(job), ModelError, OSError)
         if isinstance(answer, Made):
             return {name: array.open() for name, array in answer.arrays.items()}
         if answer is None:
             time.sleep(WAIT_S)
             continue
         with _given_back_on_error(board, job, answer.start):
-            _ask(board.submit.remote(job, answer.start, dict(make(answer.start, answer.stop))))
+            arrays = dict(make(answer.start, answer.stop))
+            result(board.submit.remote(job, answer.start, arrays), ModelError, OSError)
 
 
 @contextmanager
@@ -328,12 +330,3 @@ def _given_back_on_error(board: Any, job: Job, start: int) -> Iterator[None]:
         with suppress(ray.exceptions.RayError):
             ray.get(board.give_back.remote(job, start))
         raise
-
-
-def _ask(answer: Any) -> Any:
-    """What the board answers; its own exceptions as it raised them."""
-    try:
-        return ray.get(answer)
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        raise (cause if isinstance(cause, ModelError | OSError) else error) from None

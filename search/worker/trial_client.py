@@ -8,6 +8,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pawtune.search.cluster.task_result import result
 from pawtune.search.objective import Objective
 from pawtune.search.storage.records import TrialFacts
 from pawtune.search.storage.retry import StorageError
@@ -82,11 +83,7 @@ def _answer(call: Any) -> Any:
         StorageError: The writer is dead, too.
     """
     try:
-        return ray.get(call)
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        ours = isinstance(cause, StorageError | TakenOverError | LostWorkerError)
-        raise (cause if ours else error) from None
+        return result(call, StorageError, TakenOverError, LostWorkerError)
     except ray.exceptions.RayActorError as error:
         reason = " ".join(str(error).split())[:300]
         raise StorageError(f"the process that writes the run folder is gone: {reason}") from error

@@ -47,7 +47,7 @@ def _report(say: Say, messages: Sequence[str]) -> None:
 
 @contextmanager
 def head_watched(run: RunFolder, joined: bool, say: Say) -> Iterator[None]:
-    """Warns when the cluster's head is gone: a minute later Ray ends the process without a word.
+    """Warns when the cluster's head is gone: a minute later Ray ends the process without a message.
 
     Args:
         run: Run that can be resumed.

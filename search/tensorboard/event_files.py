@@ -91,8 +91,8 @@ class EventFile:
             discrete: Words that a parameter takes: the table can then be filtered by them.
         """
 
-        # TensorBoard shows the first few parameters until others are ticked: those of which it is
-        # told that they differ, by name, then the rest.
+        # TensorBoard shows the first few parameters until others are ticked: by name those that are
+        # marked as different, then the rest.
         def describe(name: str, kind: type) -> api_pb2.HParamInfo:
             info = api_pb2.HParamInfo(name=name, type=types.get(kind, api_pb2.DATA_TYPE_FLOAT64))
             for word in (discrete or {}).get(name, ()):

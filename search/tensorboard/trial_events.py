@@ -67,7 +67,7 @@ class TrialEvents:
         self._folder = run.tensorboard_dir / label
         self._rows: list[Epoch] = list(trial.read_metrics())
         self._started = trial.read_status().started or time.time()
-        self._file = self._write_anew()
+        self._file = self._write_again()
 
     def add(self, row: Epoch, num_weights: float | None = None) -> None:
         """Adds an epoch; one that was there before, and all after it, are replaced."""
@@ -75,7 +75,7 @@ class TrialEvents:
         if len(kept) < len(self._rows):
             self._file.close()
             self._rows = kept
-            self._file = self._write_anew()
+            self._file = self._write_again()
         for each in (*self._not_reported(row), row):
             self._rows.append(each)
             self._write_epoch(len(self._rows), time.time(), num_weights)
@@ -103,7 +103,7 @@ class TrialEvents:
             self._file.end_session(status.status != "failed", wall_time)
         self._file.close()
 
-    def _write_anew(self) -> EventFile:
+    def _write_again(self) -> EventFile:
         had_files = remove_event_files(self._folder)
         file = EventFile(self._folder)
         try:

@@ -249,7 +249,7 @@ class OptunaSearcher(Unsaved, Searcher):  # type: ignore[misc]  # Ray is untyped
                 spec = space.to_spec(params, self._config, name, self._config.seed)
                 check_limits(spec.model, self._num_classes)
             except (ValidationError, ModelError):
-                # Told as a failure the sampler would ignore it; as the worst of all it learns.
+                # As a failure the sampler would ignore it; from the worst of all it learns.
                 self._study.tell(trial, state=TrialState.PRUNED)
                 continue
             identity = space.identity(spec)

@@ -1,4 +1,4 @@
-"""Why trials wait: noted in the run folder, and told, while the cluster has no room for them."""
+"""Why trials wait: noted in the run folder, and shown, while the cluster has no room for them."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class WaitingNotes(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is unty
     Args:
         run: Run whose trials they are.
         plan: Resources that a trial asks for.
-        tell: Told how many trials wait, and for what; with an empty line, that none does any more.
+        tell: Receives how many trials wait, and for what; an empty line once none does any more.
         uploader: Sends the run to its object store; None for a run that lies in a folder.
     """
 

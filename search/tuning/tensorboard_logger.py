@@ -28,7 +28,7 @@ class TensorBoardLogger(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is
     `pawtune tensorboard` or when the search is resumed.
 
     Args:
-        run: The run. Trials' own records must be written before this callback is told.
+        run: The run. Trials' own records must be written before this callback is called.
         config: The search.
         families: Names of the families that the search may propose.
     """

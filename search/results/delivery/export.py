@@ -190,7 +190,7 @@ def _write(
 def _write_savedmodel(model: "keras.Model", path: Path, shape: tuple[int | None, ...]) -> None:
     """A SavedModel whose `serve` takes numbers of any NumPy type as the Keras model does.
 
-    Of bytes alone, TensorFlow would cut an array of floats from 0 to 1 down to black, unsaid. The
+    Of bytes alone, TensorFlow would cut an array of floats from 0 to 1 down to black, silently. The
     signature for servers, `serving_default`, takes bytes.
     """
     import keras

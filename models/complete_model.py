@@ -12,14 +12,10 @@ from dataclasses import dataclass
 
 import keras
 
-from pawtune.models.backbones.backbone_graph import (
-    build_tap_parts,
-    cut_by_share,
-    find_block_ends,
-    split_at,
-)
+from pawtune.models.backbones.backbone_graph import cut_by_share, find_block_ends, split_at
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.backbones.frozen_backbone import preprocess
+from pawtune.models.backbones.taps import Tap, Taps, choose_taps, tap_tensors
 from pawtune.models.families.family import Backbone
 from pawtune.models.families.table import family_of
 from pawtune.models.model_spec import ModelSpec, Resizing
@@ -160,7 +156,7 @@ class _Graph:
         self.backbones = backbones
         self._pixels: dict[int, keras.KerasTensor] = {}
         self._maps: dict[Backbone, keras.KerasTensor] = {}
-        self._taps: dict[Backbone, dict[str, keras.KerasTensor]] = {}
+        self._taps: dict[Backbone, dict[Tap, keras.KerasTensor]] = {}
         self._cuts: dict[tuple[Backbone, int], keras.KerasTensor] = {}
 
     def pixels(self, image_size: int) -> keras.KerasTensor:
@@ -193,14 +189,18 @@ class _Graph:
             self._cuts[backbone, cut] = extractor(self.pixels(size), training=False)
         return self._cuts[backbone, cut]
 
-    def taps(self, backbone: Backbone) -> Mapping[str, keras.KerasTensor]:
-        """Features of a frozen backbone by name, as `TapEncoder` gives them."""
+    def taps(self, backbone: Backbone, taps: Taps) -> keras.KerasTensor:
+        """(N, F) features of a frozen backbone, see `choose_taps`."""
         if backbone not in self._taps:
             name, size = backbone
-            frozen = self.backbones[backbone]
+            folded = fold_backbone(self.backbones[backbone])
+            tensors = tap_tensors(folded)
+            tapped = keras.Model(folded.input, list(tensors.values()), name="taps")
             inputs = keras.Input((size, size, 3), name="pixels")
-            tapped = build_tap_parts(fold_backbone(frozen))
             outputs = tapped(preprocess(name, inputs), training=False)
             extractor = keras.Model(inputs, outputs, name=f"taps_{name}_{size}")
-            self._taps[backbone] = extractor(self.pixels(size), training=False)
-        return self._taps[backbone]
+            features = extractor(self.pixels(size), training=False)
+            self._taps[backbone] = dict(zip(tensors, features, strict=True))
+        ends = find_block_ends(self.backbones[backbone])
+        chosen = [self._taps[backbone][tap] for tap in choose_taps(taps, ends)]
+        return chosen[0] if len(chosen) == 1 else keras.layers.Concatenate()(chosen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from pawtune.models.build import Network, build_network
 from pawtune.models.families.family import Backbone
@@ -13,12 +14,28 @@ from pawtune.models.families.transfer import TransferSpec, build_extractor
 from pawtune.models.model_spec import ModelSpec
 
 
-def save_random_backbone(file: Path, image_size: int = 32) -> None:
-    """Weights of a MobileNetV2 as its initialisation left them, the same ones every time."""
+def save_random_backbone(file: Path, image_size: int = 32, *, is_normed: bool = False) -> None:
+    """Weights of a MobileNetV2 as its initialisation left them, the same ones every time.
+
+    `is_normed`: with batch norms that have seen noise, else what all but the first blocks give
+    vanishes.
+    """
     keras.utils.set_random_seed(0)
     side = (image_size, image_size, 3)
     net = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=side)
+    if is_normed:
+        set_batch_norms(net, np.random.default_rng(0).uniform(-1, 1, (32, *side)))
     net.save_weights(file)
+
+
+def set_batch_norms(backbone: keras.Model, pixels: np.ndarray) -> None:
+    """Have the batch norms of a backbone know (N, S, S, 3) preprocessed pixels."""
+    backbone.trainable = True
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    backbone(pixels.astype("float32"), training=True)
+    backbone.trainable = False
 
 
 def network_of(

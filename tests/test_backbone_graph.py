@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 
 from pawtune.models.backbones.backbone_graph import (
-    build_tap_model,
     cut_by_share,
     find_block_ends,
     split_at,
@@ -17,7 +16,6 @@ from pawtune.models.backbones.backbone_graph import (
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.backbones.frozen_backbone import load_backbone
 from pawtune.models.errors import ModelError
-from tests.processor import skip_without
 
 # Ends of blocks by what the published architectures have: the stem where it is a block of its
 # own, then residual blocks, dense transitions, convolutions or mixed blocks.
@@ -157,27 +155,6 @@ def test_too_many_blocks_are_thinned_out_but_for_the_last(mobilenet: keras.Model
     assert set(few) < set(every)
     assert few[-1] == every[-1]
     assert find_block_ends(mobilenet, max_taps=1) == every[-1:]
-
-
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_one_pass_gives_what_separate_passes_give(mobilenet: keras.Model, policy: str) -> None:
-    skip_without(policy)
-    folded = fold_backbone(mobilenet, policy)
-    taps = build_tap_model(folded)
-    batch = pixels(mobilenet)
-    features = taps.model(batch, training=False).numpy()
-    assert features.shape == (3, 2784 + 1280)
-    assert features.dtype == np.float32
-    assert list(taps.averages) == list(range(1, 19))
-    assert taps.maximum == slice(2784, 2784 + 1280)
-    for number in (1, 9, 18):
-        end = find_block_ends(folded)[number - 1]
-        part = keras.Model(folded.input, folded.get_layer(end.layer).output)
-        maps = np.asarray(keras.ops.cast(part(batch, training=False), "float32"))
-        np.testing.assert_allclose(
-            features[:, taps.averages[number]], maps.mean((1, 2)), rtol=1e-4, atol=1e-6
-        )
-    np.testing.assert_array_equal(features[:, taps.maximum], maps.max((1, 2)))
 
 
 def test_the_halves_have_weights_of_their_own(mobilenet: keras.Model) -> None:

@@ -8,9 +8,10 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pawtune.models.backbones.backbone_graph import build_tap_model, find_block_ends, split_at
+from pawtune.models.backbones.backbone_graph import find_block_ends, split_at
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
 from pawtune.models.backbones.frozen_backbone import load_backbone
+from pawtune.models.backbones.taps import Taps, choose_taps, tap_tensors
 from pawtune.models.backbones.tuned_top import build_tuned
 from pawtune.models.complete_model import compose_complete
 from pawtune.models.errors import DivergedError, ModelError
@@ -173,22 +174,25 @@ def test_the_epoch_that_diverged_is_named_by_its_number_in_the_trial(
         next(epochs)
 
 
+@pytest.mark.parametrize("taps", ["all", "all_moments"])
 def test_a_head_on_all_trained_blocks_starts_where_it_was_solved_and_learns(
-    backbone: keras.Model, rounds: list[NDArray[np.float16]]
+    backbone: keras.Model, rounds: list[NDArray[np.float16]], taps: Taps
 ) -> None:
     folded = fold_backbone(backbone)
-    taps = build_tap_model(folded)
-    first = taps.averages[CUT].start
-    features = np.asarray(taps.model(IMAGES.astype("float32") / 127.5 - 1))[:, first:-1280]
+    ends = find_block_ends(folded)
+    chosen = choose_taps(taps, ends[CUT - 1 :])
+    tensors = tap_tensors(folded)
+    seen = keras.Model(folded.input, [tensors[tap] for tap in chosen])
+    features = np.concatenate(seen(IMAGES.astype("float32") / 127.5 - 1), axis=1)
     solved = decompose(features, features[:9])
     head = solve_logistic(solved, LABELS, CLASSES, 0.1)
-    ends = find_block_ends(folded)
     _, above = split_at(folded, CUT)
     network = build_tuned(
         above,
         head.kernel,
         head.bias,
-        blocks=ends[CUT:-1],
+        ends=ends[CUT - 1 :],
+        taps=chosen,
         mean=solved.mean,
         scale=solved.scale,
     )

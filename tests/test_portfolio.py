@@ -37,6 +37,6 @@ def test_every_family_has_its_turn_and_half_of_the_trials_are_left(
 
 def test_heads_are_solved_and_one_is_trained() -> None:
     first = [point["head"] for point in HEADS[:FIRST_TURN]]
-    assert first == ["ridge", "ridge", "logistic", "logistic", "trained"]
+    assert first == ["ridge", "ridge", "ridge", "logistic", "trained"]
     assert {point["head"] for point in HEADS[FIRST_TURN:]} == {"ridge", "logistic"}
     assert len({(p["head"], p.get("taps"), p.get("regularisation")) for p in HEADS}) == len(HEADS)

@@ -199,3 +199,18 @@ def test_many_images_take_no_more_iterations(monkeypatch: pytest.MonkeyPatch) ->
     further = softmax(solve_logistic(decomposition, labels, 5, 0.1).val_logits, axis=1)
     assert taken[0] < 60
     assert np.abs(found - further).max() < 0.001
+
+
+def test_groups_weigh_alike_whatever_their_width() -> None:
+    """A group said twice over, and a narrow one: the head is that of each of them said once."""
+    rng = np.random.default_rng(3)
+    wide, narrow = rng.normal(size=(60, 8)), rng.normal(size=(60, 2))
+    labels = rng.integers(0, 3, 60)
+    once = np.concatenate([wide, narrow], axis=1)
+    twice = np.concatenate([wide, wide, narrow], axis=1)
+    one = solve_ridge(decompose(once, once, None, [8, 2]), labels, 3, 0.5)
+    two = solve_ridge(decompose(twice, twice, None, [16, 2]), labels, 3, 0.5)
+    np.testing.assert_allclose(one.val_logits, two.val_logits, atol=1e-4)
+    np.testing.assert_allclose(twice @ two.kernel + two.bias, two.val_logits, atol=1e-4)
+    flat = solve_ridge(decompose(twice, twice), labels, 3, 0.5)
+    assert not np.allclose(flat.val_logits, two.val_logits, atol=1e-2)

@@ -45,7 +45,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path, others
 
     folder = tmp_path_factory.mktemp("solved")
     weights = folder / "backbone.weights.h5"
-    save_random_backbone(weights)
+    save_random_backbone(weights, is_normed=True)
     config = load_config(
         None,
         [],
@@ -71,8 +71,8 @@ def test_the_portfolio_comes_first(searched: Run) -> None:
     first = [searched.folder.trial(f"{n:04d}").root for n in range(1, 6)]
     heads = [row.params for row in sorted(searched.rows(), key=lambda row: row.trial_id)][:5]
     assert [(head["head"], head.get("taps")) for head in heads] == [
-        ("ridge", "average"), ("ridge", "all"), ("logistic", "average"), ("logistic", "all"),
-        ("trained", None),
+        ("ridge", "average"), ("ridge", "top_moments"), ("ridge", "all_moments"),
+        ("logistic", "average"), ("trained", None),
     ]  # fmt: skip
     assert all(folder.exists() for folder in first)
     assert {row.status for row in searched.rows()} <= {"completed", "stopped"}
@@ -87,7 +87,9 @@ def test_a_search_leaves_no_process_of_its_own(searched: Run, others: set[int]) 
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize(("head", "taps"), [("ridge", "all"), ("logistic", "average")])
+@pytest.mark.parametrize(("head", "taps"), [
+    ("ridge", "all_moments"), ("ridge", "top_moments"), ("logistic", "average"),
+])  # fmt: skip
 def test_the_delivered_model_is_the_head_that_was_solved(
     searched: Run, tmp_path: Path, head: str, taps: str
 ) -> None:
@@ -109,7 +111,7 @@ def test_solved_heads_are_reproduced_refitted_and_voted(
     searched: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = searched.folder.root
-    trial_id = solved(searched, head="ridge", taps="all")
+    trial_id = solved(searched, head="ridge", taps="top_moments")
     again = pawtune(capsys, "reproduce", root, "--trial", trial_id, "--json")
     assert again.code == 0, again.err
     refit = pawtune(capsys, "refit", root, "--trial", trial_id, "--json")

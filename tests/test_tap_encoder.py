@@ -8,6 +8,7 @@ from pawtune.models.backbones.frozen_backbone import load_backbone, preprocess
 from pawtune.models.errors import ModelError
 from pawtune.models.features.light_views import LightAugmentation, round_transforms
 from pawtune.models.features.tap_encoder import TapEncoder
+from tests.networks import set_batch_norms
 
 SIDE = 64
 
@@ -22,12 +23,7 @@ def backbone(images: np.ndarray) -> keras.Model:
     """Random weights, with batch norms that know these images: else features would vanish."""
     keras.utils.set_random_seed(0)
     backbone = load_backbone("MobileNetV2", SIDE, None)
-    backbone.trainable = True
-    for layer in backbone.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    backbone(images / np.float32(127.5) - 1, training=True)
-    backbone.trainable = False
+    set_batch_norms(backbone, images / np.float32(127.5) - 1)
     return backbone
 
 
@@ -47,6 +43,7 @@ def test_the_last_layer_is_pooled_as_keras_does(
     np.testing.assert_allclose(features["average"], maps.mean(axis=(1, 2)), atol=2e-3 * scale)
     np.testing.assert_allclose(features["maximum"], maps.max(axis=(1, 2)), atol=2e-3 * scale)
     assert features["inner"].shape == (21, 1504)  # 17 blocks before the last
+    assert features["deviations"].shape == (21, 1504)
     assert {array.dtype for array in features.values()} == {np.dtype("float16")}
 
 

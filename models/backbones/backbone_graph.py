@@ -1,22 +1,20 @@
-"""Block outputs of a backbone, found from its graph: taps for features, cuts for fine-tuning.
+"""Block outputs of a backbone, found from its graph: where to take features and where to cut.
 
     fast = fold_backbone(backbone, policy)
-    taps = build_tap_model(fast)  # all block outputs in one pass
     below, above = split_at(fast, cut_by_share(find_block_ends(fast), 0.4).number)
 
 A tensor separates a network where every path from input to output goes through it (an
 articulation point of the graph). Of these, a block's output is the last one before new features
 are computed, and not one inside a bottleneck: see `_keep_block_ends`. Nothing here knows the name
-of a model, so any `keras.applications` backbone is served, folded or not. Features from all
-blocks are the idea of Head2Toe (Evci et al., ICML 2022, arXiv:2201.03529).
+of a model, so any `keras.applications` backbone is served, folded or not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 import keras
@@ -44,22 +42,6 @@ class BlockEnd:
     layer: str
     shape: tuple[int, int, int]
     share_above: float
-
-
-@dataclass(frozen=True)
-class TapModel:
-    """A backbone that gives pooled features of all its blocks in one pass.
-
-    Attributes:
-        model: (N, S, S, 3) preprocessed pixels → (N, F) float32.
-        averages: the columns of each block's average, by its number, from bottom to top; the
-            last is the average of the last layer.
-        maximum: the columns of the last layer's maximum.
-    """
-
-    model: keras.Model
-    averages: Mapping[int, slice]
-    maximum: slice
 
 
 @dataclass(frozen=True)
@@ -110,74 +92,6 @@ def cut_by_share(ends: Sequence[BlockEnd], share: float) -> BlockEnd:
     return min(ends[:-1] or ends, key=lambda end: abs(end.share_above - share))
 
 
-def build_tap_model(backbone: keras.Model) -> TapModel:
-    """One pass for the average of every block's output and the last layer's maximum.
-
-    Args:
-        backbone: usually of `fold_backbone`; its layers are shared, not copied.
-    """
-    ends = find_block_ends(backbone)
-    # float32 under every policy: an average over thousands of places loses bits in bfloat16.
-    pooled = [
-        keras.layers.GlobalAveragePooling2D(dtype="float32", name=f"average_{end.number}")(
-            _output(backbone, end)
-        )
-        for end in ends
-    ]
-    maximum = keras.layers.GlobalMaxPooling2D(dtype="float32", name="maximum")
-    pooled.append(maximum(_output(backbone, ends[-1])))
-    edges = [0, *accumulate(part.shape[-1] for part in pooled)]
-    *averages, last = (slice(*edge) for edge in pairwise(edges))
-    features = keras.layers.Concatenate(dtype="float32", name="features")(pooled)
-    return TapModel(
-        keras.Model(backbone.input, features, name="taps"),
-        {end.number: part for end, part in zip(ends, averages, strict=True)},
-        last,
-    )
-
-
-def tap_widths(backbone: keras.Model) -> dict[str, int]:
-    """Numbers of features of a tap model's parts: all blocks but the last, the last one twice.
-
-    Returns:
-        By the names that `TapEncoder` has for them: "inner", "average", "maximum".
-    """
-    *inner, last = (end.shape[-1] for end in find_block_ends(backbone))
-    return {"inner": sum(inner), "average": last, "maximum": last}
-
-
-def build_tap_parts(backbone: keras.Model) -> keras.Model:
-    """A tap model with an output for each of its parts, of layers that save without code.
-
-    Args:
-        backbone: usually of `fold_backbone`; its layers are shared, not copied.
-
-    Returns:
-        (N, S, S, 3) preprocessed pixels → {"inner", "average", "maximum"}: (N, ...) float32.
-    """
-    *inner, last = (_output(backbone, end) for end in find_block_ends(backbone))
-    averages = [
-        keras.layers.GlobalAveragePooling2D(dtype="float32", name=f"average_{number}")(block)
-        for number, block in enumerate(inner)
-    ]
-    join = keras.layers.Concatenate(dtype="float32", name="inner")
-    parts = {
-        "inner": join(averages) if len(averages) > 1 else averages[0],
-        "average": keras.layers.GlobalAveragePooling2D(dtype="float32", name="average")(last),
-        "maximum": keras.layers.GlobalMaxPooling2D(dtype="float32", name="maximum")(last),
-    }
-    return keras.Model(backbone.input, parts, name="tap_parts")
-
-
-def tap_parts(backbone: keras.Model) -> dict[str, slice]:
-    """The columns of these parts among a tap model's features."""
-    parts, start = {}, 0
-    for name, width in tap_widths(backbone).items():
-        parts[name] = slice(start, start + width)
-        start += width
-    return parts
-
-
 def split_at(backbone: keras.Model, number: int) -> tuple[keras.Model, keras.Model]:
     """Two models whose composition is the backbone, with layers and weights of their own.
 
@@ -203,7 +117,7 @@ def split_at(backbone: keras.Model, number: int) -> tuple[keras.Model, keras.Mod
     if number == 0:
         pixels = keras.Input(copy.input_shape[1:])
         return keras.Model(pixels, keras.layers.Identity(dtype="float32")(pixels)), copy
-    middle = _output(copy, ends[number - 1])
+    middle = output_of(copy, ends[number - 1])
     return _clone(keras.Model(copy.input, middle)), _clone(keras.Model(middle, copy.output))
 
 
@@ -213,7 +127,8 @@ def _clone(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _output(backbone: keras.Model, end: BlockEnd) -> keras.KerasTensor:
+def output_of(backbone: keras.Model, end: BlockEnd) -> keras.KerasTensor:
+    """The tensor of a block's end in a backbone that has it."""
     return next(item.output for item in backbone.operations if item.name == end.layer)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import keras
 
     from pawtune.models.backbones.backbone_graph import BlockEnd
+    from pawtune.models.backbones.taps import Taps
     from pawtune.models.features.augmented_views import ViewTable
     from pawtune.models.training.epoch_metrics import EpochResult
 
@@ -244,8 +245,8 @@ class PixelGraph(Protocol):
     def activations(self, backbone: Backbone, share_above: float) -> keras.KerasTensor:
         """(N, h, w, c) activations at the cut that a share of the arithmetic stands for."""
 
-    def taps(self, backbone: Backbone) -> Mapping[str, keras.KerasTensor]:
-        """Features of a frozen backbone by name, as `TapEncoder` gives them."""
+    def taps(self, backbone: Backbone, taps: Taps) -> keras.KerasTensor:
+        """(N, F) features of a frozen backbone, see `choose_taps`."""
 
 
 S = TypeVar("S", bound=ModelSpec)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import keras
 
     from pawtune.models.backbones.backbone_graph import BlockEnd
+    from pawtune.models.backbones.taps import Tap, Taps
     from pawtune.models.training.epoch_metrics import EpochResult
     from pawtune.models.training.finetuning import TuningRecipe
 
@@ -64,9 +65,9 @@ class FinetuneSpec(ModelSpec):
         0.0
     )
     dropout: Dropout = 0.2
-    head_features: Annotated[Literal["last", "blocks"], Field(description="last or blocks")] = (
-        "last"  # as it was before there was a choice: models kept earlier do not say
-    )
+    head_features: Annotated[
+        Literal["last", "blocks", "moments"], Field(description="last, blocks or moments")
+    ] = "last"  # as it was before there was a choice: models kept earlier do not say
     head_regularisation: Annotated[
         float, Field(gt=0, le=1e6, description="a number above 0, at most 1e6")
     ] = 0.01
@@ -120,8 +121,9 @@ PARAMETERS = (
     ),
     _tuned(
         "head_features",
-        Choices(choices=("blocks",)),
-        "Averages that the head takes: of the last layer, or of all blocks that are trained.",
+        Choices(choices=("moments",)),
+        "What the head takes: averages of the last layer or of all blocks that are trained, or "
+        "averages and deviations (moments) of these.",
         name="features",
     ),
     _tuned(
@@ -140,7 +142,7 @@ _POINT: Params = {
     "tune_label_smoothing": 0.0,
     "tune_dropout": 0.2,
     "tune_weight_decay": 1e-3,
-    "tune_features": "blocks",
+    "tune_features": "moments",
     "tune_head_regularisation": 0.01,
 }
 
@@ -204,15 +206,15 @@ class FinetuneFamily:
         request = _activations_of(model)
         policy = keras.config.dtype_policy().name
         ends, below, above = _split(data.load_backbone(request.backbone), model, policy)
-        cut, blocks = ends[0], _blocks_of(model, ends)
-        features = PlainFeatures(request.backbone)
-        first = data.features(features)[0]["inner"].shape[1] - _width(ends[:-1])
+        cut = ends[0]
+        taps = _taps_of(model, ends)
+        name = model.head_features
         decomposition = shared_decomposition(
-            "all" if model.head_features == "blocks" else "average",
+            name if name == "last" else f"{name} from block {cut.number}",
+            lambda _: taps,
             train.class_weights,
             data,
-            features,
-            first if model.head_features == "blocks" else 0,
+            PlainFeatures(request.backbone),
         )
         head = solve_logistic(
             decomposition, data.train_labels, data.num_classes, model.head_regularisation
@@ -223,7 +225,8 @@ class FinetuneFamily:
             head.bias,
             model.dropout,
             train.seed,
-            blocks=blocks,
+            ends=ends,
+            taps=taps,
             mean=decomposition.mean,
             scale=decomposition.scale,
         )
@@ -278,10 +281,9 @@ class FinetuneFamily:
 
         backbone = backbone_among(backbones, _backbone_of(model))
         ends, _, above = _split(backbone, model, keras.config.dtype_policy().name)
-        width = _width(ends if model.head_features == "blocks" else ends[-1:])
-        kernel = np.zeros((width, num_classes), "float32")
-        blocks = _blocks_of(model, ends)
-        return build_tuned(above, kernel, kernel[0], model.dropout, seed, blocks=blocks)
+        taps = _taps_of(model, ends)
+        kernel = np.zeros((sum(tap.width for tap in taps), num_classes), "float32")
+        return build_tuned(above, kernel, kernel[0], model.dropout, seed, ends=ends, taps=taps)
 
     def inputs(self, model: FinetuneSpec, graph: PixelGraph) -> keras.KerasTensor:
         """Activations at the cut."""
@@ -336,13 +338,17 @@ def _split(
     return ends[ends.index(cut) :], *split_at(folded, cut.number)
 
 
-def _blocks_of(model: FinetuneSpec, ends: Sequence[BlockEnd]) -> Sequence[BlockEnd] | None:
-    """Blocks between the cut and the last one whose averages the head takes, if it takes any."""
-    return ends[1:-1] if model.head_features == "blocks" else None
+def _taps_of(model: FinetuneSpec, ends: Sequence[BlockEnd]) -> Sequence[Tap]:
+    """What the head takes: of the last block, or of those from the cut on.
 
+    Args:
+        model: its features and more.
+        ends: from the cut to the last one.
+    """
+    from pawtune.models.backbones.taps import choose_taps
 
-def _width(ends: Sequence[BlockEnd]) -> int:
-    return sum(end.shape[-1] for end in ends)
+    name: dict[str, Taps] = {"last": "average", "blocks": "all", "moments": "all_moments"}
+    return choose_taps(name[model.head_features], ends)
 
 
 FINETUNE = FinetuneFamily()

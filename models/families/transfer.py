@@ -61,8 +61,8 @@ class TransferSpec(ModelSpec):
         Literal["trained", "ridge", "logistic"], Field(description="trained, ridge or logistic")
     ] = "trained"
     taps: Annotated[
-        Literal["average", "maximum", "both", "all"],
-        Field(description="average, maximum, both or all"),
+        Literal["average", "maximum", "both", "all", "top_moments", "all_moments"],
+        Field(description="average, maximum, both, all, top_moments or all_moments"),
     ] = "average"
     regularisation: Annotated[
         float, Field(gt=0, le=1e6, description="a number above 0, at most 1e6")
@@ -91,8 +91,9 @@ PARAMETERS = (
     of_model(
         TransferSpec,
         "taps",
-        Choices(choices=("average", "all")),
-        "A solved head sees the last block's averages, maxima or both, or all blocks' averages.",
+        Choices(choices=("average", "top_moments", "all_moments")),
+        "What a solved head sees: averages or maxima of the last block, both, averages of all "
+        "blocks, or averages and deviations (moments) of the upper or of all blocks.",
         only_if=_SOLVED,
     ),
     of_model(
@@ -161,9 +162,9 @@ class TransferFamily:
     }
     portfolio: Sequence[Params] = (
         _solved("ridge", "average", 1.0),
-        _solved("ridge", "all", 0.3),
+        _solved("ridge", "top_moments", 0.3),
+        _solved("ridge", "all_moments", 0.1),
         _solved("logistic", "average", 0.01),
-        _solved("logistic", "all", 0.003),
         {
             "head": "trained",
             "head_views": "plain",
@@ -178,14 +179,14 @@ class TransferFamily:
             "head_dropout": 0.3,
         },
         # Each takes a fraction of a second; a head that is trained takes several.
-        _solved("ridge", "average", 0.1),
-        _solved("ridge", "average", 10.0),
-        _solved("ridge", "all", 0.03),
-        _solved("ridge", "all", 3.0),
-        _solved("logistic", "average", 0.001),
+        _solved("ridge", "top_moments", 1.0),
+        _solved("ridge", "all_moments", 0.3),
+        _solved("logistic", "top_moments", 0.003),
+        _solved("ridge", "top_moments", 0.1),
+        _solved("ridge", "all_moments", 0.03),
         _solved("logistic", "average", 0.1),
-        _solved("logistic", "all", 0.001),
-        _solved("logistic", "all", 0.03),
+        _solved("ridge", "average", 0.1),
+        _solved("logistic", "top_moments", 0.03),
     )
 
     def to_spec(self, params: Params, train: TrainSpec) -> tuple[TransferSpec, TrainSpec]:
@@ -310,23 +311,18 @@ class TransferFamily:
         """
         backbone = backbone_among(backbones, backbone_of(model))
         if model.is_solved:
-            from pawtune.models.backbones.backbone_graph import tap_widths
-            from pawtune.models.training.solved_trial import ARRAYS, build_linear
+            from pawtune.models.backbones.backbone_graph import find_block_ends
+            from pawtune.models.backbones.taps import choose_taps
+            from pawtune.models.training.solved_trial import build_linear
 
-            widths = tap_widths(backbone)
-            return build_linear(sum(widths[name] for name in ARRAYS[model.taps]), num_classes)
+            taps = choose_taps(model.taps, find_block_ends(backbone))
+            return build_linear(sum(tap.width for tap in taps), num_classes)
         return build_head(model, num_classes, backbone.output_shape[-1], seed)
 
     def inputs(self, model: TransferSpec, graph: PixelGraph) -> keras.KerasTensor:
         """Pooled features of the frozen backbone."""
         if model.is_solved:
-            import keras
-
-            from pawtune.models.training.solved_trial import ARRAYS
-
-            taps = graph.taps(backbone_of(model))
-            chosen = [taps[name] for name in ARRAYS[model.taps]]
-            return chosen[0] if len(chosen) == 1 else keras.layers.Concatenate()(chosen)
+            return graph.taps(backbone_of(model), model.taps)
         return _pool(model.pooling)(graph.maps(backbone_of(model)))
 
     def layers(

@@ -13,22 +13,21 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from pawtune.models.backbones.backbone_graph import build_tap_model, tap_parts
+from pawtune.models.backbones.backbone_graph import find_block_ends
 from pawtune.models.backbones.batch_norm_folding import fold_backbone
+from pawtune.models.backbones.taps import tap_columns, tap_model
 from pawtune.models.features.frozen_pass import FrozenPass, preparation_of
 from pawtune.models.features.step_size import images_per_step
 
 Features = dict[str, NDArray[np.float16]]
-
-ARRAYS = ("inner", "average", "maximum")
 
 
 class TapEncoder:
     """Makes features of images with one frozen backbone; build it once in a process.
 
     `encode` gives, by name: "average" and "maximum", (n, F) over the places of the last feature
-    map; "inner", (n, sum of widths): the averages of the other blocks' outputs from bottom to top.
-    All are float16.
+    map; "inner" and "deviations", (n, sum of widths): averages and standard deviations of the
+    other blocks' outputs from bottom to top. All are float16.
     """
 
     def __init__(
@@ -43,11 +42,10 @@ class TapEncoder:
             has_gpu: whether this process computes on a GPU.
         """
         self.image_size = int(backbone.input_shape[1])
-        taps = build_tap_model(fold_backbone(backbone, policy))
-        self._parts = tap_parts(backbone)
+        self._columns = tap_columns(find_block_ends(backbone))
         self._pass = FrozenPass(
             preparation_of(backbone, name),
-            taps.model,
+            tap_model(fold_backbone(backbone, policy)),
             images_per_step(self.image_size, has_gpu),
             has_gpu,
         )
@@ -66,5 +64,5 @@ class TapEncoder:
         """
         taps = self._pass(images, transforms)
         return {
-            name: np.ascontiguousarray(taps[:, columns]) for name, columns in self._parts.items()
+            name: np.ascontiguousarray(taps[:, columns]) for name, columns in self._columns.items()
         }

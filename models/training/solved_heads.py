@@ -13,7 +13,7 @@ Plain numpy and SciPy: no TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -48,7 +48,8 @@ class Decomposition:
 
     Attributes:
         mean: (D,) weighted mean of the training features.
-        scale: (D,) weighted standard deviation, 1 where a feature is constant.
+        scale: (D,) what features are divided by: the weighted standard deviation, 1 where a feature
+            is constant; of G groups that weigh alike, times √(the group's width * G / D).
         directions: (D, R) float32, orthonormal.
         variances: (R,) float64, weighted sums of squared coordinates, the largest first.
         coordinates: (N, R) float64, or float32 where the features are large.
@@ -95,7 +96,10 @@ class SolvedHead:
 
 
 def decompose(
-    train: Features, validation: Features, weights: NDArray[np.floating] | None = None
+    train: Features,
+    validation: Features,
+    weights: NDArray[np.floating] | None = None,
+    groups: Sequence[int] | None = None,
 ) -> Decomposition:
     """Standardises features and finds their principal directions.
 
@@ -103,6 +107,8 @@ def decompose(
         train: (N, D), N at least 2.
         validation: (M, D).
         weights: (N,) positive weights of the training images; None: all alike.
+        groups: widths of groups of neighbouring features that add up to D. Groups then weigh alike
+            in the penalty, however many features they have; None: features weigh alike.
 
     Raises:
         ModelError: Features that are not finite.
@@ -111,6 +117,8 @@ def decompose(
     w = np.ones(count) if weights is None else np.asarray(weights, np.float64)
     w = w * (count / w.sum())
     mean, scale = _moments(train, w)
+    if groups is not None:
+        scale *= np.sqrt(np.repeat(groups, groups) * len(groups) / width)
     dtype = np.float64 if train.size * 8 <= _DOUBLE_BYTES else np.float32
     rows = _standardised(train, mean, scale, dtype)
     rows *= np.sqrt(w)[:, None].astype(dtype)

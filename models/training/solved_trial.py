@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
@@ -20,16 +20,10 @@ from pawtune.models.training.solved_heads import (
 if TYPE_CHECKING:
     import keras
 
+    from pawtune.models.backbones.backbone_graph import BlockEnd
+    from pawtune.models.backbones.taps import Tap, Taps
     from pawtune.models.model_spec import TrainSpec
     from pawtune.models.training.epoch_metrics import EpochResult
-
-Taps = Literal["average", "maximum", "both", "all"]
-ARRAYS: dict[Taps, tuple[str, ...]] = {
-    "average": ("average",),
-    "maximum": ("maximum",),
-    "both": ("average", "maximum"),
-    "all": ("inner", "average"),
-}
 
 
 def build_linear(width: int, num_classes: int) -> keras.Model:
@@ -56,15 +50,25 @@ def solved_trial(
 
     Args:
         kind: ridge on one-hot targets, or multinomial logistic regression.
-        taps: the features, see `ARRAYS`.
+        taps: the features, see `choose_taps`. Of moments every block weighs alike in a ridge: the
+            last block would else outweigh all others by its width. A logistic regression does
+            not shrink directions by their variance, and loses by that.
         regularisation: λ, see `solve_ridge` and `solve_logistic`.
         train: says whether classes are weighted.
         data: the features, and decompositions that trials share.
         request: the backbone's features.
     """
+    from pawtune.models.backbones.taps import choose_taps
     from pawtune.models.build import make_optimizer
 
-    decomposition = shared_decomposition(taps, train.class_weights, data, request)
+    decomposition = shared_decomposition(
+        taps,
+        lambda ends: choose_taps(taps, ends),
+        train.class_weights,
+        data,
+        request,
+        blocks_alike=kind == "ridge" and taps in ("top_moments", "all_moments"),
+    )
     head = build_linear(len(decomposition.mean), data.num_classes)
     solve = {"ridge": solve_ridge, "logistic": solve_logistic}[kind]
 
@@ -100,38 +104,63 @@ def solved_trial(
 
 
 def shared_decomposition(
-    taps: Taps,
+    name: str,
+    choose: Callable[[Sequence[BlockEnd]], Sequence[Tap]],
     class_weights: bool,
     data: TrialData,
     request: PlainFeatures,
-    first_column: int = 0,
+    *,
+    blocks_alike: bool = False,
 ) -> Decomposition:
     """Made by the first trial that asks, then shared by all with the same features.
 
     Args:
-        taps: the features, see `ARRAYS`.
+        name: of the features, the same for the same ones.
+        choose: says which they are.
         class_weights: whether all classes count alike.
         data: the features, and decompositions that trials share.
         request: the backbone's features.
-        first_column: of the features; those before it are left out.
+        blocks_alike: whether each statistic of each block weighs alike, see `decompose`.
     """
 
     def make() -> dict[str, np.ndarray]:
+        from pawtune.models.backbones.taps import gather
         from pawtune.models.training.epoch_metrics import balancing_weights
 
-        train, validation = data.features(request)
         weights = None
         if class_weights:
             weights = balancing_weights(data.train_labels, data.num_classes)[data.train_labels]
-        rows = [
-            np.concatenate([features[name] for name in ARRAYS[taps]], axis=1)[:, first_column:]
-            for features in (train, validation)
-        ]
-        return decompose(rows[0], rows[1], weights).as_arrays()
+        ends = _block_ends(data, request)
+        taps = choose(ends)
+        train, validation = (gather(part, taps, ends) for part in data.features(request))
+        groups = [tap.width for tap in taps] if blocks_alike else None
+        return decompose(train, validation, weights, groups).as_arrays()
 
-    chosen = f"{taps} from column {first_column}" if first_column else taps
-    what = f"decomposition ({chosen})"
+    parts = [name]
+    if blocks_alike:
+        parts.append("blocks alike")
     if class_weights:  # they depend on the labels, which features do not
         digest = hashlib.sha256(np.ascontiguousarray(data.train_labels).tobytes()).hexdigest()
-        what = f"decomposition ({chosen}, classes weighted, {digest[:8]})"
+        parts.append(f"classes weighted, {digest[:8]}")
+    what = f"decomposition ({', '.join(parts)})"
     return Decomposition.from_arrays(data.derived(request, what, make))
+
+
+def _block_ends(data: TrialData, request: PlainFeatures) -> list[BlockEnd]:
+    """Ends of the backbone's blocks; it is built for them once for all trials."""
+    from pawtune.models.backbones.backbone_graph import BlockEnd, find_block_ends
+
+    def make() -> dict[str, np.ndarray]:
+        ends = find_block_ends(data.load_backbone(request.backbone))
+        return {
+            "numbers": np.array([end.number for end in ends]),
+            "shapes": np.array([end.shape for end in ends]),
+            "shares": np.array([end.share_above for end in ends]),
+        }
+
+    found = data.derived(request, "block ends", make)
+    rows = zip(found["numbers"], found["shapes"], found["shares"], strict=True)
+    return [
+        BlockEnd(int(number), "", (int(height), int(width), int(channels)), float(share))
+        for number, (height, width, channels), share in rows
+    ]

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pawtune.models.features.view_encoder import ViewEncoder
 
 # Raise it when features are computed differently.
-CODE_VERSION = 3
+CODE_VERSION = 4
 SHARD_IMAGES = 256  # 1 s of one core at 160 px: fine progress, little overhead
 SHARD_VIEWS = 1024  # of a feature bank
 

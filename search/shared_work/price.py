@@ -79,12 +79,14 @@ def _parts_of(
     num_validation: int,
     views: int,
 ) -> Iterable[SharedPart]:
-    from pawtune.models.backbones.backbone_graph import cut_by_share, find_block_ends, tap_widths
+    from pawtune.models.backbones.backbone_graph import cut_by_share, find_block_ends
     from pawtune.models.backbones.batch_norm_folding import fold_backbone
     from pawtune.models.backbones.frozen_backbone import load_backbone
+    from pawtune.models.backbones.taps import tap_arrays
 
     network = fold_backbone(load_backbone(backbone.name, backbone.image_size, weights))
-    ends, widths = find_block_ends(network), tap_widths(network)
+    ends = find_block_ends(network)
+    numbers = sum(tap.width for inside in tap_arrays(ends).values() for tap in inside)
     seconds = _seconds_per_image(network)
     shown = f"{backbone.name} at {backbone.image_size} px"
 
@@ -92,11 +94,10 @@ def _parts_of(
         return SharedPart(name, passes, passes * share * seconds, passes * numbers * HALF / 1e6)
 
     if any(isinstance(need, PlainFeatures | ViewBank) for need in needs):
-        yield part(f"features of {shown}", num_train + num_validation, 1, sum(widths.values()))
+        yield part(f"features of {shown}", num_train + num_validation, 1, numbers)
     if any(isinstance(need, ViewBank) for need in needs):
-        yield part(
-            f"feature bank of {shown}", num_train * views, 1, widths["average"] + widths["maximum"]
-        )
+        width = 2 * ends[-1].shape[-1]
+        yield part(f"feature bank of {shown}", num_train * views, 1, width)
     rounds: dict[int, int] = {}
     for need in needs:
         if isinstance(need, Activations):

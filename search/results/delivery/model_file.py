@@ -51,7 +51,7 @@ LAYERS = """
 """
 NUMPY_OPS = """
     Absolute Add Any Cumsum ExpandDims Flip Greater LessEqual Log LogicalAnd Matmul Max Maximum
-    Minimum Multiply NotEqual OnesLike Round Subtract Sum Transpose TrueDivide Where ZerosLike
+    Minimum Multiply NotEqual OnesLike Round Sqrt Subtract Sum Transpose TrueDivide Where ZerosLike
 """
 MODULES = {
     "keras.layers": frozenset(LAYERS.split()),

@@ -154,7 +154,7 @@ def begin(*arguments: Any, **settings: Any) -> Victim:
 
 PHASES: dict[str, tuple[dict[str, float], Callable[[Victim], bool], float]] = {
     # slowed down here, begun when, and how long it lasts at least
-    "start": ({}, lambda v: v.run.root.exists(), 1.0),
+    "start": ({}, lambda v: v.run.config_file.exists(), 1.0),
     "decode": ({"decode_s": 0.4}, lambda v: v.stage().startswith("decode"), 1.0),
     "bank": ({"bank_s": 0.4}, lambda v: v.epochs_log.with_name("shards.log").exists(), 1.0),
     "first trial": ({}, lambda v: v.count("running") > 0, 0.8),

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pawtune.models.augmentation import augmentation_layers
+from pawtune.data_pipeline.images.pictures import Change, changed
+from pawtune.data_pipeline.images.preview import ANGLES_DEG, FLIPS, OTHERS
+from pawtune.models.augmentation import augmentation_layers, frame_transforms
+from pawtune.models.features.view_rendering import render_views
 from pawtune.models.model_spec import Flip, ModelSpec, PixelNetSpec
 from pawtune.models.precision import precision
 
@@ -134,3 +137,30 @@ def test_brightness_and_contrast_draw_as_keras_does_and_stay_pixels() -> None:
     with precision("mixed_bfloat16"):
         np.testing.assert_array_equal(augment(augmentation_layers(spec, seed=1)), changed)
     np.testing.assert_array_equal(augment(augmentation_layers(spec, seed=1), False), IMAGES)
+
+
+TURNS = [Change(angle=np.deg2rad(angle)) for angle in ANGLES_DEG]
+
+
+@pytest.mark.parametrize(
+    "change", [*(Change(flip=flip) for flip in FLIPS), *TURNS, *OTHERS.values()]
+)
+def test_pictures_of_augmentation_are_what_a_trial_renders(change: Change) -> None:
+    """Those of `preview`, which loads no TensorFlow, by the renderer of the layers."""
+    smooth = keras.ops.image.resize(IMAGES[:1, :4, :4], (48, 48))
+    image = np.asarray(smooth)[0].round().astype(np.uint8)
+    flipped = image[:, ::-1] if "horizontal" in change.flip else image
+    flipped = flipped[::-1] if "vertical" in change.flip else flipped
+    shift = [change.shift[0] * 48, change.shift[1] * 48]
+    transforms = frame_transforms(
+        *(np.array(value, np.float32) for value in ([change.angle],)),
+        np.array([False]),
+        *(np.array(value, np.float32) for value in ([change.size], [shift], 47)),
+    )
+    view = render_views(flipped[None], transforms[:, None])[0, 0].numpy()
+    view = (view + 255 * change.brightness).clip(0, 255)
+    mean = view.mean(axis=(0, 1))
+    expected = (mean + (view - mean) * change.contrast).clip(0, 255)
+    difference = np.abs(changed(image, change) - expected)
+    assert difference.max() < 3, difference.max()
+    assert difference.mean() < 0.6

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.images.pictures import Change
 from pawtune.data_pipeline.images.preview import (
     ANGLES_DEG,
     FLIPS,
     OTHERS,
-    Change,
     augmentation_grids,
     sample_grid,
 )
@@ -70,14 +70,17 @@ def test_missing_image_leaves_no_file(tmp_path: Path) -> None:
     assert not (tmp_path / "grid.png").exists()
 
 
-def test_augmentations_are_asked_for_and_drawn(tmp_path: Path) -> None:
+def test_augmentations_are_asked_for_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Change] = []
 
     def paint(image: NDArray[np.uint8], change: Change) -> NDArray[np.uint8]:
         asked.append(change)
         return np.full_like(image, (0, 0, 255) if change.flip == "vertical" else (255, 0, 0))
 
-    flips, rotations, others = augmentation_grids(picture(0), paint, tmp_path / "out")
+    monkeypatch.setattr("pawtune.data_pipeline.images.preview.changed", paint)
+    flips, rotations, others = augmentation_grids(picture(0), tmp_path / "out")
     turns = [Change(angle=math.radians(angle)) for angle in ANGLES_DEG]
     assert asked == [*(Change(flip=flip) for flip in FLIPS), *turns, *OTHERS.values()]
     grid = decode_image(flips)

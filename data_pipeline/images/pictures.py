@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -81,6 +82,27 @@ def montage(rows: Sequence[Sequence[Pixels]]) -> Pixels:
     return canvas
 
 
+@dataclass(frozen=True)
+class Change:
+    """One way of augmenting an image.
+
+    Attributes:
+        flip: one of `horizontal`, `vertical`, `horizontal_and_vertical` and `none`.
+        angle: of a rotation, in radians, anticlockwise.
+        size: of the part that is seen, over the image's.
+        shift: across and down, as parts of the side.
+        brightness: added, as a part of 255.
+        contrast: over the image's.
+    """
+
+    flip: str = "none"
+    angle: float = 0.0
+    size: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    brightness: float = 0.0
+    contrast: float = 1.0
+
+
 def augmented_views(
     picture: Pixels,
     count: int,
@@ -110,21 +132,34 @@ def augmented_views(
     rng = np.random.default_rng(0)
     views = [picture]
     while len(views) < count:
-        view = picture
-        if flip != "none" and rng.random() < 0.5:
-            view = view[:, ::-1]
-            view = view[::-1] if flip == "horizontal_and_vertical" else view
+        flipped = flip if flip != "none" and rng.random() < 0.5 else "none"
         turn, zoom, across, down, light, contrast = rng.uniform(-1, 1, 6)
-        if rotation_factor or zoom_factor or shift_factor:
-            shifts = (shift_factor * across, shift_factor * down)
-            view = _frame(view, 2 * np.pi * rotation_factor * turn, 1 + zoom_factor * zoom, shifts)
-        if brightness_factor or contrast_factor:
-            bright = np.clip(view + 255 * brightness_factor * light, 0, 255)
-            mean = bright.mean(axis=(0, 1))
-            view = mean + (bright - mean) * (1 + contrast_factor * contrast)
-            view = view.clip(0, 255).astype(np.uint8)
-        views.append(view)
+        change = Change(
+            flip=flipped,
+            angle=2 * np.pi * rotation_factor * turn,
+            size=1 + zoom_factor * zoom,
+            shift=(shift_factor * across, shift_factor * down),
+            brightness=brightness_factor * light,
+            contrast=1 + contrast_factor * contrast,
+        )
+        views.append(changed(picture, change))
     return views
+
+
+def changed(picture: Pixels, change: Change) -> Pixels:
+    """A picture, (S, S, 3) uint8, under one change: as `models.augmentation` makes it."""
+    if "horizontal" in change.flip:
+        picture = picture[:, ::-1]
+    if "vertical" in change.flip:
+        picture = picture[::-1]
+    if (change.angle, change.size, *change.shift) != (0.0, 1.0, 0.0, 0.0):
+        picture = _frame(picture, change.angle, change.size, change.shift)
+    if (change.brightness, change.contrast) == (0.0, 1.0):
+        return picture
+    bright = np.clip(picture + 255 * change.brightness, 0, 255)
+    mean = bright.mean(axis=(0, 1))
+    view = mean + (bright - mean) * change.contrast
+    return np.asarray(view.clip(0, 255).round(), np.uint8)
 
 
 def _frame(picture: Pixels, angle: float, size: float, shifts: tuple[float, float]) -> Pixels:
@@ -132,7 +167,8 @@ def _frame(picture: Pixels, angle: float, size: float, shifts: tuple[float, floa
     side = picture.shape[0]
     margin = side  # of the picture reflected: no view reaches further, or hardly
     padded = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
-    cosine, sine, middle = size * np.cos(angle), size * np.sin(angle), (side - 1) / 2
+    # Pillow counts from the corner of a pixel, not from its middle.
+    cosine, sine, middle = size * np.cos(angle), size * np.sin(angle), side / 2
     across = margin + middle * (1 - cosine + sine) + side * shifts[0]
     down = margin + middle * (1 - sine - cosine) + side * shifts[1]
     seen = Image.fromarray(padded).transform(

@@ -1,13 +1,11 @@
 """Pictures of the data: a grid of samples, and one image under each kind of augmentation.
 
-Images are shown as a model sees them: resized to a square. The augmentation is handed in as a
-function, so that what is drawn is what a model trains on, and this package needs no Keras.
+Images are shown as a model sees them: resized to a square, and changed as a model's are.
 """
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,41 +14,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pawtune.data_pipeline.images.decode import decode_split
+from pawtune.data_pipeline.images.pictures import Change, changed
 from pawtune.data_pipeline.safe_files import replacing
 from pawtune.data_pipeline.splitting.manifest import Manifest
-
-
-@dataclass(frozen=True)
-class Change:
-    """One way of augmenting an image.
-
-    Attributes:
-        flip: one of `FLIPS`.
-        angle: of a rotation, in radians, anticlockwise.
-        size: of the part that is seen, over the image's.
-        shift: along both axes, as a part of the side.
-        brightness: added, as a part of 255.
-        contrast: over the image's.
-    """
-
-    flip: str = "none"
-    angle: float = 0.0
-    size: float = 1.0
-    shift: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 1.0
-
-
-Augment = Callable[[NDArray[np.uint8], Change], NDArray[np.uint8]]
-"""(image (H, W, 3) uint8, change) -> (H, W, 3) uint8."""
 
 FLIPS = ("none", "horizontal", "vertical", "horizontal_and_vertical")
 ANGLES_DEG = (-90.0, -45.0, -20.0, -5.0, 5.0, 20.0, 45.0, 90.0)
 OTHERS: Mapping[str, Change] = {
     "zoom -20%": Change(size=0.8),
     "zoom +20%": Change(size=1.2),
-    "shift -15%": Change(shift=0.15),
-    "shift +15%": Change(shift=-0.15),
+    "shift -15%": Change(shift=(0.15, 0.15)),
+    "shift +15%": Change(shift=(-0.15, -0.15)),
     "brightness -20%": Change(brightness=-0.2),
     "brightness +20%": Change(brightness=0.2),
     "contrast -20%": Change(contrast=0.8),
@@ -94,14 +68,11 @@ def sample_grid(
     return _save(figure, path)
 
 
-def augmentation_grids(
-    image: NDArray[np.uint8], augment: Augment, folder: Path
-) -> tuple[Path, ...]:
+def augmentation_grids(image: NDArray[np.uint8], folder: Path) -> tuple[Path, ...]:
     """Draws one image under each augmentation: flips.png, rotations.png and others.png.
 
     Args:
         image: (H, W, 3) uint8.
-        augment: see Augment.
         folder: where to; made if missing.
 
     Returns:
@@ -122,7 +93,7 @@ def augmentation_grids(
         figure, axes = _grid(rows, 4, top_inches=0.8, gap_inches=0.3)
         cells = [cell for row in axes for cell in row]
         for cell, (label, change) in zip(cells, changes.items(), strict=True):
-            _show(cell, augment(image, change), label)
+            _show(cell, changed(image, change), label)
         _title(figure, title)
         files.append(_save(figure, folder / name))
     return tuple(files)

@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
 from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.images.decode import area_from, decode_split
-from pawtune.data_pipeline.images.preview import Change, augmentation_grids, sample_grid
+from pawtune.data_pipeline.images.preview import augmentation_grids, sample_grid
 from pawtune.data_pipeline.safe_files import shown, write_atomically
 from pawtune.data_pipeline.sources.resolve import named_as_given, resolve_source
 from pawtune.data_pipeline.splitting.build import build_manifest
@@ -20,7 +18,6 @@ from pawtune.data_pipeline.splitting.label_tables.label_table import LabelFile
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.words import count
 from pawtune.search.errors import UserError
-from pawtune.search.process import load_tensorflow
 from pawtune.search.progress.reporter import Reporter
 
 SHOWN_REJECTS = 20
@@ -113,7 +110,7 @@ def preview_data(
         write_atomically(out / OUTPUT_MARK, mark)
         pictures = [
             sample_grid(manifest, out / "samples.png", size=image_size),
-            *augmentation_grids(image, _augment, out),
+            *augmentation_grids(image, out),
         ]
     except OSError as error:
         raise UserError(
@@ -132,25 +129,3 @@ def _refuse_data(out: Path, root: Path) -> None:
             f"--out must be a folder of its own, received {shown(out)!r}, a folder of the data; "
             "give a new one, for example --out preview"
         )
-
-
-def _augment(image: NDArray[np.uint8], change: Change) -> NDArray[np.uint8]:
-    """(S, S, 3) uint8 as a trial in training renders it."""
-    load_tensorflow()
-    from pawtune.models.augmentation import frame_transforms
-    from pawtune.models.features.view_rendering import render_views
-
-    if "horizontal" in change.flip:
-        image = image[:, ::-1]
-    if "vertical" in change.flip:
-        image = image[::-1]
-    shift = change.shift * len(image)
-    angle, size, shifts, last = (
-        np.array(value, np.float32)
-        for value in ([change.angle], [change.size], [[shift, shift]], len(image) - 1)
-    )
-    transforms = frame_transforms(angle, np.array([False]), size, shifts, last)
-    view = render_views(image[None], transforms[:, None])[0, 0].numpy()
-    view = (view + 255 * change.brightness).clip(0, 255)
-    mean = view.mean(axis=(0, 1))
-    return np.asarray((mean + (view - mean) * change.contrast).clip(0, 255).round(), np.uint8)

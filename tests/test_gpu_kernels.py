@@ -83,7 +83,7 @@ def backbone() -> keras.Model:
 
 def views_of_a_bank() -> Any:
     encoder = ViewEncoder(backbone(), "MobileNetV2", "mixed_bfloat16", has_gpu=True)
-    return encoder._encode.get_concrete_function()
+    return encoder._pass._encode_views.get_concrete_function()
 
 
 def features_of_blocks() -> Any:

@@ -181,12 +181,12 @@ class TransferFamily:
         # Each takes a fraction of a second; a head that is trained takes several.
         _solved("ridge", "top_moments", 1.0),
         _solved("ridge", "all_moments", 0.3),
-        _solved("logistic", "top_moments", 0.003),
+        _solved("logistic", "average", 0.1),
         _solved("ridge", "top_moments", 0.1),
         _solved("ridge", "all_moments", 0.03),
-        _solved("logistic", "average", 0.1),
+        _solved("ridge", "top_moments", 3.0),
         _solved("ridge", "average", 0.1),
-        _solved("logistic", "top_moments", 0.03),
+        _solved("logistic", "average", 0.001),
     )
 
     def to_spec(self, params: Params, train: TrainSpec) -> tuple[TransferSpec, TrainSpec]:

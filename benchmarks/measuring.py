@@ -117,10 +117,12 @@ def run_pawtune(
     return Search(shown, seconds, first_epoch_s, run, outcome, memory)
 
 
-def score_on_test(done: Search) -> float:
-    """Test accuracy of a search's winner, by the real command; not timed."""
+def score_on_test(done: Search, trial: str | None = None) -> float:
+    """Test accuracy of a trial, by default a search's winner, by the real command; not timed."""
     program = str(Path(sys.executable).with_name("pawtune"))
     command = [program, "test", str(done.run.root), "--json"]
+    if trial is not None:
+        command += ["--trial", trial]
     tested = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
     return float(json.loads(tested.stdout)["accuracy"])
 

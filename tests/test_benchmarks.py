@@ -1,12 +1,15 @@
 """Every benchmark runs from its command line to its JSON, on images of a few pixels."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.networks import save_random_backbone
 
@@ -121,6 +124,59 @@ def test_best_answer(tmp_path: Path, tiny_images: Path, untrained: Path) -> None
     assert row["trials"] >= 1  # the first is a solved head
     assert row["pawtune validation"] >= row["solved"] > 0
     assert 0 <= row["pawtune test"] <= 1
+
+
+@pytest.mark.slow
+def test_hard_tasks(tmp_path: Path, tiny_images: Path, untrained: Path) -> None:
+    report = benchmark(
+        "hard_tasks",
+        tmp_path,
+        *("--data", tiny_images, "--weights", untrained, "--image-size=32", "--trials=6"),
+        *("--photos=72", "--seeds", 3),
+    )
+    for task in ("rotation", "blur"):
+        rows = [row for row in report["rows"] if row["task"] == task]
+        assert [row["stage"] for row in rows] == ["last block", "several blocks", "fine-tuned"]
+        assert sum(row["trials"] for row in rows) == 6
+        assert all(0 <= row[split] <= 1 for row in rows for split in ("validation", "test"))
+    assert all("space.tune_views=1" in command for command in report["commands"])
+
+
+def test_hard_tasks_have_each_photo_in_one_class(
+    tmp_path: Path, tiny_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    hard_tasks = importlib.import_module("hard_tasks")
+    photos = hard_tasks.read_photos(str(tiny_images), None)
+    for name, task in hard_tasks.TASKS.items():
+        hard_tasks.make_images(task, photos, tmp_path / name, 32, seed=0)
+        made = list((tmp_path / name).rglob("*.png"))
+        assert len({path.name for path in made}) == len(made) == len(photos) == 80
+        counts = [len(list(folder.iterdir())) for folder in (tmp_path / name).iterdir()]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_hard_tasks_turn_and_blur(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    tasks = importlib.import_module("hard_tasks").TASKS
+    marked = np.zeros((64, 64, 3), np.uint8)
+    marked[:16, :16] = 255
+    brightest, steepest = {}, []
+    for label, change in tasks["rotation"].items():
+        pixels = np.asarray(change(Image.fromarray(marked), 32))[..., 0]
+        quarters = {"above left": pixels[2, 2], "above right": pixels[2, -3],
+                    "below left": pixels[-3, 2], "below right": pixels[-3, -3]}  # fmt: skip
+        brightest[label] = max(quarters, key=lambda place: int(quarters[place]))
+    assert brightest == {  # counter-clockwise
+        "turned_0": "above left",
+        "turned_90": "below left",
+        "turned_180": "below right",
+        "turned_270": "above right",
+    }
+    for change in tasks["blur"].values():
+        pixels = np.asarray(change(Image.fromarray(marked), 32), int)
+        steepest.append(int(np.abs(np.diff(pixels, axis=0)).max()))
+    assert steepest[0] > steepest[1] > steepest[2]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pawtune.models.baselines import baseline
 from pawtune.search.errors import UserError
 from pawtune.search.results.ensemble import count_votes, make_ensemble
 from pawtune.search.run import Run
-from pawtune.search.storage.run_folder import write_bytes
+from pawtune.search.storage.run_folder import write_bytes, write_json
 from tests.command_line import pawtune
 from tests.run_folders import RunMaker, make_images
 
@@ -95,3 +95,12 @@ def test_who_cannot_vote_is_told(run: Run) -> None:
         make_ensemble(run.folder, run.rows(), run.manifest(), "val_accuracy", top=3)
     with pytest.raises(UserError, match="needs two trials or more, received top=1"):
         run.ensemble(top=1)
+
+
+def test_the_record_of_a_kept_vote_goes_on_its_card(run: Run) -> None:
+    members = [{"trial_id": trial_id} for trial_id in ("0001", "0002")]
+    record = {"members": members, "accuracy": 0.5}
+    write_json(run.folder.ensemble_dir / "ensemble.json", record)
+    kept = run.choose(kind="ensemble").record
+    assert kept is not None
+    assert [member["name"] for member in kept.as_dict()["members"]] == ["tutorial_1", "tutorial_2"]

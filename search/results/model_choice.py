@@ -144,7 +144,7 @@ def _ensemble(
         row=members[0],
         trial_id="+".join(row.trial_id for row in members),
         image_size=sizes.pop() if len(sizes) == 1 else None,
-        record=record.model_copy(update={"members": [member_of(row) for row in members]}),
+        record=record.model_copy(update={"members": [_recorded(row) for row in members]}),
     )
 
 

@@ -21,7 +21,7 @@ from pawtune.models.training.solved_heads import (
     solve_ridge,
 )
 from pawtune.search.out_of_fold.predictions import choose_penalty, joined
-from pawtune.search.results.ensemble import SIGNIFICANT
+from pawtune.search.results.ensembles.combination import SIGNIFICANT
 from pawtune.search.results.metrics import compare_paired, log_losses, p_of_lower
 
 Features = dict[str, NDArray[np.float16]]

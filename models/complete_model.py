@@ -65,6 +65,27 @@ def compose_complete(
         return keras.Model(graph.raw, probabilities, name="pawtune")
 
 
+def compose_inputs(
+    spec: ModelSpec,
+    backbones: Mapping[Backbone, keras.Model] | None = None,
+    *,
+    resizing: Resizing = "bilinear",
+) -> keras.Model:
+    """The part of a complete model below its core.
+
+    Args:
+        spec: what the core is built from.
+        backbones: those that the family's `needs` names, from `load_backbone`.
+        resizing: how training images were resized, see `raw_pixels.resized`.
+
+    Returns:
+        (N, None, None, 3) pixels → (N, …) what the core takes, float32.
+    """
+    with precision("float32"):
+        graph = _Graph(backbones or {}, resizing)
+        return keras.Model(graph.raw, family_of(spec).inputs(spec, graph), name="below")
+
+
 def compose_vote(
     voters: Sequence[Trained],
     num_classes: int,

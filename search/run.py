@@ -1,6 +1,7 @@
 """`Run`: a finished or running search and its results, for use from Python."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from pawtune.search.progress.reporter import Reporter
     from pawtune.search.results.delivery.export import Exported
     from pawtune.search.results.delivery.opened import OpenedModel
-    from pawtune.search.results.ensemble import EnsembleResult
+    from pawtune.search.results.ensembles.combination import EnsembleResult
+    from pawtune.search.results.ensembles.soup import SoupSetting
     from pawtune.search.results.evaluation import TestResult
     from pawtune.search.results.model_choice import Kind
     from pawtune.search.results.selection_bias import ValidationEstimate
@@ -474,21 +476,62 @@ class Run:
         return advise_run(self.folder, config, manifest, self.rows(), reporter.stage)
 
     @readable_in_python
-    def ensemble(self, top: int = 3, anyway: bool = False) -> "EnsembleResult":
-        """Lets the best trials vote; keeps the vote as one model where it wins on validation.
+    def ensemble(
+        self,
+        top: int | None = None,
+        anyway: bool = False,
+        *,
+        soup: bool = False,
+        data: str | None = None,
+        reporter: "Reporter | None" = None,
+    ) -> "EnsembleResult":
+        """Combines the best trials; keeps the combination as one model if it wins on validation.
+
+        They vote: the mean of their probabilities. Or their weights are averaged, which makes a
+        model no larger or slower than one of them: linear heads on the same features, or tops of
+        one backbone that were fine-tuned from the same cut.
 
         Args:
-            top: How many trials vote.
-            anyway: Keep it even if it does not win.
+            top: How many trials vote, by default 3; of a soup, how many may be averaged, by
+                default all that can.
+            anyway: Keep it even if it does not win; a soup that only the best trial is in never is.
+            soup: Average weights instead of a vote: a greedy soup, see
+                https://arxiv.org/abs/2203.05482.
+            data: Place of the images, if they have moved; a soup of fine-tuned trials predicts
+                the validation images.
+            reporter: Shows progress; by default nothing is shown.
 
         Raises:
-            UserError: Fewer than two trials can vote.
+            UserError, DataError: Fewer than two trials can be combined, or the validation images
+                are not those of the search.
         """
-        from pawtune.search.results.ensemble import make_ensemble
+        from pawtune.search.results.ensembles.ensemble import make_ensemble
 
-        metric = self.config().objective.metric
+        setting = self._soup_setting(data, reporter) if soup else None
         return make_ensemble(
-            self.folder, self.rows(), self.manifest(), metric, top=top, anyway=anyway
+            self.folder,
+            self.rows(),
+            self.manifest(),
+            self.config().objective.metric,
+            top=top,
+            anyway=anyway,
+            soup=setting,
+        )
+
+    def _soup_setting(self, data: str | None, reporter: "Reporter | None") -> "SoupSetting":
+        from pawtune.search.config.own_metric import measure, metric_in_use
+        from pawtune.search.progress.reporter import default_reporter
+        from pawtune.search.results.ensembles.soup import SoupSetting
+        from pawtune.search.retraining.setup import locate_images
+
+        config = self.config()
+        shown = reporter or default_reporter()
+        function = metric_in_use(config.metric)
+        return SoupSetting(
+            objective=config.objective,
+            locate=lambda: locate_images(self.folder, config, data, shown),
+            own_metric=partial(measure, function, config.objective.metric) if function else None,
+            progress=shown.stage,
         )
 
     @readable_in_python

@@ -2,14 +2,17 @@
 
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import optuna
 from PIL import Image
 from pydantic import ValidationError
+from scipy.special import softmax
 
 from pawtune.data_pipeline.splitting.build import build_manifest
 from pawtune.data_pipeline.splitting.manifest import Manifest
@@ -20,10 +23,12 @@ from pawtune.models.families.table import check_limits
 from pawtune.models.families.transfer import TransferSpec
 from pawtune.models.spec import TrialSpec
 from pawtune.search.config.search_config import SearchConfig, dump_config, load_config
+from pawtune.search.run import Run
 from pawtune.search.sampling import space
 from pawtune.search.storage.run_folder import (
     RunFolder,
     create_run_folder,
+    open_run_folder,
     write_bytes,
     write_json,
     write_text,
@@ -203,3 +208,38 @@ class RunMaker:
             "training": kind,
             "host": "worker-1",
         }
+
+
+def split_trial(run: Run, trial_id: str, root: Path) -> Run:
+    """A copy of a run with two trials, "0099" the other: the mean of their weights is this trial.
+
+    The bias of its last layer, the only dense one, is moved for one class, up in one and down in
+    the other, so far that each alone names that class always or never.
+    """
+    shutil.copytree(run.folder.root, root)
+    trials = root / "trials"
+    for folder in trials.iterdir():
+        if folder.name != trial_id:
+            shutil.rmtree(folder)
+    shutil.copytree(trials / trial_id, trials / "0099")
+    for folder, up in ((trials / trial_id, 20.0), (trials / "0099", -20.0)):
+        file = folder / "best" / "val_predictions.npy"
+        moved = np.log(np.maximum(np.load(file), 1e-30))
+        moved[:, 0] += up
+        np.save(file, softmax(moved, axis=1).astype("float32"))
+        with h5py.File(folder / "best" / "core.weights.h5", "r+") as weights:
+            bias = _bias_of_the_logits(weights)
+            bias[0] += up
+    return Run(open_run_folder(root))
+
+
+def _bias_of_the_logits(weights: h5py.File) -> h5py.Dataset:
+    kernels: list[h5py.Dataset] = []
+
+    def note(_: str, item: Any) -> None:
+        if getattr(item, "ndim", 0) == 2:  # a dense layer's
+            kernels.append(item)
+
+    weights.visititems(note)
+    (kernel,) = kernels
+    return kernel.parent["1"]

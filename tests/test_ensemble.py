@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from pawtune.models.baselines import baseline
+from pawtune.models.families.transfer import TransferSpec
+from pawtune.models.spec import TrialSpec
 from pawtune.search.errors import UserError
-from pawtune.search.results.ensemble import count_votes, make_ensemble
+from pawtune.search.results.ensembles.combination import EnsembleResult, judge
+from pawtune.search.results.ensembles.ensemble import make_ensemble
+from pawtune.search.results.ensembles.vote import vote_of
 from pawtune.search.run import Run
 from pawtune.search.storage.run_folder import write_bytes, write_json
 from tests.command_line import pawtune
@@ -24,6 +28,12 @@ def run(runs_dir: Path, tmp_path: Path) -> Run:
         maker.add(baseline(f"tutorial_{number}", 4), is_baseline=True, accuracy=accuracy)
     maker.finish()
     return Run(maker.folder)
+
+
+def count_votes(run: Run) -> EnsembleResult:
+    """What all three trials say together."""
+    manifest = run.manifest()
+    return judge(vote_of(run.folder, run.rows(), manifest), manifest.labels("validation"))
 
 
 def predict(run: Run, trial_id: str, wrong: Iterable[int], doubt: float = 0.4) -> None:
@@ -42,7 +52,7 @@ def test_mistakes_in_different_places_are_outvoted(run: Run) -> None:
     predict(run, "0001", range(0, 6))
     predict(run, "0002", range(6, 12))
     predict(run, "0003", range(12, 18))
-    vote = count_votes(run.folder, run.rows(), run.manifest())
+    vote = count_votes(run)
     assert [member.trial_id for member in vote.members] == ["0001", "0002", "0003"]
     assert (vote.correct, vote.best_correct, vote.images) == (30, 24, 30)
     assert (vote.comparison.only_first, vote.comparison.only_second) == (6, 0)
@@ -57,7 +67,7 @@ def test_a_lower_log_loss_wins_before_right_answers_differ_enough(run: Run) -> N
     predict(run, "0001", range(0, 5))
     predict(run, "0002", range(6, 12))
     predict(run, "0003", range(12, 18))
-    vote = count_votes(run.folder, run.rows(), run.manifest())
+    vote = count_votes(run)
     assert vote.comparison.p_value == 2 / 32
     assert 0.005 < vote.log_loss_p < 0.05
     assert vote.wins
@@ -95,6 +105,26 @@ def test_who_cannot_vote_is_told(run: Run) -> None:
         make_ensemble(run.folder, run.rows(), run.manifest(), "val_accuracy", top=3)
     with pytest.raises(UserError, match="needs two trials or more, received top=1"):
         run.ensemble(top=1)
+
+
+def test_nets_from_random_weights_are_not_averaged(
+    run: Run, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = pawtune(capsys, "ensemble", "made", "--soup", "--runs-dir", runs_dir)
+    assert refused.code == 2
+    assert "says nothing of those of the best trial, 0001 (conv)" in refused.err
+    assert "leave out --soup for a vote" in refused.err
+
+
+def test_an_average_needs_kept_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    maker = RunMaker(tmp_path / "runs", make_images(tmp_path / "images", ["a", "b"]))
+    for regularisation in (0.1, 1.0):
+        model = TransferSpec(head="ridge", regularisation=regularisation)
+        maker.add(TrialSpec(name=f"ridge-{regularisation}", model=model), epochs=1)
+    maker.finish()
+    refused = pawtune(capsys, "ensemble", "made", "--soup", "--runs-dir", tmp_path / "runs")
+    assert refused.code == 2
+    assert "itself included, received 2, of which 0 kept weights" in refused.err
 
 
 def test_the_record_of_a_kept_vote_goes_on_its_card(run: Run) -> None:

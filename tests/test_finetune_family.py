@@ -21,6 +21,7 @@ from pawtune.search.report.data import read_report_data
 from pawtune.search.run import Run
 from tests.command_line import pawtune
 from tests.networks import save_random_backbone
+from tests.run_folders import split_trial
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 TRIALS = 7  # the first heads of the portfolio, that of fine-tuning, and a proposal
@@ -33,7 +34,7 @@ def searched(
     """A search on a backbone with random weights."""
     folder = tmp_path_factory.mktemp("tuned")
     weights = folder / "backbone.weights.h5"
-    save_random_backbone(weights)
+    save_random_backbone(weights, is_normed=True)
     config = load_config(
         None,
         [],
@@ -103,6 +104,30 @@ def test_the_delivered_file_predicts_as_training_did(searched: Run, tmp_path: Pa
     np.testing.assert_allclose(delivered, kept, atol=2e-3)
 
 
+def test_tops_above_one_cut_are_averaged_in_weights(
+    searched: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The validation images are predicted again, by what the cut gives of them."""
+    run = split_trial(searched, "0007", tmp_path / "halves")
+    root, manifest = run.folder.root, run.manifest()
+    gone = pawtune(capsys, "ensemble", root, "--soup", "--data", tmp_path / "nowhere")
+    assert gone.code == 2
+    assert "the images of run halves are needed again" in gone.err
+    soup = pawtune(capsys, "ensemble", root, "--soup", "--json").json
+    assert (soup["method"], soup["wins"], soup["kept"], soup["candidates"]) == (
+        "soup", True, True, 2,
+    )  # fmt: skip
+    kept = np.load(searched.folder.trial("0007").best_predictions)
+    decided = np.load(root / "ensemble" / "val_predictions.npy")
+    np.testing.assert_allclose(decided, kept, atol=2e-3)
+    model = keras.models.load_model(root / "ensemble" / "model.keras", compile=False)
+    pixels = decode_split(Path(manifest.root), manifest.split("validation"), 32)
+    delivered = tempered(model.predict(pixels, verbose=0), 1 / soup["temperature"])
+    np.testing.assert_allclose(delivered, kept, atol=2e-3)
+    assert model.count_params() == searched.best("0007").count_params()
+    assert pawtune(capsys, "report", root).code == 0
+
+
 @pytest.mark.slow
 def test_it_is_reproduced_refitted_voted_and_reported(
     searched: Run, capsys: pytest.CaptureFixture[str]
@@ -115,6 +140,10 @@ def test_it_is_reproduced_refitted_voted_and_reported(
     assert refit.json["train_images"] == 56
     vote = pawtune(capsys, "ensemble", root, "--top", "7", "--anyway", "--json")
     assert vote.code == 0, vote.err
+    lines = budget(read_report_data(searched)).lines
+    assert [
+        line for line in lines if re.search(r"; vote of 7 \d\.\d{3}, .* points \(.*\)\.$", line)
+    ]
     assert pawtune(capsys, "report", root).code == 0
 
 

@@ -1,6 +1,7 @@
 """Solved heads as trials: through a real search, the same in the delivered model, and again."""
 
 import os
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,10 +12,13 @@ import pytest
 
 from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
+from pawtune.search.report.budget import budget
+from pawtune.search.report.data import read_report_data
 from pawtune.search.run import Run
 from tests.command_line import pawtune
 from tests.networks import save_random_backbone
 from tests.ray_head import tree_of
+from tests.run_folders import split_trial
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -118,6 +122,48 @@ def test_solved_heads_are_reproduced_refitted_and_voted(
     assert refit.code == 0, refit.err
     assert refit.json["train_images"] == 56
     assert pawtune(capsys, "report", root).code == 0
+
+
+def test_heads_on_the_same_features_become_one_head(
+    searched: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial_id = solved(searched, head="ridge", taps="top_moments")
+    run = split_trial(searched, trial_id, tmp_path / "halves")
+    root, manifest = run.folder.root, run.manifest()
+    soup = pawtune(capsys, "ensemble", root, "--soup", "--json").json
+    assert (soup["method"], soup["wins"], soup["kept"], soup["candidates"]) == (
+        "soup", True, True, 2,
+    )  # fmt: skip
+    ids = "+".join(member["trial_id"] for member in soup["members"])
+    assert sorted(ids.split("+")) == [trial_id, "0099"]
+    kept = np.load(searched.folder.trial(trial_id).best_predictions)
+    model = keras.models.load_model(root / "ensemble" / "model.keras", compile=False)
+    pixels = decode_split(Path(manifest.root), manifest.split("validation"), 32)
+    delivered = tempered(model.predict(pixels, verbose=0), 1 / soup["temperature"])
+    np.testing.assert_allclose(delivered, kept, atol=1e-2)
+    # What decided: to rounding what the collapsed head predicts.
+    decided = np.load(root / "ensemble" / "val_predictions.npy")
+    np.testing.assert_allclose(decided, kept, atol=1e-4)
+    assert model.count_params() == searched.best(trial_id).count_params()
+    look = pawtune(capsys, "test", root, "--ensemble", "--json").json
+    assert (look["model"], look["trial_id"]) == ("ensemble", ids)
+    assert look["title"] == "weight average of 2 trials"
+    out = tmp_path / "soup.keras"
+    written = pawtune(capsys, "best", root, "--ensemble", "--out", out)
+    assert "weight average of 2 trials → " in written.out
+    page = out.with_suffix(".md").read_text()
+    assert "the weight average of 2 trials: " in page
+    assert f"| test, look 1 | {look['accuracy']:.4f} |" in page
+    (line,) = [x for x in budget(read_report_data(run)).lines if x.startswith("Best validation")]
+    assert re.search(r"; weight average of 2 \d\.\d{3}, [+-]\d+\.\d points \(.* s\)\.$", line)
+    assert pawtune(capsys, "export", root, "--ensemble", "--format", "tflite", "--out",
+                   tmp_path / "lite.tflite").code == 0  # fmt: skip
+    shown = pawtune(capsys, "ensemble", root, "--soup", "--top", "2")
+    assert "weight average of 2 of 2 trials whose weights may be averaged" in shown.out
+    vote = pawtune(capsys, "ensemble", root, "--anyway", "--json").json
+    assert vote["method"] == "vote"
+    assert run.choose(kind="ensemble").title == "ensemble of 2"
+    assert run.model_and_card(run.choose(kind="ensemble"))[1]["test"] is None  # not the soup's look
 
 
 def test_features_are_made_once(searched: Run) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -231,6 +231,39 @@ class Layer:
     detail: str
     shape: tuple[int, ...]
     weights: int = 0
+
+
+@dataclass(frozen=True)
+class CoreShape:
+    """What is equal for trained cores whose weights may be averaged.
+
+    Attributes:
+        parts: family, what the cores take, and what they consist of.
+        is_linear: whether logits are linear in the weights: those of the mean weights are then the
+            mean of the logits.
+    """
+
+    parts: tuple[object, ...]
+    is_linear: bool
+
+
+@runtime_checkable
+class Averageable(Protocol):
+    """What a family has besides, where weights of several trials may be averaged (`--soup`).
+
+    `Family` does not ask for it: weights trained from different random ones are no average.
+    """
+
+    def core_shape(
+        self, model: Any, load_backbone: Callable[[Backbone], keras.Model]
+    ) -> CoreShape | None:
+        """Equal for models whose trained cores may be averaged, all weights alike in number, order
+        and shape; None where a core is averaged with none.
+
+        Args:
+            model: the model.
+            load_backbone: gives a backbone that `needs` names.
+        """
 
 
 class PixelGraph(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -20,6 +20,7 @@ from pawtune.models.families.family import (
     Activations,
     Backbone,
     BuiltTrial,
+    CoreShape,
     Layer,
     PixelGraph,
     PlainFeatures,
@@ -284,6 +285,17 @@ class FinetuneFamily:
         taps = _taps_of(model, ends)
         kernel = np.zeros((sum(tap.width for tap in taps), num_classes), "float32")
         return build_tuned(above, kernel, kernel[0], model.dropout, seed, ends=ends, taps=taps)
+
+    def core_shape(
+        self, model: FinetuneSpec, load_backbone: Callable[[Backbone], keras.Model]
+    ) -> CoreShape:
+        """Tops above the same cut with the same features: all start from nearly one point."""
+        from pawtune.models.backbones.backbone_graph import cut_by_share, find_block_ends
+
+        backbone = _backbone_of(model)
+        cut = cut_by_share(find_block_ends(load_backbone(backbone)), model.share_above)
+        parts = (self.name, backbone, cut.number, model.head_features)
+        return CoreShape(parts, is_linear=False)
 
     def inputs(self, model: FinetuneSpec, graph: PixelGraph) -> keras.KerasTensor:
         """Activations at the cut."""

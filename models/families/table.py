@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pawtune.models.errors import ModelError
 from pawtune.models.families.conv import CONV
-from pawtune.models.families.family import Family, Price
+from pawtune.models.families.family import Averageable, Backbone, CoreShape, Family, Price
 from pawtune.models.families.finetune import FINETUNE
 from pawtune.models.families.transfer import TRANSFER
 from pawtune.models.model_spec import ModelSpec
 from pawtune.models.words import did_you_mean
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,24 @@ def family_of(model: ModelSpec) -> Family[Any]:
         ModelError: it is not known in this process.
     """
     return find_family(model.family)
+
+
+def core_shape_of(
+    model: ModelSpec, load_backbone: Callable[[Backbone], keras.Model]
+) -> CoreShape | None:
+    """What is equal for models whose trained cores may be averaged; None: with no other.
+
+    Args:
+        model: the model.
+        load_backbone: gives a backbone that the family's `needs` names.
+
+    Raises:
+        ModelError: its family is not known in this process.
+    """
+    family = family_of(model)
+    if not isinstance(family, Averageable):
+        return None
+    return family.core_shape(model, load_backbone)
 
 
 def check_limits(model: ModelSpec, num_classes: int) -> None:

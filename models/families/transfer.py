@@ -15,6 +15,7 @@ from pawtune.models.families.domains import Choices, Domain, FloatRange, values_
 from pawtune.models.families.family import (
     Backbone,
     BuiltTrial,
+    CoreShape,
     Layer,
     PixelGraph,
     Pixels,
@@ -318,6 +319,17 @@ class TransferFamily:
             taps = choose_taps(model.taps, find_block_ends(backbone))
             return build_linear(sum(tap.width for tap in taps), num_classes)
         return build_head(model, num_classes, backbone.output_shape[-1], seed)
+
+    def core_shape(
+        self, model: TransferSpec, load_backbone: Callable[[Backbone], keras.Model]
+    ) -> CoreShape | None:
+        """Linear heads on the same features are one, however each was found; others are apart."""
+        taps = model.taps
+        if not model.is_solved:
+            if model.dense_width:
+                return None
+            taps = "average" if model.pooling == "average" else "maximum"
+        return CoreShape((self.name, backbone_of(model), taps), is_linear=True)
 
     def inputs(self, model: TransferSpec, graph: PixelGraph) -> keras.KerasTensor:
         """Pooled features of the frozen backbone."""

@@ -6,6 +6,7 @@ right. Source: Guo, Pleiss, Sun and Weinberger, On calibration of modern neural 
 2017, https://arxiv.org/abs/1706.04599. Plain numpy and scipy.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,17 @@ def choose_temperature(probabilities: Probabilities, labels: Labels) -> float:
 def tempered(probabilities: Probabilities, temperature: float) -> NDArray[np.float32]:
     """(N, C) the same probabilities at another temperature."""
     found: Array = softmax(_log(probabilities) / temperature, axis=1)
+    return found.astype(np.float32)
+
+
+def mean_of_logits(
+    probabilities: Sequence[NDArray[np.floating[Any]]],
+) -> NDArray[np.float32]:
+    """(N, C) probabilities of the mean of logits, from several (N, C) probabilities.
+
+    Logarithms of probabilities are logits up to a number for each image, which softmax removes.
+    """
+    found: Array = softmax(np.mean([_log(each) for each in probabilities], axis=0), axis=1)
     return found.astype(np.float32)
 
 

@@ -83,9 +83,7 @@ OwnMetric = Annotated[
         "--metric", metavar="MODULE:FUNCTION", help="The search's own metric, whose code is run."
     ),
 ]
-Ensemble = Annotated[
-    bool, typer.Option("--ensemble", help="The soft vote that `pawtune ensemble` kept.")
-]
+Ensemble = Annotated[bool, typer.Option("--ensemble", help="What `pawtune ensemble` kept.")]
 
 
 def add_family_option(app: typer.Typer) -> None:
@@ -113,10 +111,10 @@ def _with_families(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def add_metric_option(app: typer.Typer) -> None:
-    """Gives --metric to the verbs that continue training: a metric of one's own is named again."""
+    """Gives --metric to the verbs that compute it: a metric of one's own is named again."""
     for command in app.registered_commands:
         verb = command.callback
-        if verb is not None and verb.__name__ in ("resume", "confirm", "reproduce"):
+        if verb is not None and verb.__name__ in ("resume", "confirm", "reproduce", "ensemble"):
             command.callback = _with_metric(verb)
 
 

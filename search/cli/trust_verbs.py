@@ -112,33 +112,49 @@ def refit(
 
 def ensemble(
     run: RunArgument,
-    top: Annotated[int, typer.Option(min=2, help="How many of the best trials vote.")] = 3,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Keep the vote even if it does not win.")
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="How many of the best trials vote; by default 3. With --soup: how many may be "
+            "averaged; by default all that can.",
+        ),
+    ] = None,
+    soup: Annotated[
+        bool,
+        typer.Option("--soup", help="Average the weights of trials instead: a greedy soup."),
     ] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Keep it even if it does not win.")] = (
+        False
+    ),
+    data: MovedData = None,
     runs_dir: RunsDir = "runs",
     as_json: Json = False,
 ) -> None:
-    """Let the best trials vote; keep the vote as one Keras model if it wins on validation.
+    """Let the best trials vote, or average their weights; keep that if it wins on validation.
 
     It wins if its log loss on the validation images is lower than the best trial's and a paired
-    t test gives p below 0.05, or if McNemar's test does for right answers. Stored predictions
-    decide: nothing is trained.
+    t test gives p below 0.05, or if McNemar's test does for right answers. Nothing is trained. A
+    vote costs as much as its trials together, a weight average no more than one of them: linear
+    heads on the same features, or tops fine-tuned from the same cut; the validation images decide
+    who is in it.
 
-    Example: pawtune ensemble pets --top 5
+    Example: pawtune ensemble pets --soup
     """
-    from pawtune.search.cli.tables.trust import vote_lines, vote_table
+    from pawtune.search.cli.tables.trust import ensemble_lines, ensemble_table
+    from pawtune.search.progress.reporter import Reporter
     from pawtune.search.run import open_run
 
     opened = open_run(run, runs_dir)
-    vote = opened.ensemble(top, anyway)
+    with Reporter() as reporter:
+        found = opened.ensemble(top, anyway, soup=soup, data=data, reporter=reporter)
     if as_json:
-        print_json(vote.as_dict())
+        print_json(found.as_dict())
         return
-    console().print(vote_table(vote))
-    for line in vote_lines(vote):
+    console().print(ensemble_table(found))
+    for line in ensemble_lines(found):
         print(line)
-    if vote.kept:
+    if found.kept:
         _next(opened, "test", "--ensemble", note="score it once on the test split")
         _next(opened, "best", "--ensemble --out best.keras", note="one complete Keras model")
     else:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pawtune.models.words import count
 from pawtune.search.report.data import ReportData, TrialView
 from pawtune.search.report.words import duration
+from pawtune.search.results.model_choice import ensemble_record
+from pawtune.search.storage.records import EnsembleRecord
 from pawtune.search.storage.run_folder import read_json
 
 STAGES = ("solved", "trained", "fine-tuned")  # ways to train, the cheapest first
@@ -89,7 +91,7 @@ def _budget_lines(data: ReportData) -> list[str]:
 
 
 def _stage_lines(data: ReportData) -> list[str]:
-    """What each way of training brought, against the best of those before it; none for one way."""
+    """What each way of training, and a kept ensemble, brought against the best of those before."""
     stages: list[str] = []
     best = 0.0
     for stage in STAGES:
@@ -103,6 +105,13 @@ def _stage_lines(data: ReportData) -> list[str]:
             f"{stage} {reached:.3f}{gain} ({count(len(trials), 'trial')}, {duration(seconds)})"
         )
         best = max(best, reached)
+    made = ensemble_record(data.run.folder)
+    if stages and made.exists():
+        record = EnsembleRecord.read(made)
+        kind = "weight average" if record.method == "soup" else "vote"
+        took = f" ({duration(record.seconds)})" if record.seconds is not None else ""
+        gain = f"{100 * (record.accuracy - best):+.1f} points"
+        stages.append(f"{kind} of {len(record.members)} {record.accuracy:.3f}, {gain}{took}")
     return [f"Best validation accuracy by stage: {'; '.join(stages)}."] if len(stages) > 1 else []
 
 

@@ -9,7 +9,7 @@ from pawtune.search.report.data import ReportData
 from pawtune.search.report.figures import Drawing
 from pawtune.search.report.result_figures import draw_confusion, draw_reliability
 from pawtune.search.results.calibration import measure_calibration
-from pawtune.search.results.validation import ValidationView, read_validation
+from pawtune.search.results.validation import ValidationView, read_probabilities, read_validation
 
 MAX_GALLERY = 24
 MAX_REJECTS = 100
@@ -66,7 +66,10 @@ def validation_content(data: ReportData, images: Path | None) -> dict[str, Any]:
         picture = read_thumbnail(root, mistake.entry)
         if picture is not None:
             gallery.append({"mistake": mistake, "uri": data_uri(picture)})
-    calibration = measure_calibration(data.run.folder, [best.trial_id], manifest) if best else None
+    calibration = None
+    if best is not None:
+        kept = read_probabilities(data.run.folder.trial(best.trial_id), manifest)
+        calibration = measure_calibration(kept, manifest)
     wrong = len(view.mistakes)
     shown = f", the {len(gallery)} most confident" if 0 < len(gallery) < wrong else ""
     return {

@@ -1,4 +1,4 @@
-"""A run's models loaded: a trial's best epoch, its refit, or the soft vote, as one Keras model."""
+"""A run's models loaded: a trial's best epoch, its refit, or an ensemble, as one Keras model."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

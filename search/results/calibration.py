@@ -3,11 +3,11 @@
 Both are computed when they are needed, so that run folders made by earlier versions have them too.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting.manifest import Manifest, validation_labels
@@ -22,7 +22,7 @@ from pawtune.models.out_of_fold.conformal import set_threshold
 from pawtune.search.errors import UserError
 from pawtune.search.results.metrics import ReliabilityBin, calibration_error, reliability
 from pawtune.search.results.model_choice import ModelChoice
-from pawtune.search.results.validation import read_mean, read_predictions
+from pawtune.search.results.validation import read_choice, read_predictions
 from pawtune.search.storage.records import EnsembleRecord
 from pawtune.search.storage.run_folder import RunFolder
 
@@ -71,11 +71,8 @@ def choice_temperature(run: RunFolder, choice: ModelChoice) -> float | None:
     return kept if isinstance(kept, float) and LOWEST <= kept <= HIGHEST else None
 
 
-def measure_calibration(
-    run: RunFolder, trial_ids: Sequence[str], manifest: Manifest
-) -> Calibration | None:
-    """Calibration of a trial, or of the vote of several; None without validation predictions."""
-    found = read_mean(run, trial_ids, manifest)
+def measure_calibration(found: NDArray[np.float32] | str, manifest: Manifest) -> Calibration | None:
+    """Calibration of (N, C) validation predictions; None where there are none, or a reason why."""
     if isinstance(found, str) or not len(found):
         return None
     labels = manifest.labels("validation")
@@ -105,7 +102,7 @@ def label_set_threshold(
             f"--coverage needs validation images that the model has not seen, received "
             f"{choice.title}, which was trained on them; leave out --refit"
         )
-    found = read_mean(run, choice.trial_ids, manifest)
+    found = read_choice(run, choice, manifest)
     if isinstance(found, str):
         raise UserError(f"--coverage needs validation predictions, and {found}; choose another")
     labels = manifest.labels("validation")

@@ -1,4 +1,4 @@
-"""Which of a run's models is meant: a trial's best epoch, its refit, or the soft vote."""
+"""Which of a run's models is meant: a trial's best epoch, its refit, or an ensemble."""
 
 import math
 from collections.abc import Sequence
@@ -39,10 +39,18 @@ class ModelChoice:
         return self.trial_id.split("+")
 
     @property
+    def is_soup(self) -> bool:
+        """Whether it is an average of several trials' weights."""
+        return isinstance(self.record, EnsembleRecord) and self.record.method == "soup"
+
+    @property
     def title(self) -> str:
         """What it is, for people."""
         if self.kind == "ensemble":
-            return f"ensemble of {len(self.trial_ids)}"
+            members = len(self.trial_ids)
+            return (
+                f"weight average of {members} trials" if self.is_soup else f"ensemble of {members}"
+            )
         return f"{self.row.name}, refit" if self.kind == "refit" else self.row.name
 
     @property
@@ -175,7 +183,7 @@ def choose_row(rows: Sequence[Row], *, trial: str | None = None, rank: int | Non
 
 @dataclass(frozen=True)
 class Member:
-    """A trial in a vote, with its own validation accuracy."""
+    """A trial in a vote or weight average, with its own validation accuracy."""
 
     trial_id: str
     name: str
@@ -184,7 +192,7 @@ class Member:
 
 
 def member_of(row: Row) -> Member:
-    """A trial as a member of a vote."""
+    """A trial as a member of a vote or weight average."""
     return Member(row.trial_id, row.name, row.best_epoch or 0, row.best_val_accuracy or 0.0)
 
 
@@ -205,6 +213,11 @@ def refits(run: RunFolder) -> list[str]:
 def ensemble_file(run: RunFolder) -> Path:
     """The ensemble's model file."""
     return run.ensemble_dir / "model.keras"
+
+
+def ensemble_predictions(run: RunFolder) -> Path:
+    """(N_validation, C) float32 probabilities of the ensemble at temperature 1."""
+    return run.ensemble_dir / "val_predictions.npy"
 
 
 def ensemble_record(run: RunFolder) -> Path:

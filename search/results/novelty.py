@@ -3,6 +3,7 @@
 They are computed once for a model, while the images can be read, and kept in the run folder.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +64,8 @@ def find_novelty(
         return None
     width = int(features.shape[-1])
     name = choice.trial_id + ("-refit" if choice.kind == "refit" else "")
+    if choice.kind == "ensemble":  # of many trials, whose ids would make too long a name
+        name = f"average-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     record, array = run.novelty_dir / f"{name}.json", run.novelty_dir / f"{name}.npy"
     if record.exists():
         return _read(record, array, width)

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pawtune.data_pipeline.splitting.manifest import Manifest, ManifestEntry
 from pawtune.search.results.metrics import ClassScore, confusion_matrix, score_classes
+from pawtune.search.results.model_choice import ModelChoice, ensemble_predictions
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
 from pawtune.search.storage.untrusted_files import read_array
 
@@ -89,18 +91,31 @@ def read_mean(
     return mean
 
 
+def read_choice(
+    run: RunFolder, choice: ModelChoice, manifest: Manifest
+) -> NDArray[np.float32] | str:
+    """(N, C) a model's probabilities for the validation split, at temperature 1; or why not."""
+    if not choice.is_soup:
+        return read_mean(run, choice.trial_ids, manifest)
+    shape = (len(manifest.split("validation")), len(manifest.class_names))
+    return _read(ensemble_predictions(run), shape, "the weight average")
+
+
 def read_predictions(trial: TrialFolder, shape: tuple[int, int]) -> NDArray[np.float32] | str:
     """The same where the numbers of images and classes are known: counting takes time."""
+    return _read(trial.best_predictions, shape, f"trial {trial.trial_id}")
+
+
+def _read(path: Path, shape: tuple[int, int], what: str) -> NDArray[np.float32] | str:
     try:
-        probabilities = read_array(trial.best_predictions, shape)
+        probabilities = read_array(path, shape)
     except FileNotFoundError:
-        return f"trial {trial.trial_id} kept no validation predictions"
+        return f"{what} kept no validation predictions"
     except ValueError as error:
-        return f"the validation predictions of trial {trial.trial_id} cannot be read: {error}"
+        return f"the validation predictions of {what} cannot be read: {error}"
     # NaN compares false with both.
     if probabilities.size and not (probabilities.min() >= -0.01 and probabilities.max() <= 1.01):
         return (
-            f"the validation predictions of trial {trial.trial_id} must be probabilities from 0 "
-            "to 1; some are not"
+            f"the validation predictions of {what} must be probabilities from 0 to 1; some are not"
         )
     return probabilities

@@ -234,7 +234,7 @@ class RefitRecord(Record):
 
 
 class RecordedMember(Record):
-    """A trial in a kept vote. Fields that it does not name are kept."""
+    """A trial in a kept vote or weight average. Fields that it does not name are kept."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -245,9 +245,11 @@ class EnsembleRecord(Record):
     """What `pawtune ensemble` kept: `ensemble.json`. Fields that it does not name are kept.
 
     Attributes:
-        members: Trials that vote, best first.
-        accuracy: Accuracy of the vote on validation images, from 0 to 1.
-        temperature: Divisor of the logarithm of the mean; None in records of earlier versions.
+        members: Trials that vote or are averaged, best first.
+        accuracy: Its accuracy on validation images, from 0 to 1.
+        temperature: Divisor of the logits; None in records of earlier versions.
+        method: `vote`, as in records of earlier versions; or `soup` for an average of weights.
+        seconds: Time that it took; None in records of earlier versions.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -257,3 +259,5 @@ class EnsembleRecord(Record):
     )
     accuracy: float = Field(ge=0, le=1, description="a number from 0 to 1")
     temperature: Any = None
+    method: Literal["vote", "soup"] = Field("vote", description="vote or soup")
+    seconds: Measured = None

@@ -332,7 +332,7 @@ class RunFolder:
 
     @property
     def ensemble_dir(self) -> Path:
-        """The soft vote that was kept: `model.keras`, `ensemble.json`."""
+        """The vote or weight average that was kept: `model.keras`, `ensemble.json`."""
         return self.root / "ensemble"
 
     @property

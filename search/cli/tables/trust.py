@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pawtune.models.words import count
-from pawtune.search.results.ensemble import SIGNIFICANT, EnsembleResult
+from pawtune.search.results.ensembles.combination import SIGNIFICANT, EnsembleResult
 from pawtune.search.retraining.confirm import Confirmation, Outcome
 from pawtune.search.retraining.refit import Refit
 from pawtune.search.retraining.reproduce import Reproduction
@@ -144,43 +144,53 @@ def refit_lines(refit: Refit) -> Iterator[str]:
     )
 
 
-def vote_table(vote: EnsembleResult) -> Group:
-    """The voters and the vote."""
-    title = f"soft vote of {len(vote.members)} trials on {count(vote.images, 'validation image')}"
+def ensemble_table(found: EnsembleResult) -> Group:
+    """The members, and what they are together."""
+    members, images = len(found.members), count(found.images, "validation image")
+    title = f"soft vote of {members} trials on {images}"
+    if found.method == "soup":
+        among = f"{count(found.candidates, 'trial')} whose weights may be averaged"
+        title = f"weight average of {members} of {among}, on {images}"
     table = _table()
     for name in ("trial", "name"):
         table.add_column(name)
     for name in ("epoch", "accuracy"):
         table.add_column(name, justify="right")
-    for member in vote.members:
+    for member in found.members:
         table.add_row(
             member.trial_id, escape(member.name), str(member.epoch), f"{member.accuracy:.4f}"
         )
-    table.add_row("", "all together", "", f"{vote.accuracy:.4f}")
+    table.add_row("", "all together", "", f"{found.accuracy:.4f}")
     return Group(Text(title, style="bold"), table)
 
 
-def vote_lines(vote: EnsembleResult) -> Iterator[str]:
-    """Whether the vote wins, and by which rule."""
-    paired, best = vote.comparison, vote.members[0].trial_id
+def ensemble_lines(found: EnsembleResult) -> Iterator[str]:
+    """Whether it wins, and by which rule."""
+    paired, best = found.comparison, found.members[0].trial_id
+    name = "average" if found.method == "soup" else "vote"
+    if len(found.members) < 2:
+        yield f"with every other trial in it the average is worse than {best} alone: none. Next:"
+        return
     yield (
-        f"only the vote is right on {count(paired.only_first, 'image')}, only {best} on "
+        f"only the {name} is right on {count(paired.only_first, 'image')}, only {best} on "
         f"{paired.only_second}: exact McNemar p = {paired.p_value:.4g}"
     )
     yield (
-        f"log loss of a validation image: {vote.log_loss:.4f}, {best} alone "
-        f"{vote.best_log_loss:.4f}: paired t test p = {vote.log_loss_p:.4g}"
+        f"log loss of a validation image: {found.log_loss:.4f}, {best} alone "
+        f"{found.best_log_loss:.4f}: paired t test p = {found.log_loss_p:.4g}"
     )
-    if vote.wins:
-        by = "log loss" if vote.log_loss_p < SIGNIFICANT else "right answers"
+    if found.wins:
+        by = "log loss" if found.log_loss_p < SIGNIFICANT else "right answers"
         yield f"by {by} it beats {best} by more than noise (p below {SIGNIFICANT}). Next:"
         return
-    if vote.log_loss >= vote.best_log_loss:
+    if found.log_loss >= found.best_log_loss:
         reason = f"its log loss is no lower than that of {best} alone"
     else:
         reason = f"a lead like this is within noise (p is not below {SIGNIFICANT})"
-    if vote.kept:
+    if found.kept:
         yield f"it does not win: {reason}; kept all the same, as asked. Next:"
+    elif found.method == "soup":
+        yield f"it does not win: {reason}. Not kept; --anyway keeps it, at the cost of one. Next:"
     else:
         yield f"it does not win: {reason}. Not kept: one model costs less than several. Next:"
 

@@ -17,6 +17,7 @@ from pawtune.search.results.look_ledger import read_ledger
 from pawtune.search.results.metrics import Majority, wilson_interval
 from pawtune.search.results.model_choice import ModelChoice, refit_folder
 from pawtune.search.results.selection_bias import estimate_validation
+from pawtune.search.results.validation import read_choice
 from pawtune.search.storage.records import EnsembleRecord, RefitRecord, TrialFacts
 from pawtune.search.storage.run_folder import RunFolder
 from pawtune.search.storage.trial_spec import load_spec
@@ -123,7 +124,7 @@ def _calibration(run: RunFolder, choice: ModelChoice, manifest: Manifest) -> dic
     """The temperature inside, and what it does on validation."""
     if choice_temperature(run, choice) is None:
         return None
-    found = measure_calibration(run, choice.trial_ids, manifest)
+    found = measure_calibration(read_choice(run, choice, manifest), manifest)
     return found.as_dict() if found is not None else None
 
 
@@ -132,6 +133,8 @@ def _last_look(run: RunFolder, choice: ModelChoice) -> dict[str, Any] | None:
     ledger = read_ledger(run)
     this = (choice.kind, choice.trial_id)
     looks = [look for look in ledger if (look.model, look.trial_id) == this]
+    if choice.kind == "ensemble":  # a vote and a weight average may be of the same trials
+        looks = [look for look in looks if look.title in ("", choice.title)]
     if not looks:
         return None
     errors = ("calibration_error", "calibration_error_before")

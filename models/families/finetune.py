@@ -290,10 +290,11 @@ class FinetuneFamily:
         self, model: FinetuneSpec, load_backbone: Callable[[Backbone], keras.Model]
     ) -> CoreShape:
         """Tops above the same cut with the same features: all start from nearly one point."""
+        backbone = _backbone_of(model)
+        network = load_backbone(backbone)  # first: it loads TensorFlow quietly, the import does not
         from pawtune.models.backbones.backbone_graph import cut_by_share, find_block_ends
 
-        backbone = _backbone_of(model)
-        cut = cut_by_share(find_block_ends(load_backbone(backbone)), model.share_above)
+        cut = cut_by_share(find_block_ends(network), model.share_above)
         parts = (self.name, backbone, cut.number, model.head_features)
         return CoreShape(parts, is_linear=False)
 

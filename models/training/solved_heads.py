@@ -30,7 +30,7 @@ Features = NDArray[np.floating]
 # Eigenvalues below this part of the largest are rounding errors of a product in that dtype.
 _RANK_TOLERANCE = {np.float64: 1e-10, np.float32: 1e-6}
 # Up to here a standardised copy of the features is made in float64, above in float32.
-_DOUBLE_BYTES = 1_000_000_000
+_DOUBLE_BYTES = 250_000_000
 # Of L-BFGS. Tighter values move no probability by more than 0.01 (MobileNetV2's features of cats
 # and dogs and of flowers17).
 _MAX_ITERATIONS = 300

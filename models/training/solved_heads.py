@@ -13,7 +13,7 @@ Plain numpy and SciPy: no TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -150,14 +150,14 @@ def _moments(features: Features, weights: Array) -> tuple[Array, Array]:
     total = weights.sum()
     mean = np.zeros(features.shape[1])
     square = np.zeros(features.shape[1])
-    for start in range(0, len(features), 4096):
-        part = np.asarray(features[start : start + 4096], np.float64)
+    for rows in _blocks(features):
+        part = np.asarray(features[rows], np.float64)
         if not np.isfinite(part).all():
             raise ModelError(
                 "features must be finite, received NaN or infinity: the backbone's weights do not "
                 "fit it, or float16 is too narrow for it (set speed.precision=float32)"
             )
-        w = weights[start : start + 4096, None]
+        w = weights[rows, None]
         mean += (w * part).sum(axis=0)
         square += (w * part**2).sum(axis=0)
     mean /= total
@@ -205,12 +205,13 @@ def solve_ridge(
         ModelError: λ is not above 0.
     """
     _check_penalty(regularisation)
-    z = decomposition.coordinates.astype(np.float64, copy=False)
-    w, targets = decomposition.weights, np.eye(num_classes)[labels]
+    z, w = decomposition.coordinates, decomposition.weights
+    targets = np.eye(num_classes)[labels]
     shrunk = 1 / (decomposition.variances + regularisation)
-    beta = shrunk[:, None] * (z.T @ (w[:, None] * targets))
+    moments = sum(_double(z[rows]).T @ (w[rows, None] * targets[rows]) for rows in _blocks(z))
+    beta = shrunk[:, None] * moments
     intercept = w @ targets / (w.sum() + regularisation)
-    scores = z @ beta + intercept
+    scores = np.concatenate([_double(z[rows]) @ beta for rows in _blocks(z)]) + intercept
     free = one_minus_hat(decomposition, regularisation)
     loo = targets - (targets - scores) / np.maximum(free, 1e-12)[:, None]
     temperature = fit_temperature(loo, labels, w)
@@ -228,14 +229,23 @@ def one_minus_hat(decomposition: Decomposition, regularisation: float) -> Array:
     Image i has the part uᵢᵣ² of itself in direction r, wᵢ / Σw in the constant, the rest in none
     of them; λ leaves λ / (variance + λ) of each part to the residual.
     """
-    w, s = decomposition.weights, decomposition.variances
-    z = decomposition.coordinates.astype(np.float64, copy=False)
-    parts = w[:, None] * z**2 / s
+    w, s, z = decomposition.weights, decomposition.variances, decomposition.coordinates
     constant = w / w.sum()
-    outside = np.maximum(1 - constant - parts.sum(axis=1), 0)
-    left: Array = parts @ (regularisation / (s + regularisation))
-    free: Array = outside + left + constant * (regularisation / (w.sum() + regularisation))
+    free: Array = constant * (regularisation / (w.sum() + regularisation))
+    for rows in _blocks(z):
+        parts = w[rows, None] * _double(z[rows]) ** 2 / s
+        free[rows] += np.maximum(1 - constant[rows] - parts.sum(axis=1), 0)
+        free[rows] += parts @ (regularisation / (s + regularisation))
     return free
+
+
+def _blocks(rows: np.ndarray) -> Iterator[slice]:
+    """Rows a few at a time: float64 copies of all of them would take gigabytes."""
+    return (slice(start, start + 4096) for start in range(0, len(rows), 4096))
+
+
+def _double(part: np.ndarray) -> Array:
+    return part.astype(np.float64, copy=False)
 
 
 def fit_temperature(scores: Array, labels: NDArray[np.integer], weights: Array) -> float:

@@ -267,6 +267,7 @@ def test_optuna_dashboard_shows_what_explains_a_trial(browser: Browser, finished
             shown.append(browser.wait("document.body.innerText.match(/name\\s+(\\w+-\\d+)/)?.[1]"))
         assert set(shown) == {row.name for row in rows}
     finally:
+        browser.open("about:blank")  # the page asks its server for news until it is left
         process.terminate()
         process.wait(20)
 

@@ -70,5 +70,5 @@ def test_a_view_that_changes_nothing_has_the_plain_features(
 
 
 def test_images_of_another_size_are_refused(encoder: TapEncoder, images: np.ndarray) -> None:
-    with pytest.raises(ModelError, match=r"must be \(n, 64, 64, 3\) uint8, received \(21, 32"):
+    with pytest.raises(ModelError, match=r"must be \(21, 64, 64, 3\) uint8, received \(21, 32"):
         encoder.encode(images[:, :32, :32])

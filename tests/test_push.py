@@ -175,13 +175,13 @@ def test_wandb_writes_offline_what_can_be_read_back(
     assert push(tiny, "wandb") == "tiny"
     files = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     assert len(files) == 3, "two trials and the search"
-    runs = {told["id"]: told for told in map(read_when_closed, files)}
+    runs = {logged["id"]: logged for logged in map(read_when_closed, files)}
     for row in tiny.rows():
-        told = runs[f"tiny-{row.trial_id}"]
+        logged = runs[f"tiny-{row.trial_id}"]
         history = tiny.history(row.trial_id)
-        assert told["group"] == "tiny"
-        assert told["steps"] == history["epoch"].tolist()
-        assert told["val_accuracy"] == pytest.approx(history["val_accuracy"].tolist())
+        assert logged["group"] == "tiny"
+        assert logged["steps"] == history["epoch"].tolist()
+        assert logged["val_accuracy"] == pytest.approx(history["val_accuracy"].tolist())
     assert runs["tiny-search"]["artifacts"] == ["tiny"]
 
 
@@ -207,35 +207,35 @@ def records(path: Path) -> Iterator[bytes]:
 def read_when_closed(path: Path) -> dict[str, Any]:
     """W&B's own process writes the file, and may do so after `finish` has returned."""
     deadline = time.monotonic() + 60
-    while not (told := read_offline(path))["closed"]:
-        assert time.monotonic() < deadline, told
+    while not (logged := read_offline(path))["closed"]:
+        assert time.monotonic() < deadline, logged
         time.sleep(0.2)
-    return told
+    return logged
 
 
 def read_offline(path: Path) -> dict[str, Any]:
     """What a file of W&B's offline mode holds."""
     from wandb.proto import wandb_internal_pb2
 
-    told: dict[str, Any] = {"steps": [], "val_accuracy": [], "artifacts": [], "closed": False}
+    logged: dict[str, Any] = {"steps": [], "val_accuracy": [], "artifacts": [], "closed": False}
     for data in records(path):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            told |= {"id": record.run.run_id, "group": record.run.run_group}
+            logged |= {"id": record.run.run_id, "group": record.run.run_group}
         if kind == "history":
             items = {
                 item.key or "/".join(item.nested_key): json.loads(item.value_json)
                 for item in record.history.item
             }
             if "val_accuracy" in items:
-                told["steps"].append(items["_step"])
-                told["val_accuracy"].append(items["val_accuracy"])
+                logged["steps"].append(items["_step"])
+                logged["val_accuracy"].append(items["val_accuracy"])
         if kind == "artifact":
-            told["artifacts"].append(record.artifact.name)
-        told["closed"] = told["closed"] or kind == "exit"
-    return told
+            logged["artifacts"].append(record.artifact.name)
+        logged["closed"] = logged["closed"] or kind == "exit"
+    return logged
 
 
 def test_an_unknown_tracker_is_refused(tiny_images: Path, runs_dir: Path) -> None:

@@ -47,10 +47,10 @@ def test_nodes_come_for_a_search_and_go_after_it(
     with autoscaled_head(TYPES, with_token=True, delay_s=DELAY_S) as head:
         refuse_the_impossible(head, tiny_images, runs_dir, tmp_path)
         victim = on(head, runs_dir, tiny_images, "--trials=6", WHOLE_NODE, epoch_s=0.8)
-        told = status_with(victim, "s for 2 CPU + 1 GPU", 60)
-        print(f"\n{told}")
-        assert told.startswith("running; trials: ")
-        assert f"s for 2 CPU + 1 GPU; free on all nodes together: 0 CPU ({MAY_COME})" in told
+        report = status_with(victim, "s for 2 CPU + 1 GPU", 60)
+        print(f"\n{report}")
+        assert report.startswith("running; trials: ")
+        assert f"s for 2 CPU + 1 GPU; free on all nodes together: 0 CPU ({MAY_COME})" in report
         wait_for_end(victim)
         assert_whole(victim.run.root, 6, EPOCHS)
         at_once = most_at_once(victim, lambda i: facts(victim)[i]["node"])
@@ -61,9 +61,9 @@ def test_nodes_come_for_a_search_and_go_after_it(
         victim.process = victim.start(
             "resume", str(victim.run.root), "--trials=+2", f"--address={head.gcs_address}"
         )
-        told = status_with(victim, "; trial 0007 waits ", 60)
-        print(told)
-        assert f"s for 2 CPU + 1 GPU; free on all nodes together: 0 CPU ({MAY_COME})" in told
+        report = status_with(victim, "; trial 0007 waits ", 60)
+        print(report)
+        assert f"s for 2 CPU + 1 GPU; free on all nodes together: 0 CPU ({MAY_COME})" in report
         out = wait_for_end(victim)
     assert_whole(victim.run.root, 8, EPOCHS)
     first = min(t for t, *_ in victim.epochs() if t > again)

@@ -10,7 +10,6 @@ from pawtune.search.errors import UserError
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.storage.records import EnsembleRecord, RecordedMember, RefitRecord
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
-from pawtune.search.storage.trial_spec import load_spec
 
 Kind = Literal["trial", "refit", "ensemble"]
 
@@ -98,7 +97,7 @@ def choose_model(
         made = refits(run)
         trial = made[0] if len(made) == 1 else None
     row = choose_row(rows, trial=trial, rank=rank)
-    size = load_spec(run, row.trial_id).model.image_size
+    size = run.spec_of(row.trial_id).model.image_size
     if kind == "trial":
         return ModelChoice("trial", row, row.trial_id, size)
     if row.trial_id not in refits(run):
@@ -146,7 +145,7 @@ def _ensemble(
         )
     record = EnsembleRecord.read(ensemble_record(run))
     members = [choose_row(rows, trial=member.trial_id) for member in record.members]
-    sizes = {load_spec(run, row.trial_id).model.image_size for row in members}
+    sizes = {run.spec_of(row.trial_id).model.image_size for row in members}
     return ModelChoice(
         kind="ensemble",
         row=members[0],

@@ -25,7 +25,6 @@ from pawtune.search.results.delivery.novelty_file import (
 )
 from pawtune.search.results.model_choice import ModelChoice
 from pawtune.search.storage.run_folder import RunFolder, read_json, write_bytes, write_json
-from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.storage.untrusted_files import read_array
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def find_novelty(
 
 
 def _has_backbone(run: RunFolder, choice: ModelChoice) -> bool:
-    spec = load_spec(run, choice.row.trial_id).model
+    spec = run.spec_of(choice.row.trial_id).model
     return any(isinstance(need, Backbone) for need in family_of(spec).needs(spec, bank_views=0))
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.sources.object_store import explained, is_address, join, split
+from pawtune.models.spec import TrialSpec
 from pawtune.search.errors import UserError, not_writable
 from pawtune.search.storage.untrusted_files import read_object, read_rows
 
@@ -368,6 +369,14 @@ class RunFolder:
                 f"its trials: {known}"
             )
         return folder
+
+    def spec_of(self, trial_id: str) -> TrialSpec:
+        """A trial's specification.
+
+        Raises:
+            UserError: There is no such trial, or its file is no valid specification.
+        """
+        return self.trial(trial_id).read_proposal().spec
 
     def new_trial(self, trial_id: str) -> TrialFolder:
         return TrialFolder(self.trials_dir / trial_id, self.mirror)

@@ -29,7 +29,6 @@ from pawtune.search.results.model_choice import (
 )
 from pawtune.search.storage.records import EnsembleRecord
 from pawtune.search.storage.run_folder import RunFolder, write_array, write_json
-from pawtune.search.storage.trial_spec import load_spec
 
 VOTERS = 3
 
@@ -90,7 +89,7 @@ def _keep(
     model = found.compose(result.temperature)
     result = replace(result, kept=True, seconds=round(perf_counter() - start, 1))
     record = EnsembleRecord.model_validate(result.as_dict())
-    sizes = {load_spec(run, row.trial_id).model.image_size for row in found.rows}
+    sizes = {run.spec_of(row.trial_id).model.image_size for row in found.rows}
     choice = ModelChoice(
         kind="ensemble",
         row=found.rows[0],

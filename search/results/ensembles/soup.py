@@ -38,7 +38,6 @@ from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.metrics import Probabilities
 from pawtune.search.results.validation import read_probabilities
 from pawtune.search.storage.run_folder import RunFolder
-from pawtune.search.storage.trial_spec import load_spec
 
 if TYPE_CHECKING:
     import keras
@@ -212,7 +211,7 @@ class _Cores:
 
     def spec(self, row: Row) -> ModelSpec:
         """A trial's model."""
-        return load_spec(self.run, row.trial_id).model
+        return self.run.spec_of(row.trial_id).model
 
     def shape(self, spec: ModelSpec) -> CoreShape | None:
         """Equal for cores that may be averaged."""

@@ -27,7 +27,8 @@ from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.sources.object_store import explained, is_address, join, split
 from pawtune.models.spec import TrialSpec
 from pawtune.search.errors import UserError, not_writable
-from pawtune.search.storage.untrusted_files import read_object, read_rows
+from pawtune.search.storage.untrusted_files import read_json as read_json
+from pawtune.search.storage.untrusted_files import read_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,17 +81,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON whole or not at all. NaN is refused: it is not JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; that of a trial's proposal is checked.
-
-    Raises:
-        UserError: The file is missing, or is not a JSON object.
-    """
-    if path.name == "spec.json":
-        return ProposedTrial.read(path).as_dict()
-    return read_object(path)
 
 
 @dataclass(frozen=True)

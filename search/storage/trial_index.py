@@ -15,7 +15,7 @@ from typing import Any
 
 from pawtune.search.errors import UserError
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_text
-from pawtune.search.storage.untrusted_files import read_object
+from pawtune.search.storage.untrusted_files import read_json
 
 FILES = ("spec.json", "status.json", "metrics.csv", "facts.json")
 Stamp = list[list[int]]
@@ -51,7 +51,7 @@ def read_index(run: RunFolder) -> dict[str, Noted]:
     if not _has_index(run):
         return {}
     try:
-        trials = read_object(_index_file(run))["trials"]
+        trials = read_json(_index_file(run))["trials"]
         return {key: Noted(noted["stamp"], dict(noted["row"])) for key, noted in trials.items()}
     except (UserError, KeyError, TypeError, ValueError, AttributeError):
         return {}

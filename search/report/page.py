@@ -18,6 +18,7 @@ from pawtune.data_pipeline.images.pictures import THUMBNAIL_PX
 from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.url_credentials import without_secrets
 from pawtune.search.errors import UserError
+from pawtune.search.markdown import escape_markdown
 from pawtune.search.report import words as words
 from pawtune.search.report.budget import budget
 from pawtune.search.report.data import ReportData, TrialView, read_report_data
@@ -119,7 +120,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         parameter=_parameter,
         duration=words.duration,
         short=lambda text, size: text if len(text) <= size else f"{text[: size - 1]}…",
-        md=_escape_markdown,
+        md=escape_markdown,
         mark=lambda kind: kind_mark(kind).name,
     )
     return environment
@@ -133,13 +134,6 @@ def _parameter(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _escape_markdown(text: object) -> str:
-    escaped = " ".join(str(text).split())
-    for character in "\\`*_|<>[]":
-        escaped = escaped.replace(character, f"\\{character}")
-    return escaped
 
 
 def _parameters(trials: Sequence[TrialView]) -> list[str]:

@@ -513,11 +513,10 @@ ENDLESS = json.dumps({"host": platform.node(), "pid": float("inf"), "process": "
     "content", ["", "[1]", '{"host": 1}', DEEP, '{"pid": "x"}', "\xff", ENDLESS]
 )
 def test_a_crafted_lock_is_taken_over(content: str, run: RunFolder) -> None:
-    from pawtune.search.storage.run_lock import RunLock, driver_died_here
+    from pawtune.search.storage.run_lock import RunLock
 
     file = run.root / "driver.lock"
     file.write_text(content)
-    assert not driver_died_here(run), "it names no process"
     with RunLock(run):
         assert json.loads(file.read_text())["pid"] == os.getpid()
 

@@ -171,8 +171,8 @@ def p_of_lower(first: NDArray[np.float64], second: NDArray[np.float64]) -> float
     return float(scipy.stats.ttest_rel(first, second, alternative="less").pvalue)
 
 
-def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for `correct` successes out of `total` (at least 1).
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """Wilson's 95% score interval for `correct` successes out of `total` (at least 1).
 
     Unlike the textbook interval it stays inside [0, 1] and keeps its coverage near 1, where good
     classifiers are. Source: Wilson, Probable inference, the law of succession, and statistical
@@ -182,7 +182,7 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
     >>> round(low, 4), round(high, 4)
     (0.9568, 0.9949)
     """
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = NormalDist().inv_cdf(0.975)
     share = correct / total
     middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z * sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2) / (1 + z**2 / total)

@@ -17,6 +17,7 @@ from pawtune.search.errors import UserError
 from pawtune.search.report.data import ReportData, TrialView, read_report_data
 from pawtune.search.report.figures import INK, STYLE, kind_mark
 from pawtune.search.report.trial_marks import compact, short
+from pawtune.search.results.delivery.out_files import writing
 from pawtune.search.run import Run
 from pawtune.search.storage.run_folder import write_bytes
 
@@ -49,14 +50,8 @@ def plot_histories(run: Run, out: Path, trials: Sequence[str] = ()) -> list[str]
     data = read_report_data(run)
     chosen = _choose(data, trials)
     figure = draw_histories(chosen)
-    try:
-        target = expanded(out)
-        write_bytes(target, _render(figure, out.suffix[1:]))
-    except OSError as error:
-        raise UserError(
-            f"--out must be a file that can be written, received {str(out)!r}: "
-            f"{error.strerror}; give another with --out"
-        ) from error
+    with writing(out):
+        write_bytes(expanded(out), _render(figure, out.suffix[1:]))
     return [trial.row.name for trial in chosen]
 
 

@@ -25,7 +25,7 @@ from pawtune.search.report.data import ReportData, TrialView, read_report_data
 from pawtune.search.report.figures import kind_mark
 from pawtune.search.report.images import data_content, test_confusion, validation_content
 from pawtune.search.report.sections import build_sections
-from pawtune.search.results.delivery.out_files import refuse_existing
+from pawtune.search.results.delivery.out_files import refuse_existing, writing
 from pawtune.search.run import Run
 from pawtune.search.storage.run_folder import write_text
 
@@ -62,13 +62,8 @@ def write_report(
     data = read_report_data(run)
     text = render_markdown(data) if kind == "md" else render_html(data, images)
     target = expanded(out) if out is not None else run.folder.root / f"report.{kind}"
-    try:
+    with writing(target):
         write_text(target, text)
-    except OSError as error:
-        raise UserError(
-            f"--out must be a file that can be written, received {str(target)!r}: "
-            f"{error.strerror}; give another with --out"
-        ) from error
     run.folder.keep_new()
     return target
 

@@ -162,9 +162,7 @@ def resume(
     return _start(api, folder, command)
 
 
-def _folder_of(
-    api: JobsApi, name: str, known: Sequence[Job], here: bool, runs_dir: str = "runs"
-) -> str:
+def _folder_of(api: JobsApi, name: str, known: Sequence[Job], here: bool, runs_dir: str) -> str:
     if is_address(name):
         return name
     for job in known:

@@ -162,7 +162,6 @@ def look_at_test(
             others_right = others.argmax(axis=1) == labels
             comparison = compare_paired(right, others_right)
             baseline = BaselineScore(reference.name, float(others_right.mean()), kind)
-    most = int(np.bincount(labels).argmax())
     confusion = confusion_matrix(labels, predicted, len(manifest.class_names))
     result = TestResult(
         accuracy=float(right.mean()),
@@ -181,7 +180,7 @@ def look_at_test(
         mistakes=_mistakes(entries, manifest.class_names, probabilities, right),
         model=choice.kind,
         title=choice.title,
-        majority=Majority(manifest.class_names[most], float(np.mean(labels == most))),
+        majority=Majority(*manifest.majority("test")),
     )
     result = replace(result, looks=record_look(run, _record(result)))
     return Look(result, entries, labels, probabilities)

@@ -74,7 +74,8 @@ def find_novelty(
         return None
     if found is not None:
         try:
-            _keep(found, record, array)
+            write_bytes(array, novelty_bytes(found))
+            write_json(record, novelty_record(found))
             run.keep_new()
         except OSError:
             pass  # a folder that cannot be written costs time at the next call, nothing else
@@ -114,11 +115,6 @@ def _sample(entries: Sequence[ManifestEntry], most: int) -> list[ManifestEntry]:
     """At most `most` of the entries, always the same ones."""
     rows = np.random.default_rng(0).permutation(len(entries))[:most]
     return [entries[row] for row in np.sort(rows)]
-
-
-def _keep(found: Novelty, record: Path, array: Path) -> None:
-    write_bytes(array, novelty_bytes(found))
-    write_json(record, novelty_record(found))
 
 
 def _read(record: Path, array: Path, width: int) -> Novelty:

@@ -460,7 +460,7 @@ def _check_name(name: str) -> None:
         )
 
 
-def _in_use(name: str, parent: Path) -> UserError:
+def _in_use(name: str, parent: Path | str) -> UserError:
     return UserError(
         f"--name must be new, received {name!r}, which exists in {parent}; nothing was "
         "overwritten: choose another name, or delete that run first"
@@ -489,10 +489,7 @@ def must_be_new(run: RunFolder) -> None:
     except OSError as error:
         raise explained(run.place, error) from error
     if in_use:
-        raise UserError(
-            f"--name must be new, received {run.name!r}, which exists in {run.runs_dir}; nothing "
-            "was overwritten: choose another name, or delete that run first"
-        )
+        raise _in_use(run.name, run.runs_dir)
 
 
 def remove_run_folder(run: RunFolder) -> None:

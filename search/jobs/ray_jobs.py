@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,6 @@ class Job:
     started: float | None
     ended: float | None
     message: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def submit(api: JobsApi, config: SearchConfig, *, shared: bool, quiet: bool) -> Job:

@@ -4,15 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
+from typing import Annotated
 
 import numpy as np
 import scipy  # loads scipy.stats where it is first used: 0.5 s
 from numpy.typing import NDArray
+from pydantic import Field
 
 from pawtune.data_pipeline.safe_files import shown
+from pawtune.search.storage.records import Words
 
 CALIBRATION_BINS = 15
 
+# As a look at the test split records them, see `EvaluationRecord`.
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Count = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Labels = NDArray[np.integer]
 Probabilities = NDArray[np.float32]
 
@@ -21,11 +27,11 @@ Probabilities = NDArray[np.float32]
 class ClassScore:
     """One class of a split; None where nothing was there to divide by."""
 
-    name: str
-    images: int
-    precision: float | None
-    recall: float | None
-    f1: float | None
+    name: Words
+    images: Count
+    precision: Share | None = None
+    recall: Share | None = None
+    f1: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,9 @@ class Comparison:
         p_value: Chance of a split at least as uneven if both were equally good.
     """
 
-    only_first: int
-    only_second: int
-    p_value: float
+    only_first: Count
+    only_second: Count
+    p_value: Share
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,8 @@ class Majority:
         share: Its share of the images, from 0 to 1.
     """
 
-    label: str
-    share: float
+    label: Words
+    share: Share
 
     def __str__(self) -> str:
         return f"always {shown(self.label)} scores {self.share:.4f}"

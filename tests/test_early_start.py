@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import os, signal, sys, threading, time
 import ray
@@ -52,6 +54,38 @@ try:
 except KeyboardInterrupt:
     print("interrupted", ended)
 """
+
+
+LEAN = """
+import os
+from pathlib import Path
+from pawtune.search.cluster.connection import connect, leaving_ray
+from pawtune.search.cluster.ray_internals import session_folder
+
+with leaving_ray():
+    connect("local", print)
+    session = str(session_folder())
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_text().split(chr(0))
+        except OSError:
+            continue
+        if any(session in part for part in command):
+            print(*(os.path.basename(part) for part in command[:3]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc to read processes in")
+def test_a_ray_for_one_search_has_no_process_that_the_search_does_not_need(tmp_path: Path) -> None:
+    """Its monitor, dashboard and log monitor cost 2 s at its start and 1 s at its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEAN], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "raylet" in done.stdout
+    assert "gcs_server" in done.stdout
+    for name in ("monitor.py", "dashboard.py", "log_monitor.py"):
+        assert name not in done.stdout, done.stdout
 
 
 def test_ray_starts_beside_the_load_of_many_images(tmp_path: Path) -> None:

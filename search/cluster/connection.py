@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,12 @@ from pawtune.search.cluster.capacity import Capacity, NodeKind, amount
 from pawtune.search.cluster.head_address import head_here, no_cluster, probe_head
 from pawtune.search.cluster.local_ray import prepare_local_ray, start_to_the_end
 from pawtune.search.cluster.node_events import Say, report_node_events
-from pawtune.search.cluster.ray_internals import check_token, local_resources, session_folder
+from pawtune.search.cluster.ray_internals import (
+    check_token,
+    lean_node,
+    local_resources,
+    session_folder,
+)
 from pawtune.search.cluster.worker_start import PATIENCE_S, worker_error
 from pawtune.search.config.search_config import ResourcesConfig
 from pawtune.search.errors import UserError
@@ -80,7 +85,7 @@ def connect(address: str | None, say: Say | None = None) -> None:
     try:
         if head is not None:
             _show_token(head)
-        with undisturbed():
+        with undisturbed(), lean_node() if head is None else nullcontext():
             start_to_the_end(
                 lambda: ray.init(
                     **options, logging_level="ERROR", log_to_driver=False, configure_logging=False

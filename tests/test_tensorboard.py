@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from pawtune.models.baselines import BASELINES, baseline
 from pawtune.models.families.conv import CONV, ConvSpec
@@ -107,9 +107,11 @@ def test_words_can_be_filtered_by(made: RunMaker) -> None:
 
 def test_what_matters_most_is_shown_before_it_is_ticked(made: RunMaker) -> None:
     """TensorBoard shows the first five parameters: those that differ, by name, before the rest."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData as Theirs
+
     resumed(made)
-    (columns,) = hparams(made.folder.tensorboard_dir / SEARCH_RUN, "experiment")
-    infos = columns.experiment.hparam_infos
+    (ours,) = hparams(made.folder.tensorboard_dir / SEARCH_RUN, "experiment")
+    infos = Theirs.FromString(ours.SerializeToString()).experiment.hparam_infos
     assert sorted(info.name for info in infos if info.differs) == sorted(SHOWN_FIRST)
     assert len(infos) > 15
 
@@ -246,7 +248,7 @@ def test_a_reader_that_is_open_drops_the_points_that_were_replaced(made: RunMake
 
 def resumed(maker: RunMaker) -> TensorBoardLogger:
     logger = TensorBoardLogger(maker.folder, maker.config, BOTH)
-    logger.setup()
+    logger.on_step_end(1, [])
     return logger
 
 
@@ -289,8 +291,8 @@ def test_pictures_texts_and_graph_of_the_search(made: RunMaker) -> None:
         "samples",
         "best/confusion",
         "best/mistakes",
-        "configuration",
-        "best",
+        "configuration/text_summary",
+        "best/text_summary",
         "custom_scalars__config__",
     } <= read_tags(search)
     assert any(event.graph_def for event in read_events(search))
@@ -301,12 +303,12 @@ def test_credentials_are_not_shown(tiny_images: Path, runs_dir: Path) -> None:
     maker = RunMaker(runs_dir, tiny_images)
     config = maker.config.model_copy(update={"data": "https://me:hunter2@host/cats.zip"})
     logger = TensorBoardLogger(maker.folder, config, BOTH)
-    logger.setup()
+    logger.on_step_end(1, [])
     texts = [
         value.tensor.string_val[0].decode()
         for event in read_events(maker.folder.tensorboard_dir / SEARCH_RUN)
         for value in event.summary.value
-        if value.tag == "configuration"
+        if value.tag == "configuration/text_summary"
     ]
     assert "https://***@host/cats.zip" in texts[0]
     assert "hunter2" not in texts[0]

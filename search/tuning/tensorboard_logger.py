@@ -41,10 +41,14 @@ class TensorBoardLogger(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is
         self._samples = Samples(run)
         self._open: dict[str, TrialEvents] = {}
         self._broken = False
+        self._continued = any(run.trials())
+        self._begun = False
 
-    def setup(self, *args: Any, **info: Any) -> None:
-        """The search begins, or continues."""
-        self._attempt(self._begin)
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune went round once; first, with the workers called for and none there."""
+        if not self._begun:
+            self._begun = True
+            self._attempt(self._begin)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker took the trial, for the first time or again."""
@@ -78,7 +82,7 @@ class TensorBoardLogger(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is
         self._attempt(lambda: finish_search_events(self._run, self._objective, self._samples))
 
     def _begin(self) -> None:
-        if any(self._run.trials()):
+        if self._continued:
             rebuild_events(self._run, self._config, self._families, self._samples)
         else:
             begin_search_events(self._run, self._config, self._families, self._samples)

@@ -51,8 +51,9 @@ def make_run(folder: Path) -> Run:
     labels = run.manifest().labels("validation")
     told = np.where(np.arange(len(labels)) % 3 == 0, 1 - labels, labels)
     np.save(trial.best_predictions, np.eye(2, dtype=np.float32)[told] * 0.98 + 0.01)
+    from pawtune.search.storage.trial_spec import load_spec
 
-    network_of(run.folder.spec_of(row.trial_id).model, 2, seed=0).core.save_weights(
+    network_of(load_spec(run.folder, row.trial_id).model, 2, seed=0).core.save_weights(
         trial.best_weights
     )
     return run
@@ -74,8 +75,9 @@ def test_the_delivered_model_has_it_inside(
     spec = made.folder.trial("0001")
     pixels = np.random.default_rng(0).integers(0, 256, (4, 40, 48, 3), dtype=np.uint8)
     before = tempered(model.predict(pixels, verbose=0), 1 / card["temperature"])
+    from pawtune.search.storage.trial_spec import load_spec
 
-    plain = made.folder.spec_of(spec.trial_id).model
+    plain = load_spec(made.folder, spec.trial_id).model
     core = network_of(plain, 2, seed=0).core
     expected = compose_complete(plain, 2, core).predict(pixels, verbose=0)
     np.testing.assert_allclose(before, expected, atol=1e-5)

@@ -22,6 +22,7 @@ from pawtune.search.results.look_ledger import read_ledger
 from pawtune.search.results.model_choice import choose_row
 from pawtune.search.retraining.folds import FoldArrays, folds_cost, predict_by_folds
 from pawtune.search.run import Run
+from pawtune.search.storage.trial_spec import load_spec
 from tests.command_line import pawtune
 from tests.networks import network_of, save_random_backbone
 from tests.run_folders import RunMaker, make_images
@@ -84,7 +85,7 @@ def test_a_solved_head_predicts_each_fold_as_by_hand(searched: Run) -> None:
         searched.folder, searched.config(), searched.manifest(), backbone, lambda *_: None
     )
     x, folds = features["average"], deal_folds(seen.labels, seen.groups)
-    spec = searched.folder.spec_of(trial_id).model.model_dump()
+    spec = load_spec(searched.folder, trial_id).model.model_dump()
     for fold in range(5):
         out = folds == fold
         parts = decompose(x[~out], x[out])
@@ -144,7 +145,7 @@ def make_run(folder: Path) -> Run:
     maker.proposals(1, ["conv"])
     run = Run(maker.finish())
     (row,) = run.rows()
-    spec = run.folder.spec_of(row.trial_id).model
+    spec = load_spec(run.folder, row.trial_id).model
     network_of(spec, 2, seed=0).core.save_weights(run.folder.trial(row.trial_id).best_weights)
     return run
 

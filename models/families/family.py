@@ -167,6 +167,9 @@ class TrialData(Protocol):
             make: computes it.
         """
 
+    def block_ends(self, request: PlainFeatures) -> Sequence[BlockEnd]:
+        """Ends of the backbone's blocks from bottom to top, without their layers' names."""
+
     def activations(self, request: Activations, cut: BlockEnd) -> CutActivations:
         """Activations of training and validation images at a cut.
 

@@ -28,6 +28,10 @@ class TapEncoder:
     `encode` gives, by name: "average" and "maximum", (n, F) over the places of the last feature
     map; "inner" and "deviations", (n, sum of widths): averages and standard deviations of the
     other blocks' outputs from bottom to top. All are float16.
+
+    Attributes:
+        image_size: side of the images in pixels.
+        block_ends: ends of the backbone's blocks, from bottom to top.
     """
 
     def __init__(
@@ -42,7 +46,8 @@ class TapEncoder:
             has_gpu: whether this process computes on a GPU.
         """
         self.image_size = int(backbone.input_shape[1])
-        self._columns = tap_columns(find_block_ends(backbone))
+        self.block_ends = find_block_ends(backbone)
+        self._columns = tap_columns(self.block_ends)
         self._pass = FrozenPass(
             preparation_of(backbone, name),
             tap_model(fold_backbone(backbone, policy)),

@@ -7,4 +7,5 @@
 # 4: logistic heads with a scaled intercept, solved further in fewer iterations.
 # 5: adamw decays kernels alone.
 # 6: the views of a feature bank are rendered as other views are, apart from preprocessing.
-TRAINING_VERSION = 6
+# 7: solved heads of more features than images by a product less.
+TRAINING_VERSION = 7

@@ -44,35 +44,53 @@ _CURVATURE = 0.02
 class Decomposition:
     """Features of N training and M validation images in R principal directions of D features.
 
-    Standardised features x, divided by √D, are `coordinates` = x @ directions / √D.
+    Standardised features x, divided by √D, are `coordinates` = x @ directions / √D. Where images
+    are fewer than features, each direction is a sum over training images, and these are kept
+    instead: making the directions of them would take longer than all heads that need them.
 
     Attributes:
         mean: (D,) weighted mean of the training features.
         scale: (D,) what features are divided by: the weighted standard deviation, 1 where a feature
             is constant; of G groups that weigh alike, times √(the group's width * G / D).
-        directions: (D, R) float32, orthonormal.
         variances: (R,) float64, weighted sums of squared coordinates, the largest first.
         coordinates: (N, R) float64, or float32 where the features are large.
-        val_coordinates: (M, R) float32.
         weights: (N,) float64, weights of the images, 1 on average.
+        val_rows: (M, D) float32, standardised features of the validation images.
+        directions: (D, R) float32, orthonormal; None where N is at most D.
+        rows: (N, D) float32, standardised features of the training images; None otherwise.
     """
 
     mean: Array
     scale: Array
-    directions: NDArray[np.float32]
     variances: Array
     coordinates: Features
-    val_coordinates: NDArray[np.float32]
     weights: Array
+    val_rows: NDArray[np.float32]
+    directions: NDArray[np.float32] | None = None
+    rows: NDArray[np.float32] | None = None
 
     def as_arrays(self) -> dict[str, np.ndarray]:
         """By name, to be stored."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: array for name, array in arrays.items() if array is not None}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Decomposition:
         """The inverse of `as_arrays`."""
-        return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        return cls(**arrays)
+
+    def kernel(self, beta: Array) -> Array:
+        """(D, C) float64 kernel for standardised features of one in coordinates, (R, C)."""
+        width = len(self.mean)
+        if self.directions is not None:
+            return np.asarray(_double(self.directions) @ beta / np.sqrt(width))
+        assert self.rows is not None
+        of_images = self.coordinates @ (beta / self.variances[:, None])
+        of_images *= self.weights[:, None] / width
+        kernel = np.zeros((width, beta.shape[1]))
+        for part in _blocks(self.rows):
+            kernel += _double(self.rows[part]).T @ of_images[part]
+        return kernel
 
 
 @dataclass(frozen=True)
@@ -121,27 +139,26 @@ def decompose(
         scale *= np.sqrt(np.repeat(groups, groups) * len(groups) / width)
     dtype = np.float64 if train.size * 8 <= _DOUBLE_BYTES else np.float32
     rows = _standardised(train, mean, scale, dtype)
+    kept = rows.astype(np.float32) if count <= width else None
     rows *= np.sqrt(w)[:, None].astype(dtype)
-    if count <= width:
+    directions = None
+    if kept is not None:
         variances, left = _principal(rows @ rows.T)
         coordinates = left * np.sqrt(variances)
-        # Rounded to float32 like the directions that come of it: half the time.
-        left = (left / np.sqrt(variances)).astype(np.float32)
-        directions = rows.astype(np.float32, copy=False).T @ left
     else:
         variances, directions = _principal(rows.T @ rows)
         coordinates = rows @ directions
+        directions = directions.astype(np.float32, copy=False)
     coordinates /= np.sqrt(w * width)[:, None].astype(dtype)
-    directions = directions.astype(np.float32, copy=False)
-    val_rows = _standardised(validation, mean, scale, np.float32)
     return Decomposition(
         mean=mean,
         scale=scale,
-        directions=directions,
         variances=variances / width,
         coordinates=coordinates,
-        val_coordinates=val_rows @ directions / np.float32(np.sqrt(width)),
         weights=w,
+        val_rows=_standardised(validation, mean, scale, np.float32),
+        directions=directions,
+        rows=kept,
     )
 
 
@@ -157,9 +174,8 @@ def _moments(features: Features, weights: Array) -> tuple[Array, Array]:
                 "features must be finite, received NaN or infinity: the backbone's weights do not "
                 "fit it, or float16 is too narrow for it (set speed.precision=float32)"
             )
-        w = weights[rows, None]
-        mean += (w * part).sum(axis=0)
-        square += (w * part**2).sum(axis=0)
+        mean += weights[rows] @ part
+        square += weights[rows] @ part**2
     mean /= total
     deviation = np.sqrt(np.maximum(square / total - mean**2, 0))
     # Differences that float16 cannot hold are no signal.
@@ -211,7 +227,7 @@ def solve_ridge(
     moments = sum(_double(z[rows]).T @ (w[rows, None] * targets[rows]) for rows in _blocks(z))
     beta = shrunk[:, None] * moments
     intercept = w @ targets / (w.sum() + regularisation)
-    scores = np.concatenate([_double(z[rows]) @ beta for rows in _blocks(z)]) + intercept
+    scores = _product(z, beta) + intercept
     free = one_minus_hat(decomposition, regularisation)
     loo = targets - (targets - scores) / np.maximum(free, 1e-12)[:, None]
     temperature = fit_temperature(loo, labels, w)
@@ -242,6 +258,10 @@ def one_minus_hat(decomposition: Decomposition, regularisation: float) -> Array:
 def _blocks(rows: np.ndarray) -> Iterator[slice]:
     """Rows a few at a time: float64 copies of all of them would take gigabytes."""
     return (slice(start, start + 4096) for start in range(0, len(rows), 4096))
+
+
+def _product(left: np.ndarray, right: Array) -> Array:
+    return np.concatenate([_double(left[rows]) @ right for rows in _blocks(left)])
 
 
 def _double(part: np.ndarray) -> Array:
@@ -322,13 +342,12 @@ def _folded(
     decomposition: Decomposition, beta: Array, intercept: Array, loo: Array | None
 ) -> SolvedHead:
     """The head for raw features: standardisation and directions go into kernel and bias."""
-    width = len(decomposition.mean)
-    kernel = decomposition.directions.astype(np.float64) @ beta / np.sqrt(width)
-    kernel /= decomposition.scale[:, None]
+    standard = decomposition.kernel(beta)
+    kernel = standard / decomposition.scale[:, None]
     return SolvedHead(
         kernel=kernel.astype(np.float32),
         bias=(intercept - decomposition.mean @ kernel).astype(np.float32),
         train_logits=decomposition.coordinates @ beta + intercept,
-        val_logits=decomposition.val_coordinates @ beta + intercept,
+        val_logits=_product(decomposition.val_rows, standard) + intercept,
         loo_logits=loo,
     )

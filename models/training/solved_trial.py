@@ -130,9 +130,11 @@ def shared_decomposition(
         weights = None
         if class_weights:
             weights = balancing_weights(data.train_labels, data.num_classes)[data.train_labels]
-        ends = _block_ends(data, request)
+        # Features first: whoever helps to make them has found the ends.
+        features = data.features(request)
+        ends = data.block_ends(request)
         taps = choose(ends)
-        train, validation = (gather(part, taps, ends) for part in data.features(request))
+        train, validation = (gather(part, taps, ends) for part in features)
         groups = [tap.width for tap in taps] if blocks_alike else None
         return decompose(train, validation, weights, groups).as_arrays()
 
@@ -144,23 +146,3 @@ def shared_decomposition(
         parts.append(f"classes weighted, {digest[:8]}")
     what = f"decomposition ({', '.join(parts)})"
     return Decomposition.from_arrays(data.derived(request, what, make))
-
-
-def _block_ends(data: TrialData, request: PlainFeatures) -> list[BlockEnd]:
-    """Ends of the backbone's blocks; it is built for them once for all trials."""
-    from pawtune.models.backbones.backbone_graph import BlockEnd, find_block_ends
-
-    def make() -> dict[str, np.ndarray]:
-        ends = find_block_ends(data.load_backbone(request.backbone))
-        return {
-            "numbers": np.array([end.number for end in ends]),
-            "shapes": np.array([end.shape for end in ends]),
-            "shares": np.array([end.share_above for end in ends]),
-        }
-
-    found = data.derived(request, "block ends", make)
-    rows = zip(found["numbers"], found["shapes"], found["shares"], strict=True)
-    return [
-        BlockEnd(int(number), "", (int(height), int(width), int(channels)), float(share))
-        for number, (height, width, channels), share in rows
-    ]

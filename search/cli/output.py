@@ -3,7 +3,6 @@
 import json
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    """Prints JSON, also of dataclasses; NaN and infinity are refused, for they are none."""
-    print(json.dumps(value, indent=2, allow_nan=False, default=asdict))
+    """Prints JSON; NaN and infinity are refused, for they are none."""
+    print(json.dumps(value, indent=2, allow_nan=False))
 
 
 def emit(content: Any, as_json: bool) -> None:

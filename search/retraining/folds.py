@@ -7,7 +7,7 @@ found is kept in the run's folder and not computed twice.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,7 @@ from pawtune.search.storage.run_folder import (
     write_array,
     write_json,
 )
+from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.storage.untrusted_files import read_array
 from pawtune.search.trial_report import TrialReport
 from pawtune.search.worker.trial import begin_session
@@ -84,7 +85,7 @@ def predict_by_folds(
     Raises:
         UserError, DataError, ModelError: Images are gone or changed, or a training failed.
     """
-    spec = run.spec_of(row.trial_id)
+    spec = load_spec(run, row.trial_id)
     epochs = row.best_epoch or spec.train.epochs
     spec = spec.model_copy(update={"train": spec.train.over(epochs)})
     labels = np.concatenate([manifest.labels("train"), manifest.labels("validation")])
@@ -249,6 +250,10 @@ class FoldArrays:
     ) -> FeatureArrays:
         """Computed for this fold alone."""
         return make()
+
+    def block_ends(self, request: PlainFeatures) -> Sequence["BlockEnd"]:
+        """Ends of the backbone's blocks, from bottom to top."""
+        return self.whole.block_ends(request)
 
     def activations(self, request: Activations, cut: "BlockEnd") -> CutActivations:
         """Activations at a cut: the whole's, by row."""

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pawtune.models.features.view_encoder import ViewEncoder
 
 # Raise it when features are computed differently.
-CODE_VERSION = 4
+CODE_VERSION = 5
 SHARD_IMAGES = 256  # 1 s of one core at 160 px: fine progress, little overhead
 SHARD_VIEWS = 1024  # of a feature bank
 
@@ -126,6 +126,25 @@ class FeatureStore:
         folder = self._folder("derived", backbone, what=what, whole=self.whole)
         job = Job(f"{what} of {_shown(backbone)}", folder, rows=1, shard_rows=1, unit="steps")
         return obtain(self.board, job, lambda start, stop: make())
+
+    def block_ends(self, backbone: Backbone) -> list["BlockEnd"]:
+        """Ends of a backbone's blocks, without their layers' names; found once for all trials."""
+        from pawtune.models.backbones.backbone_graph import BlockEnd
+
+        def make() -> Arrays:
+            ends = self._encoder(backbone).block_ends
+            return {
+                "numbers": np.array([end.number for end in ends]),
+                "shapes": np.array([end.shape for end in ends]),
+                "shares": np.array([end.share_above for end in ends]),
+            }
+
+        found = self.derived(backbone, "block ends", make)
+        rows = zip(found["numbers"], found["shapes"], found["shares"], strict=True)
+        return [
+            BlockEnd(int(number), "", (int(height), int(width), int(channels)), float(share))
+            for number, (height, width, channels), share in rows
+        ]
 
     def activations(self, request: Activations, cut: "BlockEnd") -> CutActivations:
         """Activations at a cut: kept, or live where they do not fit."""

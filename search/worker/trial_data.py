@@ -1,6 +1,6 @@
 """What a family's trial is given on a worker: the search's shared work, as arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,10 @@ class SharedArrays:
     ) -> FeatureArrays:
         """Something computed of features, made once for all trials; read-only."""
         return self._features.derived(request.backbone, what, make)
+
+    def block_ends(self, request: PlainFeatures) -> Sequence["BlockEnd"]:
+        """Ends of the backbone's blocks, from bottom to top."""
+        return self._features.block_ends(request.backbone)
 
     def activations(self, request: Activations, cut: "BlockEnd") -> CutActivations:
         """Activations at a cut, kept for all trials or live; read-only."""

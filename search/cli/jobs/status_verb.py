@@ -1,7 +1,6 @@
 """`pawtune status`: how far a run or a job is."""
 
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -84,7 +83,7 @@ def _job_status(
         return
     state = run_status.of_run(run.folder) if run else None
     if as_json:
-        print_json(run_status.as_dict(name, state, asdict(job)))
+        print_json(run_status.as_dict(name, state, job.as_dict()))
         return
     print(f"job {job.job_id}: {job.status}, {times(job)}; {_message(job)}")
     if state is not None:

@@ -48,7 +48,7 @@ def submit(
         open_api(address, insecure), config, shared=shared_path, quiet=bool(params["quiet"])
     )
     if as_json:
-        print_json(job)
+        print_json(job.as_dict())
         return
     print(f"submitted as job {job.job_id}; run folder on the cluster: {job.folder}. Next:")
     print_next(address, insecure, ("logs", "-f"), ("status",), ("stop",), job_id=job.job_id)
@@ -73,7 +73,7 @@ def resume_as_job(
     options: Any = {"more_trials": more_trials, "retry_failed": retry_failed, "data": data}
     job = jobs.resume(api, name, quiet=quiet, runs_dir=runs_dir, **options)
     if as_json:
-        print_json(job)
+        print_json(job.as_dict())
         return
     print(f"continues as job {job.job_id}; run folder on the cluster: {job.folder}. Next:")
     print_next(address, insecure, ("logs", "-f"), ("status",), ("stop",), job_id=job.job_id)
@@ -86,7 +86,7 @@ def list_jobs(address: Address = None, insecure: Insecure = False, as_json: Json
     api = open_api(address, insecure)
     found = jobs.jobs(api)
     if as_json:
-        print_json(found)
+        print_json([job.as_dict() for job in found])
         return
     width = max((len(job.job_id) for job in found), default=0)
     for job in found:
@@ -140,7 +140,7 @@ def stop(
     api = open_api(address, insecure)
     ended = jobs.stop(api, job)
     if as_json:
-        print_json(ended)
+        print_json(ended.as_dict())
         return
     job = ended.job_id
     print(f"job {job}: {ended.status}; what had finished is kept in {ended.folder}. Next:")

@@ -189,12 +189,7 @@ class _Graph:
     def maps(self, backbone: Backbone) -> keras.KerasTensor:
         """(N, h, w, F) feature maps of a frozen backbone."""
         if backbone not in self._maps:
-            name, size = backbone
-            inputs = keras.Input((size, size, 3), name="pixels")
-            outputs = self.backbones[backbone](preprocess(name, inputs), training=False)
-            # A model of its own, so that names inside cannot clash.
-            extractor = keras.Model(inputs, outputs, name=f"maps_{name}_{size}")
-            self._maps[backbone] = extractor(self.pixels(size), training=False)
+            self._maps[backbone] = self._apply("maps", backbone, self.backbones[backbone])
         return self._maps[backbone]
 
     def activations(self, backbone: Backbone, share_above: float) -> keras.KerasTensor:
@@ -202,26 +197,27 @@ class _Graph:
         folded = fold_backbone(self.backbones[backbone])
         cut = cut_by_share(find_block_ends(folded), share_above).number
         if (backbone, cut) not in self._cuts:
-            name, size = backbone
             below, _ = split_at(folded, cut)
-            inputs = keras.Input((size, size, 3), name="pixels")
-            outputs = below(preprocess(name, inputs), training=False)
-            extractor = keras.Model(inputs, outputs, name=f"below_{cut}_{name}_{size}")
-            self._cuts[backbone, cut] = extractor(self.pixels(size), training=False)
+            self._cuts[backbone, cut] = self._apply(f"below_{cut}", backbone, below)
         return self._cuts[backbone, cut]
 
     def taps(self, backbone: Backbone, taps: Taps) -> keras.KerasTensor:
         """(N, F) features of a frozen backbone, see `choose_taps`."""
         if backbone not in self._taps:
-            name, size = backbone
             folded = fold_backbone(self.backbones[backbone])
             tensors = tap_tensors(folded)
             tapped = keras.Model(folded.input, list(tensors.values()), name="taps")
-            inputs = keras.Input((size, size, 3), name="pixels")
-            outputs = tapped(preprocess(name, inputs), training=False)
-            extractor = keras.Model(inputs, outputs, name=f"taps_{name}_{size}")
-            features = extractor(self.pixels(size), training=False)
+            features = self._apply("taps", backbone, tapped)
             self._taps[backbone] = dict(zip(tensors, features, strict=True))
         ends = find_block_ends(self.backbones[backbone])
         chosen = [self._taps[backbone][tap] for tap in choose_taps(taps, ends)]
         return chosen[0] if len(chosen) == 1 else keras.layers.Concatenate()(chosen)
+
+    def _apply(self, part: str, backbone: Backbone, network: keras.Model) -> keras.KerasTensor:
+        """A part of a backbone, or all of it, on preprocessed pixels of its size."""
+        name, size = backbone
+        inputs = keras.Input((size, size, 3), name="pixels")
+        outputs = network(preprocess(name, inputs), training=False)
+        # A model of its own, so that names inside cannot clash.
+        extractor = keras.Model(inputs, outputs, name=f"{part}_{name}_{size}")
+        return extractor(self.pixels(size), training=False)

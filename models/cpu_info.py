@@ -20,19 +20,18 @@ def cpu_has_bfloat16(cpu_info: Path = _CPU_INFO) -> bool:
     limit = os.environ.get(_ISA_LIMIT, "DEFAULT").upper()
     if not limit.startswith((*_BFLOAT16_LEVELS, "AVX10")):
         return False
-    try:
-        lines = cpu_info.read_text().splitlines()
-    except OSError:  # not Linux
-        return False
-    flags = next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "")
-    return not _BFLOAT16_FLAGS.isdisjoint(flags.split())
+    return not _BFLOAT16_FLAGS.isdisjoint(_first("flags", cpu_info).split())
 
 
-def cpu_model(cpu_info: Path = _CPU_INFO) -> str:
+def cpu_model() -> str:
     """The processor's name, such as "AMD EPYC 9B14"; "unknown" where the system does not say."""
+    return _first("model name", _CPU_INFO) or platform.processor() or "unknown"
+
+
+def _first(key: str, cpu_info: Path) -> str:
+    """What the system says under a key of the first processor; "" where it does not say."""
     try:
         lines = cpu_info.read_text().splitlines()
     except OSError:  # not Linux
-        lines = []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or "unknown")
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")

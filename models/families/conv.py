@@ -26,7 +26,14 @@ from pawtune.models.families.parameters import (
     params_of,
     spec_of,
 )
-from pawtune.models.model_spec import LEAST_SIDE, Dropout, Params, PixelNetSpec, TrainSpec
+from pawtune.models.model_spec import (
+    LEAST_SIDE,
+    TUTORIAL_VIEWS,
+    Dropout,
+    Params,
+    PixelNetSpec,
+    TrainSpec,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -165,9 +172,6 @@ PARAMETERS = (
     ),
 )
 
-# The published tutorial's "both flips, 0.9" of its models 2 to 5.
-_AUGMENTED: dict[str, Any] = {"flip": "horizontal_and_vertical", "rotation_factor": 0.9}
-
 
 class ConvFamily:
     """The family `conv`, see `Family`."""
@@ -177,8 +181,8 @@ class ConvFamily:
     parameters: Sequence[Parameter] = PARAMETERS
     baselines: Mapping[str, ConvSpec] = {
         "tutorial_1": ConvSpec(filters=(32, 32), scaling="none"),
-        "tutorial_2": ConvSpec(filters=(32, 32), scaling="none", dense_width=64, **_AUGMENTED),
-        "tutorial_3": ConvSpec(filters=(32, 32, 64), dense_width=128, **_AUGMENTED),
+        "tutorial_2": ConvSpec(filters=(32, 32), scaling="none", dense_width=64, **TUTORIAL_VIEWS),
+        "tutorial_3": ConvSpec(filters=(32, 32, 64), dense_width=128, **TUTORIAL_VIEWS),
     }
     needs, may_need = pixel_nets.needs, pixel_nets.may_need
     inputs, build = pixel_nets.inputs, pixel_nets.build

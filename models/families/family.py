@@ -45,6 +45,11 @@ class Backbone(NamedTuple):
     image_size: int
 
 
+def backbone_of(model: Any) -> Backbone:
+    """The frozen network of a model whose specification names one."""
+    return Backbone(model.backbone, model.image_size)
+
+
 def backbone_among(loaded: Mapping[Backbone, keras.Model], wanted: Backbone) -> keras.Model:
     """The backbone that a model's core is built on.
 

@@ -27,6 +27,7 @@ from pawtune.models.families.family import (
     Request,
     TrialData,
     backbone_among,
+    backbone_of,
 )
 from pawtune.models.families.layers import reported_weights
 from pawtune.models.families.parameters import Parameter, of_model, of_training, params_of, spec_of
@@ -177,7 +178,7 @@ class FinetuneFamily:
 
     def needs(self, model: FinetuneSpec, bank_views: int) -> tuple[Request, ...]:
         """The backbone, features for the head, and activations at the cut."""
-        backbone = _backbone_of(model)
+        backbone = backbone_of(model)
         return backbone, PlainFeatures(backbone), _activations_of(model)
 
     def may_need(
@@ -280,7 +281,7 @@ class FinetuneFamily:
 
         from pawtune.models.backbones.tuned_top import build_tuned
 
-        backbone = backbone_among(backbones, _backbone_of(model))
+        backbone = backbone_among(backbones, backbone_of(model))
         ends, _, above = _split(backbone, model, keras.config.dtype_policy().name)
         taps = _taps_of(model, ends)
         kernel = np.zeros((sum(tap.width for tap in taps), num_classes), "float32")
@@ -290,7 +291,7 @@ class FinetuneFamily:
         self, model: FinetuneSpec, load_backbone: Callable[[Backbone], keras.Model]
     ) -> CoreShape:
         """Tops above the same cut with the same features: all start from nearly one point."""
-        backbone = _backbone_of(model)
+        backbone = backbone_of(model)
         network = load_backbone(backbone)  # first: it loads TensorFlow quietly, the import does not
         from pawtune.models.backbones.backbone_graph import cut_by_share, find_block_ends
 
@@ -300,7 +301,7 @@ class FinetuneFamily:
 
     def inputs(self, model: FinetuneSpec, graph: PixelGraph) -> keras.KerasTensor:
         """Activations at the cut."""
-        return graph.activations(_backbone_of(model), model.share_above)
+        return graph.activations(backbone_of(model), model.share_above)
 
     def layers(
         self, model: FinetuneSpec, num_classes: int, facts: Mapping[str, Any]
@@ -330,12 +331,8 @@ def recipe_of(model: FinetuneSpec, train: TrainSpec) -> TuningRecipe:
     )
 
 
-def _backbone_of(model: FinetuneSpec) -> Backbone:
-    return Backbone(model.backbone, model.image_size)
-
-
 def _activations_of(model: FinetuneSpec) -> Activations:
-    return Activations(_backbone_of(model), model.share_above, model.views)
+    return Activations(backbone_of(model), model.share_above, model.views)
 
 
 def _split(

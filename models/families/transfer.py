@@ -24,6 +24,7 @@ from pawtune.models.families.family import (
     TrialData,
     ViewBank,
     backbone_among,
+    backbone_of,
 )
 from pawtune.models.families.layers import dense_outline, reported_weights
 from pawtune.models.families.parameters import (
@@ -35,7 +36,7 @@ from pawtune.models.families.parameters import (
     params_of,
     spec_of,
 )
-from pawtune.models.model_spec import Dropout, ModelSpec, Params, TrainSpec
+from pawtune.models.model_spec import TUTORIAL_VIEWS, Dropout, ModelSpec, Params, TrainSpec
 
 if TYPE_CHECKING:
     import keras
@@ -147,10 +148,6 @@ def _solved(head: str, taps: str, regularisation: float) -> Params:
     return {"head": head, "taps": taps, "regularisation": regularisation}
 
 
-# The published tutorial's "both flips, 0.9" of its models 2 to 5.
-_AUGMENTED: dict[str, Any] = {"flip": "horizontal_and_vertical", "rotation_factor": 0.9}
-
-
 class TransferFamily:
     """The family `transfer`, see `Family`."""
 
@@ -158,8 +155,8 @@ class TransferFamily:
     spec_type = TransferSpec
     parameters: Sequence[Parameter] = PARAMETERS
     baselines: Mapping[str, TransferSpec] = {
-        "tutorial_4": TransferSpec(pooling="max", **_AUGMENTED),
-        "tutorial_5": TransferSpec(pooling="max", dense_width=128, **_AUGMENTED),
+        "tutorial_4": TransferSpec(pooling="max", **TUTORIAL_VIEWS),
+        "tutorial_5": TransferSpec(pooling="max", dense_width=128, **TUTORIAL_VIEWS),
     }
     portfolio: Sequence[Params] = (
         _solved("ridge", "average", 1.0),
@@ -356,11 +353,6 @@ class TransferFamily:
         if model.dropout:
             yield Layer("dropout", "Dropout", f"{model.dropout:g}", (features,))
         yield from dense_outline(features, model.dense_width, num_classes)
-
-
-def backbone_of(model: TransferSpec) -> Backbone:
-    """The frozen network of a model."""
-    return Backbone(model.backbone, model.image_size)
 
 
 def _head_trial(

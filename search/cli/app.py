@@ -18,7 +18,7 @@ from pawtune.search.cli.integrations.push_verb import push
 from pawtune.search.cli.integrations.serve_verb import serve
 from pawtune.search.cli.jobs import verbs as jobs
 from pawtune.search.cli.jobs.status_verb import status
-from pawtune.search.cli.options import add_family_option, add_metric_option
+from pawtune.search.cli.options import add_own_code_options
 from pawtune.search.cli.runs_verb import runs_app
 from pawtune.search.process import Interrupted
 
@@ -108,6 +108,5 @@ for verb in (
     app.command(name, context_settings=settings, help=_help_text(verb))(verb)
 app.add_typer(setup_verbs.cache_app, name="cache")
 app.add_typer(runs_app, name="runs")
-add_family_option(app)
-add_metric_option(app)
-add_family_option(runs_app)
+add_own_code_options(app)
+add_own_code_options(runs_app)

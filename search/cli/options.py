@@ -86,54 +86,48 @@ OwnMetric = Annotated[
 Ensemble = Annotated[bool, typer.Option("--ensemble", help="What `pawtune ensemble` kept.")]
 
 
-def add_family_option(app: typer.Typer) -> None:
-    """Gives --family to every verb that makes or opens a run: those with a RUN, and `run`."""
+def add_own_code_options(app: typer.Typer) -> None:
+    """Gives --family to every verb that makes or opens a run: those with a RUN, and `run`.
+
+    And --metric to those that compute it: a metric of one's own is named again.
+    """
     for command in app.registered_commands:
         verb = command.callback
         if verb is None:
             continue
         opens = {"run", "names"} & signature(verb).parameters.keys()
         if verb.__name__ in ("run", "status") or opens:
-            command.callback = _with_families(verb)
+            verb = _with_option(verb, "family", OwnFamily, _use_families)
+        if verb.__name__ in ("resume", "confirm", "reproduce", "ensemble"):
+            verb = _with_option(verb, "metric", OwnMetric, _use_metric)
+        command.callback = verb
 
 
-def _with_families(verb: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(verb)
-    def with_families(*arguments: Any, family: list[str] | None = None, **options: Any) -> Any:
-        if family:
-            from pawtune.models.families.own import use_family
+def _use_families(places: list[str]) -> None:
+    from pawtune.models.families.own import use_family
 
-            for place in family:
-                use_family(place)
-        return verb(*arguments, **options)
-
-    return _with_option(verb, with_families, "family", OwnFamily)
+    for place in places:
+        use_family(place)
 
 
-def add_metric_option(app: typer.Typer) -> None:
-    """Gives --metric to the verbs that compute it: a metric of one's own is named again."""
-    for command in app.registered_commands:
-        verb = command.callback
-        if verb is not None and verb.__name__ in ("resume", "confirm", "reproduce", "ensemble"):
-            command.callback = _with_metric(verb)
+def _use_metric(place: str) -> None:
+    from pawtune.search.config.own_metric import use_metric
 
-
-def _with_metric(verb: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(verb)
-    def with_metric(*arguments: Any, metric: str | None = None, **options: Any) -> Any:
-        if metric is not None:
-            from pawtune.search.config.own_metric import use_metric
-
-            use_metric(metric)
-        return verb(*arguments, **options)
-
-    return _with_option(verb, with_metric, "metric", OwnMetric)
+    use_metric(place)
 
 
 def _with_option(
-    verb: Callable[..., Any], wrapper: Callable[..., Any], name: str, option: Any
+    verb: Callable[..., Any], name: str, option: Any, use: Callable[[Any], None]
 ) -> Callable[..., Any]:
-    """A wrapper that Typer sees as the verb with one more option."""
+    """What Typer sees as the verb with one more option, which is used before the verb runs."""
+
+    @wraps(verb)
+    def wrapper(*arguments: Any, **options: Any) -> Any:
+        given = options.pop(name, None)
+        if given is not None:
+            use(given)
+        return verb(*arguments, **options)
+
     declared = signature(verb)
     added = Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=option)
     wrapper.__signature__ = declared.replace(  # type: ignore[attr-defined]

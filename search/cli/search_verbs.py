@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pawtune.models.words import count
-from pawtune.search.cli.jobs.verbs import resume_as_job
+from pawtune.search.cli.jobs.options import print_submitted
 from pawtune.search.cli.options import (
     Data,
     Json,
@@ -234,17 +234,19 @@ def resume(
             f"--trials must be a number of trials to add, received {trials!r}; give +20"
         )
     if (address or "").startswith(("http://", "https://")):
-        resume_as_job(
+        from pawtune.search.jobs import ray_jobs as jobs
+        from pawtune.search.jobs.api import JobsApi
+
+        job = jobs.resume(
+            JobsApi(address, insecure),
             run,
-            address or "",
-            insecure,
             more_trials=int(more),
             retry_failed=retry_failed,
             data=data,
             quiet=quiet,
             runs_dir=runs_dir,
-            as_json=as_json,
         )
+        print_submitted("continues", job, address, insecure, as_json)
         return
     probe_head(address)  # before Ray is loaded, which takes seconds
     folder = open_run(run, runs_dir).folder

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pawtune.search.cli.output import print_json
+
 if TYPE_CHECKING:
-    from pawtune.search.jobs.api import JobsApi
     from pawtune.search.jobs.ray_jobs import Job
 
 Address = Annotated[
@@ -20,17 +21,6 @@ Address = Annotated[
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Go on without a token on an address elsewhere.")
 ]
-
-
-def open_api(address: str | None, insecure: bool) -> "JobsApi":
-    """The cluster that the options name.
-
-    Raises:
-        UserError: It cannot be asked.
-    """
-    from pawtune.search.jobs.api import JobsApi
-
-    return JobsApi(address, insecure)
 
 
 def times(job: "Job") -> str:
@@ -61,3 +51,14 @@ def where(address: str | None, insecure: bool) -> str:
 
     named = f" --address {shlex.quote(without_secrets(address))}" if address else ""
     return named + (" --insecure" if insecure else "")
+
+
+def print_submitted(
+    how: str, job: "Job", address: str | None, insecure: bool, as_json: bool
+) -> None:
+    """Prints a job that was handed to a cluster; `how`: "submitted" or "continues"."""
+    if as_json:
+        print_json(job.as_dict())
+        return
+    print(f"{how} as job {job.job_id}; run folder on the cluster: {job.folder}. Next:")
+    print_next(address, insecure, ("logs", "-f"), ("status",), ("stop",), job_id=job.job_id)

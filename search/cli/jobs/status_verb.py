@@ -8,7 +8,6 @@ import typer
 from pawtune.search.cli.jobs.options import (
     Address,
     Insecure,
-    open_api,
     times,
     where,
 )
@@ -59,10 +58,11 @@ def _job_status(
     from pawtune.data_pipeline.sources.object_store import is_address
     from pawtune.search.errors import UserError
     from pawtune.search.jobs import ray_jobs as jobs
+    from pawtune.search.jobs.api import JobsApi
     from pawtune.search.progress import run_status
 
     try:
-        api = open_api(address, insecure)
+        api = JobsApi(address, insecure)
         job = jobs.find(api, name)
     except UserError as no_job:
         raise UserError(f"RUN|JOB is neither a run ({no_run}) nor a job ({no_job})") from None

@@ -1,15 +1,15 @@
 """The verbs of `pawtune` about searches on a cluster: submit, list, status, logs, stop."""
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pawtune.search.cli.jobs.options import (
     Address,
     Insecure,
-    open_api,
     print_next,
+    print_submitted,
     times,
 )
 from pawtune.search.cli.options import Json, configured
@@ -35,6 +35,7 @@ def submit(
     """
     from pawtune.search.errors import UserError
     from pawtune.search.jobs import ray_jobs as jobs
+    from pawtune.search.jobs.api import JobsApi
 
     assert context.parent is not None  # a verb's parent is pawtune
     run = context.parent.command.commands["run"]  # type: ignore[attr-defined]
@@ -43,47 +44,18 @@ def submit(
         raise UserError(
             "--dry-run submits nothing, received it with submit; give it to `pawtune run`"
         )
-    config = configured(params)
-    job = jobs.submit(
-        open_api(address, insecure), config, shared=shared_path, quiet=bool(params["quiet"])
-    )
-    if as_json:
-        print_json(job.as_dict())
-        return
-    print(f"submitted as job {job.job_id}; run folder on the cluster: {job.folder}. Next:")
-    print_next(address, insecure, ("logs", "-f"), ("status",), ("stop",), job_id=job.job_id)
-
-
-def resume_as_job(
-    name: str,
-    address: str,
-    insecure: bool,
-    *,
-    more_trials: int,
-    retry_failed: bool,
-    data: str | None,
-    quiet: bool,
-    runs_dir: str,
-    as_json: bool,
-) -> None:
-    """Resumes a run as a Ray job: `pawtune resume` with a dashboard's URL as --address."""
-    from pawtune.search.jobs import ray_jobs as jobs
-
-    api = open_api(address, insecure)
-    options: Any = {"more_trials": more_trials, "retry_failed": retry_failed, "data": data}
-    job = jobs.resume(api, name, quiet=quiet, runs_dir=runs_dir, **options)
-    if as_json:
-        print_json(job.as_dict())
-        return
-    print(f"continues as job {job.job_id}; run folder on the cluster: {job.folder}. Next:")
-    print_next(address, insecure, ("logs", "-f"), ("status",), ("stop",), job_id=job.job_id)
+    config, quiet = configured(params), bool(params["quiet"])
+    api = JobsApi(address, insecure)
+    job = jobs.submit(api, config, shared=shared_path, quiet=quiet)
+    print_submitted("submitted", job, address, insecure, as_json)
 
 
 def list_jobs(address: Address = None, insecure: Insecure = False, as_json: Json = False) -> None:
     """List the searches submitted to a cluster, the newest first."""
     from pawtune.search.jobs import ray_jobs as jobs
+    from pawtune.search.jobs.api import JobsApi
 
-    api = open_api(address, insecure)
+    api = JobsApi(address, insecure)
     found = jobs.jobs(api)
     if as_json:
         print_json([job.as_dict() for job in found])
@@ -107,8 +79,9 @@ def logs(
     """Print what a job has said; with --follow, exit code 1 says that it failed."""
     from pawtune.search.errors import UserError
     from pawtune.search.jobs import ray_jobs as jobs
+    from pawtune.search.jobs.api import JobsApi
 
-    api = open_api(address, insecure)
+    api = JobsApi(address, insecure)
     job = jobs.find(api, job).job_id
     if follow and tail is not None:
         raise UserError(
@@ -136,8 +109,9 @@ def stop(
 ) -> None:
     """End a job in order: finished epochs are kept."""
     from pawtune.search.jobs import ray_jobs as jobs
+    from pawtune.search.jobs.api import JobsApi
 
-    api = open_api(address, insecure)
+    api = JobsApi(address, insecure)
     ended = jobs.stop(api, job)
     if as_json:
         print_json(ended.as_dict())

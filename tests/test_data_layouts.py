@@ -476,12 +476,6 @@ def test_a_table_with_splits_and_other_columns(root: Path, capsys: Capsys) -> No
     [
         (
             "id,breed",
-            "x{n},cat",
-            (),
-            "one column must name the images, but of 8 rows 'id' names 0 f",
-        ),
-        (
-            "id,breed",
             "{n},cat",
             (),
             "at least 2 labels are needed, and column 'breed' has only 'ca",

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting.build import build_manifest
@@ -19,6 +18,7 @@ from pawtune.models.out_of_fold.leave_out import (
     leave_out_ridge,
 )
 from pawtune.models.training.solved_heads import decompose, fit_temperature
+from tests.image_files import write_classes
 
 
 def blobs(count: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -179,16 +179,6 @@ def test_label_sets_cover_as_often_as_asked(concentration: float, coverage: floa
     assert (np.mean(right) > coverage + 0.05) == (coverage == 0.8)
 
 
-def write_images(root: Path) -> Path:
-    rng = np.random.default_rng(0)
-    for label in ("cat", "dog"):
-        (root / label).mkdir(parents=True)
-        for number in range(12):
-            small = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
-            small.resize((40, 40)).save(root / label / f"{number}.png")
-    return root
-
-
 def correction_lines(manifest: Manifest, *decisions: tuple[str, str, str]) -> str:
     hashes = {entry.path: entry.sha256 for entry in manifest.entries}
     rows = [
@@ -198,7 +188,7 @@ def correction_lines(manifest: Manifest, *decisions: tuple[str, str, str]) -> st
 
 
 def test_corrections_make_another_manifest_of_the_same_folder(tmp_path: Path) -> None:
-    root = write_images(tmp_path / "pets")
+    root = write_classes(tmp_path / "pets", {"cat": 12, "dog": 12})
     before = build_manifest(root)
     file = tmp_path / "relabel.csv"
     file.write_text(
@@ -231,7 +221,7 @@ def test_corrections_make_another_manifest_of_the_same_folder(tmp_path: Path) ->
 def test_corrections_that_do_not_fit_are_refused(
     tmp_path: Path, decision: tuple[str, str, str], message: str
 ) -> None:
-    root = write_images(tmp_path / "pets")
+    root = write_classes(tmp_path / "pets", {"cat": 12, "dog": 12})
     file = tmp_path / "relabel.csv"
     file.write_text(correction_lines(build_manifest(root), decision))
     with pytest.raises(DataError, match=message):
@@ -239,7 +229,7 @@ def test_corrections_that_do_not_fit_are_refused(
 
 
 def test_corrections_of_another_content_are_refused(tmp_path: Path) -> None:
-    root = write_images(tmp_path / "pets")
+    root = write_classes(tmp_path / "pets", {"cat": 12, "dog": 12})
     file = tmp_path / "relabel.csv"
     file.write_text(correction_lines(build_manifest(root), ("cat/3.png", "drop", "")))
     file.write_text(file.read_text().replace("cat/3.png", "cat/4.png"))

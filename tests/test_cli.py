@@ -160,16 +160,6 @@ def test_more_gpus_than_there_are(
     assert not (tmp_path / "runs" / "greedy").exists()
 
 
-def test_a_cluster_that_is_not_there(images: Path) -> None:
-    """In a process of its own: this one may have a cluster already."""
-    command = [sys.executable, "-m", "pawtune", "run", "--data", str(images), "--families=conv"]
-    ended = subprocess.run(
-        [*command, "--address=127.0.0.1:1"], capture_output=True, text=True, timeout=60
-    )
-    assert ended.returncode == 2
-    assert "--address must be that of a running Ray cluster, received '127.0.0.1:1'" in ended.stderr
-
-
 def test_options_that_exclude_each_other(capsys: pytest.CaptureFixture[str], images: Path) -> None:
     outcome = run(capsys, images, "--no-baselines", "--baselines-only")
     refused(outcome, "--no-baselines and --baselines-only exclude each other")
@@ -179,14 +169,6 @@ def test_an_unknown_run(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in (["leaderboard"], ["test"], ["best"], ["show"]):
         arguments = [*verb, "nope"] + (["0001"] if verb == ["show"] else [])
         refused(pawtune(capsys, *arguments), "RUN must be the name of a run", "'nope'")
-
-
-def test_a_model_that_is_not_ours(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, images: Path
-) -> None:
-    model = tmp_path / "model.keras"
-    model.write_bytes(b"no archive")
-    refused(pawtune(capsys, "predict", model, images), "MODEL must be a file that `pawtune best`")
 
 
 def test_the_cache_is_listed_and_cleared(capsys: pytest.CaptureFixture[str]) -> None:

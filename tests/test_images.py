@@ -1,4 +1,4 @@
-"""images.decode: each kind of file has its stated treatment; resizing equals Keras'."""
+"""images.decode: kinds of files, beside those of `hostile_files`; resizing equals Keras'."""
 
 import hashlib
 import os
@@ -36,24 +36,6 @@ class Entry:
 def saved(path: Path, image: Image.Image, **options: object) -> Path:
     image.save(path, **options)  # type: ignore[arg-type]
     return path
-
-
-def test_rgb_png_is_returned_as_it_is(tmp_path: Path) -> None:
-    decoded = decode_image(write_image(tmp_path / "a.png", 1))
-    assert decoded.dtype == np.uint8
-    np.testing.assert_array_equal(decoded, picture(1))
-
-
-def test_greyscale_fills_three_channels(tmp_path: Path) -> None:
-    grey = picture(2)[:, :, 0]
-    decoded = decode_image(saved(tmp_path / "a.png", Image.fromarray(grey)))
-    np.testing.assert_array_equal(decoded, np.repeat(grey[:, :, None], 3, axis=2))
-
-
-def test_one_bit_image_is_black_and_white(tmp_path: Path) -> None:
-    bits = np.indices((8, 8)).sum(axis=0) % 2 == 0
-    decoded = decode_image(saved(tmp_path / "a.png", Image.fromarray(bits)))
-    np.testing.assert_array_equal(decoded[:, :, 1], bits * 255)
 
 
 def test_sixteen_bit_greyscale_is_scaled_to_eight(tmp_path: Path) -> None:
@@ -96,32 +78,9 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode_image(path), np.rot90(picture(3), -1))
 
 
-def test_first_picture_of_mpo_is_used(tmp_path: Path) -> None:
-    first, second = Image.new("RGB", (16, 16), "red"), Image.new("RGB", (16, 16), "blue")
-    path = saved(tmp_path / "a.jpg", first, format="MPO", save_all=True, append_images=[second])
-    assert decode_image(path)[0, 0, 0] > 240
-
-
-def test_still_gif_and_webp_are_read(tmp_path: Path) -> None:
-    for name in ("a.gif", "a.webp", "a.bmp", "a.tiff", "a.ppm"):
-        path = saved(tmp_path / name, Image.new("RGB", (9, 12), (255, 255, 255)))
-        assert decode_image(path).shape == (12, 9, 3)
-
-
-@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tiff"])
-def test_animation_is_rejected(tmp_path: Path, name: str) -> None:
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "green")]
-    path = saved(tmp_path / name, frames[0], save_all=True, append_images=frames[1:])
-    with pytest.raises(DataError, match=rf"{name}: animated or with several pages \(3 frames\)"):
-        decode_image(path)
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", r"empty file \(0 bytes\)"),
-        (b"hello", "not an image"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "not an image|corrupt image"),
         (b"II*\0\x10\0\0\0CR\2\0" + bytes(99), "raw camera file, a format that is not read"),
         (b"\0\0\0\x18ftypcrx " + bytes(99), "raw camera file, a format that is not read"),
         (b"RIFF\0\0\0\0AVI LIST", "video, a format that is not read"),
@@ -135,32 +94,10 @@ def test_what_is_no_image_is_rejected(tmp_path: Path, content: bytes, reason: st
         decode_image(path)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_truncated_file_is_rejected(tmp_path: Path, name: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    path = saved(tmp_path / name, Image.fromarray(noise))
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(DataError, match=f"{name}: corrupt image: "):
-        decode_image(path)
-
-
-def test_tiny_image_is_rejected(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.png", Image.new("RGB", (40, 7)))
-    with pytest.raises(DataError, match="40 x 7 px; each side must have at least 8 px"):
-        decode_image(path)
-
-
-@pytest.mark.parametrize("side", [10_001, 20_000])
-def test_bomb_is_rejected_before_it_is_decoded(tmp_path: Path, side: int) -> None:
-    path = saved(tmp_path / "a.png", Image.new("1", (side, side)))
+def test_bomb_is_rejected_before_it_is_decoded(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", Image.new("1", (10_001, 10_001)))
     assert path.stat().st_size < 100_000
     with pytest.raises(DataError, match="more than 100 megapixels"):
-        decode_image(path)
-
-
-def test_32_bit_pixels_are_rejected(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.tiff", Image.new("F", (16, 16)))
-    with pytest.raises(DataError, match="32-bit pixels"):
         decode_image(path)
 
 

@@ -6,11 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.waiting import wait_until
 
 
 def free_port() -> int:
@@ -28,11 +29,11 @@ def run_board(run: Path, num_runs: int) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     address = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 60
-        while not (runs := fetch(f"{address}/data/runs")) or len(runs) < num_runs:
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline, "TensorBoard did not show all runs within 60 s"
-            time.sleep(0.3)
+        wait_until(
+            lambda: len(fetch(f"{address}/data/runs") or ()) >= num_runs,
+            process=process,
+            told=lambda: "TensorBoard did not show all runs within 60 s",
+        )
         yield address
     finally:
         process.send_signal(signal.SIGINT)

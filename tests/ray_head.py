@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import wait_until
+
 START_S = 60
 IP = "127.0.0.2"  # loopback; Ray would turn 127.0.0.1 into the address that others reach
 NODE_PORTS = (
@@ -114,11 +116,8 @@ def ray_node(head: Head, num_cpus: int = 1) -> Iterator[int]:
     options = [f"--{name}={port}" for name, port in ports.items()]
     options += [f"--address={head.gcs_address}", f"--num-cpus={num_cpus}"]
     with _ray_start(folder, head.environment, *options) as process:
-        deadline = time.monotonic() + START_S
-        while "Ray runtime started" not in (folder / "log").read_text():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"no Ray node:\n{(folder / 'log').read_text()}")
-            time.sleep(0.2)
+        said = (folder / "log").read_text
+        wait_until(lambda: "Ray runtime started" in said(), START_S, process=process, told=said)
         yield process.pid
 
 

@@ -4,7 +4,6 @@ import csv
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tests.board import fetch, free_port, run_board
 from tests.browser import Browser, run_browser
 from tests.networks import save_random_backbone
 from tests.run_folders import RunMaker
+from tests.waiting import wait_until
 
 IMAGE_SIZE = 32
 
@@ -252,11 +252,7 @@ def test_optuna_dashboard_shows_what_explains_a_trial(browser: Browser, finished
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 60
-        while (studies := fetch(f"{address}/api/studies")) is None:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
+        studies = wait_until(lambda: fetch(f"{address}/api/studies"), process=process)
         (study,) = studies["study_summaries"]
         assert study["study_name"] == "seen"
         rows = finished.rows()
@@ -306,9 +302,7 @@ def test_the_audit_is_decided_by_keyboard_and_saved(
     browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     browser.evaluate("document.getElementById('save').click()")
     saved = tmp_path / "relabel.csv"
-    deadline = time.monotonic() + 30
-    while not saved.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(saved.exists, 30)
     assert saved.read_text().splitlines() == [
         "path,sha256,decision,label",
         f"{wrong[0].path},{wrong[0].sha256},relabel,{wrong[0].suggested}",

@@ -21,6 +21,7 @@ import ray
 from pawtune.search.driver import resume_search
 from pawtune.search.storage.run_folder import RunFolder
 from tests.fault_search import replacements
+from tests.waiting import wait_until
 from tests.whole_run import assert_whole
 
 TRIALS, EPOCHS = 3, 8
@@ -77,11 +78,7 @@ class Victim:
         )
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float = 60) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < deadline, "it did not come"
-            time.sleep(0.01)
+        wait_until(condition, timeout_s, process=self.process, pause_s=0.01)
 
     def end(self, number: int) -> str:
         """Sends the signal; what the driver said."""

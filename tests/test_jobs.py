@@ -25,6 +25,7 @@ from tests.command_line import pawtune
 from tests.ray_head import Head, ray_head
 from tests.run_folders import RunMaker, make_images
 from tests.s3_server import CREDENTIALS
+from tests.waiting import wait_until
 
 AT_ONCE_S = 60.0  # answers are given up after seconds; a crowded machine takes the rest
 TINY = ("--families=conv", "--trials=1", "--image-size=32", "--no-baselines")
@@ -187,9 +188,7 @@ def test_stop_keeps_finished_epochs(guarded: Head, images: Path, tmp_path: Path)
     options = ("--data", images, "--name=long", "--epochs=5000", *TINY)
     job_id = guarded.json("submit", *options, cwd=tmp_path)["job_id"]
     metrics = tmp_path / "runs" / "long" / "trials" / "0001" / "metrics.csv"
-    deadline = time.monotonic() + 90
-    while not metrics.exists() and time.monotonic() < deadline:
-        time.sleep(0.5)
+    wait_until(metrics.exists, 90)
     asked = guarded.pawtune("status", "long", cwd=tmp_path)
     assert "run long: running; trials: 1 running" in asked.stdout
     leaves_it_running(guarded, job_id, tmp_path)
@@ -224,10 +223,7 @@ def start_job(head: Head, command: str, **metadata: str) -> str:
             return json.load(answer)
 
     ask("", json.dumps(asked).encode())
-    deadline = time.monotonic() + 30
-    while ask(job_id)["status"] != "RUNNING":
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until(lambda: ask(job_id)["status"] == "RUNNING", 30)
     return job_id
 
 

@@ -24,6 +24,7 @@ from tests.command_line import pawtune
 from tests.hostile_files import permissions_that_count
 from tests.image_files import write_classes
 from tests.run_folders import RunMaker
+from tests.waiting import wait_until
 
 PAWTUNE = (sys.executable, "-m", "pawtune")
 ODD = "why? a%20b/job%2Fmain"
@@ -302,7 +303,7 @@ def test_a_closed_window_ends_a_search_in_order(photos: Path, tmp_path: Path) ->
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the tests ignore it
         os.execv(words[0], words)
     try:
-        until(lambda: any(run.glob("trials/*/metrics.csv")))
+        wait_until(lambda: any(run.glob("trials/*/metrics.csv")), 120)
     finally:
         os.close(terminal)
         os.waitpid(process, 0)
@@ -316,7 +317,7 @@ def test_status_knows_a_dead_driver(photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "killed"
     driver = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: any(run.glob("trials/*/metrics.csv")))
+        wait_until(lambda: any(run.glob("trials/*/metrics.csv")), 120)
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
@@ -325,13 +326,6 @@ def test_status_knows_a_dead_driver(photos: Path, tmp_path: Path) -> None:
     assert said in state
     assert " interrupted" in state
     assert " running" not in state
-
-
-def until(holds: Any, patience_s: float = 120.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -352,7 +346,7 @@ def test_a_verb_that_is_stopped_says_so_and_leaves_nothing(
     working = subprocess.Popen(
         words, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
     )
-    until(Path("begun").exists)
+    wait_until(Path("begun").exists, 120)
     working.send_signal(number)
     said = working.communicate(timeout=60)[1]
     assert working.returncode == 130

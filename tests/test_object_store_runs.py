@@ -60,6 +60,7 @@ from tests.command_line import pawtune
 from tests.event_reading import read_scalars
 from tests.run_folders import RunMaker, make_images
 from tests.s3_server import CREDENTIALS, Server, s3_server
+from tests.waiting import wait_until
 
 EPOCH = dict.fromkeys(REQUIRED_METRICS, 0.5) | {"epoch": 1}
 
@@ -555,10 +556,11 @@ def test_what_waits_and_what_has_ended_is_soon_in_the_store(
         )
         study.add(optuna.trial.create_trial(value=0.5))
         uploader.ended("0001")
-        deadline = time.monotonic() + 30
-        while "trials/0002/status.json" not in store.files() or _studied(store, tmp_path) != 1:
-            assert time.monotonic() < deadline, store.files()
-            time.sleep(0.1)
+        wait_until(
+            lambda: "trials/0002/status.json" in store.files() and _studied(store, tmp_path) == 1,
+            30,
+            told=store.files,
+        )
         said = json.loads(store.read("trials/0002/status.json"))
         assert said["reason"].startswith("waits 0 s for 1 CPU + 1 GPU; free on all nodes together")
         study.close()
@@ -586,11 +588,7 @@ def _reached(address: str) -> int:
 
 
 def _wait_for_epochs(address: str, epochs: int, driver: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 300
-    while _reached(address) < epochs:
-        assert driver.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
+    wait_until(lambda: _reached(address) >= epochs, 300, process=driver, pause_s=0.3)
 
 
 def _check_whole(address: str, trials: int, epochs: int) -> None:

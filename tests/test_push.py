@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.board import free_port
 from tests.command_line import pawtune
 from tests.run_folders import RunMaker
 from tests.tiny_run import search_tiny
+from tests.waiting import wait_until
 
 pytestmark = [
     # Of MLflow and of W&B's own code on libraries that are newer than they are.
@@ -59,11 +59,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             [*command, "--port", str(port)], cwd=tmp_path, stdout=log, stderr=log, process_group=0
         )
     try:
-        deadline = time.monotonic() + 120
-        while not answers(f"http://127.0.0.1:{port}/health"):
-            assert server.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.5)
+        health = f"http://127.0.0.1:{port}/health"
+        wait_until(lambda: answers(health), 120, process=server, told=(tmp_path / "log").read_text)
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)  # it starts others
@@ -144,10 +141,7 @@ def test_a_search_is_followed_to_its_end(
 
     searching = threading.Thread(target=search_tiny, args=(tiny_images, runs_dir))
     searching.start()
-    deadline = time.monotonic() + 120
-    while not (runs_dir / "tiny" / "search.yaml").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until((runs_dir / "tiny" / "search.yaml").exists, 120)
     opened = open_run("tiny", runs_dir)
     pushing.follow(opened, push_once, lambda: is_running(opened.folder))
     searching.join()
@@ -206,11 +200,8 @@ def records(path: Path) -> Iterator[bytes]:
 
 def read_when_closed(path: Path) -> dict[str, Any]:
     """W&B's own process writes the file, and may do so after `finish` has returned."""
-    deadline = time.monotonic() + 60
-    while not (logged := read_offline(path))["closed"]:
-        assert time.monotonic() < deadline, logged
-        time.sleep(0.2)
-    return logged
+    wait_until(lambda: read_offline(path)["closed"], told=lambda: read_offline(path))
+    return read_offline(path)
 
 
 def read_offline(path: Path) -> dict[str, Any]:

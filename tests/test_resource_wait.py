@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +15,7 @@ from pawtune.search.cluster.connection import ResourcePlan
 from pawtune.search.storage.run_folder import create_run_folder
 from pawtune.search.tuning import pending_trials as waiting
 from pawtune.search.tuning.pending_trials import WaitingNotes
+from tests.waiting import wait_until
 
 
 @ray.remote
@@ -41,11 +41,7 @@ def test_a_full_cluster_is_waited_for(ray_cluster: dict[str, Any], told: list[st
         target=room.wait_for_room, args=({"num_cpus": 1, "num_gpus": 0}, told.append), daemon=True
     )
     waiting.start()
-    deadline = time.monotonic() + 60
-    while not told:
-        assert waiting.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: told or not waiting.is_alive())
     waiting.join(0.5)
     assert waiting.is_alive()
     assert re.fullmatch(

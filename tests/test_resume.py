@@ -41,6 +41,7 @@ from pawtune.search.tuning.scheduler import FamilyScheduler
 from tests.command_line import pawtune
 from tests.event_reading import read_scalars
 from tests.test_tuning import Search
+from tests.waiting import wait_until
 
 
 def test_running_best_in_both_directions() -> None:
@@ -271,7 +272,7 @@ def test_a_killed_search_continues_where_it_was(
     )
     run = RunFolder(runs_dir / "r")
     try:
-        _wait_for(lambda: len(_epochs(run)) > 0 and max(_epochs(run)) >= 5, driver)
+        wait_until(lambda: max(_epochs(run), default=0) >= 5, 120, process=driver)
     finally:
         driver.kill()
         driver.wait(timeout=30)
@@ -309,7 +310,7 @@ def test_signals_end_a_search_in_order(
         text=True,
     )
     run = RunFolder(runs_dir / "r")
-    _wait_for(lambda: bool(_epochs(run)) and max(_epochs(run)) >= 2, driver)
+    wait_until(lambda: max(_epochs(run), default=0) >= 2, 120, process=driver)
     driver.send_signal(number)
     out, err = driver.communicate(timeout=60)
     check_interrupted(run, driver.returncode, out, err)
@@ -348,14 +349,6 @@ def _interrupted_when(condition: Any) -> Iterator[None]:
 
 def _epochs(run: RunFolder) -> list[int]:
     return [len(trial.read_metrics()) for trial in run.trials()]
-
-
-def _wait_for(condition: Any, driver: subprocess.Popen[str], timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert driver.poll() is None, driver.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_an_unfit_number_of_trials(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

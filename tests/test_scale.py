@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.test_benchmarks import REPOSITORY, benchmark
+from tests.waiting import wait_until
 
 
 @contextmanager
@@ -21,11 +21,7 @@ def begun(out: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     script = str(REPOSITORY / "benchmarks" / "scale.py")
     process = subprocess.Popen([sys.executable, script, *arguments, "--out", str(out)])
     try:
-        deadline = time.monotonic() + 120
-        while not out.exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(out.exists, 120, process=process)
         yield process
     finally:
         process.kill()

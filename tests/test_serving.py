@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 import warnings
@@ -27,6 +26,7 @@ from pawtune.search.run import Run
 from tests.browser import run_browser
 from tests.command_line import pawtune
 from tests.tiny_run import search_tiny
+from tests.waiting import wait_until
 
 with warnings.catch_warnings():  # Ray Serve's own code, on pydantic and FastAPI of today
     warnings.simplefilter("ignore")
@@ -51,11 +51,8 @@ def url(tiny: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("log") / "log"
     with log.open("w") as stream:
         server = subprocess.Popen(command, stdout=stream, stderr=stream)
-        deadline = time.monotonic() + 240
-        while "Ctrl-C ends it" not in log.read_text():
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.3)
+        begun = "Ctrl-C ends it"
+        wait_until(lambda: begun in log.read_text(), 240, process=server, told=log.read_text)
         yield f"http://127.0.0.1:{port}"
         server.send_signal(signal.SIGINT)
         assert server.wait(90) == 0, log.read_text()

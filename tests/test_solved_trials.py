@@ -2,7 +2,6 @@
 
 import os
 import re
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.command_line import pawtune
 from tests.networks import save_random_backbone
 from tests.ray_head import tree_of
 from tests.run_folders import split_trial
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -85,10 +85,7 @@ def test_the_portfolio_comes_first(searched: Run) -> None:
 
 def test_a_search_leaves_no_process_of_its_own(searched: Run, others: set[int]) -> None:
     """One stayed of each search, for as long as the notebook that it ran in."""
-    deadline = time.monotonic() + 60
-    while left := processes_of_searches() - others:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.2)
+    wait_until(lambda: processes_of_searches() <= others, told=processes_of_searches)
 
 
 @pytest.mark.parametrize(("head", "taps"), [

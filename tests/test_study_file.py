@@ -3,8 +3,6 @@
 import math
 import sqlite3
 import threading
-import time
-from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +16,7 @@ from pawtune.search.config.search_config import load_config
 from pawtune.search.objective import Objective
 from pawtune.search.sampling import space, study_file
 from pawtune.search.sampling.study_file import StudyFile
+from tests.waiting import wait_until
 
 CONFIG = load_config(None, [], {"data": "sample"})
 
@@ -81,13 +80,6 @@ def rows_of_all_tables(path: Path) -> dict[str, list[str]]:
         return found
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def rows(path: Path) -> int:
     """How many trials the file holds; not through Optuna, which takes half a second."""
     with closing(sqlite3.connect(path)) as connection:
@@ -128,7 +120,7 @@ def test_studies_that_somebody_adds_and_deletes_end_no_search(
     assert optuna.load_study(study_name="another", storage=storage).trials == []
     optuna.delete_study(study_name="run", storage=storage)
     file.add(*others)
-    wait_for(lambda: bool(lines))
+    wait_until(lambda: lines, 30)
     file.close()
     gone = "somebody deleted its study"
     assert lines == [
@@ -172,14 +164,14 @@ def test_trials_are_written_soon_by_one_thread(
     file = StudyFile(tmp_path / "study.db", "run", Objective(), pytest.fail)
     assert not (tmp_path / "study.db").exists()
     file.start()
-    wait_for(lambda: file._timer is None)
+    wait_until(lambda: file._timer is None)
     threads = threading.active_count()
     with file._writing:  # nothing is written, however long this takes
         for trial in ended_trials():
             file.add(trial)
             assert threading.active_count() == threads + 1
         assert rows(tmp_path / "study.db") == 0
-    wait_for(lambda: rows(tmp_path / "study.db") == 4)
+    wait_until(lambda: rows(tmp_path / "study.db") == 4)
     file.close()
     assert rows(tmp_path / "study.db") == 4
 
@@ -197,15 +189,15 @@ def test_a_file_that_is_away_is_written_when_it_is_back(
     folder.rename(tmp_path / "elsewhere")
     first, *others = ended_trials()
     file.add(first)
-    wait_for(lambda: bool(lines))
+    wait_until(lambda: lines, 30)
     attempts: list[str | None] = []
     attempt = file.write
     monkeypatch.setattr(file, "write", lambda: attempts.append(attempt()) or attempts[-1])
-    wait_for(lambda: len(attempts) > 2)
+    wait_until(lambda: len(attempts) > 2)
     assert lines == ["study.db cannot be written, trying again: unable to open database file"]
     (tmp_path / "elsewhere").rename(folder)
-    wait_for(lambda: rows(folder / "study.db") == 1)
-    wait_for(lambda: not file._pending)  # the thread is done with the file
+    wait_until(lambda: rows(folder / "study.db") == 1)
+    wait_until(lambda: not file._pending)  # the thread is done with the file
     (folder / "study.db").unlink()
     file.add(*others)
     file.close()
@@ -260,7 +252,7 @@ def test_a_disk_that_is_full_at_the_start_costs_nothing_once_it_has_room(
     monkeypatch.setattr(file, "_connect", full_twice)
     file.start()
     file.add(*ended_trials())
-    wait_for(lambda: (tmp_path / "study.db").exists() and rows(tmp_path / "study.db") == 4)
+    wait_until(lambda: (tmp_path / "study.db").exists() and rows(tmp_path / "study.db") == 4)
     file.close()
     assert lines == ["study.db cannot be written, trying again: database or disk is full"]
     assert [path.name for path in tmp_path.iterdir()] == ["study.db"]

@@ -21,6 +21,7 @@ from pawtune.models.errors import ModelError
 from pawtune.models.families.conv import CONV, ConvSpec
 from pawtune.models.families.table import check_limits
 from pawtune.models.families.transfer import TransferSpec
+from pawtune.models.model_spec import ModelSpec, TrainSpec
 from pawtune.models.spec import TrialSpec
 from pawtune.search.config.search_config import SearchConfig, dump_config, load_config
 from pawtune.search.run import Run
@@ -135,6 +136,18 @@ class RunMaker:
         folder.write_status(status, reason=reason, **times)  # type: ignore[arg-type]
         self.clock += seconds / 2  # two at a time
         return folder.trial_id
+
+    def add_net(self, model: ModelSpec, *, seed: int = 0, **how: Any) -> str:
+        """A trial that keeps the weights of an untrained net or, on a `backbone`, head."""
+        from pawtune.models.precision import precision
+        from tests.networks import network_of
+
+        name = f"{model.family}-{self.count + 1:04d}"
+        trial_id = self.add(TrialSpec(name=name, model=model, train=TrainSpec(epochs=2)))
+        with precision("float32"):
+            core = network_of(model, len(self.manifest.class_names), seed=seed, **how).core
+        core.save_weights(self.folder.trial(trial_id).best_weights)
+        return trial_id
 
     def finish(self, reason: str | None = None) -> RunFolder:
         write_json(

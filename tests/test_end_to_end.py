@@ -11,10 +11,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.search.run import open_run
 from tests.command_line import pawtune
 from tests.networks import save_random_backbone
+from tests.tiny_run import assert_answers_as_trained
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -129,18 +129,10 @@ def test_stored_predictions_are_those_of_the_best_epoch(finished: Path) -> None:
 
 @pytest.mark.parametrize("family", ["conv", "transfer"])
 def test_the_kept_checkpoint_predicts_as_it_did_in_training(finished: Path, family: str) -> None:
-    from pawtune.data_pipeline.images.decode import decode_split
-
     run = open_run(finished)
     row = next(row for row in run.rows() if row.family == family)
-    manifest = run.manifest()
-    pixels = decode_split(Path(manifest.root), manifest.split("validation"), 32)
-    kept = np.load(run.folder.trial(row.trial_id).best_predictions)
-    temperature = choose_temperature(kept, manifest.labels("validation"))
-    # Compared as it was in training: a low temperature would enlarge differences of rounding.
-    delivered = tempered(run.best(row.trial_id).predict(pixels, verbose=0), 1 / temperature)
     # Features are kept in float16: a head that is hardly penalised shows their 11 bits of mantissa.
-    np.testing.assert_allclose(delivered, kept, atol=2e-2)
+    assert_answers_as_trained(run.best(row.trial_id), run, row.trial_id, atol=2e-2)
 
 
 def test_test_and_predict_agree_on_every_image(

@@ -19,8 +19,6 @@ from PIL import Image
 from pawtune.data_pipeline.images.decode import Decoding
 from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.families.conv import ConvSpec
-from pawtune.models.model_spec import TrainSpec
-from pawtune.models.spec import TrialSpec
 from pawtune.search.errors import UserError
 from pawtune.search.results.delivery.export import export_model
 from pawtune.search.results.delivery.model_card import make_card
@@ -31,7 +29,6 @@ from pawtune.search.run import Run
 from pawtune.search.storage.run_folder import RunFolder
 from tests.command_line import pawtune
 from tests.image_files import write_image
-from tests.networks import network_of
 from tests.run_folders import RunMaker, make_images
 
 
@@ -41,9 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     root = tmp_path_factory.mktemp("export")
     maker = RunMaker(root / "runs", make_images(root / "images", ["a", "b", "c"]))
     model = ConvSpec(family="conv", image_size=32, filters=(8, 8), dropout=0.0)
-    trial_id = maker.add(TrialSpec(name="small", model=model, train=TrainSpec(epochs=2)))
-    trial = maker.folder.trial(trial_id)
-    network_of(model, 3, seed=1).core.save_weights(trial.best_weights)
+    maker.add_net(model, seed=1)
     return maker.finish()
 
 

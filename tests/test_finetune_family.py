@@ -7,21 +7,18 @@ import keras
 import numpy as np
 import pytest
 
-from pawtune.data_pipeline.images.decode import decode_split
 from pawtune.models.families.family import Activations, Backbone
 from pawtune.models.families.finetune import FINETUNE, FinetuneSpec
 from pawtune.models.model_spec import TrainSpec
-from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
-from pawtune.search.config.search_config import load_config
-from pawtune.search.driver import resume_search, run_search
+from pawtune.search.driver import resume_search
 from pawtune.search.dry_run import describe
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.report.budget import budget
 from pawtune.search.report.data import read_report_data
 from pawtune.search.run import Run
 from tests.command_line import pawtune
-from tests.networks import save_random_backbone
 from tests.run_folders import split_trial
+from tests.tiny_run import assert_answers_as_trained, search_untrained
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 TRIALS = 7  # the first heads of the portfolio, that of fine-tuning, and a proposal
@@ -33,19 +30,8 @@ def searched(
 ) -> Run:
     """A search on a backbone with random weights."""
     folder = tmp_path_factory.mktemp("tuned")
-    weights = folder / "backbone.weights.h5"
-    save_random_backbone(weights, is_normed=True)
-    config = load_config(
-        None,
-        [],
-        {
-            "data": str(tiny_images), "name": "tuned", "runs_dir": str(folder / "runs"),
-            "weights": str(weights), "image_size": [32], "families": ["transfer", "finetune"],
-            "trials": TRIALS, "epochs": 2, "speed.precision": "float32",
-            "scheduler.name": "none",
-        },
-    )  # fmt: skip
-    return run_search(config, Reporter(quiet=True))
+    given = {"families": ["transfer", "finetune"], "trials": TRIALS, "epochs": 2}
+    return search_untrained(folder, tiny_images, "scheduler.name=none", **given)
 
 
 def tuned(run: Run) -> list[str]:
@@ -95,13 +81,7 @@ def test_the_delivered_file_predicts_as_training_did(searched: Run, tmp_path: Pa
     file = tmp_path / "model.keras"
     searched.best("0007").save(file)
     model = keras.models.load_model(file, compile=False, safe_mode=True)
-    manifest = searched.manifest()
-    pixels = decode_split(Path(manifest.root), manifest.split("validation"), 32)
-    kept = np.load(searched.folder.trial("0007").best_predictions)
-    temperature = choose_temperature(kept, manifest.labels("validation"))
-    # Compared as it was in training: a low temperature would enlarge differences of rounding.
-    delivered = tempered(model.predict(pixels, verbose=0), 1 / temperature)
-    np.testing.assert_allclose(delivered, kept, atol=2e-3)
+    assert_answers_as_trained(model, searched, "0007", atol=2e-3)
 
 
 def test_tops_above_one_cut_are_averaged_in_weights(
@@ -109,7 +89,7 @@ def test_tops_above_one_cut_are_averaged_in_weights(
 ) -> None:
     """The validation images are predicted again, by what the cut gives of them."""
     run = split_trial(searched, "0007", tmp_path / "halves")
-    root, manifest = run.folder.root, run.manifest()
+    root = run.folder.root
     gone = pawtune(capsys, "ensemble", root, "--soup", "--data", tmp_path / "nowhere")
     assert gone.code == 2
     assert "the images of run halves are needed again" in gone.err
@@ -121,9 +101,8 @@ def test_tops_above_one_cut_are_averaged_in_weights(
     decided = np.load(root / "ensemble" / "val_predictions.npy")
     np.testing.assert_allclose(decided, kept, atol=2e-3)
     model = keras.models.load_model(root / "ensemble" / "model.keras", compile=False)
-    pixels = decode_split(Path(manifest.root), manifest.split("validation"), 32)
-    delivered = tempered(model.predict(pixels, verbose=0), 1 / soup["temperature"])
-    np.testing.assert_allclose(delivered, kept, atol=2e-3)
+    temperature = soup["temperature"]
+    assert_answers_as_trained(model, searched, "0007", atol=2e-3, temperature=temperature)
     assert model.count_params() == searched.best("0007").count_params()
     assert pawtune(capsys, "report", root).code == 0
 

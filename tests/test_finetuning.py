@@ -34,6 +34,7 @@ from pawtune.models.training.finetuning import (
 )
 from pawtune.models.training.fused_optimizers import FusedAdamW, warmup_cosine
 from pawtune.models.training.solved_heads import decompose, solve_logistic
+from tests.networks import set_batch_norms
 
 SIZE = 48
 CUT = 13  # of MobileNetV2's 18 blocks
@@ -53,12 +54,7 @@ def backbone() -> keras.Model:
     """Random weights with statistics of our images: a new MobileNetV2's features hardly differ."""
     keras.utils.set_random_seed(0)
     backbone = load_backbone("MobileNetV2", SIZE, None)
-    backbone.trainable = True
-    for layer in backbone.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    backbone(IMAGES.astype("float32") / 127.5 - 1, training=True)
-    backbone.trainable = False
+    set_batch_norms(backbone, IMAGES.astype("float32") / 127.5 - 1)
     return backbone
 
 

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from pawtune.models.families.conv import ConvSpec
 from pawtune.models.families.family import Backbone, Bank, ViewBank
 from pawtune.models.features.augmented_views import make_view_table
 from pawtune.models.out_of_fold.leave_out import deal_folds
 from pawtune.models.training.solved_heads import decompose, solve_ridge
-from pawtune.search.config.search_config import load_config
-from pawtune.search.driver import run_search
 from pawtune.search.out_of_fold.run_features import SeenImages, find_backbone, read_features
 from pawtune.search.progress.reporter import Reporter
 from pawtune.search.results.look_ledger import read_ledger
@@ -24,8 +23,8 @@ from pawtune.search.retraining.folds import FoldArrays, folds_cost, predict_by_f
 from pawtune.search.run import Run
 from pawtune.search.storage.trial_spec import load_spec
 from tests.command_line import pawtune
-from tests.networks import network_of, save_random_backbone
 from tests.run_folders import RunMaker, make_images
+from tests.tiny_run import search_untrained
 
 if TYPE_CHECKING:
     from pawtune.search.worker.trial_data import SharedArrays
@@ -34,15 +33,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def search(folder: Path, images: Path, settings: list[str], **given: Any) -> Run:
-    """A search on a backbone with random weights."""
-    weights = folder / "backbone.weights.h5"
-    save_random_backbone(weights)
-    values = {
-        "data": str(images), "name": "folds", "runs_dir": str(folder / "runs"),
-        "weights": str(weights), "image_size": [32], "epochs": 2,
-        "speed.precision": "float32", "scheduler.name": "none", **given,
-    }  # fmt: skip
-    return run_search(load_config(None, settings, values), Reporter(quiet=True))
+    return search_untrained(folder, images, "scheduler.name=none", *settings, epochs=2, **given)
 
 
 @pytest.fixture(scope="module")
@@ -142,12 +133,8 @@ def make_run(folder: Path) -> Run:
     """A run of one conv net with weights, and no backbone."""
     images = make_images(folder / "images", ["a", "b"], 40)
     maker = RunMaker(folder, images, image_size=[32], epochs=2)
-    maker.proposals(1, ["conv"])
-    run = Run(maker.finish())
-    (row,) = run.rows()
-    spec = load_spec(run.folder, row.trial_id).model
-    network_of(spec, 2, seed=0).core.save_weights(run.folder.trial(row.trial_id).best_weights)
-    return run
+    maker.add_net(ConvSpec(image_size=32, filters=(8, 8)))
+    return Run(maker.finish())
 
 
 def test_a_run_without_a_backbone_is_audited_by_its_best_trial(

@@ -12,13 +12,11 @@ import pytest
 from pawtune.models.backbones.frozen_backbone import load_backbone
 from pawtune.models.families.transfer import TransferSpec
 from pawtune.models.features.novelty import Novelty, images_kept
-from pawtune.models.model_spec import TrainSpec
-from pawtune.models.spec import TrialSpec
 from pawtune.search.results.delivery.model_file import NOVELTY_MEMBER
 from pawtune.search.run import Run
 from pawtune.search.storage.run_folder import write_json
 from tests.command_line import pawtune
-from tests.networks import network_of, save_random_backbone
+from tests.networks import save_random_backbone
 from tests.run_folders import RunMaker, make_images
 from tests.test_calibration import make_run as make_conv_run
 
@@ -46,10 +44,7 @@ def make_run(folder: Path) -> Run:
     facts = {"source_hash": "0" * 64, "num_weights": 2257984, "num_features": 1280}
     write_json(weights.with_name("MobileNetV2-32.json"), facts)
     model = TransferSpec(image_size=32)
-    trial_id = maker.add(TrialSpec(name="head", model=model, train=TrainSpec(epochs=2)))
-    backbone = load_backbone("MobileNetV2", 32, weights)
-    core = network_of(model, 2, seed=0, backbone=backbone).core
-    core.save_weights(maker.folder.trial(trial_id).best_weights)
+    maker.add_net(model, backbone=load_backbone("MobileNetV2", 32, weights))
     return Run(maker.finish())
 
 

@@ -25,13 +25,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> P
 
     scratch = tmp_path_factory.mktemp("model")
     maker = RunMaker(scratch, tiny_images, image_size=32)
-    maker.proposals(1, ["conv"])
-    spec = open_run(maker.folder.root).rows()[0]
-    from pawtune.search.storage.trial_spec import load_spec
-
-    model = load_spec(maker.folder, spec.trial_id).model
-    core = network_of(model, 2, seed=0).core
-    core.save_weights(maker.folder.trial(spec.trial_id).best_weights)
+    maker.add_net(ConvSpec(image_size=32, filters=(8, 8)))
     return open_run(maker.finish().root).save_best(scratch / "best.keras")[1]
 
 

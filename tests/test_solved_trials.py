@@ -9,15 +9,13 @@ import keras
 import numpy as np
 import pytest
 
-from pawtune.data_pipeline.images.decode import decode_split
-from pawtune.models.out_of_fold.calibration import choose_temperature, tempered
 from pawtune.search.report.budget import budget
 from pawtune.search.report.data import read_report_data
 from pawtune.search.run import Run
 from tests.command_line import pawtune
-from tests.networks import save_random_backbone
 from tests.ray_head import tree_of
 from tests.run_folders import split_trial
+from tests.tiny_run import assert_answers_as_trained, search_untrained
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -43,23 +41,8 @@ def others(ray_cluster: object) -> set[int]:
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path, others: set[int]) -> Run:
     """A search of heads on a backbone with random weights: its portfolio and some proposals."""
-    from pawtune.search.config.search_config import load_config
-    from pawtune.search.driver import run_search
-    from pawtune.search.progress.reporter import Reporter
-
     folder = tmp_path_factory.mktemp("solved")
-    weights = folder / "backbone.weights.h5"
-    save_random_backbone(weights, is_normed=True)
-    config = load_config(
-        None,
-        [],
-        {
-            "data": str(tiny_images), "name": "heads", "runs_dir": str(folder / "runs"),
-            "weights": str(weights), "image_size": [32], "families": ["transfer"], "trials": 7,
-            "epochs": 3, "baselines": "off", "speed.precision": "float32",
-        },
-    )  # fmt: skip
-    return run_search(config, Reporter(quiet=True))
+    return search_untrained(folder, tiny_images, families=["transfer"], trials=7, epochs=3)
 
 
 def solved(run: Run, **spec: object) -> str:
@@ -98,14 +81,8 @@ def test_the_delivered_model_is_the_head_that_was_solved(
     file = tmp_path / "model.keras"
     searched.best(trial_id).save(file)
     model = keras.models.load_model(file, compile=False, safe_mode=True)
-    manifest = searched.manifest()
-    pixels = decode_split(Path(manifest.root), manifest.split("validation"), 32)
-    kept = np.load(searched.folder.trial(trial_id).best_predictions)
-    temperature = choose_temperature(kept, manifest.labels("validation"))
-    # Compared as it was in training: a low temperature would enlarge differences of rounding.
-    delivered = tempered(model.predict(pixels, verbose=0), 1 / temperature)
     # The search's features have the precision of its processor, the delivered model float32.
-    np.testing.assert_allclose(delivered, kept, atol=1e-2)
+    assert_answers_as_trained(model, searched, trial_id, atol=1e-2)
 
 
 def test_solved_heads_are_reproduced_refitted_and_voted(
@@ -126,7 +103,7 @@ def test_heads_on_the_same_features_become_one_head(
 ) -> None:
     trial_id = solved(searched, head="ridge", taps="top_moments")
     run = split_trial(searched, trial_id, tmp_path / "halves")
-    root, manifest = run.folder.root, run.manifest()
+    root = run.folder.root
     soup = pawtune(capsys, "ensemble", root, "--soup", "--json").json
     assert (soup["method"], soup["wins"], soup["kept"], soup["candidates"]) == (
         "soup", True, True, 2,
@@ -135,9 +112,8 @@ def test_heads_on_the_same_features_become_one_head(
     assert sorted(ids.split("+")) == [trial_id, "0099"]
     kept = np.load(searched.folder.trial(trial_id).best_predictions)
     model = keras.models.load_model(root / "ensemble" / "model.keras", compile=False)
-    pixels = decode_split(Path(manifest.root), manifest.split("validation"), 32)
-    delivered = tempered(model.predict(pixels, verbose=0), 1 / soup["temperature"])
-    np.testing.assert_allclose(delivered, kept, atol=1e-2)
+    temperature = soup["temperature"]
+    assert_answers_as_trained(model, searched, trial_id, atol=1e-2, temperature=temperature)
     # What decided: to rounding what the collapsed head predicts.
     decided = np.load(root / "ensemble" / "val_predictions.npy")
     np.testing.assert_allclose(decided, kept, atol=1e-4)

@@ -19,13 +19,10 @@ import optuna
 import pytest
 
 from pawtune.models.families.conv import ConvSpec
-from pawtune.models.model_spec import TrainSpec
-from pawtune.models.spec import TrialSpec
 from pawtune.search.results.delivery.model_file import save_complete
 from pawtune.search.run import open_run
 from pawtune.search.storage.run_folder import RunFolder, read_json
 from tests.command_line import pawtune
-from tests.networks import network_of
 from tests.run_folders import RunMaker
 
 Craft = Callable[[RunFolder], object]
@@ -55,16 +52,9 @@ class Canary:
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> RunFolder:
     """A run of two trials with weights, which every command reads without complaint."""
-    from pawtune.models.precision import precision
-
     maker = RunMaker(tmp_path_factory.mktemp("sound"), tiny_images, image_size=32, trials=2)
     for number in (1, 2):
-        model = ConvSpec(image_size=32, filters=(4,))
-        spec = TrialSpec(name=f"conv-000{number}", model=model, train=TrainSpec(epochs=2))
-        maker.add(spec)
-        with precision("float32"):
-            core = network_of(model, 2, seed=number).core
-        core.save_weights(maker.folder.trial(f"000{number}").best_weights)
+        maker.add_net(ConvSpec(image_size=32, filters=(4,)), seed=number)
     maker.look_at_test()
     return maker.finish()
 

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -50,13 +49,14 @@ class Head:
             environment.pop(name, None)
         command = [sys.executable, "-m", "pawtune", *map(str, arguments)]
         return subprocess.run(
-            command,
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
+            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout_s
         )
+
+    def begin(self, *arguments: object, cwd: Path) -> "subprocess.Popen[str]":
+        """The same of a command that goes on."""
+        words = [sys.executable, "-m", "pawtune", *map(str, arguments), "--address", self.address]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(words, cwd=cwd, env=self.environment, text=True, **pipes)
 
     def json(self, *arguments: object, cwd: Path) -> Any:
         """What a command prints with --json."""
@@ -104,7 +104,8 @@ def ray_head(
         file.write_text(json.dumps({**autoscaling, "provider": provider}))
         options.append(f"--autoscaling-config={file}")
     with _ray_start(folder, environment, "--head", *options) as process:
-        _wait(address, process, folder / "log")
+        said = (folder / "log").read_text
+        wait_until(lambda: _is_up(address), START_S, process=process, told=said)
         yield Head(address, environment, gcs, process.pid)
 
 
@@ -189,17 +190,12 @@ def _environment(folder: Path, with_token: bool) -> dict[str, str]:
     return environment
 
 
-def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(f"{address}/api/jobs/", timeout=2).close()
-            return
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == 401:  # it is up, and asks for the token
-                return
-        except OSError:
-            pass
-        time.sleep(0.2)
-    raise RuntimeError(f"no Ray head at {address}:\n{log.read_text()}")
+def _is_up(address: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{address}/api/jobs/", timeout=2).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code == 401  # it asks for the token
+    except OSError:
+        return False
+    return True

@@ -21,6 +21,7 @@ from pawtune.models.backbones.backbone_weights import (
 )
 from pawtune.models.errors import ModelError
 from pawtune.search.cli.app import app
+from tests.board import free_port
 
 
 @pytest.fixture
@@ -33,10 +34,7 @@ def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """The host of the weights refuses connections: a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    monkeypatch.setattr(weights, "WEIGHTS_HOST", ("127.0.0.1", port))
+    monkeypatch.setattr(weights, "WEIGHTS_HOST", ("127.0.0.1", free_port()))
 
 
 def test_every_backbone_of_keras_is_known() -> None:

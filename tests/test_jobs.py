@@ -98,9 +98,7 @@ def test_submit_follow_and_ask(guarded: Head, images: Path, tmp_path: Path) -> N
 
 def leaves_it_running(head: Head, job_id: str, cwd: Path) -> None:
     """Ctrl-C while following a job ends the following, not the job."""
-    command = [sys.executable, "-m", "pawtune", "logs", job_id, "-f", "--address", head.address]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=cwd, env=head.environment, text=True, **pipes) as following:
+    with head.begin("logs", job_id, "-f", cwd=cwd) as following:
         assert following.stdout is not None
         following.stdout.readline()
         following.send_signal(signal.SIGINT)
@@ -113,10 +111,7 @@ def leaves_it_running(head: Head, job_id: str, cwd: Path) -> None:
 
 def watches_it(head: Head, job_id: str, cwd: Path) -> None:
     """A job is watched as its run is; Ctrl-C leaves it."""
-    command = [sys.executable, "-m", "pawtune", "status", job_id, "--watch"]
-    command += ["--address", head.address]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=cwd, env=head.environment, text=True, **pipes) as watching:
+    with head.begin("status", job_id, "--watch", cwd=cwd) as watching:
         assert watching.stdout is not None
         assert watching.stdout.readline().startswith("[0/1] running: ")
         watching.send_signal(signal.SIGINT)
@@ -257,10 +252,7 @@ def test_a_job_whose_bucket_is_shut_to_us(guarded: Head, tmp_path: Path) -> None
         refused(watched, "--watch reads the run's folder", "refuses access", f"logs {job_id} -f")
         store.shutdown()
 
-    command = [sys.executable, "-m", "pawtune", "logs", job_id, "-f", *where]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    environment = guarded.environment
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **pipes) as following:
+    with guarded.begin("logs", job_id, "-f", cwd=tmp_path) as following:
         assert following.stdout is not None
         assert following.stderr is not None
         following.stdout.readline()
@@ -421,14 +413,7 @@ def test_a_head_that_goes_while_one_follows(images: Path, tmp_path: Path) -> Non
     with ray_head(with_token=True) as head:
         options = ("--data", images, "--name=lost", "--epochs=5000", *TINY)
         job_id = head.json("submit", *options, cwd=tmp_path)["job_id"]
-        following = subprocess.Popen(
-            [sys.executable, "-m", "pawtune", "logs", job_id, "-f", "--address", head.address],
-            cwd=tmp_path,
-            env=head.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        following = head.begin("logs", job_id, "-f", cwd=tmp_path)
         assert following.stdout is not None
         following.stdout.readline()
     _, said = following.communicate(timeout=AT_ONCE_S)

@@ -20,7 +20,7 @@ from pawtune.data_pipeline.splitting.label_tables.label_table import LabelFile
 from pawtune.search.cluster.local_ray import MAX_BYTES
 from pawtune.search.cluster.worker_start import worker_error
 from pawtune.search.doctor.checks import check_data
-from tests.command_line import pawtune
+from tests.command_line import begun, pawtune
 from tests.hostile_files import permissions_that_count
 from tests.image_files import write_classes
 from tests.run_folders import RunMaker
@@ -313,14 +313,9 @@ def test_a_closed_window_ends_a_search_in_order(photos: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_status_knows_a_dead_driver(photos: Path, tmp_path: Path) -> None:
-    words = [*PAWTUNE, *search(photos, "--name=killed", "--trials=40", "--epochs=400")]
     run = tmp_path / "runs" / "killed"
-    driver = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    with begun(*search(photos, "--name=killed", "--trials=40", "--epochs=400")):
         wait_until(lambda: any(run.glob("trials/*/metrics.csv")), 120)
-    finally:
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
     state = command("status", "killed").stdout
     said = f"its driver is gone, and no end is on record (continue: pawtune resume {run}); trials: "
     assert said in state
@@ -342,13 +337,11 @@ def test_a_verb_that_is_stopped_says_so_and_leaves_nothing(
     run = maker.finish().root
     path = os.pathsep.join([str(tmp_path / "waits"), os.environ["PYTHONPATH"]])
     before = sorted(run.rglob("*"))
-    words = [*PAWTUNE, "export", str(run), "--out", "new/best.keras"]
-    working = subprocess.Popen(
-        words, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
-    )
-    wait_until(Path("begun").exists, 120)
-    working.send_signal(number)
-    said = working.communicate(timeout=60)[1]
+    how = {"stderr": subprocess.PIPE, "env": {**os.environ, "PYTHONPATH": path}}
+    with begun("export", run, "--out", "new/best.keras", **how) as working:
+        wait_until(Path("begun").exists, 120)
+        working.send_signal(number)
+        said = working.communicate(timeout=60)[1]
     assert working.returncode == 130
     assert said == "pawtune: interrupted before its end; give the command again\n"
     assert not Path("new").exists()

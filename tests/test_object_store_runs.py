@@ -5,7 +5,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from types import SimpleNamespace
 import numpy as np
 import optuna
 import pytest
-from optuna.trial import TrialState
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.progress import silent
@@ -53,14 +51,14 @@ from pawtune.search.storage.run_folder import (
 )
 from pawtune.search.storage.trial_writer import KeptEpoch, TrialWriter
 from pawtune.search.storage.untrusted_files import REQUIRED_METRICS
-from pawtune.search.tensorboard.trial_events import run_label
 from pawtune.search.tuning import pending_trials
 from pawtune.search.tuning.pending_trials import WaitingNotes
-from tests.command_line import pawtune
-from tests.event_reading import read_scalars
+from tests.command_line import begun, pawtune
 from tests.run_folders import RunMaker, make_images
 from tests.s3_server import CREDENTIALS, Server, s3_server
+from tests.tiny_run import small_search
 from tests.waiting import wait_until
+from tests.whole_run import assert_continued
 
 EPOCH = dict.fromkeys(REQUIRED_METRICS, 0.5) | {"epoch": 1}
 
@@ -264,10 +262,7 @@ def test_confirm_and_refit_hold_the_run_in_the_store(address: str, tmp_path: Pat
     """They held only this machine's copy: two machines could train into one run."""
     maker = RunMaker(tmp_path, make_images(tmp_path / "images", ["a", "b"]))
     maker.add(baseline("tutorial_1", 4))
-    made, store = maker.finish().root, ObjectStore(address)
-    for file in made.rglob("*"):
-        if file.is_file():
-            store.write(str(file.relative_to(made)), file.read_bytes())
+    _upload(ObjectStore(address), maker.finish().root)
     run = open_run(address)
     with StoreLock(Mirror(address)):
         for verb in (run.confirm, run.refit):
@@ -477,12 +472,7 @@ def test_data_that_is_not_there_is_refused_in_one_line(
 @pytest.fixture
 def search_options(tiny_images: Path, address: str) -> list[str]:
     """A small conv search into the object store, as options of `pawtune run`."""
-    space = ["conv_depth=2", "filters=[8, 16]", "conv_dense_width=[0, 16]", "learning_rate=0.01"]
-    return [
-        "run", f"--data={tiny_images}", "--families=conv", "--image-size=32", "--no-baselines",
-        "--name=pets", f"--runs-dir={split(address)[0]}", "--quiet",
-        *[f"--set=space.{item}" for item in space],
-    ]  # fmt: skip
+    return [*small_search(tiny_images, *split(address)), "--quiet"]
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -587,26 +577,12 @@ def _reached(address: str) -> int:
     return max((store.read(name).count(b"\n") - 1 for name in files), default=0)
 
 
-def _wait_for_epochs(address: str, epochs: int, driver: "subprocess.Popen[bytes]") -> None:
+def _wait_for_epochs(address: str, epochs: int, driver: "subprocess.Popen[str]") -> None:
     wait_until(lambda: _reached(address) >= epochs, 300, process=driver, pause_s=0.3)
 
 
 def _check_whole(address: str, trials: int, epochs: int) -> None:
-    """Every trial is over, and has each of its epochs once: in its rows and in its curve."""
-    run = open_run(address)
-    rows = run.rows()
-    assert len(rows) == trials
-    for trial in run.folder.trials():
-        numbers = [row["epoch"] for row in trial.read_metrics()]
-        assert numbers == list(range(1, len(numbers) + 1))
-        assert trial.read_status().status in ("completed", "stopped")
-        label = run_label(trial.trial_id, read_json(trial.spec_file)["name"])
-        curve = read_scalars(run.folder.tensorboard_dir / label)["val_accuracy"]
-        assert [step for step, _ in curve] == numbers
-    assert max(row.epochs for row in rows) == epochs
-    study = optuna.load_study(study_name=None, storage=f"sqlite:///{run.folder.study_file}")
-    assert len(study.trials) == trials
-    assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert_continued(open_run(address), trials, epochs)
     assert [n for n in ObjectStore(address).files() if "/last/" in n or ".claims" in n] == []
 
 
@@ -619,18 +595,12 @@ def test_a_killed_search_goes_on_from_the_store_on_another_machine(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = [sys.executable, "-m", "pawtune", *search_options, "--trials=3", f"--epochs={LONG}"]
-    quiet = subprocess.DEVNULL
     first = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "first")}
-    driver = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=first)
-    try:
+    with begun(*search_options, "--trials=3", f"--epochs={LONG}", env=first) as driver:
         _wait_for_epochs(address, 5, driver)
         refused = pawtune(capsys, "resume", address, "--quiet")
         assert refused.code == 2
         assert f"pets is held by process {driver.pid} on " in refused.err
-    finally:
-        driver.kill()
-        driver.wait(timeout=30)
     reached = _reached(address)
     assert 5 <= reached < LONG
     shutil.rmtree(tmp_path / "first")
@@ -649,17 +619,12 @@ def test_a_killed_search_goes_on_from_the_store_on_another_machine(
 def test_a_store_that_is_away_for_20_s_costs_nothing(
     server: Server, search_options: list[str], address: str, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "pawtune", *search_options, "--trials=3", f"--epochs={LONG}"]
-    with (tmp_path / "err").open("wb") as log:
-        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
-        try:
-            _wait_for_epochs(address, 5, driver)
-            with server.away():
-                time.sleep(20)
-            driver.wait(timeout=400)
-        finally:
-            driver.kill()
-            driver.wait(timeout=30)
+    long = ("--trials=3", f"--epochs={LONG}")
+    with (tmp_path / "err").open("wb") as log, begun(*search_options, *long, stderr=log) as driver:
+        _wait_for_epochs(address, 5, driver)
+        with server.away():
+            time.sleep(20)
+        driver.wait(timeout=400)
     said = (tmp_path / "err").read_text()
     assert driver.returncode == 0, said
     assert "the object store does not answer, trying again" in said

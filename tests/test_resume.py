@@ -33,15 +33,15 @@ from pawtune.search.storage.history import (
     running_best,
 )
 from pawtune.search.storage.records import TrialStatus
-from pawtune.search.storage.run_folder import RunFolder, create_run_folder, read_json, write_json
+from pawtune.search.storage.run_folder import RunFolder, create_run_folder, write_json
 from pawtune.search.storage.run_lock import RunLock
-from pawtune.search.tensorboard.trial_events import run_label
 from pawtune.search.tuning.recorder import RecordKeeper, StopSignal
 from pawtune.search.tuning.scheduler import FamilyScheduler
-from tests.command_line import pawtune
-from tests.event_reading import read_scalars
+from tests.command_line import begun, pawtune
 from tests.test_tuning import Search
+from tests.tiny_run import small_search
 from tests.waiting import wait_until
+from tests.whole_run import assert_continued
 
 
 def test_running_best_in_both_directions() -> None:
@@ -183,17 +183,12 @@ SPEC_OF_NINE_EPOCHS = {"model": {"family": "conv"}, "train": {"epochs": 9}}
 
 
 def spec_of_nine_epochs() -> Any:
-    model, train = SimpleNamespace(family="conv"), SimpleNamespace(epochs=9)
-    return SimpleNamespace(model=model, train=train)
+    return SimpleNamespace(model=SimpleNamespace(family="conv"), train=TrainSpec(epochs=9))
 
 
 def test_asha_knows_what_finished_before() -> None:
     def trial(number: int, value: float) -> Any:
-        spec = SimpleNamespace(
-            model=SimpleNamespace(family="conv"),
-            train=TrainSpec(epochs=9),
-        )
-        values = {1: value, 2: value}
+        spec, values = spec_of_nine_epochs(), {1: value, 2: value}
         return SimpleNamespace(
             trial_id=f"{number:04d}", spec=spec, values=values, costs={}, over=True
         )
@@ -229,11 +224,7 @@ def test_a_trial_that_continues_enters_the_rungs_where_it_passed_them() -> None:
 @pytest.fixture
 def tiny_search(tiny_images: Path, runs_dir: Path) -> list[str]:
     """A small conv search as options of `pawtune run`."""
-    space = ["conv_depth=2", "filters=[8, 16]", "conv_dense_width=[0, 16]", "learning_rate=0.01"]
-    return [
-        "run", f"--data={tiny_images}", "--families=conv", "--image-size=32", "--no-baselines",
-        "--name=r", f"--runs-dir={runs_dir}", *[f"--set=space.{item}" for item in space],
-    ]  # fmt: skip
+    return small_search(tiny_images, runs_dir, "r")
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -264,18 +255,9 @@ def test_a_killed_search_continues_where_it_was(
     tiny_search: list[str], runs_dir: Path, capsys: pytest.CaptureFixture[str], ray_cluster: object
 ) -> None:
     """SIGKILL to the driver, in a process of its own with a Ray of its own; then Ctrl-C here."""
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "pawtune", *tiny_search, "--trials=2", "--epochs=40"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
     run = RunFolder(runs_dir / "r")
-    try:
+    with begun(*tiny_search, "--trials=2", "--epochs=40") as driver:
         wait_until(lambda: max(_epochs(run), default=0) >= 5, 120, process=driver)
-    finally:
-        driver.kill()
-        driver.wait(timeout=30)
     reached = max(_epochs(run))
     assert pawtune(capsys, "leaderboard", run.root, "--json").code == 0
     epochs = sum(_epochs(run))
@@ -284,17 +266,7 @@ def test_a_killed_search_continues_where_it_was(
     check_interrupted(run, ended.code, ended.out, ended.err)
     ended = pawtune(capsys, "resume", run.root)
     assert ended.code == 0, ended
-    rows = open_run(run.root).rows()
-    assert sorted(row.trial_id for row in rows) == ["0001", "0002"]
-    for trial in run.trials():
-        numbers = [row["epoch"] for row in trial.read_metrics()]
-        assert numbers == list(range(1, len(numbers) + 1))
-        assert trial.read_status().status in ("completed", "stopped")
-        # One continuous curve, no point twice, in every byte of the event files.
-        label = run_label(trial.trial_id, read_json(trial.spec_file)["name"])
-        curve = read_scalars(run.tensorboard_dir / label)["val_accuracy"]
-        assert [step for step, _ in curve] == numbers
-    assert max(row.epochs for row in rows) == 40
+    assert_continued(open_run(run.root), trials=2, epochs=40)
     assert reached < 40
 
 
@@ -303,16 +275,12 @@ def test_a_killed_search_continues_where_it_was(
 def test_signals_end_a_search_in_order(
     tiny_search: list[str], runs_dir: Path, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "pawtune", *tiny_search, "--trials=3", "--epochs=500"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
     run = RunFolder(runs_dir / "r")
-    wait_until(lambda: max(_epochs(run), default=0) >= 2, 120, process=driver)
-    driver.send_signal(number)
-    out, err = driver.communicate(timeout=60)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with begun(*tiny_search, "--trials=3", "--epochs=500", **pipes) as driver:
+        wait_until(lambda: max(_epochs(run), default=0) >= 2, 120, process=driver)
+        driver.send_signal(number)
+        out, err = driver.communicate(timeout=60)
     check_interrupted(run, driver.returncode, out, err)
 
 

@@ -23,8 +23,9 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="the extra serve is not installed: no Ray Serve")
 
 from pawtune.search.run import Run
+from tests.board import free_port
 from tests.browser import run_browser
-from tests.command_line import pawtune
+from tests.command_line import begun, pawtune
 from tests.tiny_run import search_tiny
 from tests.waiting import wait_until
 
@@ -44,15 +45,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path, ray_cluste
 @pytest.fixture(scope="module")
 def url(tiny: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`pawtune serve` in a process of its own, as people start it; Ctrl-C ends it in order."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "pawtune", "serve", str(tiny.folder.root), "--port", str(port)]
+    port = free_port()
     log = tmp_path_factory.mktemp("log") / "log"
-    with log.open("w") as stream:
-        server = subprocess.Popen(command, stdout=stream, stderr=stream)
-        begun = "Ctrl-C ends it"
-        wait_until(lambda: begun in log.read_text(), 240, process=server, told=log.read_text)
+    words = ("serve", tiny.folder.root, "--port", port)
+    with log.open("w") as stream, begun(*words, stdout=stream, stderr=stream) as server:
+        ready = "Ctrl-C ends it"
+        wait_until(lambda: ready in log.read_text(), 240, process=server, told=log.read_text)
         yield f"http://127.0.0.1:{port}"
         server.send_signal(signal.SIGINT)
         assert server.wait(90) == 0, log.read_text()
@@ -177,20 +175,9 @@ def test_the_manifest_is_what_ray_serve_takes(tiny: Run, tmp_path: Path) -> None
 def test_the_benchmark_runs(tiny: Run, tiny_images: Path, tmp_path: Path) -> None:
     _, model = tiny.save_best(tmp_path / "best.keras")
     script = Path(__file__).resolve().parent.parent / "benchmarks" / "serving.py"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = ["--requests=16", "--clients=4", "--cpus=1", f"--port={port}"]
+    options = ["--requests=16", "--clients=4", "--cpus=1", f"--port={free_port()}"]
     out = tmp_path / "out.json"
-    command = [
-        sys.executable,
-        str(script),
-        str(model),
-        str(tiny_images),
-        *options,
-        "--out",
-        str(out),
-    ]
+    command = [sys.executable, script, model, tiny_images, *options, "--out", out]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())["rows"]

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Objective
-from pawtune.search.run import open_run
+from pawtune.search.run import Run, open_run
 from pawtune.search.sampling import space
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, read_json
 from pawtune.search.tensorboard.trial_events import run_label
@@ -49,8 +49,8 @@ def load(folder: TrialFolder) -> TrialSpec:
 
 def check_trial(run: RunFolder, folder: TrialFolder, epochs: int) -> None:
     """Each epoch once; the best of them kept, weights and predictions alike."""
+    check_epochs(run, folder)
     rows = folder.read_metrics()
-    assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1)), folder.trial_id
     if folder.read_status().status == "completed":
         assert len(rows) == epochs
     best = int(Objective().best(rows)["epoch"])
@@ -58,9 +58,27 @@ def check_trial(run: RunFolder, folder: TrialFolder, epochs: int) -> None:
     assert (name, int(epoch)) == (folder.trial_id, best)
     assert np.load(folder.best_predictions)[0, 0] == best
     assert not folder.last.exists()
+
+
+def check_epochs(run: RunFolder, folder: TrialFolder) -> None:
+    """No epoch is missing or twice: in its rows, and in every byte of its event files."""
+    numbers = [row["epoch"] for row in folder.read_metrics()]
+    assert numbers == list(range(1, len(numbers) + 1)), folder.trial_id
     label = run_label(folder.trial_id, read_json(folder.spec_file)["name"])
     curve = read_scalars(run.tensorboard_dir / label)["val_accuracy"]
-    assert [step for step, _ in curve] == [row["epoch"] for row in rows]
+    assert [step for step, _ in curve] == numbers
+
+
+def assert_continued(run: Run, trials: int, epochs: int) -> None:
+    """A search of real nets went on to its end as if nothing had stopped it."""
+    assert len(run.rows()) == trials
+    for folder in run.folder.trials():
+        check_epochs(run.folder, folder)
+        assert folder.read_status().status in ("completed", "stopped")
+    assert max(row.epochs for row in run.rows()) == epochs
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{run.folder.study_file}")
+    assert len(study.trials) == trials
+    assert {trial.state for trial in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
 
 
 def check_study(run: RunFolder, trials: int, failed: int) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import os
 import pty
 import re
@@ -11,6 +12,8 @@ import sys
 import termios
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from rich.console import Console, RenderableType
 
 TOKEN = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|\x1b\][^\x07]*\x07|(\r)|(\n)|([^\x1b\r\n]+)")
 
@@ -98,3 +101,11 @@ def run_in_terminal(
     os.close(master)
     assert process.wait(300) == 0, output.decode()
     return Screen(width).feed(output.decode())
+
+
+def drawn(width: int, *shown: RenderableType) -> str:
+    """The text of what rich draws, in so many columns."""
+    console = Console(width=width, file=io.StringIO(), record=True)
+    for each in shown:
+        console.print(each)
+    return console.export_text()

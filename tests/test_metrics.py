@@ -1,12 +1,9 @@
 """Golden values by hand; the exact test against SciPy's."""
 
-import io
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 from scipy.stats import binomtest
 
 from pawtune.search.cli.tables.evaluation import headlines, tables
@@ -18,6 +15,7 @@ from pawtune.search.results.metrics import (
     confusion_matrix,
     score_classes,
 )
+from tests.terminal import drawn
 
 
 def test_classes_by_hand() -> None:
@@ -85,10 +83,7 @@ def test_names_are_shown_as_they_are() -> None:
         confusion=((1, 1), (0, 0)), calibration_error=0.25, comparison=Comparison(1, 1, 1.0),
         mistakes=(TestMistake("[red]/a\nb [/].jpg", "[red]", "b", 0.75),),
     )  # fmt: skip
-    out = Console(width=120, file=io.StringIO(), record=True)
-    for table in tables(result):
-        out.print(table)
-    text = out.export_text()
+    text = drawn(120, *tables(result))
     assert "[red]/a\\nb [/].jpg" in text
     assert "→ [red]" in text
     lines = list(headlines(result))
@@ -108,12 +103,8 @@ def test_many_classes_fit_a_terminal() -> None:
         confusion=tuple(map(tuple, confusion.tolist())), calibration_error=0.25, comparison=None,
         mistakes=(),
     )  # fmt: skip
-    out = Console(width=80, file=io.StringIO(), record=True)
     (table,) = tables(result)
-    out.print(table)
-    lines = {
-        line.split()[1]: line for line in out.export_text().splitlines()[2:] if "class" in line
-    }
+    lines = {line.split()[1]: line for line in drawn(80, table).splitlines()[2:] if "class" in line}
     assert "0.7500" in lines["class3"]  # recall: 9 of 12
     assert "class7 2, class5 1" in lines["class3"]
     assert "class0 1, class1 1, class2" in lines["class4"]

@@ -36,7 +36,7 @@ from pawtune.search.storage.run_folder import RunFolder, write_json
 from pawtune.search.storage.run_lock import is_running, process_start
 from pawtune.search.trial_report import TrialReport
 from tests.run_folders import RunMaker
-from tests.terminal import Screen, run_in_terminal
+from tests.terminal import Screen, drawn, run_in_terminal
 
 LONG = "conv-" + "a-very-long-name-" * 8
 
@@ -199,9 +199,7 @@ def test_the_best_is_what_the_search_optimises() -> None:
         result |= {"best_val_accuracy": accuracy, "best_val_loss": loss}
         happened = event(f"{number:04d}", "completed", 1, None)
         state.take(replace(happened, report=TrialReport.from_result(result)))
-    console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(show_state(state))
-    shown = console.export_text()
+    shown = drawn(100, show_state(state))
     assert "best val_loss 0.3000 (val_accuracy 0.8000) t-0002, epoch 1" in shown
 
 
@@ -239,14 +237,12 @@ def test_time_left_follows_the_pace_of_this_session() -> None:
 
 @pytest.mark.parametrize("width", [30, 80, 200])
 def test_bars_fit_any_width(width: int) -> None:
-    console = Console(width=width, file=io.StringIO(), record=True)
     now = time.time()
     bars = [
         Bar("feature bank EfficientNetV2B0 at 160 px", 12_000, 34_800, now - 90, now),
         Bar("decode at 160 px", 2800, 2800, now - 100, now - 90),
     ]
-    console.print(Bars(bars))
-    lines = console.export_text().splitlines()
+    lines = drawn(width, Bars(bars)).splitlines()
     assert len(lines) == 2
     assert max(map(len, lines)) <= width
     if width >= 80:
@@ -300,9 +296,7 @@ def test_the_best_is_the_first_of_the_best_whatever_happened(metric: Metric) -> 
 @pytest.mark.parametrize("width", [80, 200])
 def test_long_names_leave_the_leaderboard_readable(width: int) -> None:
     row = Row(1, "0001", LONG, "conv", "completed", 0.9, 0.3, 0.91, 12, 20, 61.5, 2_914_882, {})
-    console = Console(width=width, record=True, file=io.StringIO())
-    console.print(leaderboard_table([row], "best"))
-    text = console.export_text()
+    text = drawn(width, leaderboard_table([row], "best"))
     assert max(map(len, text.splitlines())) <= width
     assert all(word in text for word in ("0001", "completed", "0.9000", "12/20", "2,914,882"))
 
@@ -352,9 +346,7 @@ def test_watching_reads_what_the_driver_noted_and_not_its_trials(
     lock.write_text(json.dumps({"since": datetime.now(UTC).isoformat(timespec="seconds")}))
 
     def shown() -> str:
-        console = Console(width=120, record=True, file=io.StringIO())
-        console.print(show_run(maker.folder))
-        return re.sub(r"\d+:\d\d(:\d\d)?( left)?,? ?", "", console.export_text())
+        return re.sub(r"\d+:\d\d(:\d\d)?( left)?,? ?", "", drawn(120, show_run(maker.folder)))
 
     reporter = Reporter(quiet=True)
     reporter.trials(2, ResourcePlan(1.0, 0.0, 2), maker.folder)
@@ -453,9 +445,7 @@ def test_a_run_whose_driver_died_says_how_to_go_on(tiny_images: Path, runs_dir: 
     (maker.folder.root / "driver.lock").write_text("{}")
     long_ago = time.time() - 3600
     os.utime(maker.folder.root / "driver.lock", (long_ago, long_ago))
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(show_run(maker.folder))
-    assert "its driver is gone; continue: pawtune resume left" in console.export_text()
+    assert "its driver is gone; continue: pawtune resume left" in drawn(80, show_run(maker.folder))
 
 
 def test_a_driver_that_was_just_killed_here_is_not_running(
@@ -521,9 +511,7 @@ def test_watching_sees_the_stage_before_the_trials(
     reporter = Reporter(quiet=True)
     with reporter.stages.noted_in(maker.folder):
         reporter.stage("feature bank MobileNetV2 at 160 px", 0, 34_800)
-        console = Console(width=100, record=True, file=io.StringIO())
-        console.print(show_run(maker.folder))
-        shown = console.export_text()
+        shown = drawn(100, show_run(maker.folder))
         assert "begun: before the first trial" in shown
         assert re.search(r"feature bank MobileNetV2 at 160 px\s+0/34,800 0:0\d:\d\d", shown)
         assert not any(maker.folder.root.glob(".stage*"))
@@ -546,9 +534,7 @@ def test_a_stage_that_waits_for_room_says_so(tiny_images: Path, runs_dir: Path) 
     reporter = Reporter(quiet=True)
     with reporter.stages.noted_in(maker.folder):
         reporter.stage("feature bank X", 0, 400, WAITS)
-        watched = Console(width=200, record=True, file=io.StringIO())
-        watched.print(show_run(maker.folder))
-        assert f"feature bank X: {WAITS}" in watched.export_text()
+        assert f"feature bank X: {WAITS}" in drawn(200, show_run(maker.folder))
         told = of_run(maker.folder).text()
         assert told == f"running, feature bank X 0/400: {WAITS}; trials: none yet"
         reporter.stage("feature bank X", 400, 400)
@@ -570,9 +556,7 @@ def test_a_pipe_gets_one_line_each_time_that_something_begins_to_wait() -> None:
 
 def test_the_live_view_says_what_trials_wait_for() -> None:
     state = SearchState(total=3, waits=f"2 trials: {WAITS}")
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(show_state(state))
-    assert f"2 trials: {WAITS}" in console.export_text()
+    assert f"2 trials: {WAITS}" in drawn(200, show_state(state))
 
 
 def test_watching_a_resumed_search_tells_what_waits_from_what_ended(
@@ -586,6 +570,4 @@ def test_watching_a_resumed_search_tells_what_waits_from_what_ended(
     assert state.counts() == "1 done"  # the other waits to be continued, and leads already
     assert state.best is not None
     assert state.best.name == "tutorial_2"
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(show_run(maker.folder))
-    assert "1/4" in console.export_text()
+    assert "1/4" in drawn(100, show_run(maker.folder))

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("data_pipeline", "models", "search")
-HEAVY = ("keras", "matplotlib", "optuna", "pandas", "ray", "tensorboardX", "tensorflow")
+HEAVY = ("keras", "matplotlib", "optuna", "pandas", "ray", "tensorboard", "tensorflow")
 
 # A room of search/, or a file beside them, and which of the others its lines may import, late and
 # typing imports included. Those of the vocabulary are open to all.

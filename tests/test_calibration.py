@@ -68,9 +68,8 @@ def test_the_delivered_model_has_it_inside(
     spec = made.folder.trial("0001")
     pixels = np.random.default_rng(0).integers(0, 256, (4, 40, 48, 3), dtype=np.uint8)
     before = tempered(model.predict(pixels, verbose=0), 1 / card["temperature"])
-    from pawtune.search.storage.trial_spec import load_spec
 
-    plain = load_spec(made.folder, spec.trial_id).model
+    plain = made.folder.spec_of(spec.trial_id).model
     core = network_of(plain, 2, seed=0).core
     expected = compose_complete(plain, 2, core).predict(pixels, verbose=0)
     np.testing.assert_allclose(before, expected, atol=1e-5)

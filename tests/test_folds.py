@@ -21,7 +21,6 @@ from pawtune.search.results.look_ledger import read_ledger
 from pawtune.search.results.model_choice import choose_row
 from pawtune.search.retraining.folds import FoldArrays, folds_cost, predict_by_folds
 from pawtune.search.run import Run
-from pawtune.search.storage.trial_spec import load_spec
 from tests.command_line import pawtune
 from tests.run_folders import RunMaker, make_images
 from tests.tiny_run import search_untrained
@@ -76,7 +75,7 @@ def test_a_solved_head_predicts_each_fold_as_by_hand(searched: Run) -> None:
         searched.folder, searched.config(), searched.manifest(), backbone, lambda *_: None
     )
     x, folds = features["average"], deal_folds(seen.labels, seen.groups)
-    spec = load_spec(searched.folder, trial_id).model.model_dump()
+    spec = searched.folder.spec_of(trial_id).model.model_dump()
     for fold in range(5):
         out = folds == fold
         parts = decompose(x[~out], x[out])

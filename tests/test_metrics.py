@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from pawtune.search.cli.tables.evaluation import headlines, tables
-from pawtune.search.results.evaluation import BaselineScore, TestMistake, TestResult
+from pawtune.search.results.evaluation import TestResult
+from pawtune.search.results.evaluation_record import BaselineScore, TestMistake
 from pawtune.search.results.metrics import (
     Comparison,
     calibration_error,

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    """Prints JSON; NaN and infinity are refused, for they are none."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+    """Prints JSON, also of dataclasses; NaN and infinity are refused, for they are none."""
+    print(json.dumps(value, indent=2, allow_nan=False, default=asdict))
 
 
 def emit(content: Any, as_json: bool) -> None:

@@ -37,7 +37,7 @@ def list_runs(runs_dir: RunsDir = "runs", as_json: Json = False) -> None:
 
     found = find_runs(runs_dir)
     if as_json:
-        print_json([line.as_dict() for line in found])
+        print_json(found)
         return
     if not found:
         print(f"no runs in {runs_dir}")

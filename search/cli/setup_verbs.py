@@ -75,7 +75,7 @@ def doctor(
             if check.remedy:
                 print(f"       → {check.remedy}", flush=True)
     if as_json:
-        print_json([check.as_dict() for check in checks])
+        print_json(checks)
     if any(check.state == "wrong" for check in checks):
         raise typer.Exit(1)
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,6 @@ class Job:
     started: float | None
     ended: float | None
     message: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def submit(api: JobsApi, config: SearchConfig, *, shared: bool, quiet: bool) -> Job:
@@ -162,9 +158,7 @@ def resume(
     return _start(api, folder, command)
 
 
-def _folder_of(
-    api: JobsApi, name: str, known: Sequence[Job], here: bool, runs_dir: str = "runs"
-) -> str:
+def _folder_of(api: JobsApi, name: str, known: Sequence[Job], here: bool, runs_dir: str) -> str:
     if is_address(name):
         return name
     for job in known:

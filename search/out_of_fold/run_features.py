@@ -22,7 +22,6 @@ from pawtune.search.shared_work.board import ArrayWriter, Job, load_arrays
 from pawtune.search.shared_work.features import FeatureStore, content_of
 from pawtune.search.shared_work.pixels import DEVICES
 from pawtune.search.storage.run_folder import RunFolder, backbone_of_file
-from pawtune.search.storage.trial_spec import load_spec
 
 Progress = Callable[[str, int, int], None]
 Features = dict[str, NDArray[np.float16]]  # by name, see TapEncoder
@@ -60,7 +59,7 @@ def find_backbone(run: RunFolder, rows: list[Row]) -> Backbone | None:
     """The frozen backbone of the best trial that has one, or any whose weights the run holds."""
     for row in rows:
         if row.best_epoch is not None:
-            model = load_spec(run, row.trial_id).model
+            model = run.spec_of(row.trial_id).model
             for need in family_of(model).needs(model, bank_views=0):
                 if isinstance(need, Backbone):
                     return need

@@ -1,8 +1,7 @@
 """The runs of a folder, or of a place in an object store, a line each."""
 
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.safe_files import expanded
@@ -48,10 +47,6 @@ class RunLine:
     @property
     def megabytes(self) -> float:
         return self.size_bytes / 1e6
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def local_time(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -116,14 +116,6 @@ class _Trials:
     waiting: dict[str, str] = field(default_factory=dict)
 
 
-def sum_up(counts: Iterable[tuple[str, int]]) -> Counter[str]:
-    """Numbers by name, those of one name together."""
-    total: Counter[str] = Counter()
-    for name, number in counts:
-        total[name] += number
-    return total
-
-
 def _read(run: RunFolder) -> _Trials:
     """From the files of every trial."""
     rows = rank_trials(run, load_recorded_config(run.config_file).objective)
@@ -154,8 +146,8 @@ def _noted(run: RunFolder) -> _Trials | None:
     statuses = {name: run.trial(name).read_status() for name in sorted([*state.running, *newest])}
     if any(statuses[name].is_over for name in newest):
         return None
-    counts = sum_up((outcome("stopped", EARLY_STOP) if name == "stopped" else name, number)
-                    for name, number in state.ended.items())  # fmt: skip
+    early = outcome("stopped", EARLY_STOP)
+    counts = Counter({early if name == "stopped" else name: n for name, n in state.ended.items()})
     counts.update(outcome(status.status, status.reason) for status in statuses.values())
     best = state.best
     if best is not None and state.leader not in ids:

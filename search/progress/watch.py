@@ -1,7 +1,6 @@
 """Follows a search from another process, or another machine that can read its folder."""
 
 import contextlib
-import json
 import time
 from collections import Counter
 from dataclasses import replace
@@ -25,7 +24,7 @@ from pawtune.search.progress.stages import read_stage
 from pawtune.search.progress.state_file import read_noted
 from pawtune.search.storage.history import read_history
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
-from pawtune.search.storage.run_lock import is_running
+from pawtune.search.storage.run_lock import is_running, read_holder
 from pawtune.search.trial_report import BestEpoch, TrialReport
 
 WATCH_S = 2.0
@@ -134,9 +133,8 @@ def _trials_bar(folder: RunFolder, state: SearchState) -> Bar:
 def driver_since(folder: RunFolder) -> float:
     """When the driver that holds the run took it, in Unix seconds; 0 where it does not say."""
     try:
-        since = json.loads((folder.root / "driver.lock").read_text(encoding="utf-8"))["since"]
-        return datetime.fromisoformat(since).timestamp()
-    except (OSError, ValueError, KeyError, TypeError):
+        return datetime.fromisoformat(read_holder(folder)["since"]).timestamp()
+    except (ValueError, KeyError, TypeError):
         return 0.0
 
 

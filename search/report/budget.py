@@ -133,7 +133,7 @@ def saved_epochs(data: ReportData) -> int:
     return sum(
         trial.planned_epochs - len(trial.epochs)
         for trial in data.trials
-        if trial.outcome == "stopped early"
+        if trial.row.state == "stopped early"
     )
 
 

@@ -19,7 +19,7 @@ from pawtune.search.results.look_ledger import read_ledger
 from pawtune.search.results.reference import reference_of
 from pawtune.search.run import Run
 from pawtune.search.storage.records import RunSummary, TrialFacts
-from pawtune.search.storage.run_folder import TrialFolder, read_json
+from pawtune.search.storage.run_folder import TrialFolder
 
 if TYPE_CHECKING:
     from pawtune.search.results.selection_bias import ValidationEstimate
@@ -36,7 +36,6 @@ class TrialView:
         baseline: Whether it is one of the tutorial models.
         epochs: All finished epochs, in order.
         planned_epochs: Number of epochs of a trial that is not stopped.
-        reason: Why it stopped or failed; None where it simply ended.
         started: Unix time in seconds; None where it has not begun.
         finished: Unix time in seconds; None while it runs.
         facts: Record of the trial's worker.
@@ -46,7 +45,6 @@ class TrialView:
     baseline: bool
     epochs: Sequence[Epoch]
     planned_epochs: int
-    reason: str | None
     started: float | None
     finished: float | None
     facts: TrialFacts
@@ -59,11 +57,6 @@ class TrialView:
     def kind(self) -> str:
         """`baseline`, or the family."""
         return "baseline" if self.baseline else self.row.family
-
-    @property
-    def outcome(self) -> str:
-        """How the trial ended, in words."""
-        return self.row.state
 
     @property
     def place(self) -> float:
@@ -186,14 +179,13 @@ def read_report_data(run: Run) -> ReportData:
 
 
 def _view(folder: TrialFolder, row: Row) -> TrialView:
-    spec, status = read_json(folder.spec_file), folder.read_status()
+    proposal, status = folder.read_proposal(), folder.read_status()
     epochs = folder.read_metrics()
     return TrialView(
         row=replace(row, params={str(k): _plain(v) for k, v in row.params.items()}),
-        baseline=bool(spec["baseline"]),
+        baseline=proposal.baseline,
         epochs=epochs,
-        planned_epochs=int(spec["train"]["epochs"]),
-        reason=status.reason,
+        planned_epochs=proposal.spec.train.epochs,
         started=status.started,
         finished=status.finished,
         facts=folder.read_facts(),

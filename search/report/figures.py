@@ -111,16 +111,6 @@ def kind_mark(kind: str) -> Mark:
     return FAMILY_MARKS[families.index(kind) % len(FAMILY_MARKS)]
 
 
-def kind_colour(kind: str) -> str:
-    """The colour of a family, or of baselines."""
-    return kind_mark(kind).colour
-
-
-def kind_marker(kind: str) -> str:
-    """The marker of a family, or of baselines."""
-    return kind_mark(kind).marker
-
-
 @contextmanager
 def styled() -> Iterator[None]:
     """Matplotlib as the report needs it, for the time of a block."""

@@ -14,8 +14,7 @@ from pawtune.search.report.figures import (
     MUTED,
     SURFACE,
     Drawing,
-    kind_colour,
-    kind_marker,
+    kind_mark,
     mark_trial,
     mark_trials,
     new_axes,
@@ -54,14 +53,14 @@ def draw_standing(data: ReportData) -> Drawing | None:
         ends: list[float] = []
         for place, trial in enumerate(rows):
             accuracy = trial.row.best_val_accuracy or 0.0
-            colour = kind_colour(trial.kind)
+            colour = kind_mark(trial.kind).colour
             if data.num_validation:
                 correct = round(accuracy * data.num_validation)
                 interval = wilson_interval(correct, data.num_validation)
                 (bar,) = axes.plot(interval, [place] * 2, c=colour)
                 mark_trial(bar, trial.trial_id)  # it fades with its marker
                 ends += interval
-            marker = kind_marker(trial.kind)
+            marker = kind_mark(trial.kind).marker
             points = axes.scatter([accuracy], [place], 34, colour, marker=marker, zorder=3)
             mark_trials(points, [trial.trial_id])
         axes.set_yticks(range(len(rows)), [short(trial.row.name) for trial in rows])
@@ -141,7 +140,7 @@ def draw_learning_curves(data: ReportData, family: str) -> Drawing | None:
         axes = new_axes(2.9)
         for trial in trials:
             leads = leader is not None and trial.trial_id == leader.trial_id
-            _curve(axes, trial, metric, INK if leads else kind_colour(trial.kind),
+            _curve(axes, trial, metric, INK if leads else kind_mark(trial.kind).colour,
                    width=2.2 if leads else thin, faint=not leads)  # fmt: skip
         drawn = [value for trial in trials for value in trial.values(metric)]
         if leader is not None and _has_training_curve(leader, metric):
@@ -201,7 +200,7 @@ def _curve_legend(
 ) -> None:
     others = [trial for trial in trials if leader is None or trial.trial_id != leader.trial_id]
     kinds = sorted({trial.kind for trial in others}, reverse=True)
-    handles = [Line2D([], [], color=kind_colour(kind), label=kind) for kind in kinds]
+    handles = [Line2D([], [], color=kind_mark(kind).colour, label=kind) for kind in kinds]
     if leader is not None:
         best = Line2D([], [], color=INK, linewidth=2.2, label="best")
         if len(leader.epochs) == 1:
@@ -235,7 +234,7 @@ def draw_time_line(data: ReportData) -> Drawing | None:
             begun, ended = (trial.started or 0.0) - start, (trial.finished or 0.0) - start
             lane = next((n for n, free in enumerate(lanes) if free <= begun + 0.5), len(lanes))
             lanes[lane : lane + 1] = [ended]
-            colour = FAILED if trial.row.status == "failed" else kind_colour(trial.kind)
+            colour = FAILED if trial.row.status == "failed" else kind_mark(trial.kind).colour
             bar = axes.barh(
                 lane, (ended - begun) / unit_s, left=begun / unit_s, height=0.8, color=colour,
                 edgecolor=SURFACE, linewidth=0.3 if len(ran) > MANY_TRIALS else 0.8,
@@ -252,7 +251,7 @@ def draw_time_line(data: ReportData) -> Drawing | None:
         axes.set_xlabel(f"{unit} since the first trial")
         kinds = sorted({trial.kind for trial in ran}, reverse=True)
         handles = [
-            Line2D([], [], color=kind_colour(kind), linewidth=5, label=kind) for kind in kinds
+            Line2D([], [], color=kind_mark(kind).colour, linewidth=5, label=kind) for kind in kinds
         ]
         if any(trial.row.status == "failed" for trial in ran):
             handles.append(Line2D([], [], color=FAILED, linewidth=5, label="failed"))

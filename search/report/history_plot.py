@@ -15,8 +15,9 @@ from matplotlib.ticker import MaxNLocator
 from pawtune.data_pipeline.safe_files import expanded
 from pawtune.search.errors import UserError
 from pawtune.search.report.data import ReportData, TrialView, read_report_data
-from pawtune.search.report.figures import INK, STYLE, kind_colour
+from pawtune.search.report.figures import INK, STYLE, kind_mark
 from pawtune.search.report.trial_marks import compact, short
+from pawtune.search.results.delivery.out_files import writing
 from pawtune.search.run import Run
 from pawtune.search.storage.run_folder import write_bytes
 
@@ -49,14 +50,8 @@ def plot_histories(run: Run, out: Path, trials: Sequence[str] = ()) -> list[str]
     data = read_report_data(run)
     chosen = _choose(data, trials)
     figure = draw_histories(chosen)
-    try:
-        target = expanded(out)
-        write_bytes(target, _render(figure, out.suffix[1:]))
-    except OSError as error:
-        raise UserError(
-            f"--out must be a file that can be written, received {str(out)!r}: "
-            f"{error.strerror}; give another with --out"
-        ) from error
+    with writing(out):
+        write_bytes(expanded(out), _render(figure, out.suffix[1:]))
     return [trial.row.name for trial in chosen]
 
 
@@ -119,12 +114,12 @@ def _draw(axes: Axes, trial: TrialView, metric: str) -> None:
         linewidth=1.2, label="training",
     )  # fmt: skip
     axes.plot(
-        epochs, trial.values(f"val_{metric}"), marker=marker, color=kind_colour(trial.kind),
+        epochs, trial.values(f"val_{metric}"), marker=marker, color=kind_mark(trial.kind).colour,
         linewidth=1.8, label="validation",
     )  # fmt: skip
     if trial.usable:
         axes.axvline(
-            trial.row.best_epoch or 0, color=kind_colour(trial.kind), linewidth=0.8, alpha=0.5,
+            trial.row.best_epoch or 0, color=kind_mark(trial.kind).colour, linewidth=0.8, alpha=0.5,
             label="best epoch",
         )  # fmt: skip
 

@@ -20,7 +20,6 @@ from pawtune.search.errors import UserError
 from pawtune.search.report.data import ReportData, TrialView
 from pawtune.search.sampling import space
 from pawtune.search.sampling.optuna_log import quiet_optuna
-from pawtune.search.storage.trial_spec import load_spec
 
 MIN_TRIALS = 10  # the evaluator compares the best fifth with the rest: two points at the least
 BEST_SHARE = 0.2
@@ -75,7 +74,7 @@ def _locate(
     data: ReportData, trial: TrialView
 ) -> tuple[space.Params, dict[str, BaseDistribution]] | None:
     try:
-        params = space.to_params(load_spec(data.run.folder, trial.trial_id))
+        params = space.to_params(data.run.folder.spec_of(trial.trial_id))
     except UserError:  # a spec of another version: it does not take part
         return None
     if params is None:

@@ -18,13 +18,14 @@ from pawtune.data_pipeline.images.pictures import THUMBNAIL_PX
 from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.url_credentials import without_secrets
 from pawtune.search.errors import UserError
+from pawtune.search.markdown import escape_markdown
 from pawtune.search.report import words as words
 from pawtune.search.report.budget import budget
 from pawtune.search.report.data import ReportData, TrialView, read_report_data
 from pawtune.search.report.figures import kind_mark
 from pawtune.search.report.images import data_content, test_confusion, validation_content
 from pawtune.search.report.sections import build_sections
-from pawtune.search.results.delivery.out_files import refuse_existing
+from pawtune.search.results.delivery.out_files import refuse_existing, writing
 from pawtune.search.run import Run
 from pawtune.search.storage.run_folder import write_text
 
@@ -61,13 +62,8 @@ def write_report(
     data = read_report_data(run)
     text = render_markdown(data) if kind == "md" else render_html(data, images)
     target = expanded(out) if out is not None else run.folder.root / f"report.{kind}"
-    try:
+    with writing(target):
         write_text(target, text)
-    except OSError as error:
-        raise UserError(
-            f"--out must be a file that can be written, received {str(target)!r}: "
-            f"{error.strerror}; give another with --out"
-        ) from error
     run.folder.keep_new()
     return target
 
@@ -119,7 +115,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         parameter=_parameter,
         duration=words.duration,
         short=lambda text, size: text if len(text) <= size else f"{text[: size - 1]}…",
-        md=_escape_markdown,
+        md=escape_markdown,
         mark=lambda kind: kind_mark(kind).name,
     )
     return environment
@@ -133,13 +129,6 @@ def _parameter(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _escape_markdown(text: object) -> str:
-    escaped = " ".join(str(text).split())
-    for character in "\\`*_|<>[]":
-        escaped = escaped.replace(character, f"\\{character}")
-    return escaped
 
 
 def _parameters(trials: Sequence[TrialView]) -> list[str]:

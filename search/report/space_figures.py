@@ -15,7 +15,7 @@ from pawtune.search.report.figures import (
     INK,
     MUTED,
     Drawing,
-    kind_colour,
+    kind_mark,
     mark_trial,
     new_axes,
     styled,
@@ -53,7 +53,7 @@ def draw_importance(data: ReportData, family: str) -> Drawing | None:
     names, values = list(shares), list(shares.values())
     with styled():
         axes = new_axes(0.6 + ROW_INCHES * len(names))
-        axes.barh(range(len(names)), values, height=0.62, color=kind_colour(family))
+        axes.barh(range(len(names)), values, height=0.62, color=kind_mark(family).colour)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.4, -0.6)
         for place, value in enumerate(values):
@@ -191,7 +191,7 @@ def draw_parallel(data: ReportData, family: str) -> Drawing | None:
             stands_out = trial.trial_id in bright
             (line,) = axes.plot(
                 [places[number] for places in spots], rows,
-                color=kind_colour(trial.kind) if stands_out else MUTED,
+                color=kind_mark(trial.kind).colour if stands_out else MUTED,
                 alpha=0.9 if stands_out else 0.22, linewidth=1.5 if stands_out else 0.8,
                 zorder=3 if stands_out else 2,
             )  # fmt: skip

@@ -14,8 +14,7 @@ from pawtune.search.report.figures import (
     FAILED,
     INK,
     SURFACE,
-    kind_colour,
-    kind_marker,
+    kind_mark,
     mark_trials,
 )
 
@@ -149,13 +148,13 @@ def scatter_by_kind(
             ]
             if not chosen:
                 continue
-            colour = kind_colour(kind)
+            colour = kind_mark(kind).colour
             points = axes.scatter(
                 [xs[place] for place in chosen],
                 [ys[place] for place in chosen],
                 size,
                 SURFACE if hollow else colour,
-                marker=kind_marker(kind),
+                marker=kind_mark(kind).marker,
                 edgecolors=colour,
                 linewidths=1.1,
                 zorder=3,
@@ -169,7 +168,7 @@ def kind_legend(
     """A legend above the axes for the kinds that `trials` have."""
     handles = [Line2D([], [], color=INK, label=line)] if line else []
     for kind in sorted({trial.kind for trial in trials}, reverse=True):
-        handles.append(_dot(kind_colour(kind), kind_marker(kind), kind))
+        handles.append(_dot(kind_mark(kind).colour, kind_mark(kind).marker, kind))
     if failed:
         handles.append(_dot(FAILED, "x", "failed"))
     axes.legend(

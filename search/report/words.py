@@ -140,7 +140,7 @@ def _reference_cards(data: ReportData) -> list[Card]:
 
 
 def _trials_card(data: ReportData) -> Card:
-    outcomes = Counter(trial.outcome for trial in data.trials)
+    outcomes = Counter(trial.row.state for trial in data.trials)
     listed = [f"{number} {outcome}" for outcome, number in outcomes.most_common()]
     return _card("Trials", str(len(data.trials)), ", ".join(listed) or "none was proposed")
 

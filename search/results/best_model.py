@@ -14,7 +14,6 @@ from pawtune.search.results.calibration import trial_temperature
 from pawtune.search.results.delivery.model_file import open_model
 from pawtune.search.results.model_choice import ModelChoice, ensemble_file, refit_folder
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
-from pawtune.search.storage.trial_spec import load_spec
 
 if TYPE_CHECKING:
     import keras
@@ -53,7 +52,7 @@ def load_complete(run: RunFolder, trial: TrialFolder, num_classes: int) -> "kera
     from pawtune.models.complete_model import compose_complete
     from pawtune.models.precision import precision
 
-    spec = load_spec(run, trial.trial_id).model
+    spec = run.spec_of(trial.trial_id).model
     with precision("float32"):
         backbones: dict[Backbone, keras.Model] = {}
         load_backbones(run, spec, backbones)

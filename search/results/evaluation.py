@@ -16,7 +16,12 @@ from pawtune.search.errors import UserError
 from pawtune.search.results.best_model import load_choice
 from pawtune.search.results.calibration import choice_temperature
 from pawtune.search.results.delivery.inference import predict_files, predictor
-from pawtune.search.results.evaluation_record import EvaluationRecord, cells_of
+from pawtune.search.results.evaluation_record import (
+    BaselineScore,
+    EvaluationRecord,
+    TestMistake,
+    cells_of,
+)
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.look_ledger import record_look, refuse_unwritable
 from pawtune.search.results.metrics import (
@@ -30,36 +35,8 @@ from pawtune.search.results.metrics import (
     wilson_interval,
 )
 from pawtune.search.results.model_choice import Kind, ModelChoice, choose_model
-from pawtune.search.results.reference import ReferenceKind, baselines_among, reference_of
+from pawtune.search.results.reference import baselines_among, reference_of
 from pawtune.search.storage.run_folder import RunFolder
-
-
-@dataclass(frozen=True)
-class BaselineScore:
-    """What a model is compared with, on the same test images.
-
-    Attributes:
-        name: The trial's.
-        accuracy: 0 to 1.
-        kind: The best baseline by validation; where none ran, the first trial of the search: the
-            plainest model of its portfolio, for `transfer` a solved head on the last block.
-    """
-
-    name: str
-    accuracy: float
-    kind: ReferenceKind = "best baseline"
-
-
-@dataclass(frozen=True)
-class TestMistake:
-    """A test image that the model names wrong, by its path below the image root."""
-
-    __test__ = False
-
-    path: str
-    label: str
-    predicted: str
-    probability: float
 
 
 @dataclass(frozen=True)
@@ -162,7 +139,6 @@ def look_at_test(
             others_right = others.argmax(axis=1) == labels
             comparison = compare_paired(right, others_right)
             baseline = BaselineScore(reference.name, float(others_right.mean()), kind)
-    most = int(np.bincount(labels).argmax())
     confusion = confusion_matrix(labels, predicted, len(manifest.class_names))
     result = TestResult(
         accuracy=float(right.mean()),
@@ -181,7 +157,7 @@ def look_at_test(
         mistakes=_mistakes(entries, manifest.class_names, probabilities, right),
         model=choice.kind,
         title=choice.title,
-        majority=Majority(manifest.class_names[most], float(np.mean(labels == most))),
+        majority=Majority(*manifest.majority("test")),
     )
     result = replace(result, looks=record_look(run, _record(result)))
     return Look(result, entries, labels, probabilities)

@@ -1,63 +1,51 @@
 """One look at the test split, as the ledger keeps it: a JSON object a line of `test.jsonl`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, ValidationError, model_validator
 
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.search.errors import UserError
+from pawtune.search.results.metrics import ClassScore, Comparison, Count, Majority, Share
+from pawtune.search.results.reference import ReferenceKind
 from pawtune.search.storage.records import MaybeWords, Record, Words
 from pawtune.search.storage.untrusted_files import parse_json
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0, lt=2**31)]
 Cell = tuple[Count, Count, Count]
 
 
-class RecordedClass(Record):
-    """A class of the test split; None where nothing was there to divide by."""
+@dataclass(frozen=True)
+class BaselineScore:
+    """What a model is compared with, on the same test images.
 
-    name: Words
-    images: Count
-    precision: Share | None = None
-    recall: Share | None = None
-    f1: Share | None = None
-
-
-class RecordedBaseline(Record):
-    """What it was compared with, on the same images: older records know baselines alone."""
+    Attributes:
+        name: The trial's.
+        accuracy: 0 to 1.
+        kind: The best baseline by validation; where none ran, the first trial of the search: the
+            plainest model of its portfolio, for `transfer` a solved head on the last block. Older
+            records know baselines alone.
+    """
 
     name: Words
     accuracy: Share
-    kind: Literal["best baseline", "first trial"] = "best baseline"
+    kind: ReferenceKind = "best baseline"
 
 
-class RecordedComparison(Record):
-    """With that, by McNemar's exact test: `only_first` is the trial's."""
+@dataclass(frozen=True)
+class TestMistake:
+    """A test image that the model names wrong, by its path below the image root."""
 
-    only_first: Count
-    only_second: Count
-    p_value: Share
-
-
-class RecordedMistake(Record):
-    """A test image named wrong."""
+    __test__ = False
 
     path: Words
     label: Words
     predicted: Words
     probability: Share
-
-
-class RecordedMajority(Record):
-    """The most frequent class of the test split."""
-
-    label: Words
-    share: Share
 
 
 class EvaluationRecord(Record):
@@ -77,27 +65,27 @@ class EvaluationRecord(Record):
         mistakes: Every image named wrong, the most confident first.
     """
 
+    model_config = ConfigDict(strict=False)
+
     time: MaybeWords = None
     accuracy: Share
     correct: Count
     n: Count
-    interval_95: tuple[Share, Share] = Field(strict=False)
+    interval_95: tuple[Share, Share]
     trial_id: Words
     model: Words = "trial"
     title: Words = ""
     looks: Count = 1
     calibration_error: Share | None = None
     calibration_error_before: Share | None = None
-    majority: RecordedMajority | None = None
-    baseline: RecordedBaseline | None = None
-    comparison: RecordedComparison | None = None
-    class_names: tuple[Words, ...] = Field((), strict=False)
-    classes: tuple[RecordedClass, ...] = Field((), strict=False)
-    confusion_cells: tuple[Annotated[Cell, Field(strict=False)], ...] = Field((), strict=False)
-    confusion: tuple[Annotated[tuple[Count, ...], Field(strict=False)], ...] = Field(
-        (), strict=False
-    )
-    mistakes: tuple[RecordedMistake, ...] = Field((), strict=False)
+    majority: Majority | None = None
+    baseline: BaselineScore | None = None
+    comparison: Comparison | None = None
+    class_names: tuple[Words, ...] = ()
+    classes: tuple[ClassScore, ...] = ()
+    confusion_cells: tuple[Cell, ...] = ()
+    confusion: tuple[tuple[Count, ...], ...] = ()
+    mistakes: tuple[TestMistake, ...] = ()
 
     @model_validator(mode="after")
     def _confusion_fits_the_classes(self) -> Self:

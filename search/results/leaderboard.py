@@ -217,18 +217,15 @@ def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
     Costs, and who is on the front, where the search asked for them; its metric where it is one's
     own.
     """
-    several = {"latency_ms", "size_mb", "on_front"} if not any(map(_has_costs, rows)) else set()
-    left_out = {"reason", "score", "own_metric", *several}
+    several = any(row.on_front is not None for row in rows)
+    costs = () if several else ("latency_ms", "size_mb", "on_front")
+    left_out = {"reason", "score", "own_metric", *costs}
     return [
         {name: v for name, v in asdict(row).items() if name not in left_out}
         | {"state": row.state}
         | ({f"best_{row.own_metric}": row.score} if row.own_metric else {})
         for row in rows
     ]
-
-
-def _has_costs(row: Row) -> bool:
-    return row.on_front is not None
 
 
 def as_frame(rows: Sequence[Row]) -> "pd.DataFrame":

@@ -4,15 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
+from typing import Annotated
 
 import numpy as np
 import scipy  # loads scipy.stats where it is first used: 0.5 s
 from numpy.typing import NDArray
+from pydantic import Field
 
 from pawtune.data_pipeline.safe_files import shown
+from pawtune.search.storage.records import Words
 
 CALIBRATION_BINS = 15
 
+# As a look at the test split records them, see `EvaluationRecord`.
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Count = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Labels = NDArray[np.integer]
 Probabilities = NDArray[np.float32]
 
@@ -21,11 +27,11 @@ Probabilities = NDArray[np.float32]
 class ClassScore:
     """One class of a split; None where nothing was there to divide by."""
 
-    name: str
-    images: int
-    precision: float | None
-    recall: float | None
-    f1: float | None
+    name: Words
+    images: Count
+    precision: Share | None = None
+    recall: Share | None = None
+    f1: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,9 @@ class Comparison:
         p_value: Chance of a split at least as uneven if both were equally good.
     """
 
-    only_first: int
-    only_second: int
-    p_value: float
+    only_first: Count
+    only_second: Count
+    p_value: Share
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,8 @@ class Majority:
         share: Its share of the images, from 0 to 1.
     """
 
-    label: str
-    share: float
+    label: Words
+    share: Share
 
     def __str__(self) -> str:
         return f"always {shown(self.label)} scores {self.share:.4f}"
@@ -171,8 +177,8 @@ def p_of_lower(first: NDArray[np.float64], second: NDArray[np.float64]) -> float
     return float(scipy.stats.ttest_rel(first, second, alternative="less").pvalue)
 
 
-def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for `correct` successes out of `total` (at least 1).
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """Wilson's 95% score interval for `correct` successes out of `total` (at least 1).
 
     Unlike the textbook interval it stays inside [0, 1] and keeps its coverage near 1, where good
     classifiers are. Source: Wilson, Probable inference, the law of succession, and statistical
@@ -182,7 +188,7 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
     >>> round(low, 4), round(high, 4)
     (0.9568, 0.9949)
     """
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = NormalDist().inv_cdf(0.975)
     share = correct / total
     middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z * sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2) / (1 + z**2 / total)

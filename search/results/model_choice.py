@@ -10,7 +10,6 @@ from pawtune.search.errors import UserError
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.storage.records import EnsembleRecord, RecordedMember, RefitRecord
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
-from pawtune.search.storage.trial_spec import load_spec
 
 Kind = Literal["trial", "refit", "ensemble"]
 
@@ -98,7 +97,7 @@ def choose_model(
         made = refits(run)
         trial = made[0] if len(made) == 1 else None
     row = choose_row(rows, trial=trial, rank=rank)
-    size = load_spec(run, row.trial_id).model.image_size
+    size = run.spec_of(row.trial_id).model.image_size
     if kind == "trial":
         return ModelChoice("trial", row, row.trial_id, size)
     if row.trial_id not in refits(run):
@@ -146,13 +145,19 @@ def _ensemble(
         )
     record = EnsembleRecord.read(ensemble_record(run))
     members = [choose_row(rows, trial=member.trial_id) for member in record.members]
-    sizes = {load_spec(run, row.trial_id).model.image_size for row in members}
+    known = [RecordedMember.model_validate(asdict(member_of(row))) for row in members]
+    return ensemble_of(run, members, record.model_copy(update={"members": known}))
+
+
+def ensemble_of(run: RunFolder, members: Sequence[Row], record: EnsembleRecord) -> ModelChoice:
+    """A vote or weight average of some trials, the best first, with its record."""
+    sizes = {run.spec_of(row.trial_id).model.image_size for row in members}
     return ModelChoice(
         kind="ensemble",
         row=members[0],
         trial_id="+".join(row.trial_id for row in members),
         image_size=sizes.pop() if len(sizes) == 1 else None,
-        record=record.model_copy(update={"members": [_recorded(row) for row in members]}),
+        record=record,
     )
 
 
@@ -194,10 +199,6 @@ class Member:
 def member_of(row: Row) -> Member:
     """A trial as a member of a vote or weight average."""
     return Member(row.trial_id, row.name, row.best_epoch or 0, row.best_val_accuracy or 0.0)
-
-
-def _recorded(row: Row) -> RecordedMember:
-    return RecordedMember.model_validate(asdict(member_of(row)))
 
 
 def refit_folder(run: RunFolder, trial_id: str) -> TrialFolder:

@@ -25,7 +25,6 @@ from pawtune.search.results.delivery.novelty_file import (
 )
 from pawtune.search.results.model_choice import ModelChoice
 from pawtune.search.storage.run_folder import RunFolder, read_json, write_bytes, write_json
-from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.storage.untrusted_files import read_array
 
 if TYPE_CHECKING:
@@ -75,7 +74,8 @@ def find_novelty(
         return None
     if found is not None:
         try:
-            _keep(found, record, array)
+            write_bytes(array, novelty_bytes(found))
+            write_json(record, novelty_record(found))
             run.keep_new()
         except OSError:
             pass  # a folder that cannot be written costs time at the next call, nothing else
@@ -83,7 +83,7 @@ def find_novelty(
 
 
 def _has_backbone(run: RunFolder, choice: ModelChoice) -> bool:
-    spec = load_spec(run, choice.row.trial_id).model
+    spec = run.spec_of(choice.row.trial_id).model
     return any(isinstance(need, Backbone) for need in family_of(spec).needs(spec, bank_views=0))
 
 
@@ -115,11 +115,6 @@ def _sample(entries: Sequence[ManifestEntry], most: int) -> list[ManifestEntry]:
     """At most `most` of the entries, always the same ones."""
     rows = np.random.default_rng(0).permutation(len(entries))[:most]
     return [entries[row] for row in np.sort(rows)]
-
-
-def _keep(found: Novelty, record: Path, array: Path) -> None:
-    write_bytes(array, novelty_bytes(found))
-    write_json(record, novelty_record(found))
 
 
 def _read(record: Path, array: Path, width: int) -> Novelty:

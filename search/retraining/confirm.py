@@ -29,7 +29,6 @@ from pawtune.search.retraining.training import Training, train_again
 from pawtune.search.storage.object_store_sync import hold_run
 from pawtune.search.storage.records import ProposedTrial
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
-from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.trial_report import TrialReport
 from pawtune.search.worker.trial_client import end_writer, start_writer
 
@@ -197,7 +196,7 @@ def confirm_trials(
 
 
 def _repeat(run: RunFolder, row: Row, number: int) -> _Repeat:
-    spec = load_spec(run, row.trial_id)
+    spec = run.spec_of(row.trial_id)
     seed = (spec.train.seed + number * SEED_STEP) % 2**31
     spec = spec.model_copy(update={"train": spec.train.model_copy(update={"seed": seed})})
     return _Repeat(row, spec, TrialFolder(run.confirm_dir / f"{row.trial_id}-seed{seed}"))
@@ -267,7 +266,7 @@ def _outcome(folder: TrialFolder, seed: int, objective: Objective) -> Outcome:
 def _confirmed(
     run: RunFolder, row: Row, repeats: Sequence[_Repeat], objective: Objective
 ) -> Confirmed:
-    spec = load_spec(run, row.trial_id)
+    spec = run.spec_of(row.trial_id)
     searched = _outcome(run.trial(row.trial_id), spec.train.seed, objective)
     again = [_outcome(repeat.folder, repeat.seed, objective) for repeat in repeats]
     others = [outcome.score for outcome in again if outcome.score is not None]

@@ -48,7 +48,6 @@ from pawtune.search.storage.run_folder import (
     write_array,
     write_json,
 )
-from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.storage.untrusted_files import read_array
 from pawtune.search.trial_report import TrialReport
 from pawtune.search.worker.trial import begin_session
@@ -85,7 +84,7 @@ def predict_by_folds(
     Raises:
         UserError, DataError, ModelError: Images are gone or changed, or a training failed.
     """
-    spec = load_spec(run, row.trial_id)
+    spec = run.spec_of(row.trial_id)
     epochs = row.best_epoch or spec.train.epochs
     spec = spec.model_copy(update={"train": spec.train.over(epochs)})
     labels = np.concatenate([manifest.labels("train"), manifest.labels("validation")])

@@ -26,7 +26,6 @@ from pawtune.search.shared_work.shared_work import SharedWork
 from pawtune.search.storage.object_store_sync import hold_run
 from pawtune.search.storage.records import ProposedTrial
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_json
-from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.trial_report import TrialReport
 from pawtune.search.worker.trial import begin_session, build_trial, describe_training
 
@@ -83,7 +82,7 @@ def refit_trial(
     """
     reporter = reporter or default_reporter()
     started = time.monotonic()
-    spec = load_spec(run, row.trial_id)
+    spec = run.spec_of(row.trial_id)
     epochs = row.best_epoch or spec.train.epochs
     spec = spec.model_copy(update={"train": spec.train.over(epochs)})
     folder = refit_folder(run, row.trial_id)

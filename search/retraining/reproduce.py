@@ -28,7 +28,6 @@ from pawtune.search.retraining.setup import LOCAL, prepare_retraining
 from pawtune.search.retraining.training import Training, follow_one, train_first
 from pawtune.search.storage.records import TrialFacts
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder
-from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.storage.versions import installed_versions, recorded_versions
 
 NOT_COMPARED = ("epoch", "seconds", "images_per_second")
@@ -133,7 +132,7 @@ def reproduce_trial(
     folder = run.trial(row.trial_id)
     recorded = folder.read_metrics()
     facts = folder.read_facts()
-    spec = _as_recorded(load_spec(run, row.trial_id), facts)
+    spec = _as_recorded(run.spec_of(row.trial_id), facts)
     setup = prepare_retraining(
         run,
         [spec],

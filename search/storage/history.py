@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from pawtune.models.spec import TrialSpec
 from pawtune.search.objective import Objective
@@ -57,8 +58,7 @@ def read_history(run: RunFolder, objective: Objective) -> list[PastTrial]:
 
 def running_best(values: Sequence[float], objective: Objective) -> list[float]:
     """The best value up to each epoch."""
-    better = max if objective.mode == "max" else min
-    return [better(values[:end]) for end in range(1, len(values) + 1)]
+    return list(accumulate(values, max if objective.mode == "max" else min))
 
 
 def first_start(run: RunFolder) -> float | None:

@@ -11,7 +11,6 @@ moments, BEAT_S at most, both may write.
 """
 
 import json
-import platform
 import random
 import secrets
 import threading
@@ -25,7 +24,7 @@ from pawtune.search.storage.run_lock import (
     BEAT_S,
     STALE_S,
     described,
-    process_start,
+    lives_here,
     refusal,
     this_process,
 )
@@ -117,23 +116,21 @@ class StoreLock:
                 text = retry_store(lambda: self._store.read(name), PATIENCE_S)
                 self._read[name] = dict(json.loads(text))
             holder = self._read[name]
-            here = holder["host"] == platform.node()
-            if here and process_start(holder["pid"]) != holder["process"]:
+            if lives_here(holder) is False:
                 self._dead.add(name)
                 return None
             return holder
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, TypeError):
             return {}  # none of ours; it goes stale
 
     def _refusal(self, holder: dict[str, Any]) -> str:
         name = self._mirror.root.name
-        pid, host, since = (holder.get(key) for key in ("pid", "host", "since"))
         if not self._wait_s:
-            return refusal(name, pid, host, since)
+            return refusal(name, holder)
         return (
-            f"{name} is held by {described(pid, host, since)}, for more than {self._wait_s:g} s; "
+            f"{name} is held by {described(holder)}, for more than {self._wait_s:g} s; "
             "try again later"
         )
 

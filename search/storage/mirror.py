@@ -52,11 +52,6 @@ def is_small(name: str) -> bool:
     return not large and "/last/" not in name
 
 
-def copies_of(address: str) -> Path:
-    """Where this machine keeps copies of the run at an address."""
-    return cache_dir() / "runs" / hashlib.sha256(address.encode()).hexdigest()[:32]
-
-
 def open_mirror(address: str) -> "Mirror":
     """This process' copy of the run at an address; empty until it is pulled.
 
@@ -83,7 +78,8 @@ class Mirror:
         self.address = self.store.address
         self.is_driven = False
         prepare_cache(cache_dir())
-        place, handle = _free_place(copies_of(self.address))
+        copies = hashlib.sha256(self.address.encode()).hexdigest()[:32]
+        place, handle = _free_place(cache_dir() / "runs" / copies)
         weakref.finalize(self, os.close, handle)
         self.root = place / split(self.address)[1]
         self.root.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from pawtune.search.errors import UserError
 from pawtune.search.storage.lease import StoreLock
 from pawtune.search.storage.mirror import PATIENCE_S, Mirror
 from pawtune.search.storage.run_folder import RunFolder, must_be_new
+from pawtune.search.storage.run_lock import RunLock
 
 INTERVAL_S = 2.0  # between two rounds of the thread
 NOT_SENT = ("study.db", "study.db-journal", "driver.lock")
@@ -195,8 +196,6 @@ def hold_run(
         UserError: Another driver holds the run; or it is to be new, and is there.
         DataError: The store cannot be used.
     """
-    from pawtune.search.storage.run_lock import RunLock
-
     if run.mirror is None:
         with RunLock(run):
             yield None

@@ -28,7 +28,7 @@ from pawtune.search.storage.untrusted_files import (
     RESTORE,
     RESTORE_TRIAL,
     is_number,
-    read_object,
+    read_json,
 )
 
 Status = Literal["pending", "running", "completed", "stopped", "failed"]
@@ -76,7 +76,7 @@ class Record(BaseModel):
         Raises:
             UserError: The file is missing, no JSON object, or holds what pawtune never writes.
         """
-        content = read_object(path)
+        content = read_json(path)
         try:
             return cls.model_validate(content)
         except ValidationError as error:
@@ -113,7 +113,7 @@ class ProposedTrial:
         Raises:
             UserError: The file is missing, or no valid specification.
         """
-        content = read_object(path)
+        content = read_json(path)
         baseline, params = content.pop("baseline", False), content.pop("params", {})
         try:
             spec = TrialSpec.model_validate(content)

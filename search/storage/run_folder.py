@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, Any
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.sources.object_store import explained, is_address, join, split
+from pawtune.models.spec import TrialSpec
 from pawtune.search.errors import UserError, not_writable
-from pawtune.search.storage.untrusted_files import read_object, read_rows
+from pawtune.search.storage.untrusted_files import read_json as read_json
+from pawtune.search.storage.untrusted_files import read_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,17 +81,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON whole or not at all. NaN is refused: it is not JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; that of a trial's proposal is checked.
-
-    Raises:
-        UserError: The file is missing, or is not a JSON object.
-    """
-    if path.name == "spec.json":
-        return ProposedTrial.read(path).as_dict()
-    return read_object(path)
 
 
 @dataclass(frozen=True)
@@ -369,6 +360,14 @@ class RunFolder:
             )
         return folder
 
+    def spec_of(self, trial_id: str) -> TrialSpec:
+        """A trial's specification.
+
+        Raises:
+            UserError: There is no such trial, or its file is no valid specification.
+        """
+        return self.trial(trial_id).read_proposal().spec
+
     def new_trial(self, trial_id: str) -> TrialFolder:
         return TrialFolder(self.trials_dir / trial_id, self.mirror)
 
@@ -461,7 +460,7 @@ def _check_name(name: str) -> None:
         )
 
 
-def _in_use(name: str, parent: Path) -> UserError:
+def _in_use(name: str, parent: Path | str) -> UserError:
     return UserError(
         f"--name must be new, received {name!r}, which exists in {parent}; nothing was "
         "overwritten: choose another name, or delete that run first"
@@ -490,10 +489,7 @@ def must_be_new(run: RunFolder) -> None:
     except OSError as error:
         raise explained(run.place, error) from error
     if in_use:
-        raise UserError(
-            f"--name must be new, received {run.name!r}, which exists in {run.runs_dir}; nothing "
-            "was overwritten: choose another name, or delete that run first"
-        )
+        raise _in_use(run.name, run.runs_dir)
 
 
 def remove_run_folder(run: RunFolder) -> None:

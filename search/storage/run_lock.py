@@ -6,6 +6,7 @@ import platform
 import secrets
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +17,10 @@ from pawtune.data_pipeline.safe_files import read_regular, shown
 from pawtune.search.errors import UserError, not_writable
 from pawtune.search.storage.run_folder import RunFolder, write_text
 
+LOCK = "driver.lock"
 MAX_BYTES = 10_000  # of a lock file
 BEAT_S = 5.0
 STALE_S = 60.0  # without a heartbeat, from a machine that cannot be asked
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 class RunLock:
@@ -34,7 +35,7 @@ class RunLock:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._file = run.root / "driver.lock"
+        self._file = run.root / LOCK
         self._token = secrets.token_hex(8)
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -57,18 +58,12 @@ class RunLock:
         return self
 
     def _refuse_if_held(self) -> None:
-        try:
-            holder = json.loads(read_regular(self._file, MAX_BYTES, follow_links=False))
-            host, pid, since = holder["host"], int(holder["pid"]), holder["since"]
-            started = holder["process"]
-        except UNREADABLE:
+        holder = read_holder(self._run)
+        if "process" not in holder:
             return  # half-written by a driver that died at once
-        if host == platform.node():
-            held = process_start(pid) is not None and process_start(pid) == started
-        else:
-            held = self._beats()
-        if held:
-            raise UserError(refusal(self._run.name, pid, host, since))
+        lives = lives_here(holder)
+        if self._beats() if lives is None else lives:
+            raise UserError(refusal(self._run.name, holder))
 
     def _beats(self) -> bool:
         age = self._age()
@@ -111,16 +106,33 @@ def this_process() -> dict[str, Any]:
     }
 
 
-def described(pid: object, host: object, since: object) -> str:
+def read_holder(run: RunFolder) -> dict[str, Any]:
+    """What a run's lock says of the process that holds it; empty where it cannot be read."""
+    try:
+        return dict(json.loads(read_regular(run.root / LOCK, MAX_BYTES, follow_links=False)))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
+
+
+def lives_here(holder: Mapping[str, Any]) -> bool | None:
+    """Whether a holder on this machine, by its word, lives; None: it is of another machine."""
+    if holder.get("host") != platform.node():
+        return None
+    start = process_start(holder["pid"]) if isinstance(holder.get("pid"), int) else None
+    return start is not None and start == holder.get("process")
+
+
+def described(holder: Mapping[str, Any]) -> str:
     """The process that holds a lock, in words."""
-    return f"process {shown(str(pid))} on {shown(str(host))} since {shown(str(since))}"
+    pid, host, since = (shown(str(holder.get(key))) for key in ("pid", "host", "since"))
+    return f"process {pid} on {host} since {since}"
 
 
-def refusal(run: str, pid: object, host: object, since: object) -> str:
+def refusal(run: str, holder: Mapping[str, Any]) -> str:
     """The message for a run that another driver holds."""
     return (
-        f"a run has one driver at a time, and {run} is held by {described(pid, host, since)}; "
-        f"wait for it, or stop it (kill -INT {shown(str(pid))} there) first"
+        f"a run has one driver at a time, and {run} is held by {described(holder)}; "
+        f"wait for it, or stop it (kill -INT {shown(str(holder.get('pid')))} there) first"
     )
 
 
@@ -136,24 +148,11 @@ def refuse_if_held(run: RunFolder) -> None:
 
 def is_running(folder: RunFolder) -> bool:
     """Whether a driver holds the run: its lock has a heartbeat, which outlives it by a minute."""
-    lock = folder.root / "driver.lock"
     try:
-        beat = lock.stat().st_mtime
+        beat = (folder.root / LOCK).stat().st_mtime
     except OSError:  # a driver that ends removes it
         return False
-    return time.time() - beat < STALE_S and not driver_died_here(folder)
-
-
-def driver_died_here(run: RunFolder) -> bool:
-    """Whether the run's lock is that of a process of this machine which is gone."""
-    try:
-        holder = json.loads(read_regular(run.root / "driver.lock", MAX_BYTES, follow_links=False))
-        return bool(
-            holder["host"] == platform.node()
-            and process_start(int(holder["pid"])) != holder["process"]
-        )
-    except UNREADABLE:
-        return False
+    return time.time() - beat < STALE_S and lives_here(read_holder(folder)) is not False
 
 
 def process_start(pid: int) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pawtune.search.errors import UserError
 from pawtune.search.storage.run_folder import RunFolder, TrialFolder, write_text
-from pawtune.search.storage.untrusted_files import read_object
+from pawtune.search.storage.untrusted_files import read_json
 
 FILES = ("spec.json", "status.json", "metrics.csv", "facts.json")
 Stamp = list[list[int]]
@@ -48,10 +48,10 @@ def stamp_of(trial: TrialFolder) -> Stamp:
 
 def read_index(run: RunFolder) -> dict[str, Noted]:
     """What is noted, by trial; nothing where the file is missing or damaged."""
-    if not _has_index(run):
+    if run.mirror is not None:
         return {}
     try:
-        trials = read_object(_index_file(run))["trials"]
+        trials = read_json(_index_file(run))["trials"]
         return {key: Noted(noted["stamp"], dict(noted["row"])) for key, noted in trials.items()}
     except (UserError, KeyError, TypeError, ValueError, AttributeError):
         return {}
@@ -59,15 +59,11 @@ def read_index(run: RunFolder) -> dict[str, Noted]:
 
 def write_index(run: RunFolder, trials: Mapping[str, Noted]) -> None:
     """Notes trials that have ended; for the driver. It only saves time: a full disk is no error."""
-    if not _has_index(run):
+    if run.mirror is not None:
         return
     lines = (f"{json.dumps(key)}: {json.dumps(vars(noted))}" for key, noted in trials.items())
     with suppress(OSError):
         write_text(_index_file(run), '{"trials": {\n' + ",\n".join(lines) + "\n}}\n")
-
-
-def _has_index(run: RunFolder) -> bool:
-    return run.mirror is None
 
 
 def _index_file(run: RunFolder) -> Path:

@@ -51,7 +51,7 @@ def _read(path: Path, max_bytes: int) -> bytes:
         ) from error
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a run folder.
 
     Raises:

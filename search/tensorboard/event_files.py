@@ -1,36 +1,33 @@
 """TensorBoard's event files, written synchronously: what was flushed, a reader sees.
 
-tensorboardX's own `SummaryWriter` starts a thread and a pipe for each run, its `flush()` does not
-wait for them, and the writer below it waits for the disk (3 ms an epoch): these files can be made
-again at any time, so the system's memory will do. No TensorFlow is loaded.
+TensorBoard's own `Writer` starts a thread for each run, which a reader does not wait for: these
+files can be made again at any time, so the system's memory will do. No TensorFlow is loaded.
 """
 
 import os
 import platform
-import struct
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from tensorboardX import summary
-from tensorboardX.proto import api_pb2
-from tensorboardX.proto.attr_value_pb2 import AttrValue
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.graph_pb2 import GraphDef
-from tensorboardX.proto.node_def_pb2 import NodeDef
-from tensorboardX.proto.plugin_hparams_pb2 import (
-    HParamsPluginData,
-    SessionEndInfo,
-    SessionStartInfo,
-)
-from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
-from tensorboardX.record_writer import masked_crc32c
+from tensorboard.compat.proto.attr_value_pb2 import AttrValue
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.compat.proto.node_def_pb2 import NodeDef
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as custom_scalar
+from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams import metadata as hparams
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util.tensor_util import make_tensor_proto
 
 from pawtune.data_pipeline.images.pictures import Pixels, encode_jpeg
 from pawtune.models.families.family import Layer
 
-# Field 7 of HParamInfo, `differs`, set: tensorboardX's copy of the format does not have it yet.
-DIFFERS = b"\x38\x01"
 Value = str | int | float | bool
 Layout = Mapping[str, Mapping[str, Sequence[str]]]  # category -> chart -> regular expressions
 
@@ -47,7 +44,8 @@ class EventFile:
         # Readers go through a folder's files in the order of their names, and never back.
         now = time.time_ns()
         name = f"events.out.tfevents.{now // 10**9}.{platform.node()}.{now}"
-        self._stream = (folder / name).open("wb")
+        self._run = folder.name
+        self._records = RecordWriter((folder / name).open("wb"))
         self._write(Event(wall_time=now / 1e9, file_version="brain.Event:2"))
 
     def add_scalars(self, values: Mapping[str, float], step: int, wall_time: float) -> None:
@@ -65,22 +63,33 @@ class EventFile:
 
     def add_text(self, tag: str, markdown: str, step: int = 0) -> None:
         """Adds a text in Markdown."""
-        self._add(summary.text(tag, markdown), step)
+        self._add(text_pb(tag, markdown), step)
 
     def add_layout(self, layout: Layout) -> None:
         """Says which curves share a chart in the custom-scalars tab."""
-        given = {
-            category: {title: ["Multiline", list(tags)] for title, tags in charts.items()}
+        categories = [
+            layout_pb2.Category(
+                title=category,
+                chart=[
+                    layout_pb2.Chart(title=title, multiline={"tag": tags})
+                    for title, tags in charts.items()
+                ],
+            )
             for category, charts in layout.items()
-        }
-        self._add(summary.custom_scalars(given), 0)
+        ]
+        value = Summary.Value(
+            tag=custom_scalar.CONFIG_SUMMARY_TAG,
+            metadata=custom_scalar.create_summary_metadata(),
+            tensor=make_tensor_proto(layout_pb2.Layout(category=categories).SerializeToString()),
+        )
+        self._add(Summary(value=[value]), 0)
 
     def add_columns(
         self,
         parameters: Mapping[str, type],
         metrics: Mapping[str, str],
-        shown_first: Collection[str] = (),
-        discrete: Mapping[str, Sequence[str]] | None = None,
+        shown_first: Collection[str],
+        discrete: Mapping[str, Sequence[str]],
     ) -> None:
         """Says which columns the HParams table has.
 
@@ -90,44 +99,35 @@ class EventFile:
             shown_first: Parameters that matter most.
             discrete: Words that a parameter takes: the table can then be filtered by them.
         """
-
+        types = {str: api_pb2.DATA_TYPE_STRING, bool: api_pb2.DATA_TYPE_BOOL}
         # TensorBoard shows the first few parameters until others are ticked: by name those that are
         # marked as different, then the rest.
-        def describe(name: str, kind: type) -> api_pb2.HParamInfo:
-            info = api_pb2.HParamInfo(name=name, type=types.get(kind, api_pb2.DATA_TYPE_FLOAT64))
-            for word in (discrete or {}).get(name, ()):
-                info.domain_discrete.values.add(string_value=word)
-            differs = DIFFERS if name in shown_first else b""
-            return api_pb2.HParamInfo.FromString(info.SerializeToString() + differs)
-
-        types = {str: api_pb2.DATA_TYPE_STRING, bool: api_pb2.DATA_TYPE_BOOL}
         experiment = api_pb2.Experiment(
-            hparam_infos=[describe(name, kind) for name, kind in parameters.items()],
+            hparam_infos=[
+                api_pb2.HParamInfo(
+                    name=name,
+                    type=types.get(kind, api_pb2.DATA_TYPE_FLOAT64),
+                    domain_discrete=discrete.get(name),
+                    differs=name in shown_first,
+                )
+                for name, kind in parameters.items()
+            ],
             metric_infos=[
                 api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=heading)
                 for tag, heading in metrics.items()
             ],
         )
-        self._add_hparams("_hparams_/experiment", HParamsPluginData(experiment=experiment))
+        self._add_hparams(hparams.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment))
 
     def start_session(self, params: Mapping[str, Value], wall_time: float) -> None:
         """Makes this run a line of the HParams table."""
-        session = SessionStartInfo(start_time_secs=wall_time)
-        for name, value in params.items():
-            if isinstance(value, bool):
-                session.hparams[name].bool_value = value
-            elif isinstance(value, str):
-                session.hparams[name].string_value = value
-            else:
-                session.hparams[name].number_value = float(value)
-        data = HParamsPluginData(session_start_info=session)
-        self._add_hparams("_hparams_/session_start_info", data)
+        self._add(hparams_pb(params, trial_id=self._run, start_time_secs=wall_time), 0)
 
     def end_session(self, succeeded: bool, wall_time: float) -> None:
         """Says how the run ended; TensorBoard knows success and failure only."""
         status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
         end = SessionEndInfo(status=status, end_time_secs=wall_time)
-        self._add_hparams("_hparams_/session_end_info", HParamsPluginData(session_end_info=end))
+        self._add_hparams(hparams.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end))
 
     def add_graph(self, layers: Sequence[Layer]) -> None:
         """Adds a model's layers, one after the other, to the graph tab."""
@@ -154,15 +154,15 @@ class EventFile:
 
     def flush(self) -> None:
         """Lets readers see everything."""
-        self._stream.flush()
+        self._records.flush()
 
     def close(self) -> None:
         """Lets readers see everything, and ends the file."""
-        self._stream.close()
+        self._records.close()
 
     def _add_hparams(self, tag: str, data: HParamsPluginData) -> None:
-        owner = SummaryMetadata.PluginData(plugin_name="hparams", content=data.SerializeToString())
-        value = Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=owner))
+        metadata = hparams.create_summary_metadata(data)
+        value = Summary.Value(tag=tag, metadata=metadata, tensor=hparams.NULL_TENSOR)
         self._add(Summary(value=[value]), 0)
 
     def _add(self, content: Summary, step: int, wall_time: float | None = None) -> None:
@@ -170,11 +170,7 @@ class EventFile:
         self._write(Event(wall_time=now, step=step, summary=content))
 
     def _write(self, event: Event) -> None:
-        """One record: length, its checksum, content, its checksum."""
-        content = event.SerializeToString()
-        header = struct.pack("<Q", len(content))
-        sums = (struct.pack("<I", masked_crc32c(part)) for part in (header, content))
-        self._stream.write(header + next(sums) + content + next(sums))
+        self._records.write(event.SerializeToString())
 
 
 def remove_event_files(folder: Path) -> bool:

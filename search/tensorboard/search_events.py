@@ -20,7 +20,6 @@ from pawtune.search.markdown import render_markdown
 from pawtune.search.objective import Objective
 from pawtune.search.results.leaderboard import rank_trials
 from pawtune.search.storage.run_folder import RunFolder
-from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.tensorboard.event_files import EventFile, remove_event_files
 from pawtune.search.tensorboard.event_pictures import Samples
 from pawtune.search.tensorboard.model_outline import outline
@@ -107,7 +106,7 @@ def finish_search_events(run: RunFolder, objective: Objective, samples: Samples)
     trial = run.trial(best.trial_id)
     facts = trial.read_facts().as_dict()
     try:
-        spec = load_spec(run, best.trial_id)
+        spec = run.spec_of(best.trial_id)
     except UserError:  # written by another version: its curves are shown all the same
         return
     layers = outline(spec.model, len(samples.manifest.class_names), facts)

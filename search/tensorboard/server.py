@@ -9,7 +9,6 @@ from types import ModuleType
 from pawtune.search.config.search_config import load_recorded_config
 from pawtune.search.errors import UserError
 from pawtune.search.storage.run_folder import RunFolder
-from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.tensorboard.event_pictures import Samples
 from pawtune.search.tensorboard.search_events import SEARCH_RUN, rebuild_events
 
@@ -89,7 +88,7 @@ def event_folder(run: RunFolder) -> Path:
     if any(run.tensorboard_dir.glob("*/events.out.tfevents.*")):
         return run.tensorboard_dir
     config = load_recorded_config(run.config_file)
-    searched = sorted({load_spec(run, trial.trial_id).model.family for trial in run.trials()})
+    searched = sorted({run.spec_of(trial.trial_id).model.family for trial in run.trials()})
     try:
         rebuild_events(run, config, config.families or searched, Samples(run))
     except OSError as error:

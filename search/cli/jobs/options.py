@@ -58,7 +58,7 @@ def print_submitted(
 ) -> None:
     """Prints a job that was handed to a cluster; `how`: "submitted" or "continues"."""
     if as_json:
-        print_json(job.as_dict())
+        print_json(job)
         return
     print(f"{how} as job {job.job_id}; run folder on the cluster: {job.folder}. Next:")
     print_next(address, insecure, ("logs", "-f"), ("status",), ("stop",), job_id=job.job_id)

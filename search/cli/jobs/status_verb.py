@@ -1,6 +1,7 @@
 """`pawtune status`: how far a run or a job is."""
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -83,7 +84,7 @@ def _job_status(
         return
     state = run_status.of_run(run.folder) if run else None
     if as_json:
-        print_json(run_status.as_dict(name, state, job.as_dict()))
+        print_json(run_status.as_dict(name, state, asdict(job)))
         return
     print(f"job {job.job_id}: {job.status}, {times(job)}; {_message(job)}")
     if state is not None:

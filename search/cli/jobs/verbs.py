@@ -58,7 +58,7 @@ def list_jobs(address: Address = None, insecure: Insecure = False, as_json: Json
     api = JobsApi(address, insecure)
     found = jobs.jobs(api)
     if as_json:
-        print_json([job.as_dict() for job in found])
+        print_json(found)
         return
     width = max((len(job.job_id) for job in found), default=0)
     for job in found:
@@ -114,7 +114,7 @@ def stop(
     api = JobsApi(address, insecure)
     ended = jobs.stop(api, job)
     if as_json:
-        print_json(ended.as_dict())
+        print_json(ended)
         return
     job = ended.job_id
     print(f"job {job}: {ended.status}; what had finished is kept in {ended.folder}. Next:")

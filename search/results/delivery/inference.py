@@ -100,7 +100,7 @@ def predict_files(
             for a model of several sizes, which resizes them itself.
         decoding: How files became pixels in training.
     """
-    remaining = (_as_found(file) for file in files)
+    remaining = (f if isinstance(f, FoundFile) else FoundFile(os.fspath(f)) for f in files)
     size = BATCH if image_size else BATCH_OF_ORIGINALS
 
     def decode(found: FoundFile) -> Pixels | str:
@@ -114,10 +114,6 @@ def predict_files(
             batch = list(islice(remaining, size))
             waiting = threads.map(decode, batch)
             yield from _predict_batch(predict, done, pixels)
-
-
-def _as_found(file: str | Path | FoundFile) -> FoundFile:
-    return file if isinstance(file, FoundFile) else FoundFile(os.fspath(file))
 
 
 def _decode(path: str, image_size: int | None, decoding: Decoding) -> Pixels | str:

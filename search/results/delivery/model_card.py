@@ -20,7 +20,6 @@ from pawtune.search.results.selection_bias import estimate_validation
 from pawtune.search.results.validation import read_choice
 from pawtune.search.storage.records import EnsembleRecord, RefitRecord, TrialFacts
 from pawtune.search.storage.run_folder import RunFolder
-from pawtune.search.storage.trial_spec import load_spec
 from pawtune.search.storage.versions import installed_versions, recorded_versions
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.j2"
@@ -89,9 +88,9 @@ def _spec(run: RunFolder, choice: ModelChoice) -> dict[str, Any]:
         return {
             "model": {"family": "ensemble", "image_size": choice.image_size},
             "train": {},
-            "members": [load_spec(run, name).model_dump(mode="json") for name in choice.trial_ids],
+            "members": [run.spec_of(name).model_dump(mode="json") for name in choice.trial_ids],
         }
-    spec = load_spec(run, choice.row.trial_id).model_dump(mode="json")
+    spec = run.spec_of(choice.row.trial_id).model_dump(mode="json")
     if isinstance(choice.record, RefitRecord):
         spec["train"]["epochs"] = choice.record.epochs
     return spec

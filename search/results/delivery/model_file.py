@@ -23,7 +23,7 @@ from pawtune.search.results.delivery.novelty_file import (
     novelty_record,
     parse_novelty,
 )
-from pawtune.search.results.delivery.out_files import card_files, parents_made
+from pawtune.search.results.delivery.out_files import card_files, parents_made, writing
 from pawtune.search.storage.run_folder import write_json, write_text
 from pawtune.search.storage.untrusted_files import parse_array
 
@@ -127,22 +127,16 @@ def save_complete(
     check_keras_target(out)
     if novelty is not None:
         card = {**card, "novelty": novelty_record(novelty)}
-    try:
-        with parents_made(out):
-            with replacing(out) as temporary:
-                model.save(temporary)
-                with zipfile.ZipFile(temporary, "a") as archive:
-                    archive.writestr(CARD_MEMBER, json.dumps(card, allow_nan=False))
-                    if novelty is not None:
-                        archive.writestr(NOVELTY_MEMBER, novelty_bytes(novelty))
-            as_json, as_text = card_files(out)
-            write_json(as_json, card)
-            write_text(as_text, card_markdown(card))
-    except OSError as error:
-        raise UserError(
-            f"--out must be a file that can be written, received {shown(out)!r}: "
-            f"{error.strerror or error}; give another with --out"
-        ) from error
+    with writing(out), parents_made(out):
+        with replacing(out) as temporary:
+            model.save(temporary)
+            with zipfile.ZipFile(temporary, "a") as archive:
+                archive.writestr(CARD_MEMBER, json.dumps(card, allow_nan=False))
+                if novelty is not None:
+                    archive.writestr(NOVELTY_MEMBER, novelty_bytes(novelty))
+        as_json, as_text = card_files(out)
+        write_json(as_json, card)
+        write_text(as_text, card_markdown(card))
 
 
 def check_keras_target(out: Path) -> None:

@@ -53,6 +53,22 @@ def _other_stem(target: Path) -> str:
 
 
 @contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Within the block, an OSError is reported as that of a file which cannot be written.
+
+    Raises:
+        UserError: Of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"--out must be a file that can be written, received {shown(out)!r}: "
+            f"{error.strerror or error}; give another with --out"
+        ) from error
+
+
+@contextmanager
 def parents_made(out: Path) -> Iterator[None]:
     """Makes the folders above a file; those it made go again, where nothing came of the file."""
     missing = [folder for folder in out.parents if not folder.exists()]

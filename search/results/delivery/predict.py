@@ -20,6 +20,7 @@ from pawtune.models.words import count
 from pawtune.search.errors import UserError
 from pawtune.search.results.delivery.inference import check_paths, find_files, predict_files
 from pawtune.search.results.delivery.opened import OpenedModel
+from pawtune.search.results.delivery.out_files import writing
 
 FORMATS = ("csv", "json")
 CSV_COLUMNS = ("path", "label", "confidence", "reason")
@@ -181,14 +182,12 @@ def write_predictions(
     """
     if out is None:
         return _write(records, kind, sys.stdout, columns)
-    try:
-        with replacing(out) as part, part.open("w", encoding="utf-8", newline="") as stream:
-            return _write(records, kind, stream, columns)
-    except OSError as error:
-        raise UserError(
-            f"--out must be a file that can be written, received {shown(out)!r}: "
-            f"{error.strerror}; give another with --out"
-        ) from error
+    with (
+        writing(out),
+        replacing(out) as part,
+        part.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        return _write(records, kind, stream, columns)
 
 
 def _write(records: Iterable[Record], kind: str, stream: TextIO, columns: Sequence[str]) -> Counts:

@@ -1,6 +1,5 @@
 """A model of a run delivered: complete with its card, as a file, or ready to predict."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +12,11 @@ from pawtune.search.results.delivery.model_file import check_keras_target, save_
 from pawtune.search.results.delivery.opened import OpenedModel
 from pawtune.search.results.delivery.out_files import card_files, refuse_existing
 from pawtune.search.results.model_choice import ModelChoice, default_file
-from pawtune.search.results.novelty import find_novelty
+from pawtune.search.results.novelty import Progress, find_novelty
 from pawtune.search.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import keras
-
-Progress = Callable[[str, int, int], None]
 
 
 def open_choice(

@@ -22,14 +22,13 @@ from pawtune.search.results.ensembles.soup import SoupSetting, soup_of
 from pawtune.search.results.ensembles.vote import vote_of
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.model_choice import (
-    ModelChoice,
     ensemble_file,
+    ensemble_of,
     ensemble_predictions,
     ensemble_record,
 )
 from pawtune.search.storage.records import EnsembleRecord
 from pawtune.search.storage.run_folder import RunFolder, write_array, write_json
-from pawtune.search.storage.trial_spec import load_spec
 
 VOTERS = 3
 
@@ -90,14 +89,7 @@ def _keep(
     model = found.compose(result.temperature)
     result = replace(result, kept=True, seconds=round(perf_counter() - start, 1))
     record = EnsembleRecord.model_validate(result.as_dict())
-    sizes = {load_spec(run, row.trial_id).model.image_size for row in found.rows}
-    choice = ModelChoice(
-        kind="ensemble",
-        row=found.rows[0],
-        trial_id="+".join(row.trial_id for row in found.rows),
-        image_size=sizes.pop() if len(sizes) == 1 else None,
-        record=record,
-    )
+    choice = ensemble_of(run, found.rows, record)
     ensemble_record(run).unlink(missing_ok=True)  # the earlier one
     write_array(ensemble_predictions(run), found.probabilities.astype("float32"))
     save_complete(model, make_card(run, rows, choice, manifest, metric), ensemble_file(run))

@@ -38,7 +38,6 @@ from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.metrics import Probabilities
 from pawtune.search.results.validation import read_probabilities
 from pawtune.search.storage.run_folder import RunFolder
-from pawtune.search.storage.trial_spec import load_spec
 
 if TYPE_CHECKING:
     import keras
@@ -92,7 +91,12 @@ def soup_of(
     alone = predict([0])
 
     def key(probabilities: Probabilities) -> tuple[float, float]:
-        return _key(setting, probabilities, labels)
+        """The search's metric, then log loss, at the best temperature: more is better."""
+        at_best = tempered(probabilities, choose_temperature(probabilities, labels))
+        epoch, _ = score(np.log(np.maximum(at_best, np.finfo(np.float32).tiny)), labels)
+        if setting.objective.own_metric is not None and setting.own_metric is not None:
+            epoch[setting.objective.own_metric] = setting.own_metric(labels, probabilities)
+        return setting.objective.key(epoch)
 
     members, found = greedy_soup(alone, len(alike), predict, key)
     chosen = [alike[number] for number in members]
@@ -145,17 +149,6 @@ def divide_weights(total: Weights, members: int) -> Weights:
 def _by_logits(kept: Sequence[Probabilities]) -> Callable[[Sequence[int]], Probabilities]:
     """How averages predict whose logits are the mean of their members'."""
     return lambda members: mean_of_logits([kept[number] for number in members])
-
-
-def _key(
-    setting: SoupSetting, probabilities: Probabilities, labels: NDArray[np.int32]
-) -> tuple[float, float]:
-    """The search's metric, then log loss, at the best temperature: more is better."""
-    at_best = tempered(probabilities, choose_temperature(probabilities, labels))
-    epoch, _ = score(np.log(np.maximum(at_best, np.finfo(np.float32).tiny)), labels)
-    if setting.objective.own_metric is not None and setting.own_metric is not None:
-        epoch[setting.objective.own_metric] = setting.own_metric(labels, probabilities)
-    return setting.objective.key(epoch)
 
 
 def _kept(run: RunFolder, row: Row, manifest: Manifest) -> Probabilities:
@@ -212,7 +205,7 @@ class _Cores:
 
     def spec(self, row: Row) -> ModelSpec:
         """A trial's model."""
-        return load_spec(self.run, row.trial_id).model
+        return self.run.spec_of(row.trial_id).model
 
     def shape(self, spec: ModelSpec) -> CoreShape | None:
         """Equal for cores that may be averaged."""

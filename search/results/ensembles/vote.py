@@ -17,7 +17,6 @@ from pawtune.search.results.ensembles.combination import Combination
 from pawtune.search.results.leaderboard import Row
 from pawtune.search.results.validation import read_mean, read_probabilities
 from pawtune.search.storage.run_folder import RunFolder
-from pawtune.search.storage.trial_spec import load_spec
 
 if TYPE_CHECKING:
     import keras
@@ -55,7 +54,7 @@ def _compose(
     cores = []
     with precision("float32"):
         for row in voters:
-            spec = load_spec(run, row.trial_id).model
+            spec = run.spec_of(row.trial_id).model
             load_backbones(run, spec, backbones)
             core = load_core(run.trial(row.trial_id), spec, num_classes, backbones)
             cores.append(Trained(spec, core))

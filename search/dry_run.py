@@ -7,7 +7,7 @@ from pawtune.data_pipeline.splitting.manifest import Manifest
 from pawtune.models.words import count
 from pawtune.search.cluster.connection import plan_resources, this_machine
 from pawtune.search.cluster.head_address import probe_head
-from pawtune.search.config.needs import live_sizes, needs_of_proposals, needs_of_trials
+from pawtune.search.config.needs import needs_of_proposals, needs_of_trials, pixel_sizes
 from pawtune.search.config.own_metric import metric_in_use
 from pawtune.search.config.search_config import (
     SearchConfig,
@@ -110,4 +110,4 @@ def describe(config: SearchConfig, reporter: Reporter) -> Plan:
     shared = price_shared_work(
         needs, families.weights, counts["train"], counts["validation"], config.bank_views
     )
-    return Plan(config, manifest, families, len(baselines), live_sizes(needs), tuple(shared))
+    return Plan(config, manifest, families, len(baselines), pixel_sizes(needs), tuple(shared))

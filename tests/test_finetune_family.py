@@ -1,6 +1,8 @@
 """The family `finetune` through a real search: its cache, its file, resume and reproduction."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -10,6 +12,7 @@ import pytest
 from pawtune.models.families.family import Activations, Backbone
 from pawtune.models.families.finetune import FINETUNE, FinetuneSpec
 from pawtune.models.model_spec import TrainSpec
+from pawtune.search.config.search_config import dump_config
 from pawtune.search.driver import resume_search
 from pawtune.search.dry_run import describe
 from pawtune.search.progress.reporter import Reporter
@@ -70,11 +73,27 @@ def test_a_dry_run_prices_what_trials_share(
     features = shared["features of MobileNetV2 at 32 px"]
     assert features.passes == sum(counts.values())
     assert all(part.seconds > 0 for part in plan.shared)
+    decomposition = shared["one decomposition of MobileNetV2 at 32 px"]
+    assert "passes" not in str(decomposition)
+    kept = 32 * 32 * 3 * sum(counts.values())
+    assert plan.cost()["decoded_megabytes"] == round(kept / 1e6, 1) > 0
     cuts = [part for name, part in shared.items() if name.startswith("activations")]
     assert cuts
     assert cuts[0].passes == 5 * counts["train"] + counts["validation"]
     plan.show(None)
     assert f"  {features}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_dry_run_says_nothing_of_tensorflow(searched: Run, tmp_path: Path) -> None:
+    """A process of its own, whose stderr TensorFlow's banners would reach."""
+    settings = tmp_path / "again.yaml"
+    settings.write_text(dump_config(searched.config().model_copy(update={"name": None})))
+    command = [sys.executable, "-m", "pawtune", "run", "--config", str(settings), "--dry-run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "activations of MobileNetV2" in done.stdout
+    assert "oneDNN" not in done.stderr
 
 
 def test_the_delivered_file_predicts_as_training_did(searched: Run, tmp_path: Path) -> None:

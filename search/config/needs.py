@@ -1,6 +1,6 @@
 """Which shared work the trials of a search may ask for, by its configuration alone."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from pawtune.data_pipeline.safe_files import expanded
 from pawtune.data_pipeline.sources.object_store import is_address
@@ -84,6 +84,12 @@ def check_seen_weights(config: SearchConfig) -> None:
     for key, place in given_weights(config).items():
         if not is_address(place) and expanded(place).exists():
             find_weights(*key, expanded(place))
+
+
+def pixel_sizes(needs: Collection[Request]) -> tuple[int, ...]:
+    """Sides in pixels at which images are decoded: for trials, or for features of a backbone."""
+    backbones = {*featured_backbones(needs), *tuned_backbones(needs)}
+    return tuple(sorted({*live_sizes(needs), *(size for _, size in backbones)}))
 
 
 def live_sizes(needs: Iterable[Request]) -> tuple[int, ...]:

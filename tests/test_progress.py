@@ -362,7 +362,9 @@ def test_watching_reads_what_the_driver_noted_and_not_its_trials(
     moved.rename(maker.folder.trials_dir)
     # What an earlier driver noted, or what nobody notes, is passed over.
     content = json.loads(noted.read_text())
-    for change in ({"noted": 1.0}, {"running": 7}, {"total": "many"}, {"best": {"value": "<b>"}}):
+    state = content["state"]
+    wrong = ({"running": 7}, {"total": "many"}, {"bests": {"0002": {"value": "<b>"}}})
+    for change in ({"noted": 1.0}, *({"state": state | part} for part in wrong)):
         noted.write_text(json.dumps(content | change))
         assert "t-0002" not in shown()
     reporter.close()
@@ -388,7 +390,7 @@ def test_a_status_looks_into_no_trial_that_has_ended(tiny_images: Path, runs_dir
     state = SearchState(ended=Counter({"completed": 2, "stopped": 1}))
     state.take(event("0004", "running", 4, 0.5))
     best = BestTrial(0.9, expected.best.val_accuracy, 0.5, "tutorial_3", 9, {})  # type: ignore[union-attr]
-    state.lead(best, "0002")
+    state.bests["0002"], state.leader = best, "0002"
     StateNotes(run).take(state, Bar("trials", 0, 6, 0.0, 0.0))
     for name, status, reason in (("0004", "running", None), ("0005", "pending", "waits 9 s")):
         folder = run.new_trial(name)

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -99,7 +100,7 @@ class SearchState:
     """
 
     total: int = 0
-    metric: Metric = "val_accuracy"
+    metric: Annotated[Metric, Field(pattern="^[A-Za-z_][A-Za-z0-9_]{0,39}$")] = "val_accuracy"
     train_images: int = 0
     val_images: int = 0
     saved_epochs: int = 0
@@ -123,10 +124,6 @@ class SearchState:
     def best(self) -> BestTrial | None:
         """The best of the trials that have not failed; the earliest of equals."""
         return None if self.leader is None else self.bests.get(self.leader)
-
-    def lead(self, best: BestTrial, trial_id: str = "") -> None:
-        """Sets the best trial, as another process found it."""
-        self.bests[trial_id], self.leader = best, trial_id
 
     def _rank(self, trial_id: str) -> None:
         """Finds the best again, among all trials, only where this one may have changed it."""

@@ -5,46 +5,37 @@ is there while trials run. It may come from an untrusted folder: what it cannot 
 """
 
 import time
-from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import TypeAdapter
 
 from pawtune.search.errors import UserError
-from pawtune.search.progress.bars import TRIALS, Bar
-from pawtune.search.progress.live_view import BestTrial, RunningTrial, SearchState
+from pawtune.search.progress.bars import Bar
+from pawtune.search.progress.live_view import SearchState
 from pawtune.search.storage.retry import must_exist
 from pawtune.search.storage.run_folder import RunFolder, read_json, write_json
 
 NOTE_S = 2.0
-OF_STATE = (
-    "total", "metric", "train_images", "val_images", "saved_epochs", "saved_passes", "waits",
-    "ended", "running",
-)  # fmt: skip
 
 
-class Notes(BaseModel):
-    """What the file holds: most of a `SearchState`, its best trial, and times of a `Bar`."""
+@dataclass(frozen=True)
+class Notes:
+    """What the file holds.
 
-    model_config = ConfigDict(frozen=True)
+    Attributes:
+        state: The search; of the trials' best epochs that of the best trial alone.
+        bar: How far the trials are.
+        noted: When that was, in Unix seconds.
+    """
 
-    total: int
-    metric: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]{0,39}$")]
-    train_images: int
-    val_images: int
-    saved_epochs: int
-    saved_passes: int
-    waits: str
-    ended: Counter[str]
-    running: dict[str, RunningTrial]
-    best: BestTrial | None
-    leader: str | None
-    began: float
-    at: float
-    behind: float
+    state: SearchState
+    bar: Bar
     noted: float
+
+
+NOTES = TypeAdapter(Notes)
 
 
 def state_file(run: RunFolder) -> Path:
@@ -69,16 +60,11 @@ class StateNotes:
         if now - self._noted_at < NOTE_S:
             return
         self._noted_at = now
-        notes = Notes(
-            **{name: getattr(state, name) for name in OF_STATE},
-            **{name: getattr(bar, name) for name in ("began", "at", "behind")},
-            best=state.best,
-            leader=state.leader,
-            noted=time.time(),
-        )
+        bests = {name: best for name, best in state.bests.items() if name == state.leader}
+        notes = Notes(replace(state, bests=bests), bar, time.time())
         with suppress(OSError, ValueError):
             must_exist(self._run.root)  # else a folder would be made where it is away
-            write_json(state_file(self._run), notes.model_dump(mode="json"))
+            write_json(state_file(self._run), NOTES.dump_python(notes, mode="json"))
 
     def over(self) -> None:
         """The trials are over."""
@@ -94,13 +80,7 @@ def read_noted(run: RunFolder, since: float) -> tuple[SearchState, Bar] | None:
         since: Time at which that driver took the run, in Unix seconds: older notes are another's.
     """
     try:
-        notes = Notes.model_validate(read_json(state_file(run)))
+        notes = NOTES.validate_python(read_json(state_file(run)))
     except (UserError, ValueError):
         return None
-    if notes.noted < since:
-        return None
-    state = SearchState(**{name: getattr(notes, name) for name in OF_STATE})
-    if notes.best is not None:
-        state.lead(notes.best, notes.leader or "")
-    times = notes.began, notes.at, notes.behind
-    return state, Bar(TRIALS, state.progress, state.total, *times, whole=state.num_ended)
+    return (notes.state, notes.bar) if notes.noted >= since else None

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pawtune.data_pipeline.cache import cache_dir
 from pawtune.data_pipeline.errors import DataError
+from pawtune.data_pipeline.progress import silent
 from pawtune.data_pipeline.safe_files import shown
 from pawtune.data_pipeline.splitting.label_tables.label_table import LabelFile
 from pawtune.models.backbones.backbone_weights import cached_weights, weights_file_name
@@ -165,7 +166,6 @@ def check_data(data: str, labels: LabelFile | None = None) -> Check:
     see = f"pawtune preview {shlex.quote(data)}"
     if labels is not None:
         see += f" --labels {shlex.quote(str(labels.file))}"
-    silent: Callable[..., None] = lambda *news: None  # noqa: E731
     try:
         cache = cache_dir()
         root = resolve_source(data, cache=cache, progress=silent)

@@ -46,7 +46,7 @@ def budget(data: ReportData) -> Budget:
                 kind=kind,
                 trials=len(trials),
                 epochs=sum(len(trial.epochs) for trial in trials),
-                planned=sum(trial.planned_epochs for trial in trials),
+                planned=sum(trial.spec.train.epochs for trial in trials),
                 training_s=training,
                 other_s=max(0.0, whole - training),
             )
@@ -77,7 +77,7 @@ def _budget_lines(data: ReportData) -> list[str]:
     lines += _stage_lines(data)
     saved = saved_epochs(data)
     if saved:
-        planned = sum(trial.planned_epochs for trial in data.trials)
+        planned = sum(trial.spec.train.epochs for trial in data.trials)
         share = f"{saved / planned:.0%}"
         lines.append(f"Early stopping left out {count(saved, 'epoch')} of {planned:,} ({share}).")
     passes = saved_passes(data)
@@ -131,7 +131,7 @@ def read_stages(data: ReportData) -> dict[str, float]:
 def saved_epochs(data: ReportData) -> int:
     """Epochs not run because the scheduler stopped a trial."""
     return sum(
-        trial.planned_epochs - len(trial.epochs)
+        trial.spec.train.epochs - len(trial.epochs)
         for trial in data.trials
         if trial.row.state == "stopped early"
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pawtune.data_pipeline.errors import DataError
 from pawtune.data_pipeline.splitting.manifest import Manifest
+from pawtune.models.spec import TrialSpec
 from pawtune.search.config.search_config import SearchConfig
 from pawtune.search.objective import Objective
 from pawtune.search.results.evaluation_record import EvaluationRecord
@@ -35,7 +36,7 @@ class TrialView:
         row: Its line of the leaderboard.
         baseline: Whether it is one of the tutorial models.
         epochs: All finished epochs, in order.
-        planned_epochs: Number of epochs of a trial that is not stopped.
+        spec: Its specification.
         started: Unix time in seconds; None where it has not begun.
         finished: Unix time in seconds; None while it runs.
         facts: Record of the trial's worker.
@@ -44,7 +45,7 @@ class TrialView:
     row: Row
     baseline: bool
     epochs: Sequence[Epoch]
-    planned_epochs: int
+    spec: TrialSpec
     started: float | None
     finished: float | None
     facts: TrialFacts
@@ -185,7 +186,7 @@ def _view(folder: TrialFolder, row: Row) -> TrialView:
         row=replace(row, params={str(k): _plain(v) for k, v in row.params.items()}),
         baseline=proposal.baseline,
         epochs=epochs,
-        planned_epochs=proposal.spec.train.epochs,
+        spec=proposal.spec,
         started=status.started,
         finished=status.finished,
         facts=folder.read_facts(),

@@ -12,14 +12,12 @@ import warnings
 from collections.abc import Sequence
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from pawtune.search.errors import UserError
 from pawtune.search.report.data import ReportData, TrialView
-from pawtune.search.sampling import space
 from pawtune.search.sampling.optuna_log import quiet_optuna
+from pawtune.search.sampling.past_study import locate_spec
 
 MIN_TRIALS = 10  # the evaluator compares the best fifth with the rest: two points at the least
 BEST_SHARE = 0.2
@@ -54,31 +52,15 @@ def rank_parameters(data: ReportData, family: str) -> dict[str, float] | None:
 
 def _frozen(data: ReportData, trials: Sequence[TrialView]) -> list[FrozenTrial]:
     """The trials as Optuna knows them; those that lie outside the space are left out."""
-    found = []
-    for trial in trials:
-        located = _locate(data, trial)
-        if located is not None:
-            params, distributions = located
-            found.append(
-                create_trial(
-                    state=TrialState.COMPLETE,
-                    value=data.score(trial),
-                    params=params,
-                    distributions=distributions,
-                )
-            )
-    return found
-
-
-def _locate(
-    data: ReportData, trial: TrialView
-) -> tuple[space.Params, dict[str, BaseDistribution]] | None:
-    try:
-        params = space.to_params(data.run.folder.spec_of(trial.trial_id))
-    except UserError:  # a spec of another version: it does not take part
-        return None
-    if params is None:
-        return None
     families = data.config.families or data.families
-    located = space.locate(params, data.config, list(families))
-    return (params, located) if located is not None else None
+    located = [(trial, *locate_spec(trial.spec, data.config, families)) for trial in trials]
+    return [
+        create_trial(
+            state=TrialState.COMPLETE,
+            value=data.score(trial),
+            params=params,
+            distributions=distributions,
+        )
+        for trial, params, distributions in located
+        if params
+    ]

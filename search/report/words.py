@@ -80,7 +80,7 @@ def _best_card(data: ReportData) -> Card:
     best = data.best
     if best is None:
         return _card("Best validation, uncorrected", "–", "no trial has finished an epoch")
-    detail = f"{best.row.name}, epoch {best.row.best_epoch} of {best.planned_epochs}"
+    detail = f"{best.row.name}, epoch {best.row.best_epoch} of {best.spec.train.epochs}"
     accuracy = best.row.best_val_accuracy or 0.0
     if data.manifest is not None:
         majority = Majority(*data.manifest.majority("validation"))

@@ -71,7 +71,7 @@ def rounds(encoder: ActivationEncoder) -> list[NDArray[np.float16]]:
 
 def new_network(backbone: keras.Model, recipe: TuningRecipe = RECIPE) -> keras.Model:
     _, above = split_at(fold_backbone(backbone), CUT)
-    return build_tuned(above, *HEAD, recipe.dropout, recipe.seed)
+    return build_tuned(above, *HEAD, 0.2, recipe.seed)
 
 
 def complete(network: keras.Model, backbone: keras.Model) -> keras.Model:

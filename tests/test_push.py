@@ -19,7 +19,6 @@ from pawtune.search.errors import UserError
 from pawtune.search.integrations import push as pushing
 from pawtune.search.integrations.push import push
 from pawtune.search.run import Run, open_run
-from pawtune.search.storage.run_lock import is_running
 from tests.board import free_port
 from tests.command_line import pawtune
 from tests.run_folders import RunMaker
@@ -143,7 +142,7 @@ def test_a_search_is_followed_to_its_end(
     searching.start()
     wait_until((runs_dir / "tiny" / "search.yaml").exists, 120)
     opened = open_run("tiny", runs_dir)
-    pushing.follow(opened, push_once, lambda: is_running(opened.folder))
+    pushing.follow(opened, push_once)
     searching.join()
     push_once()
     assert len(pushes) >= 2

@@ -322,7 +322,6 @@ def recipe_of(model: FinetuneSpec, train: TrainSpec) -> TuningRecipe:
         layer_decay=model.layer_decay,
         weight_decay=model.weight_decay,
         label_smoothing=model.label_smoothing,
-        dropout=model.dropout,
         epochs=max(train.epochs - 1, 1),
         batch_size=train.batch_size,
         num_rounds=model.views,

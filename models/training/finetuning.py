@@ -1,6 +1,6 @@
 """Fine-tune the top of a backbone on activations below a cut, from a solved head.
 
-    network = build_tuned(above, kernel, bias, recipe.dropout, recipe.seed)
+    network = build_tuned(above, kernel, bias, dropout, recipe.seed)
     for result in finetune(network, source, labels, val_activations, val_labels, recipe):
         print(result.epoch, result.metrics["val_accuracy"])
     complete = compose_complete(spec, num_classes, network, backbones)  # models.complete_model
@@ -52,7 +52,6 @@ class TuningRecipe:
         layer_decay: factor of the rate from one block to the next below it.
         weight_decay: decoupled, of kernels alone.
         label_smoothing: share of a label that is spread over all classes.
-        dropout: between pooling and head.
         epochs: of the whole schedule.
         warmup_share: of all steps, in which the rate rises to its highest.
         batch_size: images a step.
@@ -65,7 +64,6 @@ class TuningRecipe:
     layer_decay: float = 0.8
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
-    dropout: float = 0.2
     epochs: int = 8
     warmup_share: float = 0.1
     batch_size: int = 32
@@ -74,8 +72,7 @@ class TuningRecipe:
     class_weights: bool = False
 
     def __post_init__(self) -> None:
-        shares = ("layer_decay", "label_smoothing", "dropout", "warmup_share")
-        for name in shares:
+        for name in ("layer_decay", "label_smoothing", "warmup_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ModelError(f"{name} is a number from 0 to 1, received {getattr(self, name)}")
         for name in ("epochs", "batch_size", "num_rounds"):

@@ -7,6 +7,7 @@ from pawtune.search.errors import UserError
 from pawtune.search.integrations.mlflow_push import push_to_mlflow
 from pawtune.search.integrations.wandb_push import push_to_wandb
 from pawtune.search.run import Run
+from pawtune.search.storage.run_lock import is_running
 
 TRACKERS: dict[str, Callable[[Run, str | None, str], str]] = {
     "mlflow": push_to_mlflow,
@@ -35,9 +36,9 @@ def push(run: Run, to: str, uri: str | None = None, project: str = "pawtune") ->
     return TRACKERS[to](run, uri, project)
 
 
-def follow(run: Run, push_once: Callable[[], object], is_running: Callable[[], bool]) -> None:
+def follow(run: Run, push_once: Callable[[], object]) -> None:
     """Pushes while a search runs, every FOLLOW_S."""
-    while is_running():
+    while is_running(run.folder):
         push_once()
         time.sleep(FOLLOW_S)
         run.folder.refresh()

@@ -34,15 +34,10 @@ def push(
     """
     from pawtune.search.integrations import push as pushing
     from pawtune.search.run import open_run
-    from pawtune.search.storage.run_lock import is_running
 
     opened = open_run(run, runs_dir)
     if follow:
-        pushing.follow(
-            opened,
-            lambda: pushing.push(opened, to, uri, project),
-            lambda: is_running(opened.folder),
-        )
+        pushing.follow(opened, lambda: pushing.push(opened, to, uri, project))
     identifier = pushing.push(opened, to, uri, project)
     if as_json:
         print_json({"run": opened.name, "to": to, "project": project, "id": identifier})

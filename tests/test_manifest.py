@@ -463,7 +463,6 @@ def edit_json(folder: Path, **values: object) -> None:
         (lambda f: edit_csv(f, ",32,24", ",32,24,7"), "line 2: "),
         (lambda f: edit_csv(f, ",32,24\n", ",32,24,moved/cat.png\n"), "line 2: "),
         (lambda f: edit_csv(f, ",32,24", ",0,24"), "width: .*greater than or equal to 1"),
-        (lambda f: edit_csv(f, ",train,", ",test,"), "does not have the fingerprint"),
         (lambda f: edit_json(f, seed="1"), "manifest.json: seed: "),
         (lambda f: edit_json(f, format=3), "manifest.json: format: "),
         (lambda f: edit_json(f, extra=2), "manifest.json: extra: "),

@@ -202,9 +202,3 @@ def test_status_of_a_run_has_named_fields(runs: Path, capsys: pytest.CaptureFixt
 def test_times_of_jobs_have_their_zone() -> None:
     job = Job("pets-1", "SUCCEEDED", "pets", "/runs/pets", 1e9, 1e9 + 5, "")
     assert times(job) == time.strftime("%Y-%m-%d %H:%M:%S %z, 5 s", time.localtime(1e9))
-
-
-def test_rows_say_in_words_what_became_of_a_trial(runs: Path) -> None:
-    assert read_json(runs / "second" / "trials" / "0002" / "status.json")["status"] == "stopped"
-    states = {row.trial_id: row.state for row in open_run("second").rows()}
-    assert states["0002"] == "interrupted"

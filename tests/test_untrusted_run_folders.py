@@ -147,9 +147,14 @@ CRAFTED: dict[str, tuple[Craft, tuple[str, ...], str]] = {
         ALL,
         "must be called by its number",
     ),
-    "status unknown": (edit(STATUS, status="rooted"), ALL, "status must be one of"),
+    "status unknown": (
+        edit(STATUS, status="rooted"),
+        ALL,
+        "status must be one of pending, running, completed, stopped, failed, received 'rooted'",
+    ),
     "status no object": (text(STATUS, '"x"'), ALL, "must hold a JSON object, received str"),
-    "metrics of words": (swapped(METRICS, "\n1,", "\none,"), ALL, "must hold numbers only"),
+    "status no json": (text(STATUS, "{"), ALL, "status.json must be readable JSON"),
+    "metrics of words": (swapped(METRICS, "\n1,", "\none,"), ALL, "csv must hold numbers only"),
     "metrics past 1": (swapped(METRICS, "\n1,", "\n1,0.5,9,"), ALL, "metrics.csv"),
     "metrics without a column": (
         swapped(METRICS, "val_accuracy", "val_luck"),

@@ -1,6 +1,5 @@
 """Run folders written as files, without training: what reports and event files are made from."""
 
-import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from pawtune.search.storage.run_folder import (
     RunFolder,
     create_run_folder,
     open_run_folder,
-    write_bytes,
+    write_array,
     write_json,
     write_text,
 )
@@ -199,9 +198,7 @@ class RunMaker:
         confidence = self.rng.uniform(0.55, 0.99, len(labels))
         probabilities = np.repeat((1 - confidence)[:, None] / (classes - 1), classes, axis=1)
         probabilities[np.arange(len(labels)), told] = confidence
-        content = io.BytesIO()
-        np.save(content, probabilities.astype("float32"), allow_pickle=False)
-        write_bytes(path, content.getvalue())
+        write_array(path, probabilities.astype("float32"))
 
     def _facts(self, spec: TrialSpec) -> dict[str, Any]:
         classes = len(self.manifest.class_names)

@@ -1,6 +1,5 @@
 """When a soft vote is offered: counted by hand from stored predictions."""
 
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from pawtune.search.results.ensembles.combination import EnsembleResult, judge
 from pawtune.search.results.ensembles.ensemble import make_ensemble
 from pawtune.search.results.ensembles.vote import vote_of
 from pawtune.search.run import Run
-from pawtune.search.storage.run_folder import write_bytes, write_json
+from pawtune.search.storage.run_folder import write_array, write_json
 from tests.command_line import pawtune
 from tests.run_folders import RunMaker, make_images
 
@@ -43,9 +42,7 @@ def predict(run: Run, trial_id: str, wrong: Iterable[int], doubt: float = 0.4) -
     truth[list(wrong)] = doubt
     probabilities = np.stack([1 - truth, truth], axis=1)
     probabilities[labels == 0] = probabilities[labels == 0, ::-1]
-    content = io.BytesIO()
-    np.save(content, probabilities.astype("float32"), allow_pickle=False)
-    write_bytes(run.folder.trial(trial_id).best_predictions, content.getvalue())
+    write_array(run.folder.trial(trial_id).best_predictions, probabilities.astype("float32"))
 
 
 def test_mistakes_in_different_places_are_outvoted(run: Run) -> None:

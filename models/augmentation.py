@@ -131,5 +131,5 @@ def frame_transforms(
 @cache
 def _renderer() -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """One function for all layers, so that a process compiles it once for each image size."""
-    renderer = tf.function(render_views, jit_compile=not has_gpu())
+    renderer = tf.function(render_views, autograph=False, jit_compile=not has_gpu())
     return cast(Callable[[tf.Tensor, tf.Tensor], tf.Tensor], renderer)

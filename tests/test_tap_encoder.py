@@ -1,5 +1,10 @@
 """models.features.tap_encoder: pooled outputs of all blocks, the same however images are cut up."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -72,3 +77,24 @@ def test_a_view_that_changes_nothing_has_the_plain_features(
 def test_images_of_another_size_are_refused(encoder: TapEncoder, images: np.ndarray) -> None:
     with pytest.raises(ModelError, match=r"must be \(21, 64, 64, 3\) uint8, received \(21, 32"):
         encoder.encode(images[:, :32, :32])
+
+
+def test_a_worker_that_is_ended_leaves_no_code_in_the_temporary_folder(tmp_path: Path) -> None:
+    """TensorFlow's AutoGraph writes what it rewrites to files, which a killed process leaves."""
+    script = """
+import os
+import numpy as np
+from pawtune.models.augmentation import _renderer
+from pawtune.models.backbones.frozen_backbone import load_backbone
+from pawtune.models.features.light_views import round_transforms
+from pawtune.models.features.tap_encoder import TapEncoder
+images = np.zeros((2, 32, 32, 3), np.uint8)
+encoder = TapEncoder(load_backbone("MobileNetV2", 32, None), "MobileNetV2")
+encoder.encode(images)
+encoder.encode(images, round_transforms(1, 0, 2, 32, seed=0))
+_renderer()(images, np.zeros((2, 1, 6), np.float32))
+os._exit(0)
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
+    assert list(tmp_path.glob("*.py")) == []

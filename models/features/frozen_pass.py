@@ -48,7 +48,7 @@ class FrozenPass:
         values = [variable.numpy() for variable in frozen.non_trainable_variables]
         largest = np.finfo(np.float16).max
         shape = frozen.input_shape[1:]
-        render = tf.function(render_views, jit_compile=not has_gpu)
+        render = tf.function(render_views, autograph=False, jit_compile=not has_gpu)
 
         def outputs_of(pixels: tf.Tensor) -> tf.Tensor:
             weights = [tf.constant(value) for value in values]
@@ -63,8 +63,8 @@ class FrozenPass:
 
         pixels = tf.TensorSpec((None, *shape), tf.uint8)
         views = tf.TensorSpec((None, 1, 6), tf.float32)
-        self._encode: Any = tf.function(encode, input_signature=[pixels])
-        self._encode_views: Any = tf.function(encode_views, input_signature=[pixels, views])
+        self._encode: Any = tf.function(encode, [pixels], autograph=False)
+        self._encode_views: Any = tf.function(encode_views, [pixels, views], autograph=False)
 
     def __call__(
         self, images: NDArray[np.uint8], transforms: NDArray[np.float32] | None = None

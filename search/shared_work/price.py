@@ -135,7 +135,7 @@ def _decomposition(name: str, num_train: int, num_validation: int, width: int) -
 def _seconds_per_image(network: "keras.Model") -> float:
     import tensorflow as tf
 
-    encode = tf.function(lambda images: network(images, training=False))
+    encode = tf.function(lambda images: network(images, training=False), autograph=False)
     images = tf.random.uniform((_PROBE_IMAGES, *network.input_shape[1:]))
     encode(images)  # traced
     start = time.perf_counter()

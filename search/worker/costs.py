@@ -43,7 +43,7 @@ def measure_costs(
         model = compose_complete(spec, data.num_classes, core, backbones, resizing=resizing)
     side = spec.image_size
     image = np.random.default_rng(0).integers(0, 256, (1, side, side, 3)).astype("float32")
-    run = tf.function(lambda pixels: model(pixels, training=False))
+    run = tf.function(lambda pixels: model(pixels, training=False), autograph=False)
     pixels = tf.constant(image)
     seconds = []
     for _ in range(WARM_UP + RUNS):

@@ -76,7 +76,7 @@ def _watch_in_lines(run: RunFolder, console: Console) -> None:
 def _refresh(run: RunFolder) -> None:
     """Fetches what a view takes, where the run lies in an object store."""
     if read_noted(run, driver_since(run)) is not None:
-        run.refresh(only=(*VIEW_FILES,))
+        run.refresh(only=VIEW_FILES)
     if not is_running(run) or read_noted(run, driver_since(run)) is None:
         run.refresh()
 

@@ -288,10 +288,6 @@ class Mirror:
             self._there.pop(name, None)
             self._sent.pop(name, None)
 
-    def delete(self, folder: str = "") -> None:
-        """Deletes all files below a folder of the run in the store, but for claims on it."""
-        self._delete([n for n in self.store.files(folder) if not n.startswith(CLAIMS)])
-
     def drop(self, names: Iterable[str]) -> None:
         """Deletes those files of trials that are in the store.
 
@@ -302,8 +298,9 @@ class Mirror:
         self._delete([name for name in names if name in there])
 
     def discard(self) -> None:
-        """Deletes the run, here and in the store."""
-        self._asked(self.delete, 0.0)
+        """Deletes the run, here and in the store, but for claims on it."""
+        files = self._asked(self.store.files, 0.0)
+        self._asked(lambda: self._delete([n for n in files if not n.startswith(CLAIMS)]), 0.0)
         self.empty()
 
     def adopt_store_times(self) -> None:

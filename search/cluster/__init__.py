@@ -1,4 +1,4 @@
-"""The Ray cluster: join it, measure it, wait for it, hear of its losses.
+"""The Ray cluster: join it, measure it, wait for it, report lost nodes.
 
 Of search it imports config and storage.
 """

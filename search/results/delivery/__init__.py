@@ -1,4 +1,4 @@
 """Models as files that others use: written with their card, read back whoever wrote them, applied.
 
-Of search it imports results, storage and config.
+Of search it imports results and storage.
 """

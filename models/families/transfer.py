@@ -1,4 +1,4 @@
-"""The family `transfer`: a trained head on pooled features of a frozen backbone."""
+"""The family `transfer`: a solved or trained head on features of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -390,7 +390,7 @@ def build_extractor(model: TransferSpec, backbone: keras.Model) -> keras.Model:
 
     Args:
         model: the model.
-        backbone: from `load_backbone`; what is built is a faster copy of it.
+        backbone: network from `load_backbone`; a faster copy of it is built in.
 
     Returns:
         (N, S, S, 3) pixels 0..255 → (N, F) features, float32.

@@ -1,5 +1,4 @@
-"""A local Ray started while the images are looked through: the one waits for disks, the other
-for processes."""
+"""A local Ray started while images are looked through: one waits for processes, one for disks."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -9,7 +9,7 @@ Asked of Ray, which has no public way:
 - `session_folder`: where a worker that cannot start leaves its error.
 - `node_groups`: what an autoscaler may add. Without it a cluster that starts with no GPU node is
   taken for one that will never have any.
-- `take_messages`: Ray prints news of its nodes on stdout, where `--json` must stand alone.
+- `take_messages`: Ray prints events of its nodes on stdout, where `--json` must stand alone.
 - `is_draining`: which nodes are about to go, as spot machines do.
 
 Left out of a Ray that is started for one search (`lean_node`):
@@ -62,7 +62,7 @@ Base: Any = object  # of a mixin: Tune, whose import takes two seconds, stands b
 
 
 def session_folder() -> Path:
-    """Of the cluster that this process joined: Ray's logs are in its `logs`."""
+    """Session folder of the cluster that this process joined; Ray's logs are in its `logs`."""
     return Path(ray._private.worker.global_worker.node.get_session_dir_path())
 
 

@@ -439,7 +439,7 @@ def dump_config(
 ) -> str:
     """search.yaml: every setting, in a stable order; and, for the record, the versions used.
 
-    Credentials in addresses are blotted out, unless it is the search itself that reads the text.
+    Credentials in addresses are masked, unless it is the search itself that reads the text.
     """
     record = {"versions": dict(versions)} if versions else {}
     content = config.model_dump(mode="json") if with_secrets else plain_settings(config)
@@ -447,7 +447,7 @@ def dump_config(
 
 
 def plain_settings(config: SearchConfig) -> dict[str, Any]:
-    """Every setting as JSON, credentials in addresses blotted out; a path is no address."""
+    """Every setting as JSON, credentials in addresses masked; a path is no address."""
     content = config.model_dump(mode="json")
     for section in (content, content["resources"]):
         for key, value in section.items():

@@ -32,7 +32,7 @@ class JobsApi:
 
     Args:
         address: "http://host:8265"; None: $RAY_API_SERVER_ADDRESS, else this machine's port 8265.
-        insecure: Go on without a token where the address is not this machine's.
+        insecure: Whether to continue without a token where the address is not this machine's.
 
     Raises:
         UserError: Nothing answers there, it is no Ray cluster, or the token is missing or wrong.

@@ -41,7 +41,7 @@ def watch(run: RunFolder, console: Console) -> None:
     if not console.is_terminal or console.is_dumb_terminal:
         _watch_in_lines(run, console)
         return
-    # The view shows passing time by itself, and asks the folder for news every WATCH_S.
+    # The view shows passing time by itself, and reads the folder again every WATCH_S.
     with Live(show_run(run), console=console, refresh_per_second=REFRESH_HZ) as live:
         try:
             while is_running(run):

@@ -179,7 +179,7 @@ def _restarts(plan: ResourcePlan) -> int:
     """How often Tune may start a trial again.
 
     Workers that were replaced cost a trial that has not begun one start each, in the worst case
-    all of them in turn. A trial that kills its workers is ended sooner, by `begin_attempt`.
+    all of them in turn. A trial that kills its workers is ended sooner, by `RunWriter.begin`.
     """
     return 10 + 2 * plan.concurrency
 

@@ -19,7 +19,7 @@ Address = Annotated[
     ),
 ]
 Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Go on without a token on an address elsewhere.")
+    bool, typer.Option("--insecure", help="Continue without a token on an address elsewhere.")
 ]
 
 

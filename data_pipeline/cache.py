@@ -123,7 +123,7 @@ def clear_cache(cache: Path, kinds: Sequence[str] = ()) -> int:
 
     Args:
         cache: pawtune's cache folder.
-        kinds: what to delete, of CACHE_KINDS; nothing named means everything.
+        kinds: names of CACHE_KINDS to delete; none means all.
 
     Raises:
         DataError: the folder is not marked as pawtune's cache, or there is no such kind.
@@ -239,7 +239,7 @@ def shrink_cache(cache: Path, limit: int) -> int:
 
     Args:
         cache: pawtune's cache folder.
-        limit: in bytes, see `cache_limit`.
+        limit: size that may stay, in bytes, see `cache_limit`.
 
     Returns:
         The bytes that were freed.

@@ -29,7 +29,7 @@ class Network:
         model: (N, S, S, 3) pixels 0..255 → (N, C) logits; augments first, in training only.
         core: the trained part, all that a checkpoint holds: a net, or a head.
         extractor: (N, S, S, 3) pixels → (N, F) features, frozen; None where the core takes pixels.
-        half: as `model`, on images averaged to half their side; None where none was asked for.
+        half: `model` on images averaged to half their side; None where none was asked for.
     """
 
     model: keras.Model

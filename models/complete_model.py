@@ -43,11 +43,11 @@ def compose_complete(
     """The complete model of one core.
 
     Args:
-        spec: what `core` was built from.
-        num_classes: as `core` was built with.
+        spec: specification that `core` was built from.
+        num_classes: number of classes that `core` was built with.
         core: the trained part, from the family's `build_core`; its weights are copied.
-        backbones: those that the family's `needs` names, from `load_backbone`.
-        temperature: what logits are divided by, see `out_of_fold.calibration`.
+        backbones: networks that the family's `needs` names, from `load_backbone`.
+        temperature: divisor of the logits, see `out_of_fold.calibration`.
         resizing: how training images were resized, see `raw_pixels.resized`.
 
     Returns:
@@ -74,8 +74,8 @@ def compose_inputs(
     """The part of a complete model below its core.
 
     Args:
-        spec: what the core is built from.
-        backbones: those that the family's `needs` names, from `load_backbone`.
+        spec: specification that the core is built from.
+        backbones: networks that the family's `needs` names, from `load_backbone`.
         resizing: how training images were resized, see `raw_pixels.resized`.
 
     Returns:
@@ -101,9 +101,9 @@ def compose_vote(
 
     Args:
         voters: two or more.
-        num_classes: as the cores were built with.
-        backbones: those of all voters, from `load_backbone`.
-        temperature: what the logarithm of the mean is divided by, see `out_of_fold.calibration`.
+        num_classes: number of classes that the cores were built with.
+        backbones: networks that all voters need, from `load_backbone`.
+        temperature: divisor of the logarithm of the mean, see `out_of_fold.calibration`.
         resizing: how training images were resized, see `raw_pixels.resized`.
 
     Returns:
@@ -168,7 +168,7 @@ class _Graph:
 
     Attributes:
         raw: (N, None, None, 3) pixels pixels.
-        backbones: as they were given.
+        backbones: the networks that were given.
     """
 
     def __init__(self, backbones: Mapping[Backbone, keras.Model], resizing: Resizing) -> None:

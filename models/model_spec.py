@@ -103,7 +103,7 @@ class TrainSpec(FrozenSpec):
         label_smoothing: share of a label that is spread over all classes in the training loss.
         epochs: passes over the training images.
         half_size_share: share of the epochs, the first ones, on images of half the side.
-        seed: of weights, order, dropout and augmentation.
+        seed: seed of weights, order, dropout and augmentation.
         precision: arithmetic; auto: the fastest that the hardware has.
         class_weights: whether all classes count alike, however many images they have.
     """

@@ -27,7 +27,7 @@ def resolve_precision(precision: Precision, has_gpu: bool) -> str:
     capability 8.0 (Ampere), mixed_float16 on a GPU from 7.0 (tensor cores), else float32.
 
     Args:
-        precision: as in the spec; all but `auto` are taken as they are.
+        precision: the specification's value; all but `auto` are taken as they are.
         has_gpu: whether this worker has a GPU to train on.
     """
     if precision != "auto":
@@ -95,8 +95,8 @@ def memory_limits(count: int, share: float | None) -> list[int | None]:
     """Megabytes that TensorFlow may take of each visible GPU; None: as it needs them.
 
     Args:
-        count: of visible GPUs.
-        share: as of `share_gpus`.
+        count: number of visible GPUs.
+        share: part of each GPU for this process, see `share_gpus`.
     """
     whole = share is None or share >= 1
     known = [] if whole or not count else gpu_megabytes()

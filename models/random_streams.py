@@ -24,8 +24,8 @@ def seed_sequence(stream: Stream, seed: int, number: int = 0) -> np.random.SeedS
 
     Args:
         stream: the purpose.
-        seed: from 0.
-        number: of the epoch, from 0, where each has its own numbers.
+        seed: seed of the trial, from 0.
+        number: number of the epoch, from 0, where each has its own random numbers.
     """
     return np.random.SeedSequence(seed, spawn_key=(stream, number))
 

@@ -24,7 +24,7 @@ class Objective:
 
     Attributes:
         metric: Name of the validation metric to optimise, a column of an epoch's row.
-        costs: To be kept low besides.
+        costs: Names of costs that are to be kept low besides.
     """
 
     metric: Metric = "val_accuracy"

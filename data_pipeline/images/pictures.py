@@ -88,8 +88,8 @@ class Change:
 
     Attributes:
         flip: one of `horizontal`, `vertical`, `horizontal_and_vertical` and `none`.
-        angle: of a rotation, in radians, anticlockwise.
-        size: of the part that is seen, over the image's.
+        angle: rotation in radians, anticlockwise.
+        size: side of the part that is seen, over the image's.
         shift: across and down, as parts of the side.
         brightness: added, as a part of 255.
         contrast: over the image's.
@@ -122,11 +122,11 @@ def augmented_views(
     Args:
         picture: (S, S, 3) uint8.
         count: pictures.
-        flip: with probability one half.
+        flip: one of the flips of a `Change`, each with probability one half.
         rotation_factor: angles are uniform in ±2π times it.
         zoom_factor: the part that is seen is 1 - it to 1 + it times the picture's size.
-        shift_factor: of the picture's side, along both axes.
-        brightness_factor: of 255.
+        shift_factor: largest shift along both axes, as a part of the picture's side.
+        brightness_factor: largest change of brightness, as a part of 255.
         contrast_factor: contrasts of 1 - it to 1 + it.
     """
     rng = np.random.default_rng(0)

@@ -89,7 +89,7 @@ def build_manifest(
             their shorter sides is so many pixels or more; None: never, but bilinear.
         cache: where hashes are kept between runs; None keeps none.
         progress: called with ("hash" or "compare", images done, images in all).
-        read_shards: what reads and hashes images.
+        read_shards: function that reads and hashes images.
 
     Raises:
         DataError: the folder cannot be used; see the message.

@@ -56,7 +56,7 @@ def group_near(
 
     Args:
         root: the folder that the paths are below.
-        facts: of the images.
+        facts: hashes and size of each image.
         cache: where groups are kept between runs.
         progress: called with ("compare", images done, images in all).
 

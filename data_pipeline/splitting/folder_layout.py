@@ -81,7 +81,7 @@ class Layout:
     """What a root folder holds.
 
     name: the splits that were given, such as "train_validation"; "classes" where none was.
-    notes: what was understood and is not obvious, a sentence each.
+    notes: a sentence for each thing that was understood and is not obvious.
     """
 
     name: str

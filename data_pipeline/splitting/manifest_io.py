@@ -151,8 +151,8 @@ def save(
     """Writes all files, each atomically; the folder is made.
 
     Args:
-        folder: where.
-        rows: of the table.
+        folder: folder of the manifest.
+        rows: lines of the table.
         header: the rest, JSON values by name.
         labels: (N,) int32 of the validation images, see `read_labels`.
     """
@@ -234,8 +234,8 @@ def read_labels(folder: Path, header: Header) -> NDArray[np.int32] | None:
     """(N,) int32 classes of the validation images, without the table; None where there are none.
 
     Args:
-        folder: of the manifest.
-        header: of the manifest, which says how many they are.
+        folder: folder of the manifest.
+        header: the manifest's header, which says how many they are.
     """
     count = (header.sizes or {}).get("validation")
     if count is None:

@@ -52,7 +52,7 @@ def connect_near(hashes: Hashes, distance: int = NEAR_DISTANCE) -> NearHashes:
 
     Args:
         hashes: (N,) uint64.
-        distance: at most so many bits apart, 0 to NEAR_DISTANCE.
+        distance: largest number of bits in which neighbours differ, 0 to NEAR_DISTANCE.
     """
     components = np.arange(len(hashes), dtype=np.int64)
     if not len(hashes):

@@ -31,11 +31,11 @@ class BlockEnd:
     """The output of a block, through which everything flows.
 
     Attributes:
-        number: from 1, bottom to top, the same in every process and in a folded copy.
+        number: place from 1, bottom to top, the same in every process and in a folded copy.
         layer: whose output it is. Keras numbers some names (`add_21`) by what the process built
             before, and folding removes layers: for people only.
         shape: (h, w, c) of an image's activations there.
-        share_above: of the backbone's multiply-adds, the part that comes after it, 0 to 1.
+        share_above: share of the backbone's multiply-adds that comes after it, 0 to 1.
     """
 
     number: int
@@ -97,7 +97,7 @@ def split_at(backbone: keras.Model, number: int) -> tuple[keras.Model, keras.Mod
 
     Args:
         backbone: a functional model, usually of `fold_backbone`.
-        number: of the block end to cut at, from 1; 0 leaves everything above.
+        number: number of the block end to cut at, from 1; 0 leaves everything above.
 
     Returns:
         below: (N, S, S, 3) → (N, h, w, c); above: (N, h, w, c) → (N, H, W, F). Trainable as the

@@ -91,8 +91,8 @@ def moments_above(number: int, ends: Sequence[BlockEnd]) -> tuple[Tap, ...]:
     """Averages of the blocks above one, from bottom to top, then their deviations.
 
     Args:
-        number: of the block, or 0 for all.
-        ends: of the whole backbone.
+        number: number of the block, or 0 for all.
+        ends: ends of all blocks of the backbone.
     """
     above = [end for end in ends if end.number > number]
     averages = (_tap("average", end) for end in above)
@@ -105,9 +105,9 @@ def gather(
     """(N, F) columns of some taps.
 
     Args:
-        features: by name, as in `tap_arrays`; (N, width) each.
-        taps: which.
-        ends: of the backbone that the features are of.
+        features: (N, width) arrays by name, as in `tap_arrays`.
+        taps: features to take, in this order.
+        ends: ends of all blocks of the backbone that made the features.
     """
     columns = {
         tap: features[name][:, part]

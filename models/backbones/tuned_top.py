@@ -28,13 +28,13 @@ def build_tuned(
     """The trained part of a fine-tuned model: top of the backbone, features, head.
 
     Args:
-        above: of `split_at`, (N, h, w, c) → (N, H, W, F); its layers become trainable, but for
+        above: upper part from `split_at`, (N, h, w, c) → (N, H, W, F); its layers train, but for
             batch norms that could not be folded, which stay as in inference.
         kernel: (F, C) of the head that was solved on these features, not standardised.
         bias: (C,) of that head.
-        dropout: between features and head.
-        seed: of the dropout.
-        ends: of the blocks from the cut to the last, bottom to top; the cut is the first.
+        dropout: share of the features that is dropped before the head.
+        seed: seed of the dropout.
+        ends: ends of the blocks from the cut to the last, bottom to top; the cut is the first.
         taps: the features that the head takes, of these blocks; they are standardised before the
             head where there are several. None: the last layer's average.
         mean: (F,) of the features, to standardise them.

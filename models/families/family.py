@@ -37,7 +37,7 @@ class Backbone(NamedTuple):
     """Request for a frozen network of `keras.applications`, without its top.
 
     Attributes:
-        name: as `keras.applications` spells it.
+        name: name of the network in `keras.applications`.
         image_size: side of its square input in pixels.
     """
 
@@ -89,7 +89,7 @@ class Activations:
 
     Attributes:
         backbone: the frozen network.
-        share_above: of its multiply-adds, the part above the cut, about: see `cut_by_share`.
+        share_above: about the share of its multiply-adds above the cut, see `cut_by_share`.
         rounds: views of a training image, the plain one included.
     """
 
@@ -228,9 +228,9 @@ class Layer:
 
     Attributes:
         name: unique in its model; parts of a block share a prefix, "block_1/conv".
-        kind: what it does, in Keras' word where it has one.
+        kind: Keras' name for such a layer, where there is one.
         detail: settings, in words.
-        shape: of the output, without the batch.
+        shape: shape of the output, without the batch.
         weights: number of weights, those included that are never trained.
     """
 
@@ -297,9 +297,9 @@ class Family(Protocol[S]):
     """An architecture family.
 
     Attributes:
-        name: as people and specifications name it.
+        name: name for people and in specifications.
         spec_type: its frozen specification, see `ModelSpec`.
-        parameters: what a search varies, in the order in which they are proposed. Parameters that
+        parameters: parameters of a search, in the order in which they are proposed. Those that
             several families share are the same object.
         baselines: models that are trained before the first proposal where a search asks for
             them, by name.
@@ -355,7 +355,7 @@ class Family(Protocol[S]):
         Args:
             space: the domain of each of the family's parameters, by name.
             image_sizes: sides in pixels.
-            bank_views: as for `needs`.
+            bank_views: views of each image in a feature bank, as for `needs`.
         """
 
     def build(self, model: S, train: TrainSpec, data: TrialData) -> BuiltTrial:
@@ -378,9 +378,9 @@ class Family(Protocol[S]):
         Args:
             model: the model.
             num_classes: number of logits.
-            backbones: those that `needs` names.
+            backbones: networks that `needs` names.
             seed: initial weights and dropout derive from it alone.
-            plain: of Keras' own layers only, to be passed on; training may be slower.
+            plain: whether only Keras' own layers are used, to be passed on; training may be slower.
 
         Returns:
             inputs as `inputs` gives them → (N, num_classes) logits, float32.
@@ -395,6 +395,6 @@ class Family(Protocol[S]):
         Args:
             model: the model.
             num_classes: number of logits.
-            facts: what the trial's worker found out (`num_weights`, `trainable_weights`); empty
+            facts: record of the trial's worker (`num_weights`, `trainable_weights`); empty
                 where it has not begun.
         """

@@ -352,7 +352,7 @@ def _taps_of(model: FinetuneSpec, ends: Sequence[BlockEnd]) -> Sequence[Tap]:
 
     Args:
         model: its features and more.
-        ends: from the cut to the last one.
+        ends: ends of the blocks from the cut to the last.
     """
     from pawtune.models.backbones.taps import choose_taps
 

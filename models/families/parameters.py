@@ -21,9 +21,9 @@ class Parameter:
     """One parameter of the search space.
 
     Attributes:
-        name: in the space, unique among all families.
+        name: name in the space, unique among all families.
         default: the domain that is searched by default.
-        meaning: what it is, as a sentence.
+        meaning: a sentence on the parameter.
         rule: the rule that a value must keep, with a description that finishes "give …".
         section: the part of the specification that holds it; None: the family computes with it.
         field: its field there.
@@ -84,8 +84,8 @@ def of_model(
         spec: the family's specification.
         field: its name there.
         default: the domain that is searched by default.
-        meaning: what it is, as a sentence.
-        name: in the space; by default the field's name.
+        meaning: a sentence on the parameter.
+        name: name in the space; by default the field's name.
         only_if: see `Parameter`.
     """
     rule = spec.model_fields[field]
@@ -102,9 +102,9 @@ def computed(name: str, default: Domain, meaning: str, rule: Any) -> Parameter:
     """A parameter from which the family computes fields of its specification.
 
     Args:
-        name: in the space.
+        name: name in the space.
         default: the domain that is searched by default.
-        meaning: what it is, as a sentence.
+        meaning: a sentence on the parameter.
         rule: an annotated type, such as Annotated[int, Field(ge=1, description="1 or more")].
     """
     return Parameter(name, default, meaning, FieldInfo.from_annotation(rule))

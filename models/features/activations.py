@@ -44,8 +44,8 @@ class ActivationEncoder:
         """Cut the backbone and trace the function.
 
         Args:
-            backbone: of `load_backbone`, (N, S, S, 3) preprocessed pixels → (N, h, w, F).
-            name: of the backbone in `keras.applications`, for its preprocessing.
+            backbone: result of `load_backbone`, (N, S, S, 3) preprocessed pixels → (N, h, w, F).
+            name: name of the backbone in `keras.applications`, for its preprocessing.
             cut: number of the block end, see `split_at`; 0 gives preprocessed pixels.
             policy: Keras dtype policy to compute under; see `resolve_precision`.
             has_gpu: whether this process computes on a GPU.
@@ -79,7 +79,7 @@ class KeptActivations:
         """Take the rounds.
 
         Args:
-            rounds: for each view of the images, the plain one first, (N, h, w, c) float16.
+            rounds: (N, h, w, c) float16 for each view of the images, the plain one first.
         """
         self._rounds = rounds
 
@@ -101,10 +101,10 @@ class LiveActivations:
         """Draw the views.
 
         Args:
-            encoder: of the backbone and the cut.
+            encoder: encoder for the backbone and the cut.
             images: (N, S, S, 3) uint8; only batches are read.
             num_rounds: the plain images and one augmented view of each for each round after.
-            seed: of the views, see `round_transforms`.
+            seed: seed of the views, see `round_transforms`.
         """
         self._encoder = encoder
         self._images = images

@@ -80,7 +80,7 @@ class ViewTable:
 
     Attributes:
         angles: (N, V) float32, radians in [-π, π], counter-clockwise as in Keras.
-        rings: those of the views from the fourth on, in their order; none where V is 1.
+        rings: rings of the views from the fourth on, in their order; none where V is 1.
     """
 
     angles: NDArray[np.float32]
@@ -151,7 +151,7 @@ def make_view_table(
     Args:
         num_images: N.
         num_views: V; 1 for the plain images alone (validation).
-        seed: of the angles.
+        seed: seed of the angles.
 
     Raises:
         ModelError: too few views.

@@ -50,11 +50,11 @@ def round_transforms(
     """The views of a round, as `render_views` takes them.
 
     Args:
-        round_number: from 1; round 0 is the plain images.
+        round_number: number of the round, from 1; round 0 is the plain images.
         start: first image.
         stop: behind the last one.
         image_size: side in pixels.
-        seed: of all rounds.
+        seed: seed of all rounds.
         augmentation: how far views go.
 
     Returns:

@@ -34,7 +34,7 @@ def in_steps(compute: Callable[[slice], None], count: int, step: int) -> int:
     Where the device's memory does not hold a step, it is halved and tried again.
 
     Args:
-        compute: of a slice; it may be called again for one that it has not finished.
+        compute: function of a slice; it may be called again for one that it has not finished.
         count: items in all.
         step: items at once, from 1.
 

@@ -31,8 +31,8 @@ class ViewEncoder:
         """Rewrite the backbone for inference and trace the function.
 
         Args:
-            backbone: of `load_backbone`, (N, S, S, 3) preprocessed pixels → (N, h, w, F).
-            name: of the backbone in `keras.applications`, for its preprocessing.
+            backbone: result of `load_backbone`, (N, S, S, 3) preprocessed pixels → (N, h, w, F).
+            name: name of the backbone in `keras.applications`, for its preprocessing.
             policy: Keras dtype policy to compute under; see `resolve_precision`.
             has_gpu: whether this process computes on a GPU.
         """

@@ -16,7 +16,7 @@ class EpochResult:
     """One finished epoch.
 
     Attributes:
-        epoch: from 1.
+        epoch: number of the epoch, from 1.
         metrics: loss and accuracy (running means over the epoch's batches, as Keras has them),
             val_loss, val_accuracy, val_balanced_accuracy, learning_rate, seconds (training and
             validation), images_per_second (training alone).

@@ -48,15 +48,15 @@ class TuningRecipe:
     """How a top is fine-tuned.
 
     Attributes:
-        learning_rate: of the head, at its highest.
+        learning_rate: highest learning rate of the head.
         layer_decay: factor of the rate from one block to the next below it.
-        weight_decay: decoupled, of kernels alone.
+        weight_decay: decoupled decay of kernels alone.
         label_smoothing: share of a label that is spread over all classes.
-        epochs: of the whole schedule.
-        warmup_share: of all steps, in which the rate rises to its highest.
+        epochs: number of epochs of the whole schedule.
+        warmup_share: share of all steps in which the rate rises to its highest.
         batch_size: images a step.
         num_rounds: views of each image that are used: the plain one and the augmented ones.
-        seed: of order, views and dropout.
+        seed: seed of order, views and dropout.
         class_weights: whether all classes count alike, however many images they have.
     """
 
@@ -130,7 +130,7 @@ def finetune(
     """Train epoch by epoch; the caller may stop, save or prune between them.
 
     Args:
-        network: of `build_tuned`, with restored weights where it continues.
+        network: result of `build_tuned`, with restored weights where it continues.
         source: gives the activations of a batch: `KeptActivations` or `LiveActivations`, of as
             many rounds as the recipe has.
         train_labels: (N,) class indices.
@@ -195,7 +195,7 @@ def score_start(
     """The network of `build_tuned` as it is before training, as a first epoch.
 
     Args:
-        network: with the solved head.
+        network: network with the solved head.
         train_logits: (N, C) of that head.
         train_labels: (N,) class indices.
         val_activations: (M, h, w, c), plain.

@@ -80,7 +80,7 @@ class BatchNormMeasurement:
         Args:
             images: (N, S, S, 3).
             order: (M,) indices in random order; the first `MEASURED_IMAGES` are used.
-            batch_size: of the batches that are normalized together, as in training.
+            batch_size: images that are normalized together, as in training.
         """
         if not self._layers:
             return

@@ -100,10 +100,10 @@ class FusedAdamW(FusedAdam):
         """Make an optimizer for a model's trainable weights.
 
         Args:
-            learning_rate: of a weight with factor 1.
+            learning_rate: rate of a weight with factor 1.
             weight_decay: part of a weight that a step takes away, times its rate; biases and other
                 vectors keep theirs.
-            factors: of the rate, one for each trainable weight in the model's order; by default 1.
+            factors: multiples of the rate, one a trainable weight in the model's order; default 1.
         """
         super().__init__(learning_rate)
         self._decay = weight_decay

@@ -46,7 +46,7 @@ def train_head(
     """Train epoch by epoch; the caller may stop, save or prune between them.
 
     Args:
-        head: from `build_head`, with restored weights where it continues.
+        head: result of `build_head`, with restored weights where it continues.
         next_epoch_features: epoch (from 1) → (N, F) features of the training images, in the
             order of their labels; float16 or float32.
         train_labels: (N,) class indices.
@@ -109,7 +109,7 @@ def compile_epoch(
     Args:
         head: (B, F) features → (B, C) logits.
         optimizer: built for the head's trainable weights.
-        batch_size: of all batches but the last.
+        batch_size: size of all batches but the last.
         class_weights: (C,) factors of the loss; None weighs all alike.
         label_smoothing: share of a label that is spread over all classes.
     """

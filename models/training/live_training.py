@@ -51,7 +51,7 @@ def train_live(
     The image arrays are only ever sliced by batch, so they may be read-only and shared.
 
     Args:
-        network: from `build_network`, with restored weights where it continues.
+        network: result of `build_network`, with restored weights where it continues.
         train_images: (N, S, S, 3).
         train_labels: (N,) class indices.
         val_images: (M, S, S, 3).

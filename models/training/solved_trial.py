@@ -115,8 +115,8 @@ def shared_decomposition(
     """Made by the first trial that asks, then shared by all with the same features.
 
     Args:
-        name: of the features, the same for the same ones.
-        choose: says which they are.
+        name: name of the features, the same for the same ones.
+        choose: function that picks them by the ends of the backbone's blocks.
         class_weights: whether all classes count alike.
         data: the features, and decompositions that trials share.
         request: the backbone's features.

@@ -16,9 +16,9 @@ def remote_task(
     `ray.remote` itself, not where it comes by `.options()`.
 
     Args:
-        function: at the top level of a module.
-        num_cpus: that a call reserves.
-        num_gpus: the same; a part of one, too.
-        options: others of `ray.remote`.
+        function: a function at the top level of a module.
+        num_cpus: CPUs that a call reserves.
+        num_gpus: GPUs that a call reserves, or a part of one.
+        options: other options of `ray.remote`.
     """
     return ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, **options)(function)

@@ -47,7 +47,7 @@ class Advice:
     Attributes:
         images: Training and validation images together.
         measured: (images, mean accuracy) of heads on parts of them.
-        forecasts: At 1, 1.5, 2 and 4 times as many; bands are those of the curve.
+        forecasts: Accuracy expected of 1, 1.5, 2 and 4 times as many, with the bands of the curve.
         classes: The lowest recall first: where images are needed most.
     """
 

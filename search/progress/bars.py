@@ -23,7 +23,7 @@ class Bar:
         total: None where it is not known.
         began: Time at which this session of the stage began.
         at: Time at which `done` was reached: the time left runs down from there.
-        behind: Was done before `began`, and says nothing about the pace.
+        behind: Items done before `began`, which say nothing about the pace; by default 0.
         whole: Items that are done as a whole, given where `done` counts parts of others.
         waits: Reason to wait while the cluster has no room; empty otherwise.
     """

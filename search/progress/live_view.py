@@ -90,7 +90,7 @@ class SearchState:
         metric: Metric that the search optimises.
         train_images: Images of the training split, which a backbone would see in every epoch.
         val_images: Images of the validation split, which a backbone would see once a trial.
-        saved_epochs: Not run because the scheduler stopped trials.
+        saved_epochs: Epochs not run because the scheduler stopped trials.
         saved_passes: Images that trials on the feature bank did not push through a backbone.
         waits: How many trials wait for room on the cluster, and for what; empty where none does.
         ended: Trials by status, or `interrupted`.

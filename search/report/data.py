@@ -84,7 +84,7 @@ class ReportData:
     """A run as a report sees it.
 
     Attributes:
-        trials: In the order of proposal.
+        trials: All trials in the order of proposal.
         manifest: None where it cannot be read; `manifest_problem` says why.
         summary: How the search ended; None while it runs, or where it was killed.
         looks: The ledger of looks at the test split, oldest first.

@@ -129,7 +129,7 @@ def thin_labels(labels: Mapping[float, str], characters: int = MAX_CHARACTERS) -
     The outermost begin and end with the axis, the others are centred on their place.
 
     Args:
-        labels: By place, 0 to 1, in order.
+        labels: Labels by place, 0 to 1, in order.
         characters: Number of characters that fit on the axis.
 
     >>> thin_labels({0.0: "16", 0.06: "32", 0.2: "64", 1.0: "256"}, characters=20)

@@ -51,8 +51,8 @@ class TestResult:
         calibration_error_before: The same without the temperature that was fitted on validation
             images; None of a vote of earlier versions, which has none.
         baseline: Reference that it is compared with; None where it is the reference itself.
-        comparison: With `baseline`, exact McNemar test; `only_first` counts the images that only
-            the trial names right.
+        comparison: McNemar's exact test against `baseline`; `only_first` counts the images that
+            only the trial names right.
         mistakes: Every image named wrong, the most confident first.
         model: Kind of model that was scored: a trial, its refit, or the ensemble, whose `trial_id`
             joins those of its members by "+".

@@ -56,7 +56,7 @@ class Confirmed:
     Attributes:
         planned_epochs: Epochs of its specification; the search may have stopped it before.
         searched: Score that the search had for it.
-        repeats: With other seeds.
+        repeats: Outcomes with other seeds.
         mean: Over all seeds, the search's included.
         deviation: Sample standard deviation over all seeds.
         lowest: Over all seeds.

@@ -112,7 +112,7 @@ def rank_backbones(
     Args:
         backbones: Frozen networks by name, at one image size.
         image_size: Side of the images in pixels.
-        pixels: At that size.
+        pixels: Pixels at that size.
         labels: (N,) class indices of the training images.
         keep: How many may be kept; of them those that are clearly behind the best are not.
         seed: Seed of the sample.

@@ -41,7 +41,7 @@ class Domination:
     """Follows all trials of a search.
 
     Args:
-        objective: With its costs.
+        objective: Objective of the search, with its costs.
     """
 
     def __init__(self, objective: Objective) -> None:

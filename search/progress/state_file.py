@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import FiniteFloat, TypeAdapter
 
 from pawtune.search.errors import UserError
-from pawtune.search.progress.bars import Bar
+from pawtune.search.progress.bars import TRIALS, Bar
 from pawtune.search.progress.live_view import SearchState
 from pawtune.search.storage.retry import must_exist
 from pawtune.search.storage.run_folder import RunFolder, read_json, write_json
@@ -26,13 +26,17 @@ class Notes:
 
     Attributes:
         state: The search; of the trials' best epochs that of the best trial alone.
-        bar: How far the trials are.
+        began: Time at which the trials began, see `Bar`.
+        at: Time at which they were as far as they are.
+        behind: Trials that were done before.
         noted: When that was, in Unix seconds.
     """
 
     state: SearchState
-    bar: Bar
-    noted: float
+    began: FiniteFloat
+    at: FiniteFloat
+    behind: FiniteFloat
+    noted: FiniteFloat
 
 
 NOTES = TypeAdapter(Notes)
@@ -61,7 +65,8 @@ class StateNotes:
             return
         self._noted_at = now
         bests = {name: best for name, best in state.bests.items() if name == state.leader}
-        notes = Notes(replace(state, bests=bests), bar, time.time())
+        found = replace(state, bests=bests)
+        notes = Notes(found, bar.began, bar.at, bar.behind, time.time())
         with suppress(OSError, ValueError):
             must_exist(self._run.root)  # else a folder would be made where it is away
             write_json(state_file(self._run), NOTES.dump_python(notes, mode="json"))
@@ -83,4 +88,7 @@ def read_noted(run: RunFolder, since: float) -> tuple[SearchState, Bar] | None:
         notes = NOTES.validate_python(read_json(state_file(run)))
     except (UserError, ValueError):
         return None
-    return (notes.state, notes.bar) if notes.noted >= since else None
+    if notes.noted < since:
+        return None
+    state, times = notes.state, (notes.began, notes.at, notes.behind)
+    return state, Bar(TRIALS, state.progress, state.total, *times, whole=state.num_ended)

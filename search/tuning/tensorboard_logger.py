@@ -45,13 +45,12 @@ class TensorBoardLogger(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is
         self._begun = False
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Tune went round once; first, with the workers called for and none there."""
-        if not self._begun:
-            self._begun = True
-            self._attempt(self._begin)
+        """Tune went round once; the first time, workers have been called for."""
+        self._begin_once()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker took the trial, for the first time or again."""
+        self._begin_once()
         trial_id = trial.config["trial_id"]
         if trial_id not in self._open:
             self._attempt(lambda: self._begin_trial(trial_id))
@@ -80,6 +79,11 @@ class TensorBoardLogger(Unsaved, tune.Callback):  # type: ignore[misc]  # Ray is
         while self._open:
             self._attempt(self._open.popitem()[1].end)
         self._attempt(lambda: finish_search_events(self._run, self._objective, self._samples))
+
+    def _begin_once(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._attempt(self._begin)
 
     def _begin(self) -> None:
         if self._continued:

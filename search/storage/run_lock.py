@@ -118,7 +118,8 @@ def lives_here(holder: Mapping[str, Any]) -> bool | None:
     """Whether a holder on this machine, by its word, lives; None: it is of another machine."""
     if holder.get("host") != platform.node():
         return None
-    start = process_start(holder["pid"]) if isinstance(holder.get("pid"), int) else None
+    pid = holder.get("pid")
+    start = process_start(pid) if isinstance(pid, int) and 0 < pid < 2**31 else None
     return start is not None and start == holder.get("process")
 
 

@@ -69,12 +69,18 @@ def without(decomposition: Decomposition, rows: NDArray[np.intp]) -> Decompositi
     kept = decomposition.coordinates[rest]
     weights = decomposition.weights[rest]
     weights = weights * (len(rest) / weights.sum())
+    rank = kept.shape[1]
     return replace(
         decomposition,
+        mean=np.zeros(rank),
+        scale=np.ones(rank),
         coordinates=kept,
-        val_coordinates=decomposition.coordinates[rows],
         weights=weights,
         variances=weights @ kept.astype(np.float64) ** 2,
+        # The coordinates stand for features, along whose own axes these directions lie.
+        val_rows=np.sqrt(rank) * decomposition.coordinates[rows],
+        directions=np.eye(rank),
+        rows=None,
     )
 
 

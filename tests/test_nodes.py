@@ -133,7 +133,8 @@ def test_each_trial_sees_the_gpus_that_are_its_own(tiny_images: Path, runs_dir: 
 def test_a_node_that_is_killed(tiny_images: Path, runs_dir: Path) -> None:
     with nodes({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1}) as cluster:
         options = ("--trials=4", "--json")
-        victim = begin(runs_dir, tiny_images, *options, address=cluster.address, epoch_s=0.5)
+        # Long enough that the search is there when Ray takes the node for dead, some 10 s later.
+        victim = begin(runs_dir, tiny_images, *options, address=cluster.address, epoch_s=1.2)
         victim.wait_for(lambda: len({node for *_, node in victim.epochs()}) == 2)
         victim.wait_for(lambda: len(victim.epochs()) >= 8)
         lost = cluster.list_all_nodes()[1]

@@ -32,7 +32,7 @@ def run_board(run: Path, num_runs: int) -> Iterator[str]:
         wait_until(
             lambda: len(fetch(f"{address}/data/runs") or ()) >= num_runs,
             process=process,
-            told=lambda: "TensorBoard did not show all runs within 60 s",
+            failure=lambda: "TensorBoard did not show all runs within 60 s",
         )
         yield address
     finally:

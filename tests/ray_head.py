@@ -53,7 +53,7 @@ class Head:
         )
 
     def begin(self, *arguments: object, cwd: Path) -> "subprocess.Popen[str]":
-        """The same of a command that goes on."""
+        """The same of a command that is not waited for."""
         words = [sys.executable, "-m", "pawtune", *map(str, arguments), "--address", self.address]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(words, cwd=cwd, env=self.environment, text=True, **pipes)
@@ -105,7 +105,7 @@ def ray_head(
         options.append(f"--autoscaling-config={file}")
     with _ray_start(folder, environment, "--head", *options) as process:
         said = (folder / "log").read_text
-        wait_until(lambda: _is_up(address), START_S, process=process, told=said)
+        wait_until(lambda: _is_up(address), START_S, process=process, failure=said)
         yield Head(address, environment, gcs, process.pid)
 
 
@@ -118,7 +118,7 @@ def ray_node(head: Head, num_cpus: int = 1) -> Iterator[int]:
     options += [f"--address={head.gcs_address}", f"--num-cpus={num_cpus}"]
     with _ray_start(folder, head.environment, *options) as process:
         said = (folder / "log").read_text
-        wait_until(lambda: "Ray runtime started" in said(), START_S, process=process, told=said)
+        wait_until(lambda: "Ray runtime started" in said(), START_S, process=process, failure=said)
         yield process.pid
 
 

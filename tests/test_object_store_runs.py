@@ -549,7 +549,7 @@ def test_what_waits_and_what_has_ended_is_soon_in_the_store(
         wait_until(
             lambda: "trials/0002/status.json" in store.files() and _studied(store, tmp_path) == 1,
             30,
-            told=store.files,
+            failure=store.files,
         )
         said = json.loads(store.read("trials/0002/status.json"))
         assert said["reason"].startswith("waits 0 s for 1 CPU + 1 GPU; free on all nodes together")

@@ -59,7 +59,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         )
     try:
         health = f"http://127.0.0.1:{port}/health"
-        wait_until(lambda: answers(health), 120, process=server, told=(tmp_path / "log").read_text)
+        wait_until(
+            lambda: answers(health), 120, process=server, failure=(tmp_path / "log").read_text
+        )
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)  # it starts others
@@ -199,7 +201,7 @@ def records(path: Path) -> Iterator[bytes]:
 
 def read_when_closed(path: Path) -> dict[str, Any]:
     """W&B's own process writes the file, and may do so after `finish` has returned."""
-    wait_until(lambda: read_offline(path)["closed"], told=lambda: read_offline(path))
+    wait_until(lambda: read_offline(path)["closed"], failure=lambda: read_offline(path))
     return read_offline(path)
 
 

@@ -50,7 +50,7 @@ def url(tiny: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     words = ("serve", tiny.folder.root, "--port", port)
     with log.open("w") as stream, begun(*words, stdout=stream, stderr=stream) as server:
         ready = "Ctrl-C ends it"
-        wait_until(lambda: ready in log.read_text(), 240, process=server, told=log.read_text)
+        wait_until(lambda: ready in log.read_text(), 240, process=server, failure=log.read_text)
         yield f"http://127.0.0.1:{port}"
         server.send_signal(signal.SIGINT)
         assert server.wait(90) == 0, log.read_text()

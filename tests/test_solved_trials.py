@@ -68,7 +68,7 @@ def test_the_portfolio_comes_first(searched: Run) -> None:
 
 def test_a_search_leaves_no_process_of_its_own(searched: Run, others: set[int]) -> None:
     """One stayed of each search, for as long as the notebook that it ran in."""
-    wait_until(lambda: processes_of_searches() <= others, told=processes_of_searches)
+    wait_until(lambda: processes_of_searches() <= others, failure=processes_of_searches)
 
 
 @pytest.mark.parametrize(("head", "taps"), [

@@ -184,7 +184,7 @@ def test_tensorboard_itself_shows_epochs_in_time_and_a_resumed_curve_once(
 
         for epoch in (5, 6):
             first.on_trial_result(0, [], fake_trial("0002"), an_epoch(epoch, 0.5))
-            wait_until(lambda last=(epoch, 0.5): points()[-1:] == [last], 10, told=points)
+            wait_until(lambda last=(epoch, 0.5): points()[-1:] == [last], 10, failure=points)
         # SIGKILL, and a resume that continues from epoch 3 while TensorBoard keeps running.
         rows = trial.read_metrics()[:3]
         trial.write_metrics(rows)
@@ -194,7 +194,7 @@ def test_tensorboard_itself_shows_epochs_in_time_and_a_resumed_curve_once(
             again.on_trial_result(0, [], fake_trial("0002"), an_epoch(epoch, 0.25))
         expected = [(row["epoch"], round(row["val_accuracy"], 4)) for row in rows]
         expected += [(4, 0.25), (5, 0.25)]
-        wait_until(lambda: points() == expected, 20, told=points)
+        wait_until(lambda: points() == expected, 20, failure=points)
     for logger in (first, again):
         logger.on_trial_complete(0, [], fake_trial("0002"))
 

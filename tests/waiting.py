@@ -13,16 +13,16 @@ def wait_until(
     timeout_s: float = 60,
     *,
     process: "subprocess.Popen[str] | subprocess.Popen[bytes] | None" = None,
-    told: Callable[[], object] = lambda: "it did not come",
+    failure: Callable[[], object] = lambda: "it did not come",
     pause_s: float = 0.1,
 ) -> Answer:
     """Asks again and again until the answer is true, and returns it.
 
-    The test fails with what `told` gives where it takes too long, or `process` has ended before.
+    The test fails with what `failure` gives where it takes too long, or `process` has ended before.
     """
     deadline = time.monotonic() + timeout_s
     while not (answer := ask()):
-        assert process is None or process.poll() is None, (process.communicate(), told())
-        assert time.monotonic() < deadline, told()
+        assert process is None or process.poll() is None, (process.communicate(), failure())
+        assert time.monotonic() < deadline, failure()
         time.sleep(pause_s)
     return answer

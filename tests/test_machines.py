@@ -338,10 +338,14 @@ def test_a_verb_that_is_stopped_says_so_and_leaves_nothing(
     path = os.pathsep.join([str(tmp_path / "waits"), os.environ["PYTHONPATH"]])
     before = sorted(run.rglob("*"))
     how = {"stderr": subprocess.PIPE, "env": {**os.environ, "PYTHONPATH": path}}
-    with begun("export", run, "--out", "new/best.keras", **how) as working:
-        wait_until(Path("begun").exists, 120)
-        working.send_signal(number)
-        said = working.communicate(timeout=60)[1]
+    kept = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the tests ignore it
+    try:
+        with begun("export", run, "--out", "new/best.keras", **how) as working:
+            wait_until(Path("begun").exists, 120)
+            working.send_signal(number)
+            said = working.communicate(timeout=60)[1]
+    finally:
+        signal.signal(signal.SIGHUP, kept)
     assert working.returncode == 130
     assert said == "pawtune: interrupted before its end; give the command again\n"
     assert not Path("new").exists()
